@@ -1,0 +1,87 @@
+import type { Client, PoolClient } from 'pg';
+import type { DataSource, QueryRunner } from 'typeorm';
+import { isConnectionFailure } from './postgres-errors.js';
+
+/**
+ * What is checked when a client comes out of the pool, after deadpool-postgres' `RecyclingMethod`.
+ *
+ * - `fast`: nothing is asked of the server; the pool drops clients whose connection it saw closing. The right choice
+ *   unless connections die unnoticed (a firewall, a failover).
+ * - `verified`: an empty statement is run first; a client that doesn't answer is replaced, so a dead one is never handed
+ *   out. Costs one round trip.
+ * - `clean`: session state that somebody left (settings, temporary tables, advisory locks, LISTEN, sequences' last values)
+ *   is reset first, prepared statements are kept; verifies as well. Costs one longer round trip.
+ */
+export const RECYCLING_METHODS = ['fast', 'verified', 'clean'] as const;
+export type RecyclingMethod = (typeof RECYCLING_METHODS)[number];
+
+/** A client of the DataSource's pool, lent for the length of one callback. */
+export interface Lease {
+  /** TypeORM's owner of the client; release is not the borrower's job. */
+  readonly queryRunner: QueryRunner;
+  /** The very client the QueryRunner uses: named statements and COPY go through it. */
+  readonly client: PoolClient;
+  /** Set it when the client's state can't be trusted (a ROLLBACK that failed): it is then closed, not returned. */
+  broken: boolean;
+}
+
+// deadpool's list: everything of DISCARD ALL but DEALLOCATE ALL, as pg believes named statements to live on.
+const RESET_SESSION = [
+  'CLOSE ALL',
+  'SET SESSION AUTHORIZATION DEFAULT',
+  'RESET ALL',
+  'UNLISTEN *',
+  'SELECT pg_advisory_unlock_all()',
+  'DISCARD TEMP',
+  'DISCARD SEQUENCES',
+].join(';');
+const PROBE: Record<Exclude<RecyclingMethod, 'fast'>, string> = { verified: '', clean: RESET_SESSION };
+
+/**
+ * Lends a client of the pool to `use` and gives it back afterwards; a client that failed or is marked `broken` is closed
+ * instead, so that nobody inherits it.
+ *
+ * @throws what `use` throws, or pg's own error when no client can be had
+ */
+export async function withClient<T>(
+  dataSource: DataSource,
+  recycling: RecyclingMethod,
+  use: (lease: Lease) => Promise<T>,
+): Promise<T> {
+  const lease = await acquire(dataSource, recycling);
+  try {
+    return await use(lease);
+  } catch (error) {
+    lease.broken ||= isConnectionFailure(error);
+    throw error;
+  } finally {
+    await giveBack(lease);
+  }
+}
+
+async function acquire(dataSource: DataSource, recycling: RecyclingMethod): Promise<Lease> {
+  for (;;) {
+    // A QueryRunner whose connect() failed stays failed (it caches the promise), hence a fresh one each time.
+    const queryRunner = dataSource.createQueryRunner();
+    const client = (await queryRunner.connect()) as PoolClient;
+    const lease: Lease = { queryRunner, client, broken: false };
+    if (recycling === 'fast') return lease;
+    try {
+      await client.query(PROBE[recycling]);
+      return lease;
+    } catch (error) {
+      lease.broken = true;
+      await giveBack(lease);
+      // Only an idle client that died is replaced; there are at most as many of them as the pool is large.
+      if (!isConnectionFailure(error)) throw error;
+    }
+  }
+}
+
+async function giveBack({ queryRunner, client, broken }: Lease): Promise<void> {
+  if (broken) {
+    // The pool drops a client that is ending. Its farewell may fail, as the connection is lost already.
+    (client as unknown as Client).end().catch(() => undefined);
+  }
+  await queryRunner.release();
+}

@@ -1,0 +1,110 @@
+import { ApplicationError } from '../errors/application-error.js';
+
+// The condition names of https://www.postgresql.org/docs/current/errcodes-appendix.html
+export const SERIALIZATION_FAILURE = '40001';
+export const DEADLOCK_DETECTED = '40P01';
+export const UNIQUE_VIOLATION = '23505';
+export const QUERY_CANCELED = '57014';
+
+/** What pg parses out of an ErrorResponse message. */
+export interface PostgresError extends Error {
+  code: string;
+  severity: string;
+  detail?: string;
+  constraint?: string;
+  /** Context of the failure; COPY names the line here. */
+  where?: string;
+}
+
+/** The database can't be reached or is going away; nothing was changed. HTTP 503, safe to send again. */
+export class DatabaseUnavailableError extends ApplicationError {
+  constructor(cause: unknown) {
+    super(
+      'The database cannot be reached; nothing was changed, try again.',
+      { type: 'database-unavailable', status: 503, retryable: true, retryAfterSeconds: 1 },
+      { cause },
+    );
+  }
+}
+
+/** No connection of the pool became free in time (`DB_ACQUIRE_TIMEOUT_MS`); nothing was changed. HTTP 503. */
+export class PoolExhaustedError extends ApplicationError {
+  constructor(cause: unknown) {
+    super(
+      'Every database connection is busy; nothing was changed, try again.',
+      { type: 'pool-exhausted', status: 503, retryable: true, retryAfterSeconds: 1 },
+      { cause },
+    );
+  }
+}
+
+/** A statement ran longer than `DB_STATEMENT_TIMEOUT_MS` and was cancelled; nothing was changed. HTTP 503. */
+export class StatementTimeoutError extends ApplicationError {
+  constructor(cause: unknown) {
+    super(
+      'The database took too long and the operation was cancelled; nothing was changed, try again.',
+      { type: 'statement-timeout', status: 503, retryable: true, retryAfterSeconds: 1 },
+      { cause },
+    );
+  }
+}
+
+const CAUSES_AT_MOST = 10;
+
+/**
+ * The PostgreSQL error in a chain of causes: TypeORM's `QueryFailedError` keeps it in `driverError`, applications wrap it
+ * in `cause`. An error of another origin that merely has a five-character `code` is not one: pg always sets `severity`.
+ */
+export function findPostgresError(error: unknown): PostgresError | undefined {
+  for (let depth = 0; depth < CAUSES_AT_MOST && error instanceof Error; depth++) {
+    const candidate = error as Partial<PostgresError> & { driverError?: unknown };
+    if (candidate.driverError instanceof Error) error = candidate.driverError;
+    else if (typeof candidate.severity === 'string' && /^[0-9A-Z]{5}$/.test(candidate.code ?? '')) {
+      return error as PostgresError;
+    } else error = error.cause;
+  }
+  return undefined;
+}
+
+/** True when the PostgreSQL error behind `error` has one of these SQLSTATEs. */
+export function hasSqlState(error: unknown, ...codes: readonly string[]): boolean {
+  const code = findPostgresError(error)?.code;
+  return code !== undefined && codes.includes(code);
+}
+
+// Connection exceptions, the server shutting down or killing the session, and no slot for one more client.
+const CONNECTION_SQLSTATE = /^(08...|57P0[1-5]|25P0[34]|53300)$/;
+const SOCKET_CODES = new Set([
+  'ECONNREFUSED', 'ECONNRESET', 'EPIPE', 'ETIMEDOUT', 'ENOTFOUND', 'EAI_AGAIN', 'EHOSTUNREACH', 'ENETUNREACH', 'ERR_STREAM_DESTROYED',
+]); // prettier-ignore
+const POOL_TIMEOUT = 'timeout exceeded when trying to connect';
+// pg gives its own connection failures no code, only these texts (pg/lib/client.js, pg-pool/index.js).
+const DRIVER_MESSAGES =
+  /^(Connection terminated|Client has encountered a connection error|Client was closed and is not queryable|timeout expired)/;
+
+/** True when the connection itself is lost or unusable: it must not return to the pool. */
+export function isConnectionFailure(error: unknown): boolean {
+  const postgres = findPostgresError(error);
+  if (postgres) return CONNECTION_SQLSTATE.test(postgres.code);
+  return isSocketFailure(error);
+}
+
+/** True when the connection was lost without an answer of the server, so what was sent last may have been done. */
+export function isSocketFailure(error: unknown): boolean {
+  for (let depth = 0; depth < CAUSES_AT_MOST && error instanceof Error; depth++) {
+    const { code, driverError } = error as { code?: string; driverError?: unknown };
+    if (SOCKET_CODES.has(code ?? '') || DRIVER_MESSAGES.test(error.message)) return true;
+    if (error.name === 'QueryRunnerAlreadyReleasedError') return true; // TypeORM released it when its client died
+    error = driverError ?? error.cause;
+  }
+  return false;
+}
+
+/** The typed error for what is the database's condition rather than the caller's doing; any other error as it is. */
+export function toDatabaseError(error: unknown): unknown {
+  if (error instanceof ApplicationError) return error;
+  if (error instanceof Error && error.message === POOL_TIMEOUT) return new PoolExhaustedError(error);
+  if (hasSqlState(error, QUERY_CANCELED)) return new StatementTimeoutError(error);
+  if (isConnectionFailure(error)) return new DatabaseUnavailableError(error);
+  return error;
+}

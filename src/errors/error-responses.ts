@@ -1,0 +1,135 @@
+import {
+  type ArgumentsHost,
+  Catch,
+  type ExceptionFilter,
+  HttpException,
+  Logger,
+  type RpcExceptionFilter,
+} from '@nestjs/common';
+import { HttpAdapterHost } from '@nestjs/core';
+import { type Observable, throwError } from 'rxjs';
+import { STATUS_CODES } from 'node:http';
+import { ApplicationError, type FieldError } from './application-error.js';
+
+/** How a failure looks from outside, whichever door it leaves by. */
+export interface Failure {
+  type: string;
+  title: string;
+  status: number;
+  detail: string;
+  retryable: boolean;
+  retryAfterSeconds?: number | undefined;
+  errors?: readonly FieldError[] | undefined;
+}
+
+/** The error reply of a message handler, as `ClientKafka` receives it. */
+export interface MessageError {
+  code: string;
+  message: string;
+  retryable: boolean;
+  errors?: readonly FieldError[];
+}
+
+const kebab = (text: string) => text.toLowerCase().replace(/[^a-z0-9]+/g, '-');
+const titleOf = (type: string) => type.charAt(0).toUpperCase() + type.slice(1).replaceAll('-', ' ');
+
+/**
+ * The one table from error to answer. An error that is neither ours nor Nest's is a 500 that says nothing about itself:
+ * its text may hold SQL, paths or data.
+ */
+export function describeFailure(error: unknown): Failure {
+  if (error instanceof ApplicationError) {
+    const { type, status, retryable, retryAfterSeconds, errors, message: detail } = error;
+    return { type, title: titleOf(type), status, detail, retryable, retryAfterSeconds, errors };
+  }
+  if (error instanceof HttpException) {
+    const status = error.getStatus();
+    const title = STATUS_CODES[status] ?? 'Error';
+    return { type: kebab(title), title, status, detail: httpDetail(error, title), retryable: status === 503 };
+  }
+  return {
+    type: 'internal-error',
+    title: 'Internal error',
+    status: 500,
+    detail: 'An unexpected error; the log tells more.',
+    retryable: false,
+  };
+}
+
+function httpDetail(error: HttpException, title: string): string {
+  const body = error.getResponse();
+  const message: unknown = typeof body === 'string' ? body : (body as { message?: unknown }).message;
+  if (error.getStatus() >= 500 && typeof message !== 'string') return title;
+  return Array.isArray(message) ? message.join('; ') : typeof message === 'string' ? message : title;
+}
+
+/** The body of an error message reply. */
+export function toMessageError(error: unknown): MessageError {
+  const { type, detail, retryable, errors } = describeFailure(error);
+  return {
+    code: type.toUpperCase().replaceAll('-', '_'),
+    message: detail,
+    retryable,
+    ...(errors && { errors: [...errors] }),
+  };
+}
+
+interface ProblemRequest {
+  id?: unknown;
+  method?: string;
+  url?: string;
+  originalUrl?: string;
+}
+
+/**
+ * Answers every error as `application/problem+json` (RFC 9457), on Fastify and on Express. Errors with status 500 and
+ * above are logged with their causes; others are the caller's and are not.
+ */
+@Catch()
+export class ProblemDetailsFilter implements ExceptionFilter {
+  private readonly logger = new Logger(ProblemDetailsFilter.name);
+
+  constructor(private readonly adapterHost: HttpAdapterHost) {}
+
+  catch(error: unknown, host: ArgumentsHost): void {
+    const http = host.switchToHttp();
+    const request = http.getRequest<ProblemRequest>();
+    const response = http.getResponse<unknown>();
+    const failure = describeFailure(error);
+    if (failure.status >= 500)
+      logFailure(this.logger, error, { requestId: request.id, method: request.method });
+    const adapter = this.adapterHost.httpAdapter;
+    if (adapter.isHeadersSent(response)) return;
+    if (failure.retryAfterSeconds !== undefined) {
+      adapter.setHeader(response, 'Retry-After', String(failure.retryAfterSeconds));
+    }
+    adapter.setHeader(response, 'Content-Type', 'application/problem+json; charset=utf-8');
+    adapter.reply(response, JSON.stringify(toProblem(failure, request)), failure.status);
+  }
+}
+
+function toProblem(failure: Failure, request: ProblemRequest) {
+  const { type, title, status, detail, errors } = failure;
+  const instance = request.originalUrl ?? request.url;
+  return { type: `/problems/${type}`, title, status, detail, instance, ...(errors && { errors }) };
+}
+
+/** Answers every error of a message handler with `MessageError`, which the transport sends or dead-letters. */
+@Catch()
+export class MessageErrorFilter implements RpcExceptionFilter {
+  private readonly logger = new Logger(MessageErrorFilter.name);
+
+  catch(error: unknown, host: ArgumentsHost): Observable<never> {
+    const { status } = describeFailure(error);
+    const topic = host.switchToRpc().getContext<{ getTopic?: () => string }>().getTopic?.();
+    if (status >= 500) logFailure(this.logger, error, { topic });
+    return throwError(() => toMessageError(error));
+  }
+}
+
+function logFailure(logger: Logger, error: unknown, where: Record<string, unknown>): void {
+  const { type, status, detail } = describeFailure(error);
+  // 503 is the service protecting itself: worth a line, not an alarm.
+  if (status === 503) logger.warn({ msg: detail, ...where, type, err: error });
+  else logger.error({ msg: detail, ...where, type, err: error });
+}
