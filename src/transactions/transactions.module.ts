@@ -1,0 +1,50 @@
+import { type DynamicModule, Module, type ModuleMetadata, type Type } from '@nestjs/common';
+import { getDataSourceToken } from '@nestjs/typeorm';
+import {
+  TRANSACTION_SETTINGS,
+  TRANSACTIONS_DATA_SOURCE,
+  TransactionRunner,
+  type TransactionRunnerSettings,
+} from './transaction-runner.js';
+
+/** Options of `TransactionsModule.forRoot`: the defaults of every unit of work. */
+export interface TransactionsModuleOptions extends TransactionRunnerSettings {
+  /** Name of the TypeORM DataSource whose pool is used; left out, the application's default one. */
+  dataSource?: string;
+}
+
+/** Options of `TransactionsModule.forRootAsync`. `dataSource` shapes the module graph and so stands beside the factory. */
+export interface TransactionsModuleAsyncOptions extends Pick<ModuleMetadata, 'imports'> {
+  dataSource?: string;
+  inject?: (Type | string | symbol)[];
+  // eslint-disable-next-line @typescript-eslint/no-explicit-any -- the factory's parameters are what `inject` names
+  useFactory: (...dependencies: any[]) => TransactionRunnerSettings | Promise<TransactionRunnerSettings>;
+}
+
+/** Provides `TransactionRunner` on one of the application's TypeORM DataSources. Needs a `TypeOrmModule.forRoot`. */
+@Module({})
+export class TransactionsModule {
+  /** The defaults of every unit of work, known now. */
+  static forRoot({ dataSource, ...settings }: TransactionsModuleOptions = {}): DynamicModule {
+    return this.forRootAsync({ ...(dataSource && { dataSource }), useFactory: () => settings });
+  }
+
+  /** The same, from a factory. */
+  static forRootAsync({
+    dataSource,
+    imports,
+    inject,
+    useFactory,
+  }: TransactionsModuleAsyncOptions): DynamicModule {
+    return {
+      module: TransactionsModule,
+      imports: imports ?? [],
+      providers: [
+        { provide: TRANSACTIONS_DATA_SOURCE, useExisting: getDataSourceToken(dataSource) },
+        { provide: TRANSACTION_SETTINGS, inject: inject ?? [], useFactory },
+        TransactionRunner,
+      ],
+      exports: [TransactionRunner, TRANSACTIONS_DATA_SOURCE],
+    };
+  }
+}
