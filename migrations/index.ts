@@ -1,0 +1,4 @@
+import { CreatePeople1700000000000 } from './1700000000000-CreatePeople.js';
+
+/** Everything PeopleModule needs in the database, for `migrations` of your DataSource. Classes, not a glob: globs break bundlers and Jest. */
+export const peopleMigrations = [CreatePeople1700000000000];

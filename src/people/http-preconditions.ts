@@ -1,0 +1,37 @@
+import { v5 as uuidv5 } from 'uuid';
+import { InvalidInputError } from '../errors/application-error.js';
+import type { IfMatch } from './people.service.js';
+import type { Person } from './person.entity.js';
+
+/** The strong ETag of a person (RFC 9110, 8.8.3). */
+export const etagOf = (person: Person) => `"${person.version}"`;
+
+/** The opaque tags of a list of ETags; weak ones keep their `W/`. */
+const tagsOf = (header: string) => header.split(',').map((tag) => tag.trim());
+
+/** What an `If-Match` header asks of the service. Weak tags never match (RFC 9110, 13.1.1); `*` asks for any version. */
+export function toIfMatch(header: string | undefined): IfMatch {
+  if (header === undefined || header.trim() === '*') return {};
+  return { ifMatch: tagsOf(header).map((tag) => /^"(.*)"$/.exec(tag)?.[1] ?? '') };
+}
+
+/** True when an `If-None-Match` header names this version (weak comparison, RFC 9110, 13.1.2) or any. */
+export function matchesAny(header: string, person: Person): boolean {
+  return header.trim() === '*' || tagsOf(header).some((tag) => tag.replace(/^W\//, '') === etagOf(person));
+}
+
+const KEY_NAMESPACE = '6f1d1c9e-0d0b-5e0a-9c53-7d1e3a2f4b60';
+const KEY_CHARACTERS = 255;
+
+/**
+ * The id that a request with this `Idempotency-Key` creates: the same key gives the same id, so the table's primary key
+ * makes the repetition harmless.
+ *
+ * @throws InvalidInputError an empty or an overlong key
+ */
+export function idFromIdempotencyKey(key: string): string {
+  if (key === '' || key.length > KEY_CHARACTERS) {
+    throw new InvalidInputError(`The header Idempotency-Key must have 1 to ${KEY_CHARACTERS} characters.`);
+  }
+  return uuidv5(key, KEY_NAMESPACE);
+}

@@ -1,0 +1,66 @@
+import { createParamDecorator, type ExecutionContext, UnsupportedMediaTypeException } from '@nestjs/common';
+import { Readable } from 'node:stream';
+import { InvalidInputError } from '../errors/application-error.js';
+
+/** What Express' and Fastify's requests have in common here, as Nest leaves them. */
+export interface BodyRequest {
+  headers: Record<string, string | string[] | undefined>;
+  /** The bytes, or what a parser of the host application made of them. */
+  body?: unknown;
+  /** Nest's own copy of the bytes, with `NestFactory.create(AppModule, { rawBody: true })`. */
+  rawBody?: Uint8Array;
+  /** Fastify's: Node's request. */
+  raw?: Readable;
+}
+
+/** The media type of the request's body, without its parameters. */
+export const mediaTypeOf = (request: BodyRequest) =>
+  String(request.headers['content-type'] ?? '')
+    .split(';', 1)[0]
+    ?.trim()
+    .toLowerCase() ?? '';
+
+/** Injects the bytes of the body, unparsed, when the request's media type is one of `accepted`; see `bodyBytes`. */
+export const RawBodyOf = createParamDecorator(
+  (accepted: readonly string[], context: ExecutionContext): Uint8Array => {
+    const request = context.switchToHttp().getRequest<BodyRequest>();
+    assertMediaType(request, accepted);
+    return bodyBytes(request);
+  },
+);
+
+/**
+ * @throws InvalidInputError no body
+ * @throws Error the host's parser has consumed the bytes
+ */
+export function bodyBytes({ body, rawBody }: BodyRequest): Uint8Array {
+  const bytes = body instanceof Uint8Array ? body : rawBody;
+  if (bytes && bytes.length > 0) return bytes;
+  if (body === undefined || body === null || bytes)
+    throw new InvalidInputError('The request needs a JSON body.');
+  // Going on would store numbers that JSON.parse has changed.
+  throw new Error(
+    'PeopleModule needs the bytes of the body: create the application with NestFactory.create(AppModule, { rawBody: true }).',
+  );
+}
+
+/** The body as a stream, for a media type that no parser has read. */
+export function bodyStream(request: BodyRequest): Readable {
+  if (request.body instanceof Readable) return request.body;
+  return request.raw ?? (request as unknown as Readable);
+}
+
+/**
+ * @throws UnsupportedMediaTypeException the request's media type is none of `accepted` (415)
+ * @throws InvalidInputError no body at all
+ */
+export function assertMediaType(request: BodyRequest, accepted: readonly string[]): void {
+  const mediaType = mediaTypeOf(request);
+  if (mediaType === '' && !hasBody(request)) throw new InvalidInputError('The request needs a JSON body.');
+  if (!accepted.includes(mediaType)) {
+    throw new UnsupportedMediaTypeException(`The content type must be ${accepted.join(' or ')}.`);
+  }
+}
+
+const hasBody = ({ headers }: BodyRequest) =>
+  headers['transfer-encoding'] !== undefined || Number(headers['content-length'] ?? 0) > 0;

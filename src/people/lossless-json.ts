@@ -1,0 +1,163 @@
+import {
+  assertJson,
+  CLOSE_BRACE,
+  CLOSE_BRACKET,
+  COMMA,
+  endOfString,
+  endOfValue,
+  JsonError,
+  JsonText,
+  MAX_JSON_DEPTH,
+  MINUS,
+  NINE,
+  OPEN_BRACE,
+  OPEN_BRACKET,
+  skipSpace,
+  tooDeep,
+  ZERO,
+} from './json-text.js';
+
+/**
+ * A number that neither a JavaScript number nor a bigint can hold as it was written: `0.10000000000000000001`, `1e400`,
+ * `1.0`. `text` is the number as written.
+ */
+export class JsonNumber {
+  constructor(readonly text: string) {}
+
+  /** The nearest JavaScript number; may differ from `text`. */
+  valueOf(): number {
+    return Number(this.text);
+  }
+
+  toString(): string {
+    return this.text;
+  }
+}
+
+/** What `parseJson` makes of a number: the first of number, bigint, JsonNumber that keeps every digit. */
+export type JsonNumeric = number | bigint | JsonNumber;
+/** Any value `parseJson` returns. */
+export type JsonValue =
+  string | JsonNumeric | boolean | null | JsonValue[] | JsonObject | Map<string, JsonValue>;
+export interface JsonObject {
+  [key: string]: unknown;
+}
+
+// A fraction, an exponent, sixteen digits in a row or "-0": what JSON.parse might not keep. May match inside strings too,
+// which only costs time.
+const NUMBER_AT_RISK = /\d[.eE]|\d{16}|-0/;
+
+/**
+ * Parses JSON without changing a number: see `JsonNumeric`. `__proto__` is a key like any other; of keys that stand twice
+ * the last one counts.
+ *
+ * @param objects `map` keeps the order of every key; a plain object puts keys that look like array indexes first
+ * @throws JsonError
+ */
+export function parseJson(text: string, objects: 'plain' | 'map' = 'plain'): JsonValue {
+  assertJson(text);
+  if (objects === 'plain' && !NUMBER_AT_RISK.test(text)) return JSON.parse(text) as JsonValue;
+  return parseValue(text, { at: skipSpace(text, 0) }, objects);
+}
+
+function parseValue(text: string, cursor: { at: number }, objects: 'plain' | 'map'): JsonValue {
+  const c = text.charCodeAt(cursor.at);
+  if (c === OPEN_BRACE) return parseObject(text, cursor, objects);
+  if (c === OPEN_BRACKET) {
+    const array: JsonValue[] = [];
+    forEachItem(text, cursor, CLOSE_BRACKET, () => array.push(parseValue(text, cursor, objects)));
+    return array;
+  }
+  const start = cursor.at;
+  cursor.at = endOfValue(text, start);
+  const literal = text.slice(start, cursor.at);
+  return c === MINUS || (c >= ZERO && c <= NINE) ? parseNumber(literal) : (JSON.parse(literal) as JsonValue);
+}
+
+function parseObject(text: string, cursor: { at: number }, objects: 'plain' | 'map'): JsonValue {
+  const entries: [string, JsonValue][] = [];
+  forEachItem(text, cursor, CLOSE_BRACE, () => {
+    const keyEnd = endOfString(text, cursor.at);
+    const key = JSON.parse(text.slice(cursor.at, keyEnd)) as string;
+    cursor.at = skipSpace(text, skipSpace(text, keyEnd) + 1);
+    entries.push([key, parseValue(text, cursor, objects)]);
+  });
+  // fromEntries defines properties; assigning would make `__proto__` the prototype.
+  return objects === 'map' ? new Map(entries) : Object.fromEntries(entries);
+}
+
+function forEachItem(text: string, cursor: { at: number }, close: number, read: () => void): void {
+  cursor.at = skipSpace(text, cursor.at + 1);
+  while (text.charCodeAt(cursor.at) !== close) {
+    read();
+    cursor.at = skipSpace(text, cursor.at);
+    if (text.charCodeAt(cursor.at) === COMMA) cursor.at = skipSpace(text, cursor.at + 1);
+  }
+  cursor.at++;
+}
+
+function parseNumber(literal: string): JsonNumeric {
+  const number = Number(literal);
+  if (String(number) === literal || literal === '-0') return number;
+  return /^-?[1-9]\d*$/.test(literal) ? BigInt(literal) : new JsonNumber(literal);
+}
+
+/**
+ * Writes a value as JSON: what `parseJson` returns comes out as it was. Beyond `JSON.stringify` it takes bigint,
+ * `JsonNumber`, `JsonText` and `Map`; where `JSON.stringify` would change a value in silence (NaN, Infinity, functions,
+ * undefined in an array) it refuses.
+ *
+ * @throws JsonError naming the place, as a JSON Pointer
+ */
+export function stringifyJson(value: unknown): string {
+  const text = write(value, '', 0);
+  if (text === undefined) throw new JsonError(`${typeof value} is not a JSON value`);
+  return text;
+}
+
+function write(value: unknown, path: string, depth: number): string | undefined {
+  if (depth > MAX_JSON_DEPTH) throw tooDeep();
+  if (value === null) return 'null';
+  switch (typeof value) {
+    case 'string':
+    case 'boolean':
+      return JSON.stringify(value);
+    case 'bigint':
+      return value.toString();
+    case 'number':
+      if (!Number.isFinite(value)) throw new JsonError(`${value} is not a JSON value (at ${path || '/'})`);
+      return Object.is(value, -0) ? '-0' : String(value);
+    case 'undefined':
+      return undefined;
+    case 'object':
+      return writeObject(value, path, depth);
+    case 'function':
+    case 'symbol':
+      throw new JsonError(`a ${typeof value} is not a JSON value (at ${path || '/'})`);
+  }
+}
+
+function writeObject(value: object, path: string, depth: number): string | undefined {
+  if (value instanceof JsonText || value instanceof JsonNumber) return value.text;
+  if (hasToJson(value)) return write(value.toJSON(), path, depth);
+  if (Array.isArray(value)) {
+    const elements = Array.from(value, (element, index) => {
+      const text = write(element, `${path}/${index}`, depth + 1);
+      if (text === undefined) throw new JsonError(`undefined is not a JSON value (at ${path}/${index})`);
+      return text;
+    });
+    return `[${elements.join(',')}]`;
+  }
+  const members: string[] = [];
+  for (const [key, member] of value instanceof Map
+    ? (value as Map<unknown, unknown>)
+    : Object.entries(value)) {
+    if (typeof key !== 'string') throw new JsonError(`a Map's keys must be strings (at ${path || '/'})`);
+    const text = write(member, `${path}/${key}`, depth + 1);
+    if (text !== undefined) members.push(`${JSON.stringify(key)}:${text}`);
+  }
+  return `{${members.join(',')}}`;
+}
+
+const hasToJson = (value: object): value is { toJSON(): unknown } =>
+  'toJSON' in value && typeof value.toJSON === 'function';

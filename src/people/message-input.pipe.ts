@@ -1,0 +1,46 @@
+import { Injectable, type PipeTransform } from '@nestjs/common';
+import { InvalidInputError } from '../errors/application-error.js';
+import { type JsonInput, readJsonObject } from './json-input.js';
+
+/**
+ * Makes the value of a message the input of a handler. From the bytes (KafkaTransport, or Nest's own transport with
+ * `parser: { keepBinary: true }`) every number is kept; a value that a transport has parsed already is taken as long as
+ * no number in it can have changed.
+ *
+ * @throws InvalidInputError null, empty, no UTF-8, no JSON object
+ */
+@Injectable()
+export class MessageInputPipe implements PipeTransform<unknown, JsonInput> {
+  transform(value: unknown): JsonInput {
+    if (value instanceof Uint8Array && value.length > 0) return readJsonObject(value, 'the message');
+    if (isRecordOfNull(value))
+      throw new InvalidInputError('The message has no value; a JSON object was expected.');
+    if (typeof value !== 'object' || Array.isArray(value)) {
+      throw new InvalidInputError('The message must be a JSON object.');
+    }
+    assertExact(value, '#');
+    return value as JsonInput;
+  }
+}
+
+/** Nest's Kafka transport hands the whole record over when its value is null. */
+const isRecordOfNull = (value: unknown): value is null | undefined | Uint8Array =>
+  value === null ||
+  value === undefined ||
+  value instanceof Uint8Array ||
+  (typeof value === 'object' &&
+    'offset' in value &&
+    'timestamp' in value &&
+    'value' in value &&
+    value.value === null);
+
+function assertExact(value: unknown, pointer: string): void {
+  if (typeof value === 'number' && !Number.isSafeInteger(value) && Number.isInteger(value)) {
+    throw new InvalidInputError(
+      'The message holds a number that its transport may have rounded: configure it with parser: { keepBinary: true }.',
+      [{ pointer, detail: 'is an integer beyond 2^53 that was parsed before it arrived' }],
+    );
+  }
+  if (typeof value !== 'object' || value === null) return;
+  for (const [key, member] of Object.entries(value)) assertExact(member, `${pointer}/${key}`);
+}

@@ -1,0 +1,167 @@
+import {
+  Controller,
+  Delete,
+  Get,
+  Header,
+  Headers,
+  HttpCode,
+  Inject,
+  Param,
+  Patch,
+  Post,
+  Query,
+  Req,
+  Res,
+  StreamableFile,
+  UseFilters,
+} from '@nestjs/common';
+import { HttpAdapterHost } from '@nestjs/core';
+import { Readable } from 'node:stream';
+import { ProblemDetailsFilter } from '../errors/error-responses.js';
+import { etagOf, idFromIdempotencyKey, matchesAny, toIfMatch } from './http-preconditions.js';
+import {
+  assertMediaType,
+  bodyBytes,
+  type BodyRequest,
+  bodyStream,
+  mediaTypeOf,
+  RawBodyOf,
+} from './json-body.decorator.js';
+import { readJsonArray, readJsonObject } from './json-input.js';
+import { NDJSON, NdjsonReader } from './ndjson.js';
+import {
+  DocumentCreate,
+  DocumentCreateMany,
+  DocumentFind,
+  DocumentGet,
+  DocumentPeople,
+  DocumentRemove,
+  DocumentUpdate,
+} from './people.openapi.js';
+import { type NewPerson, PeopleService, type PersonChanges } from './people.service.js';
+import { type Person, personJson } from './person.entity.js';
+
+const JSON_TYPE = 'application/json';
+const MERGE_PATCH = 'application/merge-patch+json';
+const ANSWERS_JSON = Header('Content-Type', 'application/json; charset=utf-8');
+
+/** The routes of `/people`: each turns a request into one call of PeopleService and its result into an answer. */
+@Controller('people')
+@UseFilters(ProblemDetailsFilter)
+@DocumentPeople()
+export class PeopleHttpController {
+  constructor(
+    private readonly people: PeopleService,
+    @Inject(HttpAdapterHost) private readonly adapterHost: HttpAdapterHost,
+  ) {}
+
+  @Post()
+  @ANSWERS_JSON
+  @DocumentCreate()
+  async create(
+    @RawBodyOf([JSON_TYPE]) body: Uint8Array,
+    @Headers('idempotency-key') idempotencyKey: string | undefined,
+    @Res({ passthrough: true }) response: unknown,
+  ): Promise<string> {
+    const input = readJsonObject(body, 'the body');
+    if (idempotencyKey !== undefined) input.id ??= idFromIdempotencyKey(idempotencyKey);
+    const { person, created } = await this.people.createIfAbsent(input as unknown as NewPerson);
+    if (!created) this.adapter.status(response, 200);
+    this.adapter.setHeader(response, 'Location', `/people/${person.id}`);
+    return this.answer(response, person);
+  }
+
+  @Post('bulk')
+  @ANSWERS_JSON
+  @DocumentCreateMany()
+  async createMany(@Req() request: BodyRequest): Promise<string> {
+    assertMediaType(request, [JSON_TYPE, NDJSON]);
+    if (mediaTypeOf(request) === NDJSON) return this.importMany(new NdjsonReader(bodyStream(request)));
+    const people = readJsonArray(bodyBytes(request), 'the body');
+    return JSON.stringify(await this.people.createMany(people as unknown as NewPerson[]));
+  }
+
+  @Get(':id')
+  @ANSWERS_JSON
+  @DocumentGet()
+  async get(
+    @Param('id') id: string,
+    @Headers('if-none-match') ifNoneMatch: string | undefined,
+    @Res({ passthrough: true }) response: unknown,
+  ): Promise<string | undefined> {
+    const person = await this.people.get(id);
+    const answer = this.answer(response, person);
+    if (ifNoneMatch === undefined || !matchesAny(ifNoneMatch, person)) return answer;
+    this.adapter.status(response, 304);
+    return undefined;
+  }
+
+  @Get()
+  @DocumentFind()
+  async findByName(
+    @Query('name') name: string,
+    @Query('limit') limit: string | undefined,
+    @Query('cursor') cursor: string | undefined,
+    @Headers('accept') accept: string | undefined,
+    @Res({ passthrough: true }) response: unknown,
+  ): Promise<string | StreamableFile> {
+    if (accept?.includes(NDJSON)) return this.streamByName(name);
+    const size =
+      limit === undefined ? undefined : /^\d+$/.test(limit) ? Number(limit) : (limit as unknown as number);
+    const page = { ...(size !== undefined && { limit: size }), ...(cursor !== undefined && { cursor }) };
+    const { items, next } = await this.people.findByName(name, page);
+    this.adapter.setHeader(response, 'Content-Type', 'application/json; charset=utf-8');
+    return `{"items":[${items.map(personJson).join(',')}],"next":${JSON.stringify(next)}}`;
+  }
+
+  @Patch(':id')
+  @ANSWERS_JSON
+  @DocumentUpdate()
+  async update(
+    @Param('id') id: string,
+    @RawBodyOf([JSON_TYPE, MERGE_PATCH]) body: Uint8Array,
+    @Req() request: BodyRequest,
+    @Headers('if-match') ifMatch: string | undefined,
+    @Res({ passthrough: true }) response: unknown,
+  ): Promise<string> {
+    const changes = readJsonObject(body, 'the body') as PersonChanges;
+    const merge = mediaTypeOf(request) === MERGE_PATCH;
+    return this.answer(response, await this.people.update(id, changes, { ...toIfMatch(ifMatch), merge }));
+  }
+
+  @Delete(':id')
+  @HttpCode(204)
+  @DocumentRemove()
+  remove(@Param('id') id: string, @Headers('if-match') ifMatch: string | undefined): Promise<void> {
+    return this.people.remove(id, toIfMatch(ifMatch));
+  }
+
+  private get adapter() {
+    return this.adapterHost.httpAdapter;
+  }
+
+  private async importMany(people: NdjsonReader): Promise<string> {
+    try {
+      return JSON.stringify(await this.people.importMany(people as unknown as AsyncIterable<NewPerson>));
+    } catch (error) {
+      throw people.locate(error);
+    }
+  }
+
+  private answer(response: unknown, person: Person): string {
+    this.adapter.setHeader(response, 'ETag', etagOf(person));
+    return personJson(person);
+  }
+
+  /** The first page is read before the answer begins, so that bad input is still answered as such. */
+  private async streamByName(name: string): Promise<StreamableFile> {
+    const people = this.people.streamByName(name);
+    const first = await people.next();
+    async function* lines() {
+      if (first.done) return;
+      yield `${personJson(first.value)}\n`;
+      for await (const person of people) yield `${personJson(person)}\n`;
+    }
+    return new StreamableFile(Readable.from(lines(), { objectMode: false }), { type: NDJSON });
+  }
+}

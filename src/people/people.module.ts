@@ -1,0 +1,142 @@
+import {
+  type DynamicModule,
+  type InjectionToken,
+  Module,
+  type ModuleMetadata,
+  type OnModuleInit,
+  type OptionalFactoryDependency,
+  type Type,
+} from '@nestjs/common';
+import { HttpAdapterHost } from '@nestjs/core';
+import { getDataSourceToken, TypeOrmModule } from '@nestjs/typeorm';
+import type { TransactionRunnerSettings } from '../transactions/transaction-runner.js';
+import { TransactionsModule } from '../transactions/transactions.module.js';
+import type { JsonObject } from './lossless-json.js';
+import { NDJSON } from './ndjson.js';
+import { PeopleHttpController } from './people.http.controller.js';
+import { PeopleMessagesController } from './people.messages.controller.js';
+import { PEOPLE_DATA_SOURCE, PEOPLE_OPTIONS, type PeopleOptions } from './people.options.js';
+import { PeopleService } from './people.service.js';
+import { Person } from './person.entity.js';
+
+/** What shapes the module graph, and so can't come from an async factory. */
+export interface PeopleModuleExtras {
+  /** Name of the TypeORM DataSource to work on; left out, the application's default one. */
+  dataSource?: string;
+  /** Which doors are open; both by default. DI always is. */
+  controllers?: { http?: boolean; messages?: boolean };
+  /** True to make PeopleService injectable everywhere. Default false. */
+  isGlobal?: boolean;
+}
+
+/** What may come from an async factory. */
+export interface PeopleRuntimeOptions<Data extends object = JsonObject> extends PeopleOptions<Data> {
+  /** Defaults of every unit of work. */
+  transactions?: TransactionRunnerSettings;
+}
+
+export type PeopleModuleOptions<Data extends object = JsonObject> = PeopleModuleExtras &
+  PeopleRuntimeOptions<Data>;
+
+export interface PeopleModuleAsyncOptions<Data extends object = JsonObject>
+  extends PeopleModuleExtras, Pick<ModuleMetadata, 'imports'> {
+  inject?: (InjectionToken | OptionalFactoryDependency)[];
+  // eslint-disable-next-line @typescript-eslint/no-explicit-any -- the factory's parameters are what `inject` names
+  useFactory: (...dependencies: any[]) => PeopleRuntimeOptions<Data> | Promise<PeopleRuntimeOptions<Data>>;
+}
+
+@Module({})
+class PeopleOptionsModule {}
+
+/** The module behind `PeopleModule`; apart from it so that `imports: [PeopleModule]` alone works, with every default. */
+@Module({})
+export class PeopleCoreModule implements OnModuleInit {
+  constructor(private readonly adapterHost: HttpAdapterHost) {}
+
+  static forRootAsync<Data extends object>(options: PeopleModuleAsyncOptions<Data>): DynamicModule {
+    const { dataSource, controllers = {}, isGlobal = false, imports = [], inject = [], useFactory } = options;
+    const { http = true, messages = true } = controllers;
+    const optionsModule: DynamicModule = {
+      module: PeopleOptionsModule,
+      imports,
+      providers: [{ provide: PEOPLE_OPTIONS, inject, useFactory }],
+      exports: [PEOPLE_OPTIONS],
+    };
+    return {
+      module: PeopleCoreModule,
+      global: isGlobal,
+      imports: [
+        optionsModule,
+        TypeOrmModule.forFeature([Person], dataSource),
+        TransactionsModule.forRootAsync({
+          ...(dataSource && { dataSource }),
+          imports: [optionsModule],
+          inject: [PEOPLE_OPTIONS],
+          useFactory: (runtime: PeopleRuntimeOptions) => runtime.transactions ?? {},
+        }),
+      ],
+      controllers: [
+        ...(http ? [PeopleHttpController] : []),
+        ...(messages ? [PeopleMessagesController] : []),
+      ] as Type[],
+      providers: [
+        { provide: PEOPLE_DATA_SOURCE, useExisting: getDataSourceToken(dataSource) },
+        PeopleService,
+      ],
+      exports: [PeopleService, PEOPLE_DATA_SOURCE, TransactionsModule],
+    };
+  }
+
+  /** Fastify refuses media types it has no parser for; the ones of our routes are taken as they come. */
+  onModuleInit(): void {
+    const adapter = this.adapterHost.httpAdapter as typeof this.adapterHost.httpAdapter | undefined;
+    if (adapter?.getType() !== 'fastify') return;
+    const fastify = adapter.getInstance<FastifyParsers>();
+    const add = (type: string, options: object) => {
+      if (fastify.hasContentTypeParser(type)) return;
+      fastify.addContentTypeParser(type, options, (_request, body, done) => done(null, body));
+    };
+    add(NDJSON, {});
+    add('application/merge-patch+json', { parseAs: 'buffer' });
+  }
+}
+
+interface FastifyParsers {
+  hasContentTypeParser(type: string): boolean;
+  addContentTypeParser(
+    type: string,
+    options: object,
+    parser: (request: unknown, body: unknown, done: (error: null, body: unknown) => void) => void,
+  ): void;
+}
+
+/**
+ * People in a Nest application: HTTP routes `/people`, message patterns `people.*`, and `PeopleService` and
+ * `TransactionRunner` for injection, all on one of the application's DataSources. Needs `TypeOrmModule.forRoot` with
+ * `autoLoadEntities: true` (or `Person` among its entities), the migrations `peopleMigrations`, and, for the HTTP routes,
+ * an application created with `rawBody: true`.
+ *
+ * `imports: [PeopleModule]` takes every default.
+ */
+@Module({
+  imports: [PeopleCoreModule.forRootAsync({ useFactory: () => ({}) })],
+  exports: [PeopleCoreModule],
+})
+export class PeopleModule {
+  static forRoot<Data extends object = JsonObject>(options: PeopleModuleOptions<Data> = {}): DynamicModule {
+    const { dataSource, controllers, isGlobal, ...runtime } = options;
+    return PeopleCoreModule.forRootAsync<Data>({
+      ...(dataSource && { dataSource }),
+      ...(controllers && { controllers }),
+      ...(isGlobal && { isGlobal }),
+      useFactory: () => runtime,
+    });
+  }
+
+  /** The options from a factory; `dataSource`, `controllers` and `isGlobal` stand beside it. */
+  static forRootAsync<Data extends object = JsonObject>(
+    options: PeopleModuleAsyncOptions<Data>,
+  ): DynamicModule {
+    return PeopleCoreModule.forRootAsync(options);
+  }
+}

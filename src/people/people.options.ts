@@ -1,0 +1,18 @@
+import { Inject, type Type } from '@nestjs/common';
+import type { JsonObject } from './lossless-json.js';
+
+/** The DataSource PeopleModule works on: the application's default one, or the one named in `forRoot`. */
+export const PEOPLE_DATA_SOURCE = Symbol.for('nestjs-people:PEOPLE_DATA_SOURCE');
+export const PEOPLE_OPTIONS = Symbol.for('nestjs-people:PEOPLE_OPTIONS');
+
+/** Injects the DataSource that PeopleModule works on. */
+export const InjectPeopleDataSource = (): ParameterDecorator => Inject(PEOPLE_DATA_SOURCE);
+
+/** What may come from an async factory. */
+export interface PeopleOptions<Data extends object = JsonObject> {
+  /**
+   * A class-validator class for `data`: every door validates against it and `PeopleService<Data>` returns its instances.
+   * Fields it does not name are refused. Left out, `data` is any JSON object.
+   */
+  dataType?: Type<Data>;
+}

@@ -1,0 +1,278 @@
+import { Inject, Injectable, type OnModuleInit } from '@nestjs/common';
+import type { QueryResult } from 'pg';
+import type { DataSource } from 'typeorm';
+import { v7 as uuidv7 } from 'uuid';
+import { findPostgresError, hasSqlState, UNIQUE_VIOLATION } from '../database/postgres-errors.js';
+import { TransactionRunner } from '../transactions/transaction-runner.js';
+import type { Statement, TransactionContext } from '../transactions/transaction-context.js';
+import { mergeJson } from './json-merge.js';
+import { JsonText, sameJson } from './json-text.js';
+import type { JsonObject } from './lossless-json.js';
+import { type CopyRow, copyRows } from './people-import.js';
+import { PersonChangedError, PersonConflictError, PersonNotFoundError } from './people.errors.js';
+import { PEOPLE_DATA_SOURCE, PEOPLE_OPTIONS, type PeopleOptions } from './people.options.js';
+import { INDEXED_NAME_BYTES, peopleStatements, ROWS_PER_INSERT } from './people.statements.js';
+import { invalid, PersonDataMapper } from './person-data.js';
+import {
+  assertPersonId,
+  CreatePersonDto,
+  decodeCursor,
+  encodeCursor,
+  FindPeopleDto,
+  UpdatePersonDto,
+  validateInput,
+} from './person.dto.js';
+import { Person, personFromRow, type PersonRow, versionToRow } from './person.entity.js';
+
+/** What `create` takes: `data` may be a plain value (bigints welcome), an instance of `dataType`, or a `JsonText`. */
+export type NewPerson<Data extends object = JsonObject> = Pick<CreatePersonDto<Data>, 'id' | 'name' | 'data'>;
+/** What `update` takes; what is left out stays. */
+export type PersonChanges<Data extends object = JsonObject> = Pick<UpdatePersonDto<Data>, 'name' | 'data'>;
+
+export interface PeoplePage<Data extends object = JsonObject> {
+  items: Person<Data>[];
+  /** Cursor of the next page; null on the last. */
+  next: string | null;
+}
+
+/** A condition on the version that is changed. */
+export interface IfMatch {
+  /** `person.version` as it was read, or several of which one must match; otherwise PersonChangedError. */
+  ifMatch?: string | readonly string[];
+}
+
+const DEFAULT_PAGE = 100;
+const LARGEST_PAGE = 1000;
+
+/**
+ * The operations on people. Each is one unit of work: it is applied as a whole or not at all, and runs again when it
+ * collides with others (see `TransactionRunner`). Called inside another unit of work it joins that one.
+ *
+ * All methods throw InvalidInputError for bad input and, before anything was changed, PoolExhaustedError,
+ * DatabaseUnavailableError, StatementTimeoutError and TransactionRetriesExhaustedError; methods that write may throw
+ * TransactionOutcomeUnknownError.
+ *
+ * @typeParam Data the module's `dataType`
+ */
+@Injectable()
+export class PeopleService<Data extends object = JsonObject> implements OnModuleInit {
+  private readonly mapper: PersonDataMapper<Data>;
+  private statements = peopleStatements('people');
+
+  constructor(
+    private readonly transactions: TransactionRunner,
+    @Inject(PEOPLE_DATA_SOURCE) private readonly dataSource: DataSource,
+    @Inject(PEOPLE_OPTIONS) options: PeopleOptions<Data>,
+  ) {
+    this.mapper = new PersonDataMapper(options.dataType);
+  }
+
+  onModuleInit(): void {
+    if (!this.dataSource.hasMetadata(Person)) {
+      throw new Error(
+        'PeopleModule: the DataSource does not know the entity Person. ' +
+          'Set autoLoadEntities: true in TypeOrmModule.forRoot, or add Person to its entities.',
+      );
+    }
+    const { schema } = this.dataSource.getMetadata(Person);
+    if (schema) this.statements = peopleStatements(`"${schema}"."people"`);
+  }
+
+  /**
+   * Stores a person. With an `id` that exists already, the stored person is returned when it is the same one.
+   *
+   * @throws PersonConflictError another person has this id
+   */
+  async create(person: NewPerson<Data>): Promise<Person<Data>> {
+    return (await this.createIfAbsent(person)).person;
+  }
+
+  /** As `create`, and tells whether the person is new. */
+  async createIfAbsent(input: NewPerson<Data>): Promise<{ person: Person<Data>; created: boolean }> {
+    const [id, name, data] = this.toRow(input, '#');
+    const [created] = await this.write<PersonRow>(this.statements.create(id, name, data));
+    if (created) return { person: this.toPerson(created), created: true };
+    const existing = await this.find(id);
+    const same = existing?.name === name && sameJson(existing.data ?? 'null', data ?? 'null');
+    if (!existing || !same) throw new PersonConflictError(id);
+    return { person: this.toPerson(existing), created: false };
+  }
+
+  /**
+   * Stores all of these people or none, by prepared INSERTs of many rows each.
+   *
+   * @returns the ids in the order given
+   * @throws PersonConflictError one of the ids exists already or stands twice
+   */
+  async createMany(people: readonly NewPerson<Data>[]): Promise<{ inserted: number; ids: string[] }> {
+    const rows = people.map((person, index) => this.toRow(person, `#/${index}`));
+    const statements: Statement[] = [];
+    for (let start = 0; start < rows.length; start += ROWS_PER_INSERT) {
+      const values = rows.slice(start, start + ROWS_PER_INSERT).flat();
+      const whole = values.length === ROWS_PER_INSERT * 3;
+      statements.push(whole ? this.statements.createMany(...values) : this.statements.createRest(values));
+    }
+    const [first, ...others] = statements;
+    await reportingConflicts(async () => {
+      if (others.length > 0)
+        await this.transactions.run({}, (transaction) => inOrder(statements, transaction));
+      else if (first) await this.write(first);
+    });
+    return { inserted: rows.length, ids: rows.map(([id]) => id) };
+  }
+
+  /**
+   * Stores all of these people or none, through COPY and with bounded memory. An iterable that can be read only once (a
+   * generator, a stream) is read once: a conflict then ends the import instead of repeating it.
+   *
+   * @throws PersonConflictError one of the ids exists already or stands twice
+   * @throws what the iterable throws
+   */
+  async importMany(people: AsyncIterable<NewPerson<Data>>): Promise<{ inserted: number }> {
+    const isOneShot = people[Symbol.asyncIterator]() === (people as unknown);
+    const options = isOneShot ? { maxAttempts: 1 } : {};
+    let started = false;
+    const inserted = await reportingConflicts(() =>
+      this.transactions.run(options, ({ client }) => {
+        if (started && isOneShot)
+          throw new Error('The people to import can be read only once: give a new iterable.');
+        started = true;
+        return copyRows(client, this.statements.copy, this.toRows(people));
+      }),
+    );
+    return { inserted };
+  }
+
+  /** @throws PersonNotFoundError */
+  async get(id: string): Promise<Person<Data>> {
+    assertPersonId(id);
+    const row = await this.find(id);
+    if (!row) throw new PersonNotFoundError(id);
+    return this.toPerson(row);
+  }
+
+  /** The people with exactly this name, ordered by id, a page at a time: `limit` 1 to 1000, default 100. */
+  async findByName(
+    name: string,
+    page: { limit?: number; cursor?: string | null } = {},
+  ): Promise<PeoplePage<Data>> {
+    const { limit = DEFAULT_PAGE, cursor } = validateInput(FindPeopleDto, { name, ...page });
+    const after = cursor ? decodeCursor(cursor) : null;
+    const indexed = Buffer.byteLength(name) <= INDEXED_NAME_BYTES;
+    const statement = indexed ? this.statements.findByName : this.statements.findByLongName;
+    // One row more than the page tells whether there is another.
+    const { rows } = await this.transactions.runStatement<PersonRow>(statement(name, after, limit + 1), {
+      writes: false,
+    });
+    const items = rows.slice(0, limit).map((row) => this.toPerson(row));
+    const last = items.at(-1);
+    return { items, next: rows.length > limit && last ? encodeCursor(last.id) : null };
+  }
+
+  /** All people with this name, page by page: no connection is held while the reader is slow, and no snapshot either. */
+  async *streamByName(name: string): AsyncGenerator<Person<Data>> {
+    let cursor: string | null = null;
+    do {
+      const page: PeoplePage<Data> = await this.findByName(name, { limit: LARGEST_PAGE, cursor });
+      yield* page.items;
+      cursor = page.next;
+    } while (cursor);
+  }
+
+  /**
+   * Changes a person's name, data or both. `data` replaces what is stored, null clears it; with `merge` it is a JSON Merge
+   * Patch (RFC 7396) of what is stored.
+   *
+   * @throws PersonNotFoundError, PersonChangedError
+   */
+  async update(
+    id: string,
+    changes: PersonChanges<Data>,
+    { ifMatch, merge = false }: IfMatch & { merge?: boolean } = {},
+  ): Promise<Person<Data>> {
+    assertPersonId(id);
+    const { name = null, data } = validateInput(UpdatePersonDto, changes) as PersonChanges<Data>;
+    const versions = toVersions(ifMatch);
+    if (merge && data)
+      return this.mergeData(id, name, new PersonDataMapper(undefined).toJson(data, '#/data'), versions);
+    const json = data === undefined ? null : this.mapper.toJson(data, '#/data');
+    const statement = this.statements.update(id, name, data !== undefined, json, versions);
+    const [row] = await this.write<PersonRow>(statement);
+    if (!row) throw await this.whyNotFound(id);
+    return this.toPerson(row);
+  }
+
+  /** @throws PersonNotFoundError, PersonChangedError */
+  async remove(id: string, { ifMatch }: IfMatch = {}): Promise<void> {
+    assertPersonId(id);
+    const statement = this.statements.remove(id, toVersions(ifMatch));
+    const { rowCount } = await this.transactions.runStatement(statement, { writes: true });
+    if (rowCount === 0) throw await this.whyNotFound(id);
+  }
+
+  private mergeData(id: string, name: string | null, patch: string | null, versions: string[] | null) {
+    return this.transactions.run({}, async (transaction) => {
+      const stored = await transaction.query<PersonRow>(this.statements.getForUpdate(id));
+      const merged = mergeJson(stored.rows[0]?.data ?? 'null', patch ?? 'null');
+      const json = this.mapper.toJson(JsonText.of(merged), '#/data');
+      const { rows } = await transaction.query<PersonRow>(
+        this.statements.update(id, name, true, json, versions),
+      );
+      if (!rows[0]) throw await this.whyNotFound(id);
+      return this.toPerson(rows[0]);
+    });
+  }
+
+  private async find(id: string): Promise<PersonRow | undefined> {
+    const { rows } = await this.transactions.runStatement<PersonRow>(this.statements.get(id), {
+      writes: false,
+    });
+    return rows[0];
+  }
+
+  private async write<Row extends object>(statement: Statement): Promise<Row[]> {
+    const result: QueryResult<Row> = await this.transactions.runStatement<Row>(statement, { writes: true });
+    return result.rows;
+  }
+
+  private async whyNotFound(id: string): Promise<PersonNotFoundError | PersonChangedError> {
+    return (await this.find(id)) ? new PersonChangedError(id) : new PersonNotFoundError(id);
+  }
+
+  private toRow(input: NewPerson<Data>, pointer: string): [id: string, name: string, data: string | null] {
+    const { id = uuidv7(), name, data } = validateInput(CreatePersonDto, input, pointer);
+    return [id.toLowerCase(), name, this.mapper.toJson(data, `${pointer}/data`)];
+  }
+
+  private async *toRows(people: AsyncIterable<NewPerson<Data>>): AsyncGenerator<CopyRow> {
+    let index = 0;
+    for await (const person of people) yield this.toRow(person, `#/${index++}`);
+  }
+
+  private toPerson(row: PersonRow): Person<Data> {
+    const person = personFromRow<Data>(row, (json) => this.mapper.fromJson(row.id, json));
+    if (this.mapper.checksOnRead) void person.data;
+    return person;
+  }
+}
+
+async function inOrder(statements: readonly Statement[], transaction: TransactionContext): Promise<void> {
+  for (const statement of statements) await transaction.query(statement);
+}
+
+function toVersions(ifMatch: string | readonly string[] | undefined): string[] | null {
+  if (ifMatch === undefined) return null;
+  const versions: unknown[] = [ifMatch].flat();
+  if (versions.every((version) => typeof version === 'string')) return versions.map(versionToRow);
+  throw invalid([{ pointer: '#/ifMatch', detail: 'must be a version, or an array of versions' }]);
+}
+
+async function reportingConflicts<T>(work: () => Promise<T>): Promise<T> {
+  try {
+    return await work();
+  } catch (error) {
+    if (!hasSqlState(error, UNIQUE_VIOLATION)) throw error;
+    const id = /^Key \(id\)=\((.+)\)/.exec(findPostgresError(error)?.detail ?? '')?.[1];
+    throw new PersonConflictError(id, { cause: error });
+  }
+}

@@ -1,0 +1,68 @@
+import type { Statement } from '../transactions/transaction-context.js';
+
+/** A prepared statement of the table `people` that waits for its values. */
+export type PeopleStatement = (...values: unknown[]) => Statement & { name: string };
+
+/** Rows of one prepared INSERT: one fixed size keeps one plan, and 3 × 1000 parameters are far below 65,535. */
+export const ROWS_PER_INSERT = 1000;
+
+/** Names longer than this are not in the index, see `Person`. */
+export const INDEXED_NAME_BYTES = 2000;
+
+const VERSION = 'xmin::text || ctid::text AS version';
+// As text the JSON needs no parsing and loses no digit on its way.
+const PERSON = `id, name, data::text AS data, ${VERSION}`;
+
+/**
+ * Every fixed statement of the service, as data: named, so that a connection parses and plans each once.
+ *
+ * @param table `people`, or with the schema of the DataSource
+ */
+export function peopleStatements(table: string) {
+  const named = (name: string, text: string): PeopleStatement => {
+    const statement = { name: `people_${name}`, text };
+    return (...values) => ({ ...statement, values });
+  };
+  const byName = (condition: string) =>
+    `SELECT ${PERSON} FROM ${table}
+     WHERE name = $1 AND ${condition} AND ($2::uuid IS NULL OR id > $2) ORDER BY id LIMIT $3`;
+  const ifVersion = (parameter: string) =>
+    `(${parameter}::text[] IS NULL OR xmin::text || ctid::text = ANY (${parameter}))`;
+  return {
+    /** id, name, data */
+    create: named(
+      'create',
+      `INSERT INTO ${table} (id, name, data) VALUES ($1, $2, $3)
+       ON CONFLICT (id) DO NOTHING RETURNING ${PERSON}`,
+    ),
+    /** 3 × `ROWS_PER_INSERT` values */
+    createMany: named(`create_${ROWS_PER_INSERT}`, insertRows(table, ROWS_PER_INSERT)),
+    /** For the rows that are left over; without a name, or each size would stay prepared for ever. */
+    createRest: (values: unknown[]): Statement => ({ text: insertRows(table, values.length / 3), values }),
+    /** id */
+    get: named('get', `SELECT ${PERSON} FROM ${table} WHERE id = $1`),
+    /** id */
+    getForUpdate: named('get_for_update', `SELECT ${PERSON} FROM ${table} WHERE id = $1 FOR UPDATE`),
+    /** name, id before the page or null, limit */
+    findByName: named('find_by_name', byName(`octet_length(name) <= ${INDEXED_NAME_BYTES}`)),
+    /** The same for a name that is not in the index. */
+    findByLongName: named('find_by_long_name', byName(`octet_length(name) > ${INDEXED_NAME_BYTES}`)),
+    /** id, name or null to keep it, whether data is given, data, versions or null */
+    update: named(
+      'update',
+      `UPDATE ${table} SET name = coalesce($2, name), data = CASE WHEN $3::bool THEN $4::json ELSE data END
+       WHERE id = $1 AND ${ifVersion('$5')} RETURNING ${PERSON}`,
+    ),
+    /** id, versions or null */
+    remove: named('remove', `DELETE FROM ${table} WHERE id = $1 AND ${ifVersion('$2')}`),
+    copy: `COPY ${table} (id, name, data) FROM STDIN`,
+  };
+}
+
+function insertRows(table: string, rows: number): string {
+  const tuples = Array.from(
+    { length: rows },
+    (_, row) => `($${row * 3 + 1},$${row * 3 + 2},$${row * 3 + 3})`,
+  );
+  return `INSERT INTO ${table} (id, name, data) VALUES ${tuples.join(',')}`;
+}

@@ -1,0 +1,140 @@
+import type { Type } from '@nestjs/common';
+import { plainToInstance, Transform } from 'class-transformer';
+import { ValidateBy, validateSync, type ValidationError } from 'class-validator';
+import { applyDecorators } from '@nestjs/common';
+import { type FieldError, InvalidInputError } from '../errors/application-error.js';
+import { JsonError, JsonText } from './json-text.js';
+import { parseJson, stringifyJson } from './lossless-json.js';
+import { StoredDataInvalidError } from './people.errors.js';
+
+/**
+ * Between a person's `data` in the program and the JSON text in the table. With a `dataType` (a class-validator class)
+ * both directions are checked against it and reading gives its instances.
+ */
+export class PersonDataMapper<Data extends object> {
+  constructor(private readonly dataType: Type<Data> | undefined) {}
+
+  /**
+   * @param data an object, a `JsonText` of one, or null
+   * @param pointer where `data` stands in the input, for the error
+   * @throws InvalidInputError naming each field
+   */
+  toJson(data: unknown, pointer: string): string | null {
+    if (data === null || data === undefined) return null;
+    const text = writeJson(data, pointer);
+    if (text === 'null') return null;
+    if (!text.startsWith('{')) throw invalid([{ pointer, detail: 'must be a JSON object or null' }]);
+    if (this.dataType) {
+      const { errors } = this.typed(this.dataType, text, pointer);
+      if (errors.length > 0) throw invalid(errors);
+    }
+    return text;
+  }
+
+  /** @throws StoredDataInvalidError what is stored does not fit `dataType` */
+  fromJson(id: string, text: string): Data | null {
+    if (!this.dataType || text === 'null') return parseStored(id, text) as Data | null;
+    const { value, errors } = this.typed(this.dataType, text, '#/data');
+    if (errors.length > 0) throw new StoredDataInvalidError(id, errors);
+    return value;
+  }
+
+  /** True when what is stored must be checked before it is handed out, rather than when somebody looks. */
+  get checksOnRead(): boolean {
+    return this.dataType !== undefined;
+  }
+
+  private typed(dataType: Type<Data>, text: string, pointer: string): { value: Data; errors: FieldError[] } {
+    const plain = parseJson(text);
+    const lost = findLostKey(plain, pointer);
+    if (lost)
+      return {
+        value: plain as Data,
+        errors: [{ pointer: lost, detail: 'is not a possible key of typed data' }],
+      };
+    const value = plainToInstance(dataType, plain);
+    if (typeof value !== 'object' || value === null) {
+      return { value, errors: [{ pointer, detail: 'must be a JSON object or null' }] };
+    }
+    const errors = validateSync(value, {
+      whitelist: true,
+      forbidNonWhitelisted: true,
+      forbidUnknownValues: true,
+    });
+    return { value, errors: toFieldErrors(errors, pointer) };
+  }
+}
+
+/** The failures of class-validator as one list; one entry a field, nested ones with their whole path. */
+export function toFieldErrors(errors: readonly ValidationError[], pointer: string): FieldError[] {
+  return errors.flatMap(({ property, constraints, children }) => {
+    const at = `${pointer}/${property.replaceAll('~', '~0').replaceAll('/', '~1')}`;
+    // class-validator starts its messages with the property, which the pointer names already.
+    const details = Object.entries(constraints ?? {}).map(([rule, text]) =>
+      rule === 'whitelistValidation' ? 'is not a known field' : text.replace(`${property} `, ''),
+    );
+    const own = details.length > 0 ? [{ pointer: at, detail: details.join('; ') }] : [];
+    return [...own, ...toFieldErrors(children ?? [], at)];
+  });
+}
+
+/** One sentence that names every field, and the list. */
+export function invalid(errors: readonly FieldError[], options?: ErrorOptions): InvalidInputError {
+  const fields = errors.map(
+    ({ pointer, detail }) => `${pointer.replace(/^#\/?/, '') || 'the input'} ${detail}`,
+  );
+  return new InvalidInputError(`${fields.join('; ')}.`, errors, options);
+}
+
+/**
+ * For a property of a `dataType` that is a 64-bit unsigned integer, Rust's `u64`: a bigint in the program, a JSON number
+ * with all its digits outside.
+ */
+export function IsUint64(): PropertyDecorator {
+  return applyDecorators(
+    Transform(
+      ({ value }: { value: unknown }) => (Number.isSafeInteger(value) ? BigInt(value as number) : value),
+      {
+        toClassOnly: true,
+      },
+    ),
+    ValidateBy({
+      name: 'isUint64',
+      validator: {
+        validate: (value: unknown) => typeof value === 'bigint' && value >= 0n && value < 2n ** 64n,
+        defaultMessage: () => '$property must be a whole number from 0 to 18446744073709551615',
+      },
+    }),
+  );
+}
+
+function writeJson(data: unknown, pointer: string): string {
+  if (data instanceof JsonText) return data.text;
+  try {
+    return stringifyJson(data);
+  } catch (cause) {
+    if (!(cause instanceof JsonError)) throw cause;
+    throw invalid([{ pointer, detail: `must be JSON: ${cause.message}` }], { cause });
+  }
+}
+
+function parseStored(id: string, text: string): unknown {
+  try {
+    return parseJson(text);
+  } catch (cause) {
+    if (!(cause instanceof JsonError)) throw cause;
+    throw new StoredDataInvalidError(id, [{ pointer: '#/data', detail: cause.message }], { cause });
+  }
+}
+
+/** class-transformer drops these keys in silence, which would be a change of the data. */
+function findLostKey(value: unknown, pointer: string): string | undefined {
+  if (typeof value !== 'object' || value === null) return undefined;
+  for (const [key, member] of Object.entries(value)) {
+    const at = `${pointer}/${key}`;
+    if (key === '__proto__' || key === 'constructor') return at;
+    const inner = findLostKey(member, at);
+    if (inner) return inner;
+  }
+  return undefined;
+}

@@ -1,0 +1,161 @@
+import { ApiProperty, ApiPropertyOptional, PartialType, PickType } from '@nestjs/swagger';
+import { Allow, IsInt, IsOptional, Max, Min, ValidateBy, ValidateIf, validateSync } from 'class-validator';
+import type { Type } from '@nestjs/common';
+import type { JsonText } from './json-text.js';
+import type { JsonObject } from './lossless-json.js';
+import { invalid, toFieldErrors } from './person-data.js';
+
+const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i;
+
+/** True when PostgreSQL can store the text as it is: it knows no NUL, and UTF-8 knows no lone surrogate. */
+const isStorable = (text: string) => !text.includes('\0') && text.isWellFormed();
+
+const rule = (name: string, expected: string, validate: (value: unknown) => boolean) =>
+  ValidateBy({ name, validator: { validate, defaultMessage: () => `$property must be ${expected}` } });
+
+/** Any uuid, as PostgreSQL takes it, whatever its version says. */
+const IsUuid = () => rule('isUuid', 'a uuid', (value) => typeof value === 'string' && UUID.test(value));
+const IsName = () =>
+  rule(
+    'isName',
+    'a non-empty string without NUL and without lone surrogates',
+    (value) => typeof value === 'string' && value !== '' && isStorable(value),
+  );
+const IfGiven = () => ValidateIf((_, value) => value !== undefined);
+
+const DATA_SCHEMA = {
+  description: 'Any JSON object, or null. Numbers, key order and escapes come back as they were sent.',
+  type: 'object',
+  nullable: true,
+  additionalProperties: true,
+  example: { many_many_fields: 42, dict: { first: 'a', second: 'b' } },
+} as const;
+
+/** What a client sends to create a person. */
+export class CreatePersonDto<Data extends object = JsonObject> {
+  @ApiPropertyOptional({
+    description: "The client's own id. The same id and person again is answered with the stored person.",
+    format: 'uuid',
+    example: '01938c5e-7a1b-7c3d-9e2f-4a5b6c7d8e9f',
+  })
+  @IfGiven()
+  @IsUuid()
+  id?: string;
+
+  @ApiProperty({ minLength: 1, example: 'Ada Lovelace' })
+  @IsName()
+  name!: string;
+
+  @ApiPropertyOptional(DATA_SCHEMA)
+  @Allow()
+  data?: Data | JsonText | null;
+}
+
+/** What a client sends to change a person: what is left out stays, `data: null` clears. */
+export class UpdatePersonDto<Data extends object = JsonObject> extends PartialType(
+  PickType(CreatePersonDto, ['name', 'data'] as const),
+  { skipNullProperties: false },
+) {
+  declare data?: Data | JsonText | null;
+}
+
+/** Which people, and which page of them. */
+export class FindPeopleDto {
+  @ApiProperty({ description: 'The whole name.', example: 'Ada Lovelace' })
+  @IsName()
+  name!: string;
+
+  @ApiPropertyOptional({ minimum: 1, maximum: 1000, default: 100 })
+  @IsOptional()
+  @IsInt()
+  @Min(1)
+  @Max(1000)
+  limit?: number;
+
+  @ApiPropertyOptional({ description: '`next` of the page before.' })
+  @IsOptional()
+  @rule(
+    'isCursor',
+    '`next` of the page before',
+    (value) => typeof value === 'string' && decodeCursor(value) !== undefined,
+  )
+  cursor?: string | null;
+}
+
+/** A message that is about one person. */
+export class PersonIdDto {
+  @IsUuid()
+  id!: string;
+}
+
+/** A message that brings many people. */
+export class PeopleDto {
+  @Allow()
+  people!: unknown;
+}
+
+/** @throws InvalidInputError `id` is no uuid */
+export function assertPersonId(id: unknown): asserts id is string {
+  if (typeof id !== 'string' || !UUID.test(id))
+    throw invalid([{ pointer: '#/id', detail: 'must be a uuid' }]);
+}
+
+/** A person as HTTP and message replies show it. */
+export class PersonDto {
+  @ApiProperty({ format: 'uuid', example: '01938c5e-7a1b-7c3d-9e2f-4a5b6c7d8e9f' })
+  id!: string;
+
+  @ApiProperty({ example: 'Ada Lovelace' })
+  name!: string;
+
+  @ApiProperty(DATA_SCHEMA)
+  data!: object | null;
+}
+
+/** A page of people and where the next one begins; `next` is null on the last page. */
+export class PeoplePageDto {
+  @ApiProperty({ type: [PersonDto] })
+  items!: PersonDto[];
+
+  @ApiProperty({ type: String, nullable: true, example: null })
+  next!: string | null;
+}
+
+/** How many people were stored, and their ids in the order given where they were few enough to name. */
+export class InsertedDto {
+  @ApiProperty({ example: 2 })
+  inserted!: number;
+
+  @ApiPropertyOptional({ type: [String], format: 'uuid' })
+  ids?: string[];
+}
+
+/** The opaque place after `id` in a list of people. */
+export const encodeCursor = (id: string) => Buffer.from(id.replaceAll('-', ''), 'hex').toString('base64url');
+
+/** The id a cursor stands for; undefined when it is no cursor. */
+export function decodeCursor(cursor: string): string | undefined {
+  const hex = Buffer.from(cursor, 'base64url').toString('hex');
+  if (hex.length !== 32 || encodeCursor(hex) !== cursor) return undefined;
+  return hex.replace(/^(.{8})(.{4})(.{4})(.{4})(.{12})$/, '$1-$2-$3-$4-$5');
+}
+
+/**
+ * `input` as an instance of the DTO, checked. Every door ends here, so what is refused is refused alike.
+ *
+ * @param pointer where `input` stands in what the caller sent
+ * @throws InvalidInputError naming each field: wrong, missing or unknown
+ */
+export function validateInput<Dto extends object>(dtoClass: Type<Dto>, input: unknown, pointer = '#'): Dto {
+  if (typeof input !== 'object' || input === null || Array.isArray(input)) {
+    throw invalid([{ pointer, detail: 'must be an object' }]);
+  }
+  const dto = new dtoClass();
+  for (const [key, value] of Object.entries(input)) {
+    // Defined rather than assigned: `__proto__` is an unknown field here, not a prototype.
+    Object.defineProperty(dto, key, { value, writable: true, enumerable: true, configurable: true });
+  }
+  const errors = validateSync(dto, { whitelist: true, forbidNonWhitelisted: true });
+  if (errors.length > 0) throw invalid(toFieldErrors(errors, pointer));
+  return dto;
+}
