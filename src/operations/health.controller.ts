@@ -1,0 +1,93 @@
+import {
+  type BeforeApplicationShutdown,
+  Controller,
+  Get,
+  Inject,
+  Res,
+  ServiceUnavailableException,
+} from '@nestjs/common';
+import { HttpAdapterHost } from '@nestjs/core';
+import { ApiOperation, ApiTags } from '@nestjs/swagger';
+import { HealthCheckService, HealthIndicatorService, type HealthCheckResult } from '@nestjs/terminus';
+import { DataSource } from 'typeorm';
+
+/** Why something that readiness depends on is not available; undefined when it is. */
+export interface ReadinessSource {
+  name: string;
+  unavailableReason(): string | undefined;
+}
+
+/** Sources of readiness beside the database: an array of `ReadinessSource`. */
+export const READINESS_SOURCES = Symbol('READINESS_SOURCES');
+
+/** Whether this process lives, and whether it should get work. */
+@Controller('health')
+@ApiTags('operations')
+export class HealthController implements BeforeApplicationShutdown {
+  private stopping = false;
+
+  constructor(
+    private readonly health: HealthCheckService,
+    private readonly indicators: HealthIndicatorService,
+    private readonly dataSource: DataSource,
+    private readonly adapterHost: HttpAdapterHost,
+    @Inject(READINESS_SOURCES) private readonly sources: readonly ReadinessSource[],
+  ) {}
+
+  @Get('live')
+  @ApiOperation({ summary: 'The process answers' })
+  live() {
+    return { status: 'ok', info: {}, error: {}, details: {} };
+  }
+
+  @Get('ready')
+  @ApiOperation({
+    summary: 'Database, migrations and broker are as they should be; 503 with the reason when not',
+  })
+  async ready(@Res({ passthrough: true }) response: unknown): Promise<HealthCheckResult> {
+    try {
+      return await this.health.check([
+        () => this.indicate('service', this.stopping ? 'is stopping' : undefined),
+        () => this.database(),
+        () => this.migrations(),
+        ...this.sources.map((source) => () => this.indicate(source.name, source.unavailableReason())),
+      ]);
+    } catch (error) {
+      if (!(error instanceof ServiceUnavailableException)) throw error;
+      this.adapterHost.httpAdapter.status(response, 503);
+      return error.getResponse() as HealthCheckResult;
+    }
+  }
+
+  /** Tells load balancers before the server stops listening. */
+  beforeApplicationShutdown(): void {
+    this.stopping = true;
+  }
+
+  private async database() {
+    return this.indicate('database', await reasonOf(this.dataSource.query('SELECT 1')));
+  }
+
+  private async migrations() {
+    let pending = false;
+    const reason = await reasonOf(this.dataSource.showMigrations().then((some) => (pending = some)));
+    return this.indicate(
+      'migrations',
+      reason ?? (pending ? 'pending; run npm run migration:run' : undefined),
+    );
+  }
+
+  private indicate(name: string, reason: string | undefined) {
+    const indicator = this.indicators.check(name);
+    return reason === undefined ? indicator.up() : indicator.down({ reason });
+  }
+}
+
+async function reasonOf(check: Promise<unknown>): Promise<string | undefined> {
+  try {
+    await check;
+    return undefined;
+  } catch (error) {
+    return (error as Error).message || (error as Error).name;
+  }
+}

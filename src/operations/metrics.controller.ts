@@ -1,0 +1,72 @@
+import { Controller, Get, Header, Injectable, type OnApplicationShutdown } from '@nestjs/common';
+import { ApiOperation, ApiProduces, ApiTags } from '@nestjs/swagger';
+import { subscribe, unsubscribe } from 'node:diagnostics_channel';
+import { collectDefaultMetrics, Counter, Gauge, Histogram, Registry } from 'prom-client';
+import { DataSource } from 'typeorm';
+import { TRANSACTION_RETRY_CHANNEL, type TransactionRetry } from '../transactions/transaction-runner.js';
+
+interface Pool {
+  totalCount: number;
+  idleCount: number;
+  waitingCount: number;
+}
+
+/** What this process counts, for Prometheus. Its own registry: two applications in one process stay apart. */
+@Injectable()
+export class Metrics implements OnApplicationShutdown {
+  readonly registry = new Registry();
+  private readonly requests = new Histogram({
+    name: 'http_request_duration_seconds',
+    help: 'Time from a request to the end of its answer.',
+    labelNames: ['method', 'route', 'status'],
+    registers: [this.registry],
+  });
+  private readonly retries = new Counter({
+    name: 'people_transaction_retries_total',
+    help: 'Attempts at a unit of work that met a conflict and were repeated, by SQLSTATE.',
+    labelNames: ['code'],
+    registers: [this.registry],
+  });
+  private readonly onRetry = (event: unknown) => this.retries.inc({ code: (event as TransactionRetry).code });
+
+  constructor(dataSource: DataSource) {
+    collectDefaultMetrics({ register: this.registry });
+    new Gauge({
+      name: 'people_pool_connections',
+      help: 'Connections of the database pool: open, idle, and callers waiting for one.',
+      labelNames: ['state'],
+      registers: [this.registry],
+      collect() {
+        const pool = (dataSource.driver as unknown as { master?: Pool }).master;
+        this.set({ state: 'open' }, pool?.totalCount ?? 0);
+        this.set({ state: 'idle' }, pool?.idleCount ?? 0);
+        this.set({ state: 'waiting' }, pool?.waitingCount ?? 0);
+      },
+    });
+    subscribe(TRANSACTION_RETRY_CHANNEL, this.onRetry);
+  }
+
+  /** @param route the pattern, not the path: ids would make a series each */
+  observeRequest(method: string, route: string, status: number, seconds: number): void {
+    this.requests.observe({ method, route, status }, seconds);
+  }
+
+  onApplicationShutdown(): void {
+    unsubscribe(TRANSACTION_RETRY_CHANNEL, this.onRetry);
+    this.registry.clear();
+  }
+}
+
+@Controller('metrics')
+@ApiTags('operations')
+export class MetricsController {
+  constructor(private readonly metrics: Metrics) {}
+
+  @Get()
+  @Header('Content-Type', 'text/plain; version=0.0.4; charset=utf-8')
+  @ApiOperation({ summary: 'Prometheus metrics' })
+  @ApiProduces('text/plain')
+  read(): Promise<string> {
+    return this.metrics.registry.metrics();
+  }
+}

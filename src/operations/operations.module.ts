@@ -1,0 +1,22 @@
+import { type DynamicModule, Module, type ModuleMetadata } from '@nestjs/common';
+import { TerminusModule } from '@nestjs/terminus';
+import { HealthController, READINESS_SOURCES, type ReadinessSource } from './health.controller.js';
+import { Metrics, MetricsController } from './metrics.controller.js';
+
+/** `/health/live`, `/health/ready` and `/metrics`, for the people on call. */
+@Module({})
+export class OperationsModule {
+  /** @param sources what readiness depends on beside the database and its migrations */
+  static forRoot(
+    sources: readonly ReadinessSource[],
+    imports: ModuleMetadata['imports'] = [],
+  ): DynamicModule {
+    return {
+      module: OperationsModule,
+      imports: [...imports, TerminusModule.forRoot({ logger: false })],
+      controllers: [HealthController, MetricsController],
+      providers: [Metrics, { provide: READINESS_SOURCES, useValue: sources }],
+      exports: [Metrics],
+    };
+  }
+}
