@@ -1,0 +1,55 @@
+import { type DynamicModule, Logger, Module } from '@nestjs/common';
+import { APP_FILTER, APP_GUARD, HttpAdapterHost } from '@nestjs/core';
+import { TypeOrmModule } from '@nestjs/typeorm';
+import { peopleMigrations } from '../../migrations/index.js';
+import { dataSourceOptions } from '../database/data-source-options.js';
+import { ProblemDetailsFilter } from '../errors/error-responses.js';
+import { KafkaTransport } from '../messaging/kafka.transport.js';
+import { OperationsModule } from '../operations/operations.module.js';
+import { PeopleModule } from '../people/people.module.js';
+import { BearerTokenGuard } from './bearer-token.guard.js';
+import type { Environment } from './environment.js';
+import { kafkaTransport } from './kafka-client.js';
+
+/** The environment once every server it needs is known. */
+export type ServiceSettings = Environment & {
+  database: { url: string };
+  kafka: (NonNullable<Environment['kafka']> & { brokers: string[] }) | undefined;
+};
+
+/** The composition root: one DataSource, and PeopleModule behind HTTP, Kafka and DI on it. */
+@Module({})
+export class AppModule {
+  static forRoot({ database, recycling, maxAttempts, auth, kafka }: ServiceSettings): DynamicModule {
+    const pool = new Logger('Pool');
+    const transport = kafka && kafkaTransport(kafka);
+    return {
+      module: AppModule,
+      imports: [
+        TypeOrmModule.forRoot({
+          ...dataSourceOptions(database, (err) => pool.warn({ msg: 'an idle connection was lost', err })),
+          autoLoadEntities: true,
+          migrations: peopleMigrations,
+          retryAttempts: 5,
+          retryDelay: 1000,
+        }),
+        PeopleModule.forRoot({
+          controllers: { http: true, messages: transport !== undefined },
+          transactions: { recycling, maxAttempts },
+        }),
+        OperationsModule.forRoot(
+          transport ? [{ name: 'kafka', unavailableReason: () => transport.unavailableReason }] : [],
+        ),
+      ],
+      providers: [
+        { provide: APP_FILTER, useClass: ProblemDetailsFilter },
+        {
+          provide: APP_GUARD,
+          inject: [HttpAdapterHost],
+          useFactory: (adapterHost: HttpAdapterHost) => new BearerTokenGuard(auth, adapterHost),
+        },
+        ...(transport ? [{ provide: KafkaTransport, useValue: transport }] : []),
+      ],
+    };
+  }
+}

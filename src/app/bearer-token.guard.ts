@@ -1,0 +1,83 @@
+import {
+  type CanActivate,
+  type ExecutionContext,
+  ForbiddenException,
+  Injectable,
+  type Type,
+  UnauthorizedException,
+} from '@nestjs/common';
+import { HttpAdapterHost } from '@nestjs/core';
+import { createRemoteJWKSet, errors, type JWTPayload, jwtVerify, type JWTVerifyGetKey } from 'jose';
+import { HealthController } from '../operations/health.controller.js';
+import { MetricsController } from '../operations/metrics.controller.js';
+import type { AuthSettings } from './environment.js';
+
+/** Asked by machines that have no token. */
+const PUBLIC = new Set<Type>([HealthController, MetricsController]);
+const READING = new Set(['GET', 'HEAD']);
+
+interface HttpRequest {
+  method: string;
+  headers: { authorization?: string };
+}
+
+/**
+ * Lets a request in whose bearer token (RFC 6750) is valid and has the scope of its method: `people:read` for GET and
+ * HEAD, `people:write` for the others. With `AUTH=none` everybody comes in.
+ */
+@Injectable()
+export class BearerTokenGuard implements CanActivate {
+  private readonly verify: ((token: string) => Promise<JWTPayload>) | undefined;
+
+  constructor(
+    auth: AuthSettings,
+    private readonly adapterHost: HttpAdapterHost,
+  ) {
+    this.verify = auth.method === 'jwt' ? verifierOf(auth) : undefined;
+  }
+
+  async canActivate(context: ExecutionContext): Promise<boolean> {
+    if (!this.verify || PUBLIC.has(context.getClass())) return true;
+    const http = context.switchToHttp();
+    const { method, headers } = http.getRequest<HttpRequest>();
+    const challenge = (text: string) => {
+      this.adapterHost.httpAdapter.setHeader(http.getResponse(), 'WWW-Authenticate', `Bearer ${text}`.trim());
+    };
+    const token = /^Bearer +(\S+)$/i.exec(headers.authorization ?? '')?.[1];
+    if (!token) {
+      challenge('');
+      throw new UnauthorizedException('A bearer token is needed: Authorization: Bearer <token>.');
+    }
+    const claims = await this.verify(token).catch((error: unknown) => {
+      if (!(error instanceof errors.JOSEError)) throw error;
+      challenge('error="invalid_token"');
+      throw new UnauthorizedException(`The bearer token is not valid: ${error.message}.`, { cause: error });
+    });
+    const needed = READING.has(method) ? 'people:read' : 'people:write';
+    if (scopesOf(claims).includes(needed)) return true;
+    challenge(`error="insufficient_scope", scope="${needed}"`);
+    throw new ForbiddenException(`The bearer token lacks the scope ${needed}.`);
+  }
+}
+
+function verifierOf({ jwksUrl, secret, issuer, audience }: Extract<AuthSettings, { method: 'jwt' }>) {
+  const options = { ...(issuer && { issuer }), ...(audience && { audience }), requiredClaims: ['exp'] };
+  const keys: JWTVerifyGetKey | undefined = jwksUrl ? createRemoteJWKSet(new URL(jwksUrl)) : undefined;
+  const key = new TextEncoder().encode(secret ?? '');
+  return async (token: string): Promise<JWTPayload> => {
+    // A shared secret takes HMAC alone, and keys of a JWKS never do, so neither can be passed off as the other.
+    const { payload } = keys
+      ? await jwtVerify(token, keys, {
+          ...options,
+          algorithms: ['RS256', 'PS256', 'ES256', 'EdDSA', 'Ed25519'],
+        })
+      : await jwtVerify(token, key, { ...options, algorithms: ['HS256'] });
+    return payload;
+  };
+}
+
+/** `scope` is a list in one text (RFC 8693, 4.2); some issuers send `scp`. */
+function scopesOf({ scope, scp }: JWTPayload & { scp?: unknown }): string[] {
+  const claim = scope ?? scp;
+  return Array.isArray(claim) ? claim.map(String) : typeof claim === 'string' ? claim.split(' ') : [];
+}

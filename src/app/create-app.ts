@@ -1,0 +1,80 @@
+import type { IncomingMessage } from 'node:http';
+import { NestFactory } from '@nestjs/core';
+import { FastifyAdapter, type NestFastifyApplication } from '@nestjs/platform-fastify';
+import { DocumentBuilder, SwaggerModule } from '@nestjs/swagger';
+import { v7 as uuidv7 } from 'uuid';
+import { KafkaTransport } from '../messaging/kafka.transport.js';
+import { JsonLogger } from '../operations/json-logger.js';
+import { Metrics } from '../operations/metrics.controller.js';
+import { AppModule, type ServiceSettings } from './app.module.js';
+import { answerMethodNotAllowed } from './method-not-allowed.js';
+
+const MEBIBYTE = 1024 * 1024;
+/** What one JSON body may be long; streams (NDJSON) have no limit but that of a line. */
+const BODY_LIMIT = MEBIBYTE;
+const BULK_BODY_LIMIT = 16 * MEBIBYTE;
+const REQUEST_ID = /^[\w.:-]{1,128}$/;
+
+/** The hybrid HTTP and Kafka application, with everything set up and nothing started: `listen` and `startAllMicroservices` do that. */
+export async function createApp(settings: ServiceSettings): Promise<NestFastifyApplication> {
+  const logger = new JsonLogger(settings.logLevel);
+  const adapter = new FastifyAdapter({
+    bodyLimit: BODY_LIMIT,
+    genReqId: ({ headers }: IncomingMessage) => {
+      const given = headers['x-request-id'];
+      return typeof given === 'string' && REQUEST_ID.test(given) ? given : uuidv7();
+    },
+  });
+  prepareFastify(adapter);
+  const app = await NestFactory.create<NestFastifyApplication>(AppModule.forRoot(settings), adapter, {
+    logger,
+    bodyParser: false,
+    abortOnError: false,
+  });
+  observeRequests(adapter, app.get(Metrics), logger);
+  document(app);
+  if (settings.kafka) app.connectMicroservice({ strategy: app.get(KafkaTransport) });
+  return app;
+}
+
+function prepareFastify(adapter: FastifyAdapter): void {
+  const fastify = adapter.getInstance();
+  // Bodies reach the controllers as bytes: parsing here would change numbers and refuse `__proto__`.
+  fastify.removeAllContentTypeParsers();
+  fastify.addContentTypeParser('application/json', { parseAs: 'buffer' }, (_request, body, done) =>
+    done(null, body),
+  );
+  fastify.addHook('onRoute', (route) => {
+    if (route.url === '/people/bulk') route.bodyLimit = BULK_BODY_LIMIT;
+  });
+  fastify.addHook('onRequest', (request, reply, done) => {
+    reply.header('X-Request-Id', request.id);
+    done();
+  });
+  answerMethodNotAllowed(fastify);
+}
+
+function observeRequests(adapter: FastifyAdapter, metrics: Metrics, logger: JsonLogger): void {
+  const fastify = adapter.getInstance();
+  fastify.addHook('onResponse', (request, reply, done) => {
+    const { method } = request;
+    const route = request.routeOptions.url ?? 'none';
+    metrics.observeRequest(method, route, reply.statusCode, reply.elapsedTime / 1000);
+    const ms = Math.round(reply.elapsedTime * 10) / 10;
+    logger.log({ msg: 'request', requestId: request.id, method, route, status: reply.statusCode, ms });
+    done();
+  });
+}
+
+function document(app: NestFastifyApplication): void {
+  const config = new DocumentBuilder()
+    .setOpenAPIVersion('3.1.0')
+    .setTitle('People')
+    .setDescription(
+      'People over HTTP; every operation is a transaction that retries. Errors are RFC 9457 problems.',
+    )
+    .setVersion('1')
+    .addBearerAuth()
+    .build();
+  SwaggerModule.setup('docs', app, () => SwaggerModule.createDocument(app, config));
+}

@@ -1,0 +1,86 @@
+import { RECYCLING_METHODS } from '../database/pooled-client.js';
+import { ISOLATION_LEVELS } from '../transactions/transaction-runner.js';
+
+/** One variable of the environment. */
+export interface Variable<T> {
+  /** What the README's table shows; undefined when unset means something of its own. */
+  default: T;
+  accepted: string;
+  meaning: string;
+  /** undefined = not accepted. */
+  parse: (text: string) => T | undefined;
+  secret?: boolean;
+}
+
+const oneOf = <T extends string>(values: readonly T[]) => ({
+  accepted: values.join(', '),
+  parse: (text: string) => values.find((value) => value === text),
+});
+const wholeNumber = (from: number, to: number) => ({
+  accepted: `a whole number from ${from} to ${to}`,
+  parse: (text: string) => {
+    const number = Number(text);
+    return /^\d+$/.test(text) && number >= from && number <= to ? number : undefined;
+  },
+});
+const text = { accepted: 'text', parse: (value: string) => value };
+const url = (...protocols: string[]) => ({
+  accepted: protocols.map((protocol) => `${protocol}//…`).join(' or '),
+  parse: (value: string) =>
+    URL.canParse(value) && protocols.includes(new URL(value).protocol) ? value : undefined,
+});
+const list = {
+  accepted: 'host:port, several separated by commas',
+  parse: (value: string) => {
+    const items = value.split(',').map((item) => item.trim());
+    return items.every((item) => /^[^\s:]+:\d+$/.test(item)) ? items : undefined;
+  },
+};
+const variable = <T>(definition: Omit<Variable<T>, 'default'> & { default: NoInfer<T> }): Variable<T> =>
+  definition;
+const optional = <T>(definition: Omit<Variable<T>, 'default'>) =>
+  ({ ...definition, default: undefined }) as Variable<T | undefined>;
+
+const MINUTE = 60_000;
+export const SASL_MECHANISMS = ['plain', 'scram-sha-256', 'scram-sha-512'] as const;
+
+/** Every variable, once: parser, default, the README's table and the texts of errors all come from here. */
+// prettier-ignore
+export const VARIABLES = {
+  DATABASE_URL: optional({ ...url('postgres:', 'postgresql:'), meaning: 'The database; wins over the `DB_*` parts.', secret: true }),
+  DB_HOSTNAME: optional({ ...text, accepted: 'a host name or address', meaning: 'The database in parts. Neither this nor `DATABASE_URL`: the embedded PostgreSQL, except in production.' }),
+  DB_PORT: variable({ ...wholeNumber(1, 65535), default: 5432, meaning: 'Its port.' }),
+  DB_USER: variable({ ...text, default: 'postgres', meaning: 'Its user.' }),
+  DB_PASSWORD: variable({ ...text, default: 'password', meaning: "Its user's password.", secret: true }),
+  DB_NAME: variable({ ...text, default: 'postgres', meaning: 'Its name.' }),
+  DB_SSL: variable({ ...oneOf(['off', 'require', 'verify-full'] as const), default: 'off', meaning: '`require` encrypts, `verify-full` also checks the certificate and the host name.' }),
+  DB_POOL_SIZE: variable({ ...wholeNumber(1, 1000), default: 10, meaning: 'Connections at most; one pool for all doors.' }),
+  DB_ACQUIRE_TIMEOUT_MS: variable({ ...wholeNumber(1, 10 * MINUTE), default: 5000, meaning: 'How long an operation waits for a free connection before it is answered 503.' }),
+  DB_STATEMENT_TIMEOUT_MS: variable({ ...wholeNumber(0, 60 * MINUTE), default: 30_000, meaning: 'When the server cancels a statement; 0 = never.' }),
+  DB_RECYCLING: variable({ ...oneOf(RECYCLING_METHODS), default: 'fast', meaning: 'What is checked when a connection leaves the pool: `fast` nothing, `verified` that it is alive, `clean` also resets session state.' }),
+  TRANSACTION_MAX_ATTEMPTS: variable({ ...wholeNumber(1, 10), default: 10, meaning: 'Attempts of one unit of work in all, before its conflict is reported.' }),
+  TRANSACTION_ISOLATION_LEVEL: optional({ ...oneOf(ISOLATION_LEVELS), meaning: "The isolation level; unset: the server's default." }),
+  KAFKA: variable({ ...oneOf(['on', 'off'] as const), default: 'on', meaning: '`off` serves HTTP alone.' }),
+  KAFKA_BROKERS: optional({ ...list, meaning: 'The brokers. Unset: the embedded Kafka, except in production.' }),
+  KAFKA_CLIENT_ID: variable({ ...text, default: 'people', meaning: 'How this service names itself to the brokers.' }),
+  KAFKA_GROUP_ID: variable({ ...text, default: 'people', meaning: 'The consumer group; instances of one group share the work.' }),
+  KAFKA_CONCURRENCY: optional({ ...wholeNumber(1, 1000), meaning: 'Messages in flight at most. Unset: `DB_POOL_SIZE` less a fifth kept for HTTP.' }),
+  KAFKA_TOPIC_PARTITIONS: variable({ ...wholeNumber(1, 10_000), default: 8, meaning: 'Partitions of topics that are created because they are missing.' }),
+  KAFKA_TOPIC_REPLICATION: optional({ ...wholeNumber(1, 100), meaning: 'Their replication factor. Unset: 3, or the number of brokers where they are fewer.' }),
+  KAFKA_SSL: variable({ ...oneOf(['off', 'on'] as const), default: 'off', meaning: '`on` encrypts and checks certificates.' }),
+  KAFKA_SASL_MECHANISM: optional({ ...oneOf(SASL_MECHANISMS), meaning: 'How to log in at the brokers; unset: not at all.' }),
+  KAFKA_SASL_USERNAME: optional({ ...text, meaning: 'Needed with `KAFKA_SASL_MECHANISM`.' }),
+  KAFKA_SASL_PASSWORD: optional({ ...text, meaning: 'Needed with `KAFKA_SASL_MECHANISM`.', secret: true }),
+  HOST: variable({ ...text, accepted: 'an address or host name', default: '127.0.0.1', meaning: 'The address to listen on.' }),
+  PORT: variable({ ...wholeNumber(0, 65535), default: 3000, meaning: 'The port to listen on; 0 = any free one.' }),
+  AUTH: optional({ ...oneOf(['none', 'jwt'] as const), meaning: 'Who may call over HTTP. Unset: `none` on a loopback address, an error on any other.' }),
+  AUTH_JWKS_URL: optional({ ...url('http:', 'https:'), meaning: 'Where the keys of bearer tokens are; this or `AUTH_SECRET` with `AUTH=jwt`.' }),
+  AUTH_SECRET: optional({ accepted: 'at least 32 characters', parse: (value: string) => (value.length >= 32 ? value : undefined), meaning: 'The shared secret of HS256 tokens.', secret: true }),
+  AUTH_ISSUER: optional({ ...text, meaning: 'The `iss` a token must have.' }),
+  AUTH_AUDIENCE: optional({ ...text, meaning: 'The `aud` a token must have.' }),
+  LOG_LEVEL: variable({ ...oneOf(['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent'] as const), default: 'info', meaning: 'The least severe lines that are written.' }),
+  NODE_ENV: optional({ ...text, meaning: '`production`: nothing embedded is started.' }),
+} satisfies Record<string, Variable<unknown>>;
+
+/** The parsed value of every variable. */
+export type Values = { [Name in keyof typeof VARIABLES]: (typeof VARIABLES)[Name]['default'] };

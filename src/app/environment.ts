@@ -1,0 +1,149 @@
+import type { DatabaseSettings } from '../database/data-source-options.js';
+import type { RecyclingMethod } from '../database/pooled-client.js';
+import { type SASL_MECHANISMS, type Values, type Variable, VARIABLES } from './environment-variables.js';
+
+/** A variable whose value is refused, or a combination of them that is. */
+export class EnvironmentError extends Error {
+  override readonly name = 'EnvironmentError';
+
+  constructor(readonly problems: readonly string[]) {
+    super(
+      `The environment is not usable; nothing was started.\n${problems.map((problem) => `  ${problem}`).join('\n')}`,
+    );
+  }
+}
+
+/** What the service runs with. `database` and `kafka.brokers` are missing where an embedded server takes their place. */
+export interface Environment {
+  database: Omit<DatabaseSettings, 'url'> & { url?: string };
+  recycling: RecyclingMethod;
+  maxAttempts: number;
+  /** undefined with `KAFKA=off`. */
+  kafka: KafkaSettings | undefined;
+  http: { host: string; port: number };
+  auth: AuthSettings;
+  logLevel: Values['LOG_LEVEL'];
+}
+
+export interface KafkaSettings {
+  brokers?: string[];
+  clientId: string;
+  groupId: string;
+  concurrency: number;
+  topicPartitions: number;
+  topicReplication: number | undefined;
+  ssl: boolean;
+  sasl: { mechanism: (typeof SASL_MECHANISMS)[number]; username: string; password: string } | undefined;
+}
+
+export type AuthSettings =
+  | { method: 'none' }
+  | { method: 'jwt'; jwksUrl?: string; secret?: string; issuer?: string; audience?: string };
+
+/**
+ * Reads the environment, all of it at once.
+ *
+ * @throws EnvironmentError naming each variable, what is wrong with its value and what is accepted
+ */
+export function readEnvironment(environment: NodeJS.ProcessEnv = process.env): Environment {
+  const problems: string[] = [];
+  const values = Object.fromEntries(
+    Object.entries<Variable<unknown>>(VARIABLES).map(([name, definition]) => {
+      const value = environment[name];
+      if (value === undefined || value === '') return [name, definition.default];
+      const parsed = definition.parse(value);
+      const shown = definition.secret ? 'its value' : `"${value}"`;
+      if (parsed === undefined)
+        problems.push(`${name}: ${shown} is not accepted; expected ${definition.accepted}`);
+      return [name, parsed];
+    }),
+  ) as Values;
+  // A combination is judged only when its parts are sound, or one mistake would be reported as two.
+  if (problems.length === 0) problems.push(...contradictions(values));
+  if (problems.length > 0) throw new EnvironmentError(problems);
+  return toEnvironment(values);
+}
+
+const LOOPBACK = /^(localhost|127(\.\d+){3}|::1)$/;
+
+function* contradictions(values: Values): Generator<string> {
+  const production = values.NODE_ENV === 'production';
+  if (production && !values.DATABASE_URL && !values.DB_HOSTNAME) {
+    yield 'DATABASE_URL: missing; in production set it, or DB_HOSTNAME and the other DB_* parts';
+  }
+  if (production && values.KAFKA === 'on' && !values.KAFKA_BROKERS) {
+    yield 'KAFKA_BROKERS: missing; in production set it to host:port of the brokers, or set KAFKA=off';
+  }
+  if (values.KAFKA_SASL_MECHANISM && !(values.KAFKA_SASL_USERNAME && values.KAFKA_SASL_PASSWORD)) {
+    yield 'KAFKA_SASL_USERNAME, KAFKA_SASL_PASSWORD: missing; KAFKA_SASL_MECHANISM needs both';
+  }
+  if (!values.AUTH && !LOOPBACK.test(values.HOST)) {
+    yield `AUTH: missing; HOST=${values.HOST} can be reached from outside, so choose AUTH=jwt, or AUTH=none to let everybody in`;
+  }
+  if (values.AUTH === 'jwt' && Number(!!values.AUTH_JWKS_URL) + Number(!!values.AUTH_SECRET) !== 1) {
+    yield 'AUTH_JWKS_URL, AUTH_SECRET: AUTH=jwt needs exactly one of them';
+  }
+}
+
+function toEnvironment(values: Values): Environment {
+  const url = values.DATABASE_URL ?? (values.DB_HOSTNAME ? urlOfParts(values) : undefined);
+  const isolationLevel = values.TRANSACTION_ISOLATION_LEVEL;
+  return {
+    database: {
+      ...(url && { url }),
+      poolSize: values.DB_POOL_SIZE,
+      acquireTimeoutMs: values.DB_ACQUIRE_TIMEOUT_MS,
+      statementTimeoutMs: values.DB_STATEMENT_TIMEOUT_MS,
+      ssl: values.DB_SSL,
+      ...(isolationLevel && { isolationLevel }),
+    },
+    recycling: values.DB_RECYCLING,
+    maxAttempts: values.TRANSACTION_MAX_ATTEMPTS,
+    kafka: values.KAFKA === 'on' ? toKafka(values) : undefined,
+    http: { host: values.HOST, port: values.PORT },
+    auth: toAuth(values),
+    logLevel: values.LOG_LEVEL,
+  };
+}
+
+function urlOfParts({ DB_HOSTNAME, DB_PORT, DB_USER, DB_PASSWORD, DB_NAME }: Values): string {
+  const host = DB_HOSTNAME?.includes(':') ? `[${DB_HOSTNAME}]` : DB_HOSTNAME;
+  const [user, password, name] = [DB_USER, DB_PASSWORD, DB_NAME].map(encodeURIComponent);
+  return `postgres://${user}:${password}@${host}:${DB_PORT}/${name}`;
+}
+
+function toKafka(values: Values): KafkaSettings {
+  const {
+    KAFKA_SASL_MECHANISM: mechanism,
+    KAFKA_SASL_USERNAME: username,
+    KAFKA_SASL_PASSWORD: password,
+  } = values;
+  const reserve = Math.ceil(values.DB_POOL_SIZE / 5);
+  return {
+    ...(values.KAFKA_BROKERS && { brokers: values.KAFKA_BROKERS }),
+    clientId: values.KAFKA_CLIENT_ID,
+    groupId: values.KAFKA_GROUP_ID,
+    concurrency: values.KAFKA_CONCURRENCY ?? Math.max(1, values.DB_POOL_SIZE - reserve),
+    topicPartitions: values.KAFKA_TOPIC_PARTITIONS,
+    topicReplication: values.KAFKA_TOPIC_REPLICATION,
+    ssl: values.KAFKA_SSL === 'on',
+    sasl: mechanism && username && password ? { mechanism, username, password } : undefined,
+  };
+}
+
+function toAuth(values: Values): AuthSettings {
+  if (values.AUTH !== 'jwt') return { method: 'none' };
+  const {
+    AUTH_JWKS_URL: jwksUrl,
+    AUTH_SECRET: secret,
+    AUTH_ISSUER: issuer,
+    AUTH_AUDIENCE: audience,
+  } = values;
+  return {
+    method: 'jwt',
+    ...(jwksUrl && { jwksUrl }),
+    ...(secret && { secret }),
+    ...(issuer && { issuer }),
+    ...(audience && { audience }),
+  };
+}

@@ -1,0 +1,225 @@
+import { execFile, execFileSync, spawn, type ChildProcess } from 'node:child_process';
+import { once } from 'node:events';
+import { closeSync, existsSync, openSync, readdirSync, readFileSync } from 'node:fs';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { promisify } from 'node:util';
+
+/** A server that this process runs for itself. */
+export interface EmbeddedServer {
+  /** Process id of the server. */
+  readonly pid: number;
+  /** Stops the server. Idempotent; resolves when every process of it is gone. */
+  stop(): Promise<void>;
+}
+
+/** An embedded server could not be had or stopped; the message says what happened and what to do. */
+export class EmbeddedServerError extends Error {
+  override name = 'EmbeddedServerError';
+}
+
+/** One row of the process table. */
+export interface RunningProcess {
+  readonly pid: number;
+  readonly parent: number;
+}
+
+const hasProc = existsSync('/proc/self/stat');
+
+/**
+ * The processes whose command line contains `marker`, this process excepted. A zombie is none: it has no
+ * command line any more and holds nothing.
+ */
+export function processesMarked(marker: string): RunningProcess[] {
+  return (hasProc ? markedInProc(marker) : markedByPs(marker)).filter(({ pid }) => pid !== process.pid);
+}
+
+function markedInProc(marker: string): RunningProcess[] {
+  return readdirSync('/proc')
+    .filter((name) => /^\d+$/.test(name) && readProc(name, 'cmdline').includes(marker))
+    .map((name) => ({ pid: Number(name), parent: Number(statFields(name)[1]) }));
+}
+
+function markedByPs(marker: string): RunningProcess[] {
+  return execFileSync('ps', ['-A', '-ww', '-o', 'pid=,ppid=,command='], { encoding: 'utf8' })
+    .split('\n')
+    .filter((line) => line.includes(marker))
+    .map((line) => line.trim().split(/\s+/))
+    .map(([pid, parent]) => ({ pid: Number(pid), parent: Number(parent) }));
+}
+
+/** Empty when the process has ended since it was listed, or when it is one that this user may not look at. */
+function readProc(pid: number | string, file: string): string {
+  try {
+    return readFileSync(`/proc/${pid}/${file}`, 'utf8');
+  } catch (error) {
+    if (['ENOENT', 'ESRCH', 'EACCES', 'EPERM'].includes(errorCode(error))) return '';
+    throw error;
+  }
+}
+
+/** What follows the parenthesised command name, which may itself contain blanks and parentheses. */
+function statFields(pid: number | string): string[] {
+  const stat = readProc(pid, 'stat');
+  return stat.slice(stat.lastIndexOf(')') + 2).split(' ');
+}
+
+/**
+ * When the process `pid` started, in a form only good for comparing; undefined when there is no such process.
+ * With the pid it names one process for ever, across reuse of pids and reboots.
+ */
+export function processStart(pid: number): string | undefined {
+  if (hasProc) {
+    const fields = statFields(pid);
+    if (fields[19] === undefined || fields[0] === 'Z') return undefined;
+    return `${readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim()} ${fields[19]}`;
+  }
+  return psColumn(pid, 'lstart') || undefined;
+}
+
+/** The command line of process `pid`; '' when there is none or it may not be read. */
+export function processCommand(pid: number): string {
+  return hasProc ? readProc(pid, 'cmdline') : psColumn(pid, 'command');
+}
+
+function psColumn(pid: number, column: string): string {
+  try {
+    return execFileSync('ps', ['-ww', '-o', `${column}=`, '-p', String(pid)], { encoding: 'utf8' }).trim();
+  } catch (error) {
+    // ps exits 1 for a pid that nobody has.
+    if ((error as { status?: unknown }).status === 1) return '';
+    throw error;
+  }
+}
+
+/** The `code` of a system error, or '' for anything else. */
+export function errorCode(error: unknown): string {
+  return error instanceof Error && 'code' in error ? String(error.code) : '';
+}
+
+/**
+ * Stops every process marked `marker`: `signal` to those not started by another of them, SIGKILL to all that
+ * are left after ten seconds. Resolves when none is left.
+ *
+ * @throws EmbeddedServerError when a process belongs to another user or outlives SIGKILL.
+ */
+export async function stopProcesses(marker: string, signal: NodeJS.Signals): Promise<void> {
+  const signalled = new Set<number>();
+  const killAt = Date.now() + 10_000;
+  for (;;) {
+    const left = processesMarked(marker);
+    if (left.length === 0) return;
+    const pids = left.map(({ pid }) => pid);
+    if (Date.now() > killAt + 5_000) {
+      throw new EmbeddedServerError(`The processes ${pids.join(', ')} do not end. End them, then try again.`);
+    }
+    if (Date.now() > killAt) {
+      pids.forEach((pid) => signalProcess(pid, 'SIGKILL'));
+    } else {
+      const roots = left.filter(({ pid, parent }) => !signalled.has(pid) && !pids.includes(parent));
+      for (const { pid } of roots) signalProcess(pid, signal);
+      roots.forEach(({ pid }) => signalled.add(pid));
+    }
+    await sleep(25);
+  }
+}
+
+function signalProcess(pid: number, signal: NodeJS.Signals): void {
+  try {
+    process.kill(pid, signal);
+  } catch (cause) {
+    if (errorCode(cause) === 'ESRCH') return;
+    throw new EmbeddedServerError(`Process ${pid} cannot be stopped by this user. Stop it, then try again.`, {
+      cause,
+    });
+  }
+}
+
+/** How a server is started. */
+export interface ServerCommand {
+  readonly command: string;
+  readonly args: readonly string[];
+  readonly cwd: string;
+  /** Takes standard output and error; emptied first. */
+  readonly logFile: string;
+  readonly uid?: number;
+  readonly gid?: number;
+}
+
+/**
+ * Starts a server in a process group of its own, so that a terminal's Ctrl-C reaches this process only, which
+ * then stops the server when it no longer needs it.
+ *
+ * @throws the system's error when the command cannot be started.
+ */
+export async function spawnServer(start: ServerCommand): Promise<ChildProcess & { readonly pid: number }> {
+  const { command, args, logFile, ...options } = start;
+  const log = openSync(logFile, 'w');
+  try {
+    const child = spawn(command, args, { ...options, detached: true, stdio: ['ignore', log, log] });
+    await once(child, 'spawn');
+    child.unref();
+    return child as ChildProcess & { readonly pid: number };
+  } finally {
+    closeSync(log);
+  }
+}
+
+/**
+ * Waits until `probe` resolves; tried again and again while the server runs.
+ *
+ * @throws EmbeddedServerError when the server ends first or two minutes have passed; `cause` has its last lines.
+ */
+export async function untilReady(
+  child: ChildProcess,
+  { name, logFile }: { name: string; logFile: string },
+  probe: () => Promise<void>,
+): Promise<void> {
+  const giveUpAt = Date.now() + 120_000;
+  for (;;) {
+    const ended = child.exitCode ?? child.signalCode;
+    if (ended !== null) {
+      throw new EmbeddedServerError(
+        `${name} ended while it started (${ended}). The reason is in ${logFile}.`,
+        {
+          cause: new Error(lastLines(readFileSync(logFile, 'utf8'))),
+        },
+      );
+    }
+    try {
+      return await probe();
+    } catch (cause) {
+      if (Date.now() > giveUpAt) {
+        throw new EmbeddedServerError(`${name} was not ready in time. Look into ${logFile}.`, { cause });
+      }
+    }
+    await sleep(50);
+  }
+}
+
+/**
+ * Runs a program to its end, in this process's group, so that Ctrl-C ends it too; resolves to its output.
+ *
+ * @throws Error whose message has the last lines of the output and whose `cause` is the error of `execFile`.
+ */
+export async function runTool(
+  command: string,
+  args: readonly string[],
+  options: { cwd?: string; uid?: number; gid?: number; timeout?: number } = {},
+): Promise<string> {
+  try {
+    const { stdout, stderr } = await promisify(execFile)(command, args, { maxBuffer: 2 ** 26, ...options });
+    return stdout + stderr;
+  } catch (cause) {
+    const {
+      stdout = '',
+      stderr = '',
+      message,
+    } = cause as { stdout?: string; stderr?: string; message: string };
+    throw new Error(lastLines(stdout + stderr) || message, { cause });
+  }
+}
+
+function lastLines(output: string): string {
+  const plain = output.replaceAll(/\u001B\[[\d;]*m/g, '').trimEnd();
+  return plain.split('\n').slice(-15).join('\n');
+}

@@ -1,0 +1,92 @@
+// People: the module, its service and what they take and return
+export {
+  PeopleModule,
+  type PeopleModuleAsyncOptions,
+  type PeopleModuleExtras,
+  type PeopleModuleOptions,
+  type PeopleRuntimeOptions,
+} from './people/people.module.js';
+export { InjectPeopleDataSource, PEOPLE_DATA_SOURCE, type PeopleOptions } from './people/people.options.js';
+export {
+  type IfMatch,
+  type NewPerson,
+  type PeoplePage,
+  PeopleService,
+  type PersonChanges,
+} from './people/people.service.js';
+export { Person, personJson } from './people/person.entity.js';
+export {
+  CreatePersonDto,
+  FindPeopleDto,
+  InsertedDto,
+  PeoplePageDto,
+  PersonDto,
+  UpdatePersonDto,
+} from './people/person.dto.js';
+export { peopleMigrations } from '../migrations/index.js';
+
+// Lossless JSON
+export { IsUint64 } from './people/person-data.js';
+export { JsonError, JsonText, MAX_JSON_DEPTH } from './people/json-text.js';
+export {
+  JsonNumber,
+  type JsonNumeric,
+  type JsonObject,
+  type JsonValue,
+  parseJson,
+  stringifyJson,
+} from './people/lossless-json.js';
+
+// Transactions that retry, for any entity
+export {
+  TransactionsModule,
+  type TransactionsModuleAsyncOptions,
+  type TransactionsModuleOptions,
+} from './transactions/transactions.module.js';
+export {
+  type IsolationLevel,
+  TRANSACTION_RETRY_CHANNEL,
+  type TransactionOptions,
+  type TransactionRetry,
+  TransactionRunner,
+  type TransactionRunnerSettings,
+} from './transactions/transaction-runner.js';
+export {
+  currentTransaction,
+  type Statement,
+  TransactionContext,
+} from './transactions/transaction-context.js';
+export { type Backoff } from './transactions/retry-policy.js';
+export { type RecyclingMethod } from './database/pooled-client.js';
+
+// Messages
+export { KafkaTransport, type KafkaTransportOptions } from './messaging/kafka.transport.js';
+export { type TopicSettings } from './messaging/kafka-topics.js';
+
+// Errors, and how they look from outside
+export { ApplicationError, type FieldError, InvalidInputError } from './errors/application-error.js';
+export {
+  describeFailure,
+  type Failure,
+  type MessageError,
+  MessageErrorFilter,
+  ProblemDetailsFilter,
+} from './errors/error-responses.js';
+export {
+  PersonChangedError,
+  PersonConflictError,
+  PersonNotFoundError,
+  StoredDataInvalidError,
+} from './people/people.errors.js';
+export {
+  AfterCommitError,
+  TransactionError,
+  TransactionOutcomeUnknownError,
+  TransactionRetriesExhaustedError,
+  TransactionRolledBackError,
+} from './transactions/transaction-errors.js';
+export {
+  DatabaseUnavailableError,
+  PoolExhaustedError,
+  StatementTimeoutError,
+} from './database/postgres-errors.js';

@@ -1,0 +1,108 @@
+import {
+  type Admin,
+  type Consumer,
+  type IHeaders,
+  Kafka,
+  logLevel,
+  type Message,
+  type Producer,
+} from 'kafkajs';
+import { randomUUID } from 'node:crypto';
+import { eventually } from './barrier.js';
+import type { PeopleApp } from './people-app.js';
+
+export const brokers = () => process.env.TEST_KAFKA_BROKERS!.split(',');
+
+export interface Reply {
+  /** The reply's value as text; null for none. */
+  value: string | null;
+  /** The parsed `kafka_nest-err`, when the handler failed. */
+  error:
+    | { code: string; message: string; retryable: boolean; errors?: { pointer: string; detail: string }[] }
+    | undefined;
+}
+
+/** A foreign Kafka client: kafkajs alone, nothing of ours and nothing of Nest's. */
+export class KafkaPeer {
+  private readonly kafka = new Kafka({ brokers: brokers(), clientId: 'peer', logLevel: logLevel.NOTHING });
+  private readonly producer: Producer = this.kafka.producer();
+  readonly admin: Admin = this.kafka.admin();
+  private readonly replyTopic = `replies-${randomUUID()}`;
+  private readonly waiting = new Map<string, (reply: Reply) => void>();
+  private readonly consumers: Consumer[] = [];
+
+  async connect(): Promise<void> {
+    await Promise.all([this.producer.connect(), this.admin.connect()]);
+    await this.admin.createTopics({
+      topics: [{ topic: this.replyTopic, numPartitions: 1 }],
+      waitForLeaders: true,
+    });
+    await this.consume([this.replyTopic], ({ headers, value }) => {
+      const id = String(headers?.kafka_correlationId);
+      const error = headers?.['kafka_nest-err'];
+      this.waiting.get(id)?.({ value: value?.toString() ?? null, error: error && JSON.parse(String(error)) });
+      this.waiting.delete(id);
+    });
+  }
+
+  /** Sends without asking for a reply. */
+  async emit(topic: string, message: Message): Promise<void> {
+    await this.producer.send({ topic, messages: [message] });
+  }
+
+  /** Sends and waits for the reply. */
+  async ask(topic: string, value: Message['value'], message: Partial<Message> = {}): Promise<Reply> {
+    const id = randomUUID();
+    const reply = new Promise<Reply>((resolve) => this.waiting.set(id, resolve));
+    const headers: IHeaders = {
+      kafka_correlationId: id,
+      kafka_replyTopic: this.replyTopic,
+      ...message.headers,
+    };
+    await this.producer.send({ topic, messages: [{ ...message, value, headers }] });
+    return reply;
+  }
+
+  /** Hands every message of `topics` to `take`, from the first one there is. */
+  async consume(
+    topics: string[],
+    take: (message: Message & { topic: string; partition: number }) => void,
+  ): Promise<Consumer> {
+    const consumer = this.kafka.consumer({ groupId: `peer-${randomUUID()}`, maxWaitTimeInMs: 100 });
+    this.consumers.push(consumer);
+    await consumer.connect();
+    await consumer.subscribe({ topics, fromBeginning: true });
+    await consumer.run({
+      eachMessage: async ({ topic, partition, message }) => take({ ...message, topic, partition }),
+    });
+    return consumer;
+  }
+
+  /** Removes the topics of the service: they are the same for every test file. */
+  async deleteTopics(): Promise<void> {
+    const ours = (await this.admin.listTopics()).filter((topic) => topic.startsWith('people.'));
+    if (ours.length > 0) await this.admin.deleteTopics({ topics: ours });
+    await eventually(
+      async () => !(await this.admin.listTopics()).some((topic) => topic.startsWith('people.')),
+    );
+  }
+
+  async close(): Promise<void> {
+    await Promise.all(this.consumers.map((consumer) => consumer.disconnect()));
+    await this.producer.disconnect();
+    await this.admin.deleteTopics({ topics: [this.replyTopic] });
+    await this.admin.disconnect();
+  }
+}
+
+/** Variables that open the Kafka door of a `PeopleApp`, with a consumer group of its own. */
+export const kafkaEnvironment = () => ({
+  KAFKA_BROKERS: brokers().join(','),
+  KAFKA_GROUP_ID: `test-${randomUUID()}`,
+  KAFKA_TOPIC_PARTITIONS: '4',
+});
+
+/** Waits until the service consumes its topics. */
+export async function untilConsuming({ request }: PeopleApp): Promise<void> {
+  await eventually(async () => (await request('/health/ready')).status === 200);
+}

@@ -1,0 +1,42 @@
+import pg from 'pg';
+import { randomBytes } from 'node:crypto';
+
+/** A database of the run's PostgreSQL, and a connection to it that is no part of the application under test. */
+export interface TestDatabase {
+  url: string;
+  /** Rows of one statement. */
+  query<Row extends pg.QueryResultRow>(text: string, values?: unknown[]): Promise<Row[]>;
+  drop(): Promise<void>;
+}
+
+/** @param template `people_template` has the migrations applied, `template0` is empty */
+export async function createDatabase(template = 'people_template'): Promise<TestDatabase> {
+  const server = process.env.TEST_DATABASE_URL!;
+  const name = `test_${randomBytes(6).toString('hex')}`;
+  await once(server, `CREATE DATABASE ${name} TEMPLATE ${template}`);
+  const url = new URL(server);
+  url.pathname = `/${name}`;
+  const client = new pg.Client(url.href);
+  await client.connect();
+  // A test may kill every other connection; this one then ends with the test.
+  client.on('error', () => undefined);
+  return {
+    url: url.href,
+    query: async <Row extends pg.QueryResultRow>(text: string, values: unknown[] = []) =>
+      (await client.query<Row>(text, values)).rows,
+    drop: async () => {
+      await client.end();
+      await once(server, `DROP DATABASE ${name} WITH (FORCE)`);
+    },
+  };
+}
+
+async function once(url: string, statement: string): Promise<void> {
+  const client = new pg.Client(url);
+  await client.connect();
+  try {
+    await client.query(statement);
+  } finally {
+    await client.end();
+  }
+}
