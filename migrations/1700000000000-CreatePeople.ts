@@ -39,7 +39,8 @@ export class CreatePeople1700000000000 implements MigrationInterface {
 
   /** Takes back the index alone: the table may be older than this migration, and its rows are not ours to drop. */
   async down(queryRunner: QueryRunner): Promise<void> {
-    await queryRunner.query(`DROP INDEX CONCURRENTLY IF EXISTS ${indexOf(queryRunner)}`);
+    // Not concurrently: TypeORM reverts in a transaction. Dropping is short.
+    await queryRunner.query(`DROP INDEX IF EXISTS ${indexOf(queryRunner)}`);
   }
 }
 

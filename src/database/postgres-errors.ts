@@ -49,21 +49,31 @@ export class StatementTimeoutError extends ApplicationError {
   }
 }
 
+/** What is read of an error. By its shape, not by `instanceof`: it may come from another realm or another copy of pg. */
+interface ErrorShape extends Partial<PostgresError> {
+  driverError?: unknown;
+}
+
 const CAUSES_AT_MOST = 10;
 
+/** The error and the causes in it: TypeORM's `QueryFailedError` keeps pg's in `driverError`, applications wrap in `cause`. */
+function* causesOf(error: unknown): Generator<ErrorShape> {
+  for (let depth = 0; depth < CAUSES_AT_MOST && typeof error === 'object' && error !== null; depth++) {
+    const shape = error as ErrorShape;
+    yield shape;
+    error = shape.driverError ?? shape.cause;
+  }
+}
+
 /**
- * The PostgreSQL error in a chain of causes: TypeORM's `QueryFailedError` keeps it in `driverError`, applications wrap it
- * in `cause`. An error of another origin that merely has a five-character `code` is not one: pg always sets `severity`.
+ * The PostgreSQL error in a chain of causes. An error of another origin that merely has a five-character `code` is not one:
+ * pg always sets `severity`. TypeORM copies pg's fields to its own error, so the innermost match is pg's.
  */
 export function findPostgresError(error: unknown): PostgresError | undefined {
-  for (let depth = 0; depth < CAUSES_AT_MOST && error instanceof Error; depth++) {
-    const candidate = error as Partial<PostgresError> & { driverError?: unknown };
-    if (candidate.driverError instanceof Error) error = candidate.driverError;
-    else if (typeof candidate.severity === 'string' && /^[0-9A-Z]{5}$/.test(candidate.code ?? '')) {
-      return error as PostgresError;
-    } else error = error.cause;
-  }
-  return undefined;
+  const matches = [...causesOf(error)].filter(
+    ({ severity, code }) => typeof severity === 'string' && /^[0-9A-Z]{5}$/.test(code ?? ''),
+  );
+  return matches.at(-1) as PostgresError | undefined;
 }
 
 /** True when the PostgreSQL error behind `error` has one of these SQLSTATEs. */
@@ -91,11 +101,10 @@ export function isConnectionFailure(error: unknown): boolean {
 
 /** True when the connection was lost without an answer of the server, so what was sent last may have been done. */
 export function isSocketFailure(error: unknown): boolean {
-  for (let depth = 0; depth < CAUSES_AT_MOST && error instanceof Error; depth++) {
-    const { code, driverError } = error as { code?: string; driverError?: unknown };
-    if (SOCKET_CODES.has(code ?? '') || DRIVER_MESSAGES.test(error.message)) return true;
-    if (error.name === 'QueryRunnerAlreadyReleasedError') return true; // TypeORM released it when its client died
-    error = driverError ?? error.cause;
+  for (const { code, message = '', name } of causesOf(error)) {
+    if (SOCKET_CODES.has(code ?? '') || DRIVER_MESSAGES.test(message)) return true;
+    // TypeORM released the runner when its client died.
+    if (name === 'QueryRunnerAlreadyReleasedError') return true;
   }
   return false;
 }
@@ -103,7 +112,7 @@ export function isSocketFailure(error: unknown): boolean {
 /** The typed error for what is the database's condition rather than the caller's doing; any other error as it is. */
 export function toDatabaseError(error: unknown): unknown {
   if (error instanceof ApplicationError) return error;
-  if (error instanceof Error && error.message === POOL_TIMEOUT) return new PoolExhaustedError(error);
+  if ((error as ErrorShape | undefined)?.message === POOL_TIMEOUT) return new PoolExhaustedError(error);
   if (hasSqlState(error, QUERY_CANCELED)) return new StatementTimeoutError(error);
   if (isConnectionFailure(error)) return new DatabaseUnavailableError(error);
   return error;

@@ -1,4 +1,4 @@
-import { Column, Entity, Index, PrimaryColumn } from 'typeorm';
+import { Column, Entity, Index, PrimaryGeneratedColumn } from 'typeorm';
 import type { JsonObject } from './lossless-json.js';
 
 /** What a stored person carries beside its columns; out of sight of spreads, `JSON.stringify` and test matchers. */
@@ -21,7 +21,7 @@ const stored = new WeakMap<Person, Stored>();
 @Index('people_name_id_idx', ['name', 'id'], { where: 'octet_length(name) <= 2000' })
 export class Person<Data extends object = JsonObject> {
   /** A uuid; version 7 (ordered by time) when the service made it. */
-  @PrimaryColumn('uuid', { default: () => 'gen_random_uuid()', primaryKeyConstraintName: 'people_pkey' })
+  @PrimaryGeneratedColumn('uuid', { primaryKeyConstraintName: 'people_pkey' })
   id!: string;
 
   @Column('text')

@@ -1,47 +1,43 @@
-import { createServer, connect, type Socket } from 'node:net';
-import type { AddressInfo } from 'node:net';
+import { type AddressInfo, connect, createServer, type Socket } from 'node:net';
 
 /** A stretch of network between a client and a server that a test can cut. */
 export interface TcpProxy {
   /** `url` with the proxy's address in it. */
   through(url: string): string;
-  /** Decides about each piece the client sends; false cuts the connection, before the server sees it or after. */
+  /** Decides about each piece the client sends; a cut comes before or after the server has it. */
   onClientData: (data: Buffer) => 'pass' | 'cut-before' | 'cut-after';
-  /** From now on nothing passes and nobody is told: packets are lost. */
-  blackhole(): void;
+  /** Cuts every connection and takes no new one until `accept`. */
+  refuse(): Promise<void>;
+  accept(): Promise<void>;
   close(): Promise<void>;
 }
 
 export async function startTcpProxy(target: { host: string; port: number }): Promise<TcpProxy> {
   const sockets = new Set<Socket>();
-  let lost = false;
   const server = createServer((client) => {
     const upstream = connect(target);
     for (const socket of [client, upstream]) {
       sockets.add(socket);
       socket.on('error', () => undefined).on('close', () => sockets.delete(socket));
     }
-    const cut = () => {
-      client.destroy();
-      upstream.destroy();
-    };
     client.on('data', (data: Buffer) => {
-      if (lost) return;
       const decision = proxy.onClientData(data);
-      if (decision === 'cut-before') return cut();
-      if (decision === 'cut-after') {
-        client.destroy();
-        upstream.end(data);
-        return;
-      }
-      upstream.write(data);
+      if (decision === 'pass') return upstream.write(data);
+      client.destroy();
+      if (decision === 'cut-after') return upstream.end(data);
+      return upstream.destroy();
     });
-    upstream.on('data', (data) => !lost && client.writable && client.write(data));
+    upstream.on('data', (data) => client.writable && client.write(data));
     client.on('end', () => upstream.end());
     upstream.on('end', () => client.end());
   });
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  const listen = (port: number) => new Promise<void>((resolve) => server.listen(port, '127.0.0.1', resolve));
+  await listen(0);
   const { port } = server.address() as AddressInfo;
+  const refuse = async () => {
+    for (const socket of sockets) socket.destroy();
+    await new Promise((resolve) => server.close(resolve));
+  };
   const proxy: TcpProxy = {
     through: (text) => {
       const url = new URL(text);
@@ -49,11 +45,9 @@ export async function startTcpProxy(target: { host: string; port: number }): Pro
       return url.href;
     },
     onClientData: () => 'pass',
-    blackhole: () => (lost = true),
-    close: async () => {
-      for (const socket of sockets) socket.destroy();
-      await new Promise((resolve) => server.close(resolve));
-    },
+    refuse,
+    accept: () => listen(port),
+    close: refuse,
   };
   return proxy;
 }

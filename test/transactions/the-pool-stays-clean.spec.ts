@@ -1,0 +1,137 @@
+import { barrier, eventually } from '../support/barrier.js';
+import { type PeopleApp, poolOf, startPeopleApp } from '../support/people-app.js';
+import { startTcpProxy, type TcpProxy } from '../support/tcp-proxy.js';
+
+let app: PeopleApp;
+let proxy: TcpProxy;
+/** The same database through the proxy, with a single connection. */
+let single: PeopleApp;
+
+beforeAll(async () => {
+  app = await startPeopleApp();
+  const { hostname, port } = new URL(app.database.url);
+  proxy = await startTcpProxy({ host: hostname, port: Number(port) });
+  single = await startPeopleApp(
+    { DATABASE_URL: proxy.through(app.database.url), DB_POOL_SIZE: '1' },
+    app.database,
+  );
+});
+afterEach(() => {
+  proxy.onClientData = () => 'pass';
+  expect(poolOf(single.dataSource).borrowed).toBe(0);
+});
+afterAll(async () => {
+  await single.close();
+  await proxy.close();
+  await app.close();
+});
+
+const ownPid = { text: 'SELECT pg_backend_pid() AS pid' };
+const names = async () =>
+  (await app.database.query<{ name: string }>('SELECT name FROM people')).map(({ name }) => name);
+
+it('an error of the work rolls back, is handed on as it is, and the work is not run again', async () => {
+  let runs = 0;
+  const failure = new Error('the work says no');
+  await expect(
+    single.transactions.run({}, async () => {
+      runs++;
+      await single.people.create({ name: 'rolled back' });
+      throw failure;
+    }),
+  ).rejects.toBe(failure);
+  expect(runs).toBe(1);
+  expect(await names()).not.toContain('rolled back');
+});
+
+it('work that swallows the error of a statement is told that everything was rolled back', async () => {
+  const { id } = await app.people.create({ name: 'first' });
+  await expect(
+    single.transactions.run({}, async (transaction) => {
+      await single.people.create({ name: 'swallowed' });
+      const insert = { text: 'INSERT INTO people (id, name) VALUES ($1, $2)', values: [id, 'duplicate'] };
+      await transaction.query(insert).catch(() => 'never mind');
+    }),
+  ).rejects.toMatchObject({ type: 'transaction-rolled-back' });
+  expect(await names()).not.toContain('swallowed');
+});
+
+it('a statement that was not awaited cannot land after its transaction', async () => {
+  const ended = barrier(2);
+  let leaked: Promise<unknown> | undefined;
+  await single.transactions.run({}, async (transaction) => {
+    leaked = ended().then(() => transaction.query({ text: `INSERT INTO people (name) VALUES ('leaked')` }));
+    leaked.catch(() => undefined);
+  });
+  await ended();
+  await expect(leaked).rejects.toThrow(/has ended: await every statement/);
+  expect(await names()).not.toContain('leaked');
+});
+
+it('a client whose backend was killed in mid transaction is not handed to the one who waits for it', async () => {
+  const first = single.transactions.run({}, async (transaction) => {
+    const { rows } = await transaction.query<{ pid: number }>(ownPid);
+    const sleeping = transaction.query({ text: 'SELECT pg_sleep(60)' });
+    await app.database.query('SELECT pg_terminate_backend($1)', [rows[0]!.pid]);
+    await sleeping;
+  });
+  const waiter = single.people.create({ name: 'waiter' });
+  await expect(first).rejects.toMatchObject({ type: 'database-unavailable', retryable: true });
+  expect((await waiter).name).toBe('waiter');
+});
+
+it('a client that cannot roll back is closed with its open transaction', async () => {
+  await expect(
+    single.transactions.run({}, async (transaction) => {
+      await single.people.create({ name: 'uncommitted' });
+      const { rows } = await transaction.query<{ pid: number }>(ownPid);
+      await app.database.query('SELECT pg_terminate_backend($1)', [rows[0]!.pid]);
+      throw new Error('the work fails too');
+    }),
+  ).rejects.toThrow('the work fails too');
+  expect((await single.people.findByName('uncommitted')).items).toEqual([]);
+});
+
+describe('a connection lost during COMMIT', () => {
+  const createThrough = (decision: 'cut-before' | 'cut-after') => {
+    proxy.onClientData = (data) => (data.includes('COMMIT') ? decision : 'pass');
+    return single.transactions.run({}, async () => (await single.people.create({ name: decision })).id);
+  };
+
+  it.each<['cut-before' | 'cut-after', number]>([
+    ['cut-before', 0],
+    ['cut-after', 1],
+  ])('(%s the server has it) is reported as unknown and never repeated', async (decision, rows) => {
+    await expect(createThrough(decision)).rejects.toMatchObject({
+      type: 'transaction-outcome-unknown',
+      retryable: false,
+      attempts: 1,
+    });
+    proxy.onClientData = () => 'pass';
+    await eventually(async () => (await single.people.findByName(decision)).items.length === rows);
+  });
+
+  it('of a single statement is answered 500 over HTTP, not as safe to repeat', async () => {
+    // Named statements are sent as Parse/Bind the first time and by name alone later.
+    proxy.onClientData = (data) => (data.includes('people_create') ? 'cut-after' : 'pass');
+    const response = await single.send('POST', '/people', '{"name":"unknown"}');
+    expect(response.status).toBe(500);
+    expect(response.headers.get('retry-after')).toBeNull();
+    expect(await response.json()).toMatchObject({ type: '/problems/transaction-outcome-unknown' });
+  });
+});
+
+it('an operation of one statement sends no BEGIN and no COMMIT', async () => {
+  let sent = '';
+  proxy.onClientData = (data) => {
+    sent += data.toString('latin1');
+    return 'pass';
+  };
+  const { id } = await single.people.create({ name: 'lean' });
+  await single.people.get(id);
+  await single.people.update(id, { name: 'leaner' });
+  await single.people.findByName('leaner');
+  await single.people.remove(id);
+  expect(sent).not.toMatch(/BEGIN|START TRANSACTION|COMMIT/);
+  expect(sent).toMatch(/people_create/);
+});
