@@ -1,6 +1,11 @@
 import type { Client, PoolClient } from 'pg';
 import type { DataSource, QueryRunner } from 'typeorm';
-import { isConnectionFailure } from './postgres-errors.js';
+import {
+  DatabaseUnavailableError,
+  isConnectionFailure,
+  isPoolTimeout,
+  PoolExhaustedError,
+} from './postgres-errors.js';
 
 /**
  * What is checked when a client comes out of the pool, after deadpool-postgres' `RecyclingMethod`.
@@ -41,7 +46,8 @@ const PROBE: Record<Exclude<RecyclingMethod, 'fast'>, string> = { verified: '', 
  * Lends a client of the pool to `use` and gives it back afterwards; a client that failed or is marked `broken` is closed
  * instead, so that nobody inherits it.
  *
- * @throws what `use` throws, or pg's own error when no client can be had
+ * @throws what `use` throws
+ * @throws PoolExhaustedError, DatabaseUnavailableError no client can be had
  */
 export async function withClient<T>(
   dataSource: DataSource,
@@ -63,7 +69,7 @@ async function acquire(dataSource: DataSource, recycling: RecyclingMethod): Prom
   for (;;) {
     // A QueryRunner whose connect() failed stays failed (it caches the promise), hence a fresh one each time.
     const queryRunner = dataSource.createQueryRunner();
-    const client = (await queryRunner.connect()) as PoolClient;
+    const client = await connect(queryRunner);
     const lease: Lease = { queryRunner, client, broken: false };
     if (recycling === 'fast') return lease;
     try {
@@ -75,6 +81,15 @@ async function acquire(dataSource: DataSource, recycling: RecyclingMethod): Prom
       // Only an idle client that died is replaced; there are at most as many of them as the pool is large.
       if (!isConnectionFailure(error)) throw error;
     }
+  }
+}
+
+/** Whatever the reason, without a connection nothing was begun, so it is safe to try again. */
+async function connect(queryRunner: QueryRunner): Promise<PoolClient> {
+  try {
+    return (await queryRunner.connect()) as PoolClient;
+  } catch (error) {
+    throw isPoolTimeout(error) ? new PoolExhaustedError(error) : new DatabaseUnavailableError(error);
   }
 }
 

@@ -87,7 +87,6 @@ const CONNECTION_SQLSTATE = /^(08...|57P0[1-5]|25P0[34]|53300)$/;
 const SOCKET_CODES = new Set([
   'ECONNREFUSED', 'ECONNRESET', 'EPIPE', 'ETIMEDOUT', 'ENOTFOUND', 'EAI_AGAIN', 'EHOSTUNREACH', 'ENETUNREACH', 'ERR_STREAM_DESTROYED',
 ]); // prettier-ignore
-const POOL_TIMEOUT = 'timeout exceeded when trying to connect';
 // pg gives its own connection failures no code, only these texts (pg/lib/client.js, pg-pool/index.js).
 const DRIVER_MESSAGES =
   /^(Connection terminated|Client has encountered a connection error|Client was closed and is not queryable|timeout expired)/;
@@ -109,10 +108,14 @@ export function isSocketFailure(error: unknown): boolean {
   return false;
 }
 
+/** True when pg-pool gave up waiting for a free client (pg-pool/index.js has no code for it, only this text). */
+export function isPoolTimeout(error: unknown): boolean {
+  return error instanceof Error && error.message === 'timeout exceeded when trying to connect';
+}
+
 /** The typed error for what is the database's condition rather than the caller's doing; any other error as it is. */
 export function toDatabaseError(error: unknown): unknown {
   if (error instanceof ApplicationError) return error;
-  if ((error as ErrorShape | undefined)?.message === POOL_TIMEOUT) return new PoolExhaustedError(error);
   if (hasSqlState(error, QUERY_CANCELED)) return new StatementTimeoutError(error);
   if (isConnectionFailure(error)) return new DatabaseUnavailableError(error);
   return error;

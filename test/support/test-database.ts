@@ -11,10 +11,9 @@ export interface TestDatabase {
 
 /** @param template `people_template` has the migrations applied, `template0` is empty */
 export async function createDatabase(template = 'people_template'): Promise<TestDatabase> {
-  const server = process.env.TEST_DATABASE_URL!;
   const name = `test_${randomBytes(6).toString('hex')}`;
-  await once(server, `CREATE DATABASE ${name} TEMPLATE ${template}`);
-  const url = new URL(server);
+  await onServer((query) => query(`CREATE DATABASE ${name} TEMPLATE ${template}`));
+  const url = new URL(process.env.TEST_DATABASE_URL!);
   url.pathname = `/${name}`;
   const client = new pg.Client(url.href);
   await client.connect();
@@ -26,16 +25,19 @@ export async function createDatabase(template = 'people_template'): Promise<Test
       (await client.query<Row>(text, values)).rows,
     drop: async () => {
       await client.end();
-      await once(server, `DROP DATABASE ${name} WITH (FORCE)`);
+      await onServer((query) => query(`DROP DATABASE ${name} WITH (FORCE)`));
     },
   };
 }
 
-async function once(url: string, statement: string): Promise<void> {
-  const client = new pg.Client(url);
+/** Statements outside of any test's database. */
+export async function onServer(
+  use: (query: (text: string) => Promise<unknown>) => Promise<unknown>,
+): Promise<void> {
+  const client = new pg.Client(process.env.TEST_DATABASE_URL);
   await client.connect();
   try {
-    await client.query(statement);
+    await use((text) => client.query(text));
   } finally {
     await client.end();
   }
