@@ -1,0 +1,49 @@
+import { readdirSync, readFileSync } from 'node:fs';
+import path from 'node:path';
+import { VARIABLES } from '../../src/app/environment-variables.js';
+import * as api from '../../src/index.js';
+
+const readme = readFileSync('README.md', 'utf8');
+const sources = readdirSync('src', { recursive: true, encoding: 'utf8' })
+  .filter((file) => file.endsWith('.ts'))
+  .map((file) => readFileSync(path.join('src', file), 'utf8'));
+
+it('the README’s table of settings is the code’s', () => {
+  const rows = [...readme.matchAll(/^\| `([A-Z_]+)` \| (.*?) \| (.*?) \| (.*?) \|$/gm)].map(
+    ([, ...cells]) => cells,
+  );
+  const expected = Object.entries(VARIABLES).map(([name, { default: value, accepted, meaning }]) => [
+    name,
+    value === undefined ? '–' : `\`${value}\``,
+    accepted,
+    meaning,
+  ]);
+  expect(rows).toEqual(expected);
+});
+
+it('the README names every type of error, and no other', () => {
+  const inCode = sources.flatMap((text) =>
+    [...text.matchAll(/type: '([a-z-]+)',\s+status: \d+/g)].map(([, type]) => type!),
+  );
+  const inReadme = [...readme.matchAll(/^\| `([a-z-]+)` \| \d{3} \|/gm)].map(([, type]) => type!);
+  expect(inReadme.sort()).toEqual([...new Set([...inCode, 'internal-error'])].sort());
+});
+
+it('the README names every route and every topic', () => {
+  for (const route of ['POST /people', 'POST /people/bulk', 'GET /people/:id', 'GET /people?name=', 'PATCH /people/:id', 'DELETE /people/:id', '/health/live', '/health/ready', '/metrics', '/docs', '/docs-json']) expect(readme).toContain(route); // prettier-ignore
+  const topics = sources.flatMap((text) =>
+    [...text.matchAll(/@MessagePattern\('([\w.-]+)'\)/g)].map(([, topic]) => topic!),
+  );
+  expect(topics).toHaveLength(6);
+  for (const topic of topics) expect(readme).toContain(`\`${topic}\``);
+});
+
+it('every exported class and function of the package has a docstring', () => {
+  const missing = Object.keys(api).filter((name) => {
+    const declaration = new RegExp(
+      String.raw`\*/\n(?:@[^\n]*\n(?:[^\n]*\n)*?)?(?:// [^\n]*\n)?export (?:abstract )?(?:class|function|async function|const) ${name}\b`,
+    );
+    return !sources.some((text) => declaration.test(text)) && name !== 'peopleMigrations';
+  });
+  expect(missing).toEqual([]);
+});
