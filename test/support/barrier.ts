@@ -9,15 +9,16 @@ export function barrier(parties: number): () => Promise<void> {
   };
 }
 
-/** Polls until `condition` holds; fails the test after ten seconds. For what happens in another process. */
+/** Polls until `condition` holds; fails the test after `atMostMs`. For what happens in another process. */
 export async function eventually<T>(
   condition: () => T | undefined | false | Promise<T | undefined | false>,
+  atMostMs = 10_000,
 ): Promise<T> {
-  const deadline = Date.now() + 10_000;
+  const deadline = Date.now() + atMostMs;
   for (;;) {
     const value = await condition();
     if (value) return value;
-    if (Date.now() > deadline) throw new Error('The condition did not come true in ten seconds.');
+    if (Date.now() > deadline) throw new Error(`The condition did not come true in ${atMostMs} ms.`);
     await new Promise((resolve) => setTimeout(resolve, 20));
   }
 }
