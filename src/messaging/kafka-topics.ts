@@ -15,7 +15,8 @@ export async function createMissingTopics(
   topics: string[],
   settings: TopicSettings,
 ): Promise<void> {
-  const admin = kafka.admin();
+  // The transport tries again by itself, and must be able to stop in between.
+  const admin = kafka.admin({ retry: { retries: 1 } });
   await admin.connect();
   try {
     const existing = new Set(await admin.listTopics());

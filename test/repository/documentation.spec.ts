@@ -14,7 +14,7 @@ it('the README’s table of settings is the code’s', () => {
   );
   const expected = Object.entries(VARIABLES).map(([name, { default: value, accepted, meaning }]) => [
     name,
-    value === undefined ? '–' : `\`${value}\``,
+    value === undefined ? '–' : `\`${String(value)}\``,
     accepted,
     meaning,
   ]);

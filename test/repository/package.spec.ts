@@ -83,7 +83,7 @@ it('the package is imported, and required', async () => {
 it('a host writes its own row and a person in one transaction', async () => {
   const signed = await send('POST', '/contracts', `{"title":"Lease","signer":${signer('Ada')}}`);
   expect(signed.status).toBe(201);
-  const { personId } = await signed.json();
+  const { personId } = (await signed.json()) as { personId: string };
   const person = await fetch(`${url}/people/${personId}`);
   expect(await person.text()).toBe(
     `{"id":"${personId}","name":"Ada","data":{"many_many_fields":18446744073709551615,"dict":{"a":"b"}}}`,

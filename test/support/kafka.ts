@@ -66,7 +66,7 @@ export class KafkaPeer {
   /** Hands every message of `topics` to `take`, from the first one there is. */
   async consume(
     topics: string[],
-    take: (message: Message & { topic: string; partition: number }) => void,
+    take: (message: KafkaMessage & { topic: string; partition: number }) => void,
   ): Promise<Consumer> {
     const consumer = this.kafka.consumer({ groupId: `peer-${randomUUID()}`, maxWaitTimeInMs: 100 });
     this.consumers.push(consumer);
@@ -103,6 +103,6 @@ export const kafkaEnvironment = () => ({
 });
 
 /** Waits until the service consumes its topics. */
-export async function untilConsuming({ request }: PeopleApp): Promise<void> {
-  await eventually(async () => (await request('/health/ready')).status === 200);
+export async function untilConsuming(app: PeopleApp): Promise<void> {
+  await eventually(async () => (await app.request('/health/ready')).status === 200);
 }
