@@ -73,6 +73,7 @@ export {
   ProblemDetailsFilter,
 } from './errors/error-responses.js';
 export {
+  ImportNotRepeatableError,
   PersonChangedError,
   PersonConflictError,
   PersonNotFoundError,

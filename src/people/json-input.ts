@@ -53,7 +53,7 @@ function decodeJson(bytes: Uint8Array, what: string): string {
   try {
     return new TextDecoder('utf-8', { fatal: true }).decode(bytes);
   } catch (cause) {
-    throw new InvalidInputError(`${what} is not valid UTF-8.`, undefined, { cause });
+    throw refuse(`${what} is not valid UTF-8.`, '#', '', { cause });
   }
 }
 

@@ -32,18 +32,23 @@ export class JsonText {
 /** Checks that `text` is JSON (RFC 8259) of bounded depth. @throws JsonError */
 export function assertJson(text: string): void {
   // Depth first: it needs no valid JSON and protects whatever recurses later.
+  assertDepth(text, MAX_JSON_DEPTH);
+  try {
+    JSON.parse(text);
+  } catch (cause) {
+    throw new JsonError('malformed JSON', { cause });
+  }
+}
+
+/** @throws JsonError `text` has more than `levels` arrays and objects inside one another */
+export function assertDepth(text: string, levels: number): void {
   let depth = 0;
   for (let i = 0; i < text.length; i++) {
     const c = text.charCodeAt(i);
     if (c === QUOTE) i = endOfString(text, i) - 1;
     else if (c === OPEN_BRACE || c === OPEN_BRACKET) {
-      if (++depth > MAX_JSON_DEPTH) throw tooDeep();
+      if (++depth > levels) throw tooDeep();
     } else if (c === CLOSE_BRACE || c === CLOSE_BRACKET) depth--;
-  }
-  try {
-    JSON.parse(text);
-  } catch (cause) {
-    throw new JsonError('malformed JSON', { cause });
   }
 }
 

@@ -1,4 +1,5 @@
 import {
+  assertDepth,
   assertJson,
   CLOSE_BRACE,
   CLOSE_BRACKET,
@@ -34,7 +35,7 @@ export class JsonNumber {
   }
 }
 
-/** What `parseJson` makes of a number: the first of number, bigint, JsonNumber that keeps every digit. */
+/** What `parseJson` makes of a number: a bigint of an integer beyond 2^53, a JsonNumber of what would lose a digit. */
 export type JsonNumeric = number | bigint | JsonNumber;
 /** Any value `parseJson` returns. */
 export type JsonValue =
@@ -98,8 +99,9 @@ function forEachItem(text: string, cursor: { at: number }, close: number, read: 
 
 function parseNumber(literal: string): JsonNumeric {
   const number = Number(literal);
-  if (String(number) === literal || literal === '-0') return number;
-  return /^-?[1-9]\d*$/.test(literal) ? BigInt(literal) : new JsonNumber(literal);
+  // Beyond 2^53 without exception: a field is not to be a number or a bigint by the luck of its digits.
+  if (/^-?[1-9]\d*$/.test(literal)) return Number.isSafeInteger(number) ? number : BigInt(literal);
+  return String(number) === literal || literal === '-0' ? number : new JsonNumber(literal);
 }
 
 /**
@@ -116,7 +118,6 @@ export function stringifyJson(value: unknown): string {
 }
 
 function write(value: unknown, path: string, depth: number): string | undefined {
-  if (depth > MAX_JSON_DEPTH) throw tooDeep();
   if (value === null) return 'null';
   switch (typeof value) {
     case 'string':
@@ -138,8 +139,16 @@ function write(value: unknown, path: string, depth: number): string | undefined 
 }
 
 function writeObject(value: object, path: string, depth: number): string | undefined {
-  if (value instanceof JsonText || value instanceof JsonNumber) return value.text;
+  if (value instanceof JsonText) {
+    if (depth > 0) assertDepth(value.text, MAX_JSON_DEPTH - depth);
+    return value.text;
+  }
+  if (value instanceof JsonNumber) {
+    if (JSON_NUMBER.test(value.text)) return value.text;
+    throw new JsonError(`${JSON.stringify(value.text)} is not a JSON number (at ${path || '/'})`);
+  }
   if (hasToJson(value)) return write(value.toJSON(), path, depth);
+  if (depth >= MAX_JSON_DEPTH) throw tooDeep();
   if (Array.isArray(value)) {
     const elements = Array.from(value, (element, index) => {
       const text = write(element, `${path}/${index}`, depth + 1);
@@ -158,6 +167,8 @@ function writeObject(value: object, path: string, depth: number): string | undef
   }
   return `{${members.join(',')}}`;
 }
+
+const JSON_NUMBER = /^-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?$/;
 
 const hasToJson = (value: object): value is { toJSON(): unknown } =>
   'toJSON' in value && typeof value.toJSON === 'function';

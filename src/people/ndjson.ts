@@ -1,7 +1,7 @@
 import type { Readable } from 'node:stream';
 import { InvalidInputError } from '../errors/application-error.js';
 import { type JsonInput, readJsonObject } from './json-input.js';
-import { invalid } from './person-data.js';
+import { relocate } from './person-data.js';
 
 export const NDJSON = 'application/x-ndjson';
 
@@ -37,11 +37,7 @@ export class NdjsonReader implements AsyncIterableIterator<JsonInput> {
   locate(error: unknown): unknown {
     if (!(error instanceof InvalidInputError)) return error;
     // The service counts people, from 0; whoever looks at the file counts lines.
-    const errors = error.errors?.map(({ pointer, detail }) => ({
-      pointer: pointer.replace(/^#\/\d+/, '#'),
-      detail,
-    }));
-    const { message } = errors ? invalid(errors) : error;
+    const { message, errors } = relocate(error, /^#\/\d+/, '#') as InvalidInputError;
     return new InvalidInputError(`Line ${this.line}: ${message}`, errors, { cause: error });
   }
 
@@ -58,16 +54,16 @@ export class NdjsonReader implements AsyncIterableIterator<JsonInput> {
       }
       parts.push(chunk.subarray(start));
       length += chunk.length - start;
-      if (length > MAX_LINE_BYTES) {
-        this.line++;
-        throw new InvalidInputError(`The line is longer than ${MAX_LINE_BYTES} bytes.`);
-      }
+      // Said before the line ends: it may never.
+      if (length > MAX_LINE_BYTES) yield* this.parse(Buffer.concat(parts));
     }
     if (length > 0) yield* this.parse(Buffer.concat(parts));
   }
 
   private *parse(bytes: Buffer): Generator<JsonInput> {
     this.line++;
+    if (bytes.length > MAX_LINE_BYTES)
+      throw new InvalidInputError(`The line is longer than ${MAX_LINE_BYTES} bytes.`);
     if (!BLANK.test(bytes.toString('latin1', 0, 100)) || bytes.length > 100)
       yield readJsonObject(bytes, 'the line');
   }

@@ -2,6 +2,7 @@ import type { Client, PoolClient } from 'pg';
 import { from as copyFrom } from 'pg-copy-streams';
 import { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
+import { setImmediate } from 'node:timers/promises';
 
 /** One row for COPY: id, name and the JSON text of data. */
 export type CopyRow = readonly [id: string, name: string, data: string | null];
@@ -29,6 +30,8 @@ export async function copyRows(
         if (buffer.length < BUFFER_CHARACTERS) continue;
         yield Buffer.from(buffer);
         buffer = '';
+        // Lets others work while a source never waits, and the server's complaint in before all has been read.
+        await setImmediate();
       }
     } catch (error) {
       source = { error };

@@ -48,3 +48,18 @@ export class StoredDataInvalidError extends ApplicationError {
     );
   }
 }
+
+/** A conflict made a unit of work run again, but the people to import were a stream, read already. HTTP 503; nothing was changed. */
+export class ImportNotRepeatableError extends ApplicationError {
+  constructor() {
+    super(
+      'The people to import can be read only once and were read already; nothing was changed, send them again.',
+      {
+        type: 'import-not-repeatable',
+        status: 503,
+        retryable: true,
+        retryAfterSeconds: 1,
+      },
+    );
+  }
+}

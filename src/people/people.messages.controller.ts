@@ -5,6 +5,7 @@ import { type JsonInput, readMemberArray } from './json-input.js';
 import { MessageInputPipe } from './message-input.pipe.js';
 import { type IfMatch, type NewPerson, PeopleService } from './people.service.js';
 import { PeopleDto, PersonIdDto, validateInput } from './person.dto.js';
+import { relocate } from './person-data.js';
 import { personJson } from './person.entity.js';
 
 /**
@@ -27,7 +28,11 @@ export class PeopleMessagesController {
   async createMany(@Payload() input: JsonInput): Promise<string> {
     validateInput(PeopleDto, input);
     const people = readMemberArray(input, 'people');
-    return JSON.stringify(await this.people.createMany(people as unknown as NewPerson[]));
+    try {
+      return JSON.stringify(await this.people.createMany(people as unknown as NewPerson[]));
+    } catch (error) {
+      throw relocate(error, /^#/, '#/people');
+    }
   }
 
   @MessagePattern('people.get')

@@ -9,7 +9,12 @@ import { mergeJson } from './json-merge.js';
 import { JsonText, sameJson } from './json-text.js';
 import type { JsonObject } from './lossless-json.js';
 import { type CopyRow, copyRows } from './people-import.js';
-import { PersonChangedError, PersonConflictError, PersonNotFoundError } from './people.errors.js';
+import {
+  ImportNotRepeatableError,
+  PersonChangedError,
+  PersonConflictError,
+  PersonNotFoundError,
+} from './people.errors.js';
 import { PEOPLE_DATA_SOURCE, PEOPLE_OPTIONS, type PeopleOptions } from './people.options.js';
 import { INDEXED_NAME_BYTES, peopleStatements, ROWS_PER_INSERT } from './people.statements.js';
 import { invalid, PersonDataMapper } from './person-data.js';
@@ -43,6 +48,7 @@ export interface IfMatch {
 
 const DEFAULT_PAGE = 100;
 const LARGEST_PAGE = 1000;
+const SMALLEST_ID = '00000000-0000-0000-0000-000000000000';
 
 /**
  * The operations on people. Each is one unit of work: it is applied as a whole or not at all, and runs again when it
@@ -58,6 +64,8 @@ const LARGEST_PAGE = 1000;
 export class PeopleService<Data extends object = JsonObject> implements OnModuleInit {
   private readonly mapper: PersonDataMapper<Data>;
   private statements = peopleStatements('people');
+  /** What has been read once, in whatever attempt: reading it again would import nothing in silence. */
+  private readonly imported = new WeakSet<AsyncIterable<unknown>>();
 
   constructor(
     private readonly transactions: TransactionRunner,
@@ -126,17 +134,16 @@ export class PeopleService<Data extends object = JsonObject> implements OnModule
    * generator, a stream) is read once: a conflict then ends the import instead of repeating it.
    *
    * @throws PersonConflictError one of the ids exists already or stands twice
+   * @throws ImportNotRepeatableError a unit of work around it runs again, and the iterable can't be read again
    * @throws what the iterable throws
    */
   async importMany(people: AsyncIterable<NewPerson<Data>>): Promise<{ inserted: number }> {
     const isOneShot = people[Symbol.asyncIterator]() === (people as unknown);
     const options = isOneShot ? { maxAttempts: 1 } : {};
-    let started = false;
     const inserted = await reportingConflicts(() =>
       this.transactions.run(options, ({ client }) => {
-        if (started && isOneShot)
-          throw new Error('The people to import can be read only once: give a new iterable.');
-        started = true;
+        if (isOneShot && this.imported.has(people)) throw new ImportNotRepeatableError();
+        this.imported.add(people);
         return copyRows(client, this.statements.copy, this.toRows(people));
       }),
     );
@@ -157,16 +164,16 @@ export class PeopleService<Data extends object = JsonObject> implements OnModule
     page: { limit?: number; cursor?: string | null } = {},
   ): Promise<PeoplePage<Data>> {
     const { limit = DEFAULT_PAGE, cursor } = validateInput(FindPeopleDto, { name, ...page });
-    const after = cursor ? decodeCursor(cursor) : null;
+    const from = cursor ? decodeCursor(cursor) : SMALLEST_ID;
     const indexed = Buffer.byteLength(name) <= INDEXED_NAME_BYTES;
     const statement = indexed ? this.statements.findByName : this.statements.findByLongName;
     // One row more than the page tells whether there is another.
-    const { rows } = await this.transactions.runStatement<PersonRow>(statement(name, after, limit + 1), {
+    const { rows } = await this.transactions.runStatement<PersonRow>(statement(name, from, limit + 1), {
       writes: false,
     });
     const items = rows.slice(0, limit).map((row) => this.toPerson(row));
-    const last = items.at(-1);
-    return { items, next: rows.length > limit && last ? encodeCursor(last.id) : null };
+    const following = rows[limit];
+    return { items, next: following ? encodeCursor(following.id) : null };
   }
 
   /** All people with this name, page by page: no connection is held while the reader is slow, and no snapshot either. */

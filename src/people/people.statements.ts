@@ -25,7 +25,7 @@ export function peopleStatements(table: string) {
   };
   const byName = (condition: string) =>
     `SELECT ${PERSON} FROM ${table}
-     WHERE name = $1 AND ${condition} AND ($2::uuid IS NULL OR id > $2) ORDER BY id LIMIT $3`;
+     WHERE name = $1 AND ${condition} AND id >= $2 ORDER BY id LIMIT $3`;
   const ifVersion = (parameter: string) =>
     `(${parameter}::text[] IS NULL OR xmin::text || ctid::text = ANY (${parameter}))`;
   return {
@@ -43,7 +43,7 @@ export function peopleStatements(table: string) {
     get: named('get', `SELECT ${PERSON} FROM ${table} WHERE id = $1`),
     /** id */
     getForUpdate: named('get_for_update', `SELECT ${PERSON} FROM ${table} WHERE id = $1 FOR UPDATE`),
-    /** name, id before the page or null, limit */
+    /** name, id the page begins at, limit */
     findByName: named('find_by_name', byName(`octet_length(name) <= ${INDEXED_NAME_BYTES}`)),
     /** The same for a name that is not in the index. */
     findByLongName: named('find_by_long_name', byName(`octet_length(name) > ${INDEXED_NAME_BYTES}`)),

@@ -21,11 +21,11 @@ export class PersonDataMapper<Data extends object> {
    */
   toJson(data: unknown, pointer: string): string | null {
     if (data === null || data === undefined) return null;
-    const text = writeJson(data, pointer);
+    const text = writeJson(data, pointer).trim();
     if (text === 'null') return null;
     if (!text.startsWith('{')) throw invalid([{ pointer, detail: 'must be a JSON object or null' }]);
     if (this.dataType) {
-      const { errors } = this.typed(this.dataType, text, pointer);
+      const { errors } = this.typed(this.dataType, parseJson(text), pointer);
       if (errors.length > 0) throw invalid(errors);
     }
     return text;
@@ -33,8 +33,9 @@ export class PersonDataMapper<Data extends object> {
 
   /** @throws StoredDataInvalidError what is stored does not fit `dataType` */
   fromJson(id: string, text: string): Data | null {
-    if (!this.dataType || text === 'null') return parseStored(id, text) as Data | null;
-    const { value, errors } = this.typed(this.dataType, text, '#/data');
+    const plain = parseStored(id, text);
+    if (!this.dataType || plain === null) return plain as Data | null;
+    const { value, errors } = this.typed(this.dataType, plain, '#/data');
     if (errors.length > 0) throw new StoredDataInvalidError(id, errors);
     return value;
   }
@@ -44,18 +45,19 @@ export class PersonDataMapper<Data extends object> {
     return this.dataType !== undefined;
   }
 
-  private typed(dataType: Type<Data>, text: string, pointer: string): { value: Data; errors: FieldError[] } {
-    const plain = parseJson(text);
+  private typed(
+    dataType: Type<Data>,
+    plain: unknown,
+    pointer: string,
+  ): { value: Data; errors: FieldError[] } {
+    const refuse = (at: string, detail: string) => ({
+      value: plain as Data,
+      errors: [{ pointer: at, detail }],
+    });
+    if (!isPlainObject(plain)) return refuse(pointer, 'must be a JSON object or null');
     const lost = findLostKey(plain, pointer);
-    if (lost)
-      return {
-        value: plain as Data,
-        errors: [{ pointer: lost, detail: 'is not a possible key of typed data' }],
-      };
+    if (lost) return refuse(lost, 'is not a possible key of typed data');
     const value = plainToInstance(dataType, plain);
-    if (typeof value !== 'object' || value === null) {
-      return { value, errors: [{ pointer, detail: 'must be a JSON object or null' }] };
-    }
     const errors = validateSync(value, {
       whitelist: true,
       forbidNonWhitelisted: true,
@@ -68,15 +70,21 @@ export class PersonDataMapper<Data extends object> {
 /** The failures of class-validator as one list; one entry a field, nested ones with their whole path. */
 export function toFieldErrors(errors: readonly ValidationError[], pointer: string): FieldError[] {
   return errors.flatMap(({ property, constraints, children }) => {
-    const at = `${pointer}/${property.replaceAll('~', '~0').replaceAll('/', '~1')}`;
+    const at = `${pointer}/${escapePointer(property)}`;
     // class-validator starts its messages with the property, which the pointer names already.
     const details = Object.entries(constraints ?? {}).map(([rule, text]) =>
-      rule === 'whitelistValidation' ? 'is not a known field' : text.replace(`${property} `, ''),
+      rule === 'whitelistValidation'
+        ? 'is not a known field'
+        : text.startsWith(`${property} `)
+          ? text.slice(property.length + 1)
+          : text,
     );
     const own = details.length > 0 ? [{ pointer: at, detail: details.join('; ') }] : [];
     return [...own, ...toFieldErrors(children ?? [], at)];
   });
 }
+
+const escapePointer = (key: string) => key.replaceAll('~', '~0').replaceAll('/', '~1');
 
 /** One sentence that names every field, and the list. */
 export function invalid(errors: readonly FieldError[], options?: ErrorOptions): InvalidInputError {
@@ -86,6 +94,13 @@ export function invalid(errors: readonly FieldError[], options?: ErrorOptions): 
   return new InvalidInputError(`${fields.join('; ')}.`, errors, options);
 }
 
+/** The same refusal with its pointers as the caller knows the input; any other error as it is. */
+export function relocate(error: unknown, from: RegExp, to: string): unknown {
+  if (!(error instanceof InvalidInputError) || !error.errors) return error;
+  const errors = error.errors.map(({ pointer, detail }) => ({ pointer: pointer.replace(from, to), detail }));
+  return invalid(errors, { cause: error });
+}
+
 /**
  * For a property of a `dataType` that is a 64-bit unsigned integer, Rust's `u64`: a bigint in the program, a JSON number
  * with all its digits outside.
@@ -93,7 +108,8 @@ export function invalid(errors: readonly FieldError[], options?: ErrorOptions): 
 export function IsUint64(): PropertyDecorator {
   return applyDecorators(
     Transform(
-      ({ value }: { value: unknown }) => (Number.isSafeInteger(value) ? BigInt(value as number) : value),
+      ({ value }: { value: unknown }) =>
+        Number.isSafeInteger(value) && !Object.is(value, -0) ? BigInt(value as number) : value,
       {
         toClassOnly: true,
       },
@@ -118,6 +134,10 @@ function writeJson(data: unknown, pointer: string): string {
   }
 }
 
+/** Of what `parseJson` returns: no array and no JsonNumber. */
+const isPlainObject = (value: unknown): value is object =>
+  typeof value === 'object' && value !== null && Object.getPrototypeOf(value) === Object.prototype;
+
 function parseStored(id: string, text: string): unknown {
   try {
     return parseJson(text);
@@ -127,12 +147,15 @@ function parseStored(id: string, text: string): unknown {
   }
 }
 
-/** class-transformer drops these keys in silence, which would be a change of the data. */
+/** `toString`, `__proto__` and the like: class-validator takes them for known fields, class-transformer drops them. */
+export const isInherited = (key: string) => key in Object.prototype;
+
+/** A key that class-transformer would drop in silence, which would be a change of the data. */
 function findLostKey(value: unknown, pointer: string): string | undefined {
   if (typeof value !== 'object' || value === null) return undefined;
   for (const [key, member] of Object.entries(value)) {
-    const at = `${pointer}/${key}`;
-    if (key === '__proto__' || key === 'constructor') return at;
+    const at = `${pointer}/${escapePointer(key)}`;
+    if (isInherited(key)) return at;
     const inner = findLostKey(member, at);
     if (inner) return inner;
   }

@@ -1,9 +1,10 @@
 import { ApiProperty, ApiPropertyOptional, PartialType, PickType } from '@nestjs/swagger';
 import { Allow, IsInt, IsOptional, Max, Min, ValidateBy, ValidateIf, validateSync } from 'class-validator';
 import type { Type } from '@nestjs/common';
+import type { FieldError } from '../errors/application-error.js';
 import type { JsonText } from './json-text.js';
 import type { JsonObject } from './lossless-json.js';
-import { invalid, toFieldErrors } from './person-data.js';
+import { invalid, isInherited, toFieldErrors } from './person-data.js';
 
 const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i;
 
@@ -66,7 +67,7 @@ export class FindPeopleDto {
   name!: string;
 
   @ApiPropertyOptional({ minimum: 1, maximum: 1000, default: 100 })
-  @IsOptional()
+  @IfGiven()
   @IsInt()
   @Min(1)
   @Max(1000)
@@ -130,7 +131,7 @@ export class InsertedDto {
   ids?: string[];
 }
 
-/** The opaque place after `id` in a list of people. */
+/** The opaque place of `id` in a list of people: where the next page begins, whether or not the person is still there. */
 export const encodeCursor = (id: string) => Buffer.from(id.replaceAll('-', ''), 'hex').toString('base64url');
 
 /** The id a cursor stands for; undefined when it is no cursor. */
@@ -151,11 +152,15 @@ export function validateInput<Dto extends object>(dtoClass: Type<Dto>, input: un
     throw invalid([{ pointer, detail: 'must be an object' }]);
   }
   const dto = new dtoClass();
+  const unknown: FieldError[] = [];
   for (const [key, value] of Object.entries(input)) {
-    // Defined rather than assigned: `__proto__` is an unknown field here, not a prototype.
-    Object.defineProperty(dto, key, { value, writable: true, enumerable: true, configurable: true });
+    if (isInherited(key)) unknown.push({ pointer: `${pointer}/${key}`, detail: 'is not a known field' });
+    else Reflect.set(dto, key, value);
   }
-  const errors = validateSync(dto, { whitelist: true, forbidNonWhitelisted: true });
-  if (errors.length > 0) throw invalid(toFieldErrors(errors, pointer));
+  const errors = [
+    ...unknown,
+    ...toFieldErrors(validateSync(dto, { whitelist: true, forbidNonWhitelisted: true }), pointer),
+  ];
+  if (errors.length > 0) throw invalid(errors);
   return dto;
 }

@@ -2,6 +2,7 @@ import {
   type Admin,
   type Consumer,
   type IHeaders,
+  type KafkaMessage,
   Kafka,
   logLevel,
   type Message,
