@@ -7,7 +7,9 @@ export function banner({ http, databaseUrl, kafkaBrokers }: Service): string {
   const kafka = broker
     ? [`  Kafka     ${kafkaBrokers.join(', ')}   topics people.create, people.get, …`]
     : ['  Kafka     off'];
-  const message = broker ? [`  npx tsx examples/send-message.mjs`] : [];
+  const message = broker
+    ? [`  KAFKA_BROKERS=${broker} node examples/send-message.mjs people.get '{"id":"${id}"}'`]
+    : [];
   return [
     '',
     `  People is running.`,

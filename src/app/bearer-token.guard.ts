@@ -8,6 +8,7 @@ import {
 } from '@nestjs/common';
 import { HttpAdapterHost } from '@nestjs/core';
 import { createRemoteJWKSet, errors, type JWTPayload, jwtVerify, type JWTVerifyGetKey } from 'jose';
+import { ApplicationError } from '../errors/application-error.js';
 import { HealthController } from '../operations/health.controller.js';
 import { MetricsController } from '../operations/metrics.controller.js';
 import type { AuthSettings } from './environment.js';
@@ -19,6 +20,17 @@ const READING = new Set(['GET', 'HEAD']);
 interface HttpRequest {
   method: string;
   headers: { authorization?: string };
+}
+
+/** The issuer's keys can't be had, so no token can be judged; nothing was changed. HTTP 503. */
+export class TokenKeysUnavailableError extends ApplicationError {
+  constructor(cause: unknown) {
+    super(
+      'The keys to check bearer tokens with cannot be had; nothing was changed, try again.',
+      { type: 'token-keys-unavailable', status: 503, retryable: true, retryAfterSeconds: 1 },
+      { cause },
+    );
+  }
 }
 
 /**
@@ -49,6 +61,7 @@ export class BearerTokenGuard implements CanActivate {
       throw new UnauthorizedException('A bearer token is needed: Authorization: Bearer <token>.');
     }
     const claims = await this.verify(token).catch((error: unknown) => {
+      if (isKeysUnavailable(error)) throw new TokenKeysUnavailableError(error);
       if (!(error instanceof errors.JOSEError)) throw error;
       challenge('error="invalid_token"');
       throw new UnauthorizedException(`The bearer token is not valid: ${error.message}.`, { cause: error });
@@ -74,6 +87,13 @@ function verifierOf({ jwksUrl, secret, issuer, audience }: Extract<AuthSettings,
       : await jwtVerify(token, key, { ...options, algorithms: ['HS256'] });
     return payload;
   };
+}
+
+/** True when the failure is the issuer's, so that the token may well be good: no answer, or one that holds no keys. */
+function isKeysUnavailable(error: unknown): boolean {
+  if (error instanceof errors.JWKSTimeout || error instanceof errors.JWKSInvalid) return true;
+  // What fetch throws, and what jose makes of an answer that is none; every fault of a token has a code of its own.
+  return error instanceof TypeError || (error as { code?: unknown }).code === errors.JOSEError.code;
 }
 
 /** `scope` is a list in one text (RFC 8693, 4.2); some issuers send `scp`. */

@@ -1,11 +1,12 @@
 import type { IncomingMessage } from 'node:http';
 import { NestFactory } from '@nestjs/core';
 import { FastifyAdapter, type NestFastifyApplication } from '@nestjs/platform-fastify';
-import { DocumentBuilder, SwaggerModule } from '@nestjs/swagger';
+import { DocumentBuilder, getSchemaPath, type OpenAPIObject, SwaggerModule } from '@nestjs/swagger';
 import { v7 as uuidv7 } from 'uuid';
 import { KafkaTransport } from '../messaging/kafka.transport.js';
 import { JsonLogger } from '../operations/json-logger.js';
 import { Metrics } from '../operations/metrics.controller.js';
+import { ProblemDto } from '../people/people.openapi.js';
 import { AppModule, type ServiceSettings } from './app.module.js';
 import { answerMethodNotAllowed } from './method-not-allowed.js';
 
@@ -16,8 +17,10 @@ const BULK_BODY_LIMIT = 16 * MEBIBYTE;
 const REQUEST_ID = /^[\w.:-]{1,128}$/;
 
 /** The hybrid HTTP and Kafka application, with everything set up and nothing started: `listen` and `startAllMicroservices` do that. */
-export async function createApp(settings: ServiceSettings): Promise<NestFastifyApplication> {
-  const logger = new JsonLogger(settings.logLevel);
+export async function createApp(
+  settings: ServiceSettings,
+  logger = new JsonLogger(settings.logLevel),
+): Promise<NestFastifyApplication> {
   const adapter = new FastifyAdapter({
     bodyLimit: BODY_LIMIT,
     genReqId: ({ headers }: IncomingMessage) => {
@@ -76,5 +79,21 @@ function document(app: NestFastifyApplication): void {
     .setVersion('1')
     .addBearerAuth()
     .build();
-  SwaggerModule.setup('docs', app, () => SwaggerModule.createDocument(app, config));
+  SwaggerModule.setup('docs', app, () => withRefusals(SwaggerModule.createDocument(app, config)));
+}
+
+/** Adds the guard's answers to every operation that needs a token: the controllers don't know of it. */
+function withRefusals(document: OpenAPIObject): OpenAPIObject {
+  const refusal = (description: string) => ({
+    description,
+    content: { 'application/problem+json': { schema: { $ref: getSchemaPath(ProblemDto) } } },
+  });
+  for (const { get, post, patch, delete: remove } of Object.values(document.paths)) {
+    for (const operation of [get, post, patch, remove]) {
+      if (!operation?.security) continue;
+      operation.responses['401'] = refusal('No bearer token, or one that is not valid (with `AUTH=jwt`).');
+      operation.responses['403'] = refusal('The bearer token lacks the scope (with `AUTH=jwt`).');
+    }
+  }
+  return document;
 }

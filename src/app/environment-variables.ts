@@ -52,7 +52,7 @@ export const VARIABLES = {
   DB_PORT: variable({ ...wholeNumber(1, 65535), default: 5432, meaning: 'Its port.' }),
   DB_USER: variable({ ...text, default: 'postgres', meaning: 'Its user.' }),
   DB_PASSWORD: variable({ ...text, default: 'password', meaning: "Its user's password.", secret: true }),
-  DB_NAME: variable({ ...text, default: 'postgres', meaning: 'Its name.' }),
+  DB_NAME: variable({ accepted: 'a name without ? and #, which have no place in a database URL', parse: (value: string) => (/[?#]/.test(value) ? undefined : value), default: 'postgres', meaning: 'Its name.' }),
   DB_SSL: variable({ ...oneOf(['off', 'require', 'verify-full'] as const), default: 'off', meaning: '`require` encrypts, `verify-full` also checks the certificate and the host name.' }),
   DB_POOL_SIZE: variable({ ...wholeNumber(1, 1000), default: 10, meaning: 'Connections at most; one pool for all doors.' }),
   DB_ACQUIRE_TIMEOUT_MS: variable({ ...wholeNumber(1, 10 * MINUTE), default: 5000, meaning: 'How long an operation waits for a free connection before it is answered 503.' }),

@@ -108,8 +108,9 @@ function toEnvironment(values: Values): Environment {
 
 function urlOfParts({ DB_HOSTNAME, DB_PORT, DB_USER, DB_PASSWORD, DB_NAME }: Values): string {
   const host = DB_HOSTNAME?.includes(':') ? `[${DB_HOSTNAME}]` : DB_HOSTNAME;
-  const [user, password, name] = [DB_USER, DB_PASSWORD, DB_NAME].map(encodeURIComponent);
-  return `postgres://${user}:${password}@${host}:${DB_PORT}/${name}`;
+  const [user, password] = [DB_USER, DB_PASSWORD].map(encodeURIComponent);
+  // pg reads the name with decodeURI, which would leave a component's %2F as it is.
+  return `postgres://${user}:${password}@${host}:${DB_PORT}/${encodeURI(DB_NAME)}`;
 }
 
 function toKafka(values: Values): KafkaSettings {

@@ -6,7 +6,7 @@ import {
   type MessageHandler,
   ServerKafka,
 } from '@nestjs/microservices';
-import type { EachMessagePayload, Kafka } from 'kafkajs';
+import { type EachMessagePayload, type Kafka, type logCreator, logLevel, Partitioners } from 'kafkajs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { lastValueFrom } from 'rxjs';
 import { type MessageError, toMessageError } from '../errors/error-responses.js';
@@ -28,6 +28,9 @@ type Outcome = { response: unknown } | { error: MessageError };
 const RECONNECT_MS = 1000;
 const RETRY_FIRST_MS = 100;
 const RETRY_MOST_MS = 5000;
+/** How long the group waits for an instance that was killed; one that lives sends heartbeats, also while a handler runs. */
+const SESSION_MS = 10_000;
+const HEARTBEAT_MS = 3000;
 /** How long a fetch waits for messages, and so how long stopping may take. */
 const FETCH_WAIT_MS = 250;
 
@@ -38,21 +41,30 @@ const FETCH_WAIT_MS = 250;
  * and a broker that is away keeps nobody from starting.
  */
 export class KafkaTransport extends ServerKafka {
-  protected override readonly logger = new Logger(KafkaTransport.name);
+  protected override readonly logger: Logger;
   private readonly stopping = new AbortController();
   private starting: Promise<void> | undefined;
   private unavailable: string | undefined = 'not connected yet';
 
   constructor(private readonly settings: KafkaTransportOptions) {
+    const logger = new Logger(KafkaTransport.name);
     super({
-      client: settings.client,
-      consumer: { groupId: settings.groupId, maxWaitTimeInMs: FETCH_WAIT_MS, allowAutoTopicCreation: false },
+      client: { logCreator: logTo(logger), ...settings.client },
+      consumer: {
+        groupId: settings.groupId,
+        maxWaitTimeInMs: FETCH_WAIT_MS,
+        allowAutoTopicCreation: false,
+        sessionTimeout: SESSION_MS,
+        heartbeatInterval: HEARTBEAT_MS,
+      },
+      producer: { createPartitioner: Partitioners.DefaultPartitioner },
       run: { partitionsConsumedConcurrently: settings.concurrency },
       // A group that is new takes what was sent before it came.
       subscribe: { fromBeginning: true },
       parser: { keepBinary: true },
       postfixId: '',
     });
+    this.logger = logger;
   }
 
   /** undefined while messages are consumed, else why they are not. */
@@ -122,7 +134,7 @@ export class KafkaTransport extends ServerKafka {
     const handler = this.getHandlerByPattern(topic);
     const reply = handler?.isEventHandler ? undefined : replyAddressOf(record.headers);
     for (let attempt = 1; ; attempt++) {
-      const outcome = await this.handle(handler, record.value, context);
+      const outcome = await this.withHeartbeats(payload, () => this.handle(handler, record.value, context));
       if (reply) return this.reply(reply, outcome, context);
       if (!('error' in outcome)) return;
       const { error } = outcome;
@@ -146,6 +158,18 @@ export class KafkaTransport extends ServerKafka {
         code: error.code,
       });
       await this.waitToRetry(attempt, payload);
+    }
+  }
+
+  /** kafkajs sends heartbeats between messages only; a handler may take longer than the group waits. */
+  private async withHeartbeats<T>(payload: EachMessagePayload, work: () => Promise<T>): Promise<T> {
+    const timer = setInterval(() => {
+      payload.heartbeat().catch((err: unknown) => this.logger.warn({ msg: 'heartbeat failed', err }));
+    }, HEARTBEAT_MS);
+    try {
+      return await work();
+    } finally {
+      clearInterval(timer);
     }
   }
 
@@ -241,3 +265,14 @@ const isMessageError = (error: unknown): error is MessageError =>
   'code' in error &&
   'retryable' in error &&
   !(error instanceof Error);
+
+/** kafkajs' own reports, as fields; what it calls errors it mostly tries again. */
+function logTo(logger: Logger): logCreator {
+  return () =>
+    ({ level, namespace, log: { message, ...fields } }) => {
+      const entry = { msg: message, part: namespace, ...fields };
+      if (level <= logLevel.WARN) logger.warn(entry);
+      else if (level === logLevel.INFO) logger.debug(entry);
+      else logger.verbose(entry);
+    };
+}

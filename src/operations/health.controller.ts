@@ -7,7 +7,7 @@ import {
   ServiceUnavailableException,
 } from '@nestjs/common';
 import { HttpAdapterHost } from '@nestjs/core';
-import { ApiOperation, ApiTags } from '@nestjs/swagger';
+import { ApiOkResponse, ApiOperation, ApiServiceUnavailableResponse, ApiTags } from '@nestjs/swagger';
 import { HealthCheckService, HealthIndicatorService, type HealthCheckResult } from '@nestjs/terminus';
 import { DataSource } from 'typeorm';
 
@@ -44,6 +44,8 @@ export class HealthController implements BeforeApplicationShutdown {
   @ApiOperation({
     summary: 'Database, migrations and broker are as they should be; 503 with the reason when not',
   })
+  @ApiOkResponse({ description: 'Ready for work.' })
+  @ApiServiceUnavailableResponse({ description: '`error` names what is not available, and why.' })
   async ready(@Res({ passthrough: true }) response: unknown): Promise<HealthCheckResult> {
     try {
       return await this.health.check([

@@ -1,5 +1,5 @@
 import type { LoggerService } from '@nestjs/common';
-import { pino, type Logger } from 'pino';
+import { type DestinationStream, type Logger, pino } from 'pino';
 
 /** Nest's own reports of what it found while starting: of use to whoever looks for a fault there. */
 const STARTUP_CONTEXTS = new Set(['InstanceLoader', 'NestFactory', 'RouterExplorer', 'RoutesResolver', 'NestApplication', 'NestMicroservice']); // prettier-ignore
@@ -12,15 +12,17 @@ const SECRETS = ['password', 'authorization', 'secret', 'token', 'sasl'];
 export class JsonLogger implements LoggerService {
   private readonly pino: Logger;
 
-  constructor(level: string) {
-    this.pino = pino({
+  /** @param destination takes the lines in place of standard output */
+  constructor(level: string, destination: DestinationStream = pino.destination({ fd: 1, sync: true })) {
+    const options = {
       level,
       base: undefined,
       timestamp: pino.stdTimeFunctions.isoTime,
-      formatters: { level: (label) => ({ level: label }) },
+      formatters: { level: (label: string) => ({ level: label }) },
       serializers: { err: serializeError },
       redact: SECRETS.flatMap((name) => [name, `*.${name}`]),
-    });
+    };
+    this.pino = pino(options, destination);
   }
 
   log(message: unknown, ...rest: unknown[]): void {

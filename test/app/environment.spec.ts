@@ -1,0 +1,183 @@
+import { EnvironmentError, readEnvironment } from '../../src/app/environment.js';
+import { VARIABLES, type Variable } from '../../src/app/environment-variables.js';
+import pg from 'pg';
+
+type Name = keyof typeof VARIABLES;
+
+function problemsOf(environment: Partial<Record<Name, string>>): readonly string[] {
+  try {
+    readEnvironment(environment);
+  } catch (error) {
+    if (error instanceof EnvironmentError) return error.problems;
+    throw error;
+  }
+  return [];
+}
+
+/** Values that are refused, of every variable that refuses any. */
+const REFUSED: Partial<Record<Name, string[]>> = {
+  DATABASE_URL: ['mysql://h/d', 'localhost:5432', 'postgres//user:hunter2@h'],
+  DB_PORT: ['0', '65536', '5432a', '-1', '1.5', '1e3', ' 5432'],
+  DB_NAME: ['a?b', 'a#b'],
+  DB_SSL: ['on', 'true', 'REQUIRE'],
+  DB_POOL_SIZE: ['0', '1001', 'ten'],
+  DB_ACQUIRE_TIMEOUT_MS: ['0', '600001', '5s'],
+  DB_STATEMENT_TIMEOUT_MS: ['-1', '3600001', 'off'],
+  DB_RECYCLING: ['slow', 'Fast'],
+  TRANSACTION_MAX_ATTEMPTS: ['0', '11', 'many'],
+  TRANSACTION_ISOLATION_LEVEL: ['serializable', 'READ UNCOMMITTED'],
+  KAFKA: ['no', 'OFF'],
+  KAFKA_BROKERS: ['broker', 'a:9092,', 'a:9092;b:9092', 'kafka://a:9092'],
+  KAFKA_CONCURRENCY: ['0', '1001'],
+  KAFKA_TOPIC_PARTITIONS: ['0', '10001'],
+  KAFKA_TOPIC_REPLICATION: ['0', '101'],
+  KAFKA_SSL: ['true'],
+  KAFKA_SASL_MECHANISM: ['PLAIN', 'oauthbearer'],
+  PORT: ['-1', '65536', 'http'],
+  AUTH: ['basic', 'JWT'],
+  AUTH_JWKS_URL: ['file:///keys', 'issuer.test/keys'],
+  AUTH_SECRET: ['hunter2', 'x'.repeat(31)],
+  LOG_LEVEL: ['verbose', 'INFO'],
+};
+
+describe('a variable with a value that is not accepted', () => {
+  const cases = Object.entries(REFUSED).flatMap(([name, values]) =>
+    values.map((value) => [name as Name, value] as const),
+  );
+
+  it.each(cases)('%s=%s is named, with what is accepted', (name, value) => {
+    const { accepted, secret } = VARIABLES[name] as Variable<unknown>;
+    const shown = secret ? 'its value' : `"${value}"`;
+    expect(problemsOf({ [name]: value })).toEqual([
+      `${name}: ${shown} is not accepted; expected ${accepted}`,
+    ]);
+  });
+
+  it('is in this table, if there is any', () => {
+    const takesAnything = Object.entries<Variable<unknown>>(VARIABLES)
+      .filter(([, { parse }]) => parse('any text? #') !== undefined)
+      .map(([name]) => name);
+    expect([...Object.keys(REFUSED), ...takesAnything].sort()).toEqual(Object.keys(VARIABLES).sort());
+  });
+
+  it('is reported together with all others', () => {
+    const problems = problemsOf({ PORT: 'x', DB_PORT: 'y', LOG_LEVEL: 'z', DB_HOSTNAME: 'h' });
+    expect(problems.map((problem) => problem.split(':')[0])).toEqual(['DB_PORT', 'PORT', 'LOG_LEVEL']);
+  });
+
+  it('is shown to nobody when it is a secret', () => {
+    const refusal = () =>
+      readEnvironment({ DATABASE_URL: 'postgres//u:hunter2@h', AUTH_SECRET: 'hunter2', PORT: 'x' });
+    expect(refusal).toThrow(
+      /^The environment is not usable; nothing was started\.\n {2}DATABASE_URL: its value/,
+    );
+    expect(refusal).not.toThrow(/hunter2/);
+    const secret = Object.entries<Variable<unknown>>(VARIABLES).filter(([, variable]) => variable.secret);
+    expect(secret.map(([name]) => name)).toEqual([
+      'DATABASE_URL',
+      'DB_PASSWORD',
+      'KAFKA_SASL_PASSWORD',
+      'AUTH_SECRET',
+    ]);
+  });
+});
+
+describe('variables that contradict each other', () => {
+  const secret = 's'.repeat(32);
+  const production = { NODE_ENV: 'production', DATABASE_URL: 'postgres://h/d', KAFKA_BROKERS: 'k:9092' };
+
+  it.each<[Partial<Record<Name, string>>, string[]]>([
+    [{ NODE_ENV: 'production' }, ['DATABASE_URL: missing', 'KAFKA_BROKERS: missing']],
+    [{ ...production, DATABASE_URL: '' }, ['DATABASE_URL: missing']],
+    [{ ...production, KAFKA_BROKERS: '' }, ['KAFKA_BROKERS: missing']],
+    [
+      { KAFKA_SASL_MECHANISM: 'plain', KAFKA_SASL_USERNAME: 'u' },
+      ['KAFKA_SASL_USERNAME, KAFKA_SASL_PASSWORD: missing'],
+    ],
+    [{ HOST: '0.0.0.0' }, ['AUTH: missing']],
+    [{ HOST: '::' }, ['AUTH: missing']],
+    [{ HOST: '127.0.0.1.example.com' }, ['AUTH: missing']],
+    [{ AUTH: 'jwt' }, ['AUTH_JWKS_URL, AUTH_SECRET: AUTH=jwt']],
+    [
+      { AUTH: 'jwt', AUTH_SECRET: secret, AUTH_JWKS_URL: 'https://i/k' },
+      ['AUTH_JWKS_URL, AUTH_SECRET: AUTH=jwt'],
+    ],
+    [{ HOST: '0.0.0.0', NODE_ENV: 'production', KAFKA: 'off' }, ['DATABASE_URL: missing', 'AUTH: missing']],
+  ])('are all named: %j', (environment, beginnings) => {
+    const problems = problemsOf(environment);
+    expect(problems).toEqual(beginnings.map((beginning) => expect.stringMatching(`^${beginning}`)));
+  });
+
+  it.each<[Partial<Record<Name, string>>]>([
+    [production],
+    [{ ...production, KAFKA: 'off', KAFKA_BROKERS: '' }],
+    [{ ...production, DATABASE_URL: '', DB_HOSTNAME: 'db' }],
+    [{ HOST: '0.0.0.0', AUTH: 'none' }],
+    [{ HOST: '0.0.0.0', AUTH: 'jwt', AUTH_SECRET: secret }],
+    [{ HOST: '::1' }],
+    [{ HOST: 'localhost' }],
+    [{ HOST: '127.1.2.3' }],
+  ])('are not these: %j', (environment) => {
+    expect(problemsOf(environment)).toEqual([]);
+  });
+});
+
+describe('the environment', () => {
+  it('has a default for everything, an empty variable being none', () => {
+    const defaults = {
+      database: { poolSize: 10, acquireTimeoutMs: 5000, statementTimeoutMs: 30_000, ssl: 'off' },
+      recycling: 'fast',
+      maxAttempts: 10,
+      kafka: { clientId: 'people', groupId: 'people', concurrency: 8, topicPartitions: 8, topicReplication: undefined, ssl: false, sasl: undefined },
+      http: { host: '127.0.0.1', port: 3000 },
+      auth: { method: 'none' },
+      logLevel: 'info',
+    }; // prettier-ignore
+    expect(readEnvironment({})).toEqual(defaults);
+    const empty = Object.fromEntries(Object.keys(VARIABLES).map((name) => [name, '']));
+    expect(readEnvironment(empty)).toEqual(defaults);
+  });
+
+  it('hands on what is set', () => {
+    const environment = readEnvironment({
+      DATABASE_URL: 'postgres://a/b', DB_HOSTNAME: 'ignored', DB_SSL: 'verify-full', DB_POOL_SIZE: '5', DB_STATEMENT_TIMEOUT_MS: '0',
+      TRANSACTION_ISOLATION_LEVEL: 'SERIALIZABLE', TRANSACTION_MAX_ATTEMPTS: '3', DB_RECYCLING: 'clean',
+      KAFKA_BROKERS: 'a:1, b:2', KAFKA_SSL: 'on', KAFKA_SASL_MECHANISM: 'plain', KAFKA_SASL_USERNAME: 'u', KAFKA_SASL_PASSWORD: 'p',
+      HOST: '::1', PORT: '0', AUTH: 'jwt', AUTH_JWKS_URL: 'https://i/k', AUTH_ISSUER: 'i', AUTH_AUDIENCE: 'a', LOG_LEVEL: 'silent',
+    }); // prettier-ignore
+    expect(environment).toMatchObject({
+      database: { url: 'postgres://a/b', poolSize: 5, ssl: 'verify-full', statementTimeoutMs: 0, isolationLevel: 'SERIALIZABLE' },
+      recycling: 'clean',
+      maxAttempts: 3,
+      kafka: { brokers: ['a:1', 'b:2'], concurrency: 4, ssl: true, sasl: { mechanism: 'plain', username: 'u', password: 'p' } },
+      http: { host: '::1', port: 0 },
+      auth: { method: 'jwt', jwksUrl: 'https://i/k', issuer: 'i', audience: 'a' },
+      logLevel: 'silent',
+    }); // prettier-ignore
+    expect(readEnvironment({ KAFKA: 'off' }).kafka).toBeUndefined();
+    expect(readEnvironment({ DB_POOL_SIZE: '1' }).kafka?.concurrency).toBe(1);
+  });
+
+  it('makes a URL of the DB_ parts that pg takes apart again, whatever is in them', () => {
+    const parts = {
+      DB_USER: 'ü@b:c/',
+      DB_PASSWORD: 'p@ss:w/ö?r#d% &[]',
+      DB_NAME: 'd ü/:@&=+%2F%',
+      DB_PORT: '6543',
+    };
+    for (const host of ['db.internal', '10.0.0.1', '::1']) {
+      const { url } = readEnvironment({ ...parts, DB_HOSTNAME: host }).database;
+      const { user, password, database, port, host: read } = new pg.Client(url);
+      expect({ user, password, database, port, host: read }).toEqual({
+        user: parts.DB_USER,
+        password: parts.DB_PASSWORD,
+        database: parts.DB_NAME,
+        port: 6543,
+        host,
+      });
+    }
+    expect(readEnvironment({ DB_HOSTNAME: 'h' }).database.url).toBe(
+      'postgres://postgres:password@h:5432/postgres',
+    );
+  });
+});

@@ -1,0 +1,90 @@
+import pg from 'pg';
+import { KafkaPeer, kafkaEnvironment, untilConsuming } from '../support/kafka.js';
+import { type PeopleApp, startPeopleApp } from '../support/people-app.js';
+
+interface Health {
+  status: string;
+  error: Record<string, { status: string; reason: string }>;
+  details: Record<string, { status: string; reason?: string }>;
+}
+
+describe('health of the service with Kafka', () => {
+  let app: PeopleApp;
+  let server: pg.Client;
+  const peer = new KafkaPeer();
+
+  beforeAll(async () => {
+    await peer.connect();
+    await peer.deleteTopics();
+    server = new pg.Client(process.env.TEST_DATABASE_URL);
+    await server.connect();
+    app = await startPeopleApp(kafkaEnvironment());
+    await untilConsuming(app);
+  });
+  afterAll(async () => {
+    await server.end();
+    await peer.close();
+    await app.close();
+  });
+
+  const ready = async () => {
+    const response = await app.request('/health/ready');
+    return { code: response.status, health: (await response.json()) as Health };
+  };
+  const expectLive = async () => {
+    const response = await app.request('/health/live');
+    expect([response.status, await response.json()]).toEqual([
+      200,
+      expect.objectContaining({ status: 'ok' }),
+    ]);
+  };
+
+  it('is ready when database, migrations and Kafka are', async () => {
+    const { code, health } = await ready();
+    expect(code).toBe(200);
+    const up = { status: 'up' };
+    const details = { service: up, database: up, migrations: up, kafka: up };
+    expect(health).toEqual({ status: 'ok', info: details, error: {}, details });
+    await expectLive();
+  });
+
+  it('is not ready but alive while the database lets nobody in, and ready again afterwards', async () => {
+    const name = new URL(app.database.url).pathname.slice(1);
+    await server.query(`ALTER DATABASE ${name} ALLOW_CONNECTIONS false`);
+    await server.query(
+      `SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+       WHERE datname = $1 AND application_name = 'nestjs-people'`,
+      [name],
+    );
+    const { code, health } = await ready();
+    expect(code).toBe(503);
+    expect(health.status).toBe('error');
+    expect(health.error.database?.reason).toMatch(/terminat|not currently accepting connections/i);
+    expect(health.details.kafka).toEqual({ status: 'up' });
+    await expectLive();
+
+    const refused = await app.request('/people?name=Ada');
+    expect([refused.status, refused.headers.get('retry-after')]).toEqual([503, '1']);
+    expect(await refused.json()).toMatchObject({ type: '/problems/database-unavailable' });
+
+    await server.query(`ALTER DATABASE ${name} ALLOW_CONNECTIONS true`);
+    expect((await ready()).code).toBe(200);
+    expect((await app.request('/people?name=Ada')).status).toBe(200);
+  });
+
+  it('is not ready while a migration is pending, and names the way out', async () => {
+    const rows = await app.database.query<{ timestamp: string; name: string }>(
+      'DELETE FROM migrations RETURNING timestamp, name',
+    );
+    const { code, health } = await ready();
+    expect(code).toBe(503);
+    expect(health.error).toEqual({
+      migrations: { status: 'down', reason: 'pending; run npm run migration:run' },
+    });
+    await expectLive();
+    for (const { timestamp, name } of rows) {
+      await app.database.query('INSERT INTO migrations (timestamp, name) VALUES ($1, $2)', [timestamp, name]);
+    }
+    expect((await ready()).code).toBe(200);
+  });
+});

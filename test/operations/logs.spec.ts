@@ -1,0 +1,191 @@
+import type { NestFastifyApplication } from '@nestjs/platform-fastify';
+import { SignJWT } from 'jose';
+import type { ServiceSettings } from '../../src/app/app.module.js';
+import { createApp } from '../../src/app/create-app.js';
+import { readEnvironment } from '../../src/app/environment.js';
+import { JsonLogger } from '../../src/operations/json-logger.js';
+import { eventually } from '../support/barrier.js';
+import { createDatabase, type TestDatabase } from '../support/test-database.js';
+
+const SECRET = 'hunter2-hunter2-hunter2-hunter2-hunter2';
+const ID = '01938c5e-7a1b-7c3d-9e2f-000000000001';
+
+type Line = Partial<Record<string, unknown>>;
+
+let app: NestFastifyApplication;
+let database: TestDatabase;
+let url: string;
+let token: string;
+let log: string[] = [];
+
+/** The service, its log kept in `log`. */
+async function start(level: string, databaseUrl = database.url) {
+  const settings = readEnvironment({
+    DATABASE_URL: databaseUrl,
+    KAFKA: 'off',
+    PORT: '0',
+    AUTH: 'jwt',
+    AUTH_SECRET: SECRET,
+    LOG_LEVEL: level,
+  }) as ServiceSettings;
+  const started = await createApp(settings, new JsonLogger(level, { write: (line) => void log.push(line) }));
+  await started.listen({ port: 0, host: '127.0.0.1' });
+  return started;
+}
+
+beforeAll(async () => {
+  database = await createDatabase();
+  app = await start('trace');
+  url = await app.getUrl();
+  token = await new SignJWT({ scope: 'people:read people:write' })
+    .setProtectedHeader({ alg: 'HS256' })
+    .setExpirationTime('1h')
+    .sign(new TextEncoder().encode(SECRET));
+});
+afterAll(async () => {
+  await app.close();
+  await database.drop();
+});
+beforeEach(() => (log = []));
+
+const lines = () => log.map((line) => JSON.parse(line) as Line);
+async function send(method: string, path: string, body?: string, headers: Record<string, string> = {}) {
+  const response = await fetch(`${url}${path}`, {
+    method,
+    headers: {
+      authorization: `Bearer ${token}`,
+      ...(body && { 'content-type': 'application/json' }),
+      ...headers,
+    },
+    ...(body && { body }),
+  });
+  await response.text();
+  const requestId = response.headers.get('x-request-id');
+  // Its line is written once the answer is sent.
+  const line = await eventually(() =>
+    lines().find((each) => each.msg === 'request' && each.requestId === requestId),
+  );
+  return { status: response.status, line };
+}
+
+/** Renames the table while `work` runs, so that every statement of the service fails. */
+async function withoutTable<T>(work: () => Promise<T>): Promise<T> {
+  await database.query('ALTER TABLE people RENAME TO away');
+  try {
+    return await work();
+  } finally {
+    await database.query('ALTER TABLE away RENAME TO people');
+  }
+}
+
+describe('the log', () => {
+  it('has one JSON object a line with time and level, from the first line on', async () => {
+    const other = await start('debug');
+    await other.close();
+    expect(log.length).toBeGreaterThan(10);
+    for (const line of log) {
+      expect(line).toMatch(/^\{.*\}\n$/);
+      expect(JSON.parse(line)).toMatchObject({
+        time: expect.stringMatching(/^\d{4}-\d\d-\d\dT[\d:.]+Z$/),
+        level: expect.stringMatching(/^(trace|debug|info|warn|error|fatal)$/),
+      });
+    }
+  });
+
+  it("tells of each request its id, method, route and status, and of the path only the route's pattern", async () => {
+    await send('POST', '/people', `{"id":"${ID}","name":"Ada"}`, { 'x-request-id': 'trace-7' });
+    await send('GET', `/people/${ID}`);
+    await send('GET', '/people?name=Ada');
+    await send('GET', '/nowhere/Ada');
+    await send('PUT', '/people');
+    const told = lines().map(({ method, route, status, level }) => [level, method, route, status]);
+    expect(told).toEqual([
+      ['info', 'POST', '/people', 201],
+      ['info', 'GET', '/people/:id', 200],
+      ['info', 'GET', '/people', 200],
+      ['info', 'GET', 'none', 404],
+      ['info', 'PUT', 'none', 405],
+    ]);
+    expect(lines()[0]).toMatchObject({ requestId: 'trace-7', ms: expect.any(Number) });
+  });
+
+  it('has the error of a request that failed, with its cause and under the same request id', async () => {
+    const { status, line } = await withoutTable(() => send('GET', `/people/${ID}`));
+    expect(status).toBe(500);
+    const failure = lines().find(({ level }) => level === 'error');
+    expect(failure).toMatchObject({
+      requestId: line.requestId,
+      type: 'internal-error',
+      err: {
+        message: 'relation "people" does not exist',
+        code: '42P01',
+        stack: expect.stringContaining('.ts:'),
+      },
+    });
+  });
+
+  it('has the chain of causes of what the service says in its own words', async () => {
+    await database.query(
+      `CREATE FUNCTION cancel() RETURNS trigger LANGUAGE plpgsql AS $$
+       BEGIN RAISE EXCEPTION 'too slow' USING ERRCODE = '57014'; END $$`,
+    );
+    await database.query('CREATE TRIGGER cancel BEFORE INSERT ON people EXECUTE FUNCTION cancel()');
+    const { status } = await send('POST', '/people', '{"name":"Ada"}');
+    await database.query('DROP TRIGGER cancel ON people');
+    expect(status).toBe(503);
+    expect(lines().find(({ level }) => level === 'warn')).toMatchObject({
+      type: 'statement-timeout',
+      err: { type: 'StatementTimeoutError', cause: { message: 'too slow', code: '57014' } },
+    });
+  });
+
+  it("says nothing of errors that are the caller's", async () => {
+    await send('POST', '/people', '{"name":""}');
+    await send('GET', '/people/x');
+    expect(lines().map(({ level, msg }) => [level, msg])).toEqual(Array(2).fill(['info', 'request']));
+  });
+
+  it('never has a password, a token, people, or the values of a statement', async () => {
+    const person = `{"id":"${ID}","name":"Zaphod-Name","data":{"zaphod_key":"zaphod value","n":4711471147114711}}`;
+    const everything = async () => {
+      await send('POST', '/people', person);
+      await send('POST', '/people', person.replace('4711', '4712'));
+      await send('POST', '/people/bulk', `[${person},${person}]`);
+      await send('POST', '/people/bulk', `${person}\n${person}\n`, {
+        'content-type': 'application/x-ndjson',
+      });
+      await send('POST', '/people', person.replace('{"zaphod', '{zaphod'));
+      await send('PATCH', `/people/${ID}`, '{"name":"Zaphod-Name"}', { 'if-match': '"1.2.3"' });
+      await send('GET', '/people?name=Zaphod-Name');
+      await send('GET', '/people/Zaphod-Name');
+      await send('GET', `/people/${ID}`, undefined, { authorization: `Bearer ${token}x` });
+      await send('DELETE', `/people/${ID}`);
+    };
+    await everything();
+    await withoutTable(everything);
+    await database.query(`ALTER TABLE people ADD CONSTRAINT nobody CHECK (name = 'Nobody') NOT VALID`);
+    await everything();
+    const text = log.join('');
+    expect(lines().filter(({ level }) => level === 'error').length).toBeGreaterThan(5);
+    const secrets = [
+      new URL(database.url).password,
+      'hunter2',
+      token,
+      'Zaphod',
+      'zaphod',
+      '4711',
+      '4712',
+      ID,
+      '$1',
+    ];
+    expect(secrets.filter((secret) => text.includes(secret))).toEqual([]);
+  });
+
+  it('does not have the password of a database that refuses it', async () => {
+    const wrong = new URL(database.url);
+    wrong.password = 'wrong-horse';
+    await expect(start('trace', wrong.href)).rejects.toThrow(/password authentication failed/);
+    expect(log.join('')).toContain('password authentication failed');
+    expect(log.join('')).not.toContain('wrong-horse');
+  });
+});

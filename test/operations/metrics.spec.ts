@@ -1,0 +1,91 @@
+import pg from 'pg';
+import { eventually } from '../support/barrier.js';
+import { type PeopleApp, startPeopleApp } from '../support/people-app.js';
+
+let app: PeopleApp;
+beforeAll(async () => {
+  app = await startPeopleApp({ TRANSACTION_ISOLATION_LEVEL: 'REPEATABLE READ', DB_POOL_SIZE: '3' });
+});
+afterAll(() => app.close());
+
+/** Value of the series that begins with `series`; undefined when there is none. */
+async function read(series: string): Promise<number | undefined> {
+  const text = await (await app.request('/metrics')).text();
+  const line = text.split('\n').find((each) => each.startsWith(`${series} `));
+  return line === undefined ? undefined : Number(line.split(' ').at(-1));
+}
+const requests = (method: string, route: string, status: number) =>
+  read(`http_request_duration_seconds_count{method="${method}",route="${route}",status="${status}"}`);
+
+describe('/metrics', () => {
+  it("is in Prometheus' text format, with Node's own numbers", async () => {
+    const response = await app.request('/metrics');
+    expect(response.headers.get('content-type')).toBe('text/plain; version=0.0.4; charset=utf-8');
+    const lines = (await response.text()).trimEnd().split('\n');
+    const sample = /^[a-zA-Z_:][\w:]*(\{(\w+="[^"]*",?)*\})? (-?[\d.]+(e[+-]?\d+)?|NaN|Nan|[+-]Inf)$/;
+    expect(
+      lines.filter((line) => line !== '' && !/^# (HELP|TYPE) /.test(line) && !sample.test(line)),
+    ).toEqual([]);
+    expect(await read('process_resident_memory_bytes')).toBeGreaterThan(0);
+  });
+
+  it('counts requests by the pattern of their route, so that ids make no series', async () => {
+    const { id } = await app.people.create({ name: 'Ada' });
+    await app.request(`/people/${id}`);
+    await app.request(`/people/${id}`);
+    await app.request('/people/no-uuid');
+    await app.request('/people?name=Zaphod');
+    await app.request('/no/such/path/Zaphod');
+    await app.request(`/people/${id}`, { method: 'PUT' });
+    // Counted once the answer is sent.
+    await eventually(async () => (await requests('PUT', 'none', 405)) === 1);
+    expect(await requests('GET', '/people/:id', 200)).toBe(2);
+    expect(await requests('GET', '/people/:id', 400)).toBe(1);
+    expect(await requests('GET', '/people', 200)).toBe(1);
+    expect(await requests('GET', 'none', 404)).toBe(1);
+    const text = await (await app.request('/metrics')).text();
+    expect(text).not.toContain(id);
+    expect(text).not.toContain('Zaphod');
+    expect(text).toContain(
+      'http_request_duration_seconds_bucket{le="0.1",method="GET",route="/people/:id",status="200"}',
+    );
+  });
+
+  it('shows the connections of the pool: open, idle and how many wait for one', async () => {
+    const pool = async () => ({
+      open: await read('people_pool_connections{state="open"}'),
+      idle: await read('people_pool_connections{state="idle"}'),
+      waiting: await read('people_pool_connections{state="waiting"}'),
+    });
+    let release!: () => void;
+    const released = new Promise<void>((resolve) => (release = resolve));
+    const units = Array.from({ length: 5 }, () => app.transactions.run({}, () => released));
+    await eventually(async () => (await pool()).open === 3);
+    expect(await pool()).toEqual({ open: 3, idle: 0, waiting: 2 });
+    release();
+    await Promise.all(units);
+    expect(await pool()).toEqual({ open: 3, idle: 3, waiting: 0 });
+  });
+
+  it('counts the repetition of a unit of work that met a serialization failure', async () => {
+    const { id } = await app.people.create({ name: 'Ada' });
+    const retries = async () => (await read('people_transaction_retries_total{code="40001"}')) ?? 0;
+    const before = await retries();
+    const outsider = new pg.Client(app.database.url);
+    await outsider.connect();
+    await outsider.query('BEGIN');
+    await outsider.query(`UPDATE people SET name = 'outsider' WHERE id = $1`, [id]);
+    const update = app.send('PATCH', `/people/${id}`, '{"data":{"a":1}}');
+    await eventually(async () => {
+      const [waiting] = await app.database.query<{ n: number }>(
+        `SELECT count(*)::int AS n FROM pg_stat_activity
+         WHERE datname = current_database() AND wait_event_type = 'Lock'`,
+      );
+      return waiting?.n === 1;
+    });
+    await outsider.query('COMMIT');
+    await outsider.end();
+    expect(await (await update).json()).toEqual({ id, name: 'outsider', data: { a: 1 } });
+    expect(await retries()).toBe(before + 1);
+  });
+});
