@@ -1,0 +1,74 @@
+import 'reflect-metadata';
+import {
+  Body,
+  Controller,
+  Get,
+  Module,
+  NotFoundException,
+  Param,
+  ParseUUIDPipe,
+  Post,
+  ValidationPipe,
+} from '@nestjs/common';
+import { NestFactory } from '@nestjs/core';
+import { TypeOrmModule } from '@nestjs/typeorm';
+import { IsNotEmpty, IsObject, IsOptional, IsString } from 'class-validator';
+import { Column, DataSource, Entity, PrimaryGeneratedColumn } from 'typeorm';
+
+@Entity('people')
+class Person {
+  @PrimaryGeneratedColumn('uuid')
+  id!: string;
+
+  @Column('text')
+  name!: string;
+
+  @Column('json', { nullable: true })
+  data!: object | null;
+}
+
+class CreatePersonDto {
+  @IsString()
+  @IsNotEmpty()
+  name!: string;
+
+  @IsOptional()
+  @IsObject()
+  data?: object | null;
+}
+
+@Controller('people')
+class PeopleController {
+  constructor(private readonly dataSource: DataSource) {}
+
+  @Get(':id')
+  async get(@Param('id', new ParseUUIDPipe()) id: string): Promise<Person> {
+    const person = await this.dataSource.transaction((manager) =>
+      manager.getRepository(Person).findOneBy({ id }),
+    );
+    if (!person) throw new NotFoundException();
+    return person;
+  }
+
+  @Post()
+  create(@Body() body: CreatePersonDto): Promise<Person> {
+    return this.dataSource.transaction((manager) => {
+      const repository = manager.getRepository(Person);
+      return repository.save(repository.create(body));
+    });
+  }
+}
+
+/** What one writes first with Nest: its default platform (Express), its ValidationPipe, TypeORM's repository. */
+export async function open({ databaseUrl, poolSize }: { databaseUrl: string; poolSize: number }) {
+  @Module({
+    imports: [TypeOrmModule.forRoot({ type: 'postgres', url: databaseUrl, poolSize, entities: [Person] })],
+    controllers: [PeopleController],
+  })
+  class StockModule {}
+
+  const app = await NestFactory.create(StockModule, { logger: false });
+  app.useGlobalPipes(new ValidationPipe({ whitelist: true, transform: true }));
+  await app.listen(0, '127.0.0.1');
+  return { url: await app.getUrl(), close: () => app.close() };
+}
