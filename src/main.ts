@@ -17,6 +17,8 @@ try {
   say(error instanceof EnvironmentError ? error.message : `The service did not start.\n${explain(error)}`);
   process.exitCode = 1;
 }
+// Whatever a failed start or a library left open must not keep the process.
+process.exit();
 
 function explain(error: unknown): string {
   if (!(error instanceof Error)) return String(error);

@@ -81,8 +81,22 @@ async function start<Server extends EmbeddedPostgres | EmbeddedKafka>(
   say: (message: string) => void,
 ): Promise<Server> {
   const server = await startServer({ directory: path.join(DATA_DIRECTORY, name), onProgress: say });
-  started.push(() => server.stop());
+  // A process that ends without having stopped (a second signal, an uncaught error) takes its servers with it.
+  const kill = () => killNow(server.pid);
+  process.once('exit', kill);
+  started.push(async () => {
+    await server.stop();
+    process.off('exit', kill);
+  });
   return server;
+}
+
+function killNow(pid: number): void {
+  try {
+    process.kill(pid, 'SIGKILL');
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'ESRCH') throw error;
+  }
 }
 
 /** Migrates, then opens the doors; resolves with the HTTP address. */
@@ -91,7 +105,14 @@ async function serve(
   { http: { host, port } }: ServiceSettings,
 ): Promise<string> {
   await app.init();
-  await migrate(app.get(DataSource));
+  await migrate(app.get(DataSource)).catch((cause: unknown) => {
+    throw new Error(
+      'The database could not be migrated: mend what stands in the way, or choose another database.',
+      {
+        cause,
+      },
+    );
+  });
   await app.startAllMicroservices();
   await app.listen({ port, host }).catch((error: NodeJS.ErrnoException) => {
     if (error.code !== 'EADDRINUSE') throw error;

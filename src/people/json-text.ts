@@ -31,10 +31,15 @@ export class JsonText {
 
 /** Checks that `text` is JSON (RFC 8259) of bounded depth. @throws JsonError */
 export function assertJson(text: string): void {
+  parsePlain(text);
+}
+
+/** What JSON.parse makes of `text`, numbers rounded and all, once its depth is known to be bounded. @throws JsonError */
+export function parsePlain(text: string): unknown {
   // Depth first: it needs no valid JSON and protects whatever recurses later.
   assertDepth(text, MAX_JSON_DEPTH);
   try {
-    JSON.parse(text);
+    return JSON.parse(text);
   } catch (cause) {
     throw new JsonError('malformed JSON', { cause });
   }

@@ -1,6 +1,5 @@
 import {
   assertDepth,
-  assertJson,
   CLOSE_BRACE,
   CLOSE_BRACKET,
   COMMA,
@@ -13,6 +12,7 @@ import {
   NINE,
   OPEN_BRACE,
   OPEN_BRACKET,
+  parsePlain,
   skipSpace,
   tooDeep,
   ZERO,
@@ -56,8 +56,8 @@ const NUMBER_AT_RISK = /\d[.eE]|\d{16}|-0/;
  * @throws JsonError
  */
 export function parseJson(text: string, objects: 'plain' | 'map' = 'plain'): JsonValue {
-  assertJson(text);
-  if (objects === 'plain' && !NUMBER_AT_RISK.test(text)) return JSON.parse(text) as JsonValue;
+  const plain = parsePlain(text);
+  if (objects === 'plain' && !NUMBER_AT_RISK.test(text)) return plain as JsonValue;
   return parseValue(text, { at: skipSpace(text, 0) }, objects);
 }
 

@@ -27,7 +27,7 @@ import {
   UpdatePersonDto,
   validateInput,
 } from './person.dto.js';
-import { Person, personFromRow, type PersonRow, versionToRow } from './person.entity.js';
+import { Person, type PersonRow, versionToRow } from './person.entity.js';
 
 /** What `create` takes: `data` may be a plain value (bigints welcome), an instance of `dataType`, or a `JsonText`. */
 export type NewPerson<Data extends object = JsonObject> = Pick<CreatePersonDto<Data>, 'id' | 'name' | 'data'>;
@@ -66,6 +66,8 @@ export class PeopleService<Data extends object = JsonObject> implements OnModule
   private statements = peopleStatements('people');
   /** What has been read once, in whatever attempt: reading it again would import nothing in silence. */
   private readonly imported = new WeakSet<AsyncIterable<unknown>>();
+
+  private readonly parse = (id: string, json: string) => this.mapper.fromJson(id, json);
 
   constructor(
     private readonly transactions: TransactionRunner,
@@ -257,7 +259,7 @@ export class PeopleService<Data extends object = JsonObject> implements OnModule
   }
 
   private toPerson(row: PersonRow): Person<Data> {
-    const person = personFromRow<Data>(row, (json) => this.mapper.fromJson(row.id, json));
+    const person = Person.fromRow<Data>(row, this.parse);
     if (this.mapper.checksOnRead) void person.data;
     return person;
   }

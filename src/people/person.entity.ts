@@ -1,13 +1,6 @@
 import { Column, Entity, Index, PrimaryGeneratedColumn } from 'typeorm';
 import type { JsonObject } from './lossless-json.js';
 
-/** What a stored person carries beside its columns; out of sight of spreads, `JSON.stringify` and test matchers. */
-interface Stored {
-  json: string | null;
-  version: string;
-}
-const stored = new WeakMap<Person, Stored>();
-
 /**
  * A row of the table `people`, and what every operation of `PeopleService` returns.
  *
@@ -30,9 +23,15 @@ export class Person<Data extends object = JsonObject> {
   @Column('json', { nullable: true })
   data!: Data | null;
 
+  // Private fields: out of sight of spreads, `JSON.stringify` and test matchers.
+  #json: string | null | undefined;
+  #version: string | undefined;
+  #parse: ((id: string, json: string) => Data | null) | undefined;
+  #data: Data | null = null;
+
   /** `data` as the text that is stored; undefined when this person did not come from `PeopleService`. */
   get dataJson(): string | null | undefined {
-    return stored.get(this as Person)?.json;
+    return this.#json;
   }
 
   /**
@@ -40,8 +39,40 @@ export class Person<Data extends object = JsonObject> {
    * no column; a rewrite of the table (VACUUM FULL) changes it too. undefined as for `dataJson`.
    */
   get version(): string | undefined {
-    return stored.get(this as Person)?.version;
+    return this.#version;
   }
+
+  /** A Person whose `data` is parsed when somebody first looks at it: most of the time nobody does. */
+  static fromRow<Data extends object>(
+    row: PersonRow,
+    parse: (id: string, json: string) => Data | null,
+  ): Person<Data> {
+    const person = new Person<Data>();
+    person.id = row.id;
+    person.name = row.name;
+    person.#json = row.data;
+    person.#version = `${row.xmin}.${row.ctid.slice(1, -1).replace(',', '.')}`;
+    if (row.data !== null) person.#parse = parse;
+    // On the instance, so that spreads and matchers see it; one descriptor for all, so that they share a shape.
+    return Object.defineProperty(person, 'data', Person.lazyData);
+  }
+
+  private static readonly lazyData = {
+    enumerable: true,
+    configurable: true,
+    get(this: Person): JsonObject | null {
+      const parse = this.#parse;
+      if (parse) {
+        this.#data = parse(this.id, this.#json!);
+        this.#parse = undefined;
+      }
+      return this.#data;
+    },
+    set(this: Person, value: JsonObject | null) {
+      this.#parse = undefined;
+      this.#data = value;
+    },
+  };
 }
 
 /** A row as the statements of `people.statements.ts` return it. */
@@ -50,38 +81,12 @@ export interface PersonRow {
   name: string;
   /** JSON text. */
   data: string | null;
-  /** xmin and ctid: `742(0,1)`. */
-  version: string;
+  xmin: string;
+  /** `(0,1)` */
+  ctid: string;
 }
 
-/** A Person whose `data` is parsed when somebody first looks at it: most of the time nobody does. */
-export function personFromRow<Data extends object>(
-  row: PersonRow,
-  parse: (json: string) => Data | null,
-): Person<Data> {
-  const person = new Person<Data>();
-  person.id = row.id;
-  person.name = row.name;
-  stored.set(person as Person, { json: row.data, version: versionFromRow(row.version) });
-  const define = (value: Data | null) =>
-    Object.defineProperty(person, 'data', { value, writable: true, enumerable: true, configurable: true });
-  if (row.data === null) define(null);
-  else {
-    const json = row.data;
-    Object.defineProperty(person, 'data', {
-      get: () => (define(parse(json)), person.data),
-      set: define,
-      enumerable: true,
-      configurable: true,
-    });
-  }
-  return person;
-}
-
-/** `742(0,1)` as `742.0.1`: no comma, so that a list of ETags can be split at commas. */
-const versionFromRow = (version: string) => version.replace(/\((\d+),(\d+)\)/, '.$1.$2');
-
-/** The other way round, with or without an ETag's quotes; text that is no version matches nothing. */
+/** `742.0.1`, with or without an ETag's quotes, as SQL has it: `742(0,1)`; text that is no version matches nothing. */
 export const versionToRow = (version: string) => version.replace(/^"?(\d+)\.(\d+)\.(\d+)"?$/, '$1($2,$3)');
 
 /** The person as the JSON text every door answers with, `data` as it is stored. */

@@ -65,7 +65,8 @@ export interface TransactionRetry {
 const retries = channel(TRANSACTION_RETRY_CHANNEL);
 
 interface Unit {
-  id: string;
+  /** Made when something first has to name the unit; most single statements never do. */
+  readonly id: string;
   maxAttempts: number;
   backoff: Backoff;
   isolationLevel: IsolationLevel | undefined;
@@ -158,8 +159,11 @@ export class TransactionRunner implements BeforeApplicationShutdown {
   private unitOf(options: TransactionOptions): Unit {
     validate(options);
     const { maxAttempts, backoff, isolationLevel } = { ...this.settings, ...options };
+    let id: string | undefined;
     return {
-      id: uuidv7(),
+      get id() {
+        return (id ??= uuidv7());
+      },
       maxAttempts: maxAttempts ?? DEFAULT_MAX_ATTEMPTS,
       backoff: backoff ?? DEFAULT_BACKOFF,
       isolationLevel,
