@@ -39,7 +39,7 @@ const kinds: Kind[] = [
     start: (options) => startEmbeddedPostgres(options),
     write: (port, value) =>
       withPostgres(port, async (client) => {
-        await client.query('CREATE TABLE kept (value text)');
+        await client.query('DROP TABLE IF EXISTS kept; CREATE TABLE kept (value text)');
         await client.query('INSERT INTO kept VALUES ($1)', [value]);
         const { rows } = await client.query<{ pid: number }>('SELECT pid FROM pg_stat_activity');
         return rows.map(({ pid }) => pid);
@@ -207,6 +207,7 @@ describe.each(kinds)('embedded $name', ({ name, module, start, write, read }) =>
     'recovers after its server was killed',
     async () => {
       const killed = await startHere();
+      await write(killed.port, 'a value');
       process.kill(killed.pid, 'SIGKILL');
       await endOf(killed.pid);
       await killed.stop();
@@ -221,6 +222,7 @@ describe.each(kinds)('embedded $name', ({ name, module, start, write, read }) =>
     'stops the server that a killed process left behind, and starts its own',
     async () => {
       const { owner, says } = await runOwner(module, directory);
+      await write(says.port, 'a value');
       await kill(owner);
       expect(processCommand(says.pid)).not.toBe('');
 
@@ -236,6 +238,7 @@ describe.each(kinds)('embedded $name', ({ name, module, start, write, read }) =>
     'leaves alone the server of a live process',
     async () => {
       const { owner, says } = await runOwner(module, directory);
+      await write(says.port, 'a value');
 
       const refused = expect(startHere()).rejects;
       await refused.toThrow(EmbeddedServerError);

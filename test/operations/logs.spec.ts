@@ -79,6 +79,8 @@ async function withoutTable<T>(work: () => Promise<T>): Promise<T> {
 }
 
 describe('the log', () => {
+  beforeEach(() => database.query('ALTER TABLE people DROP CONSTRAINT IF EXISTS nobody; DELETE FROM people'));
+
   it('has one JSON object a line with time and level, from the first line on', async () => {
     const other = await start('debug');
     await other.close();

@@ -192,8 +192,8 @@ describe('people whose data has a type', () => {
       errors,
     };
 
-    beforeAll(async () => {
-      const insert = `INSERT INTO people (id, name, data) VALUES ($1, $2, $3)`;
+    beforeEach(async () => {
+      const insert = `INSERT INTO people (id, name, data) VALUES ($1, $2, $3) ON CONFLICT (id) DO UPDATE SET data = $3`;
       await database.query(insert, [BAD, 'Eve', '{"many_many_fields":"x","dict":{}}']);
       await database.query(insert, [GOOD, 'Bob', '{"many_many_fields":1,"dict":{}}']);
     });
