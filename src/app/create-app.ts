@@ -1,8 +1,11 @@
 import { randomUUID } from 'node:crypto';
 import type { IncomingMessage } from 'node:http';
+import { HttpException } from '@nestjs/common';
 import { NestFactory } from '@nestjs/core';
+import type { FastifyError, FastifyReply, FastifyRequest } from 'fastify';
 import { FastifyAdapter, type NestFastifyApplication } from '@nestjs/platform-fastify';
 import { DocumentBuilder, getSchemaPath, type OpenAPIObject, SwaggerModule } from '@nestjs/swagger';
+import { describeFailure, toProblem } from '../errors/error-responses.js';
 import { KafkaTransport } from '../messaging/kafka.transport.js';
 import { JsonLogger } from '../operations/json-logger.js';
 import { Metrics } from '../operations/metrics.controller.js';
@@ -23,6 +26,12 @@ export async function createApp(
 ): Promise<NestFastifyApplication> {
   const adapter = new FastifyAdapter({
     bodyLimit: BODY_LIMIT,
+    // What the router refuses before there is a route: a malformed URL, a parameter that is too long.
+    frameworkErrors: (error: FastifyError, { url }: FastifyRequest, reply: FastifyReply) => {
+      const failure = describeFailure(new HttpException(error.message, error.statusCode ?? 400));
+      const problem = JSON.stringify(toProblem(failure, url));
+      void reply.status(failure.status).type('application/problem+json; charset=utf-8').send(problem);
+    },
     genReqId: ({ headers }: IncomingMessage) => {
       const given = headers['x-request-id'];
       return typeof given === 'string' && REQUEST_ID.test(given) ? given : randomUUID();

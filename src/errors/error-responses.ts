@@ -104,13 +104,17 @@ export class ProblemDetailsFilter implements ExceptionFilter {
       adapter.setHeader(response, 'Retry-After', String(failure.retryAfterSeconds));
     }
     adapter.setHeader(response, 'Content-Type', 'application/problem+json; charset=utf-8');
-    adapter.reply(response, JSON.stringify(toProblem(failure, request)), failure.status);
+    adapter.reply(
+      response,
+      JSON.stringify(toProblem(failure, request.originalUrl ?? request.url)),
+      failure.status,
+    );
   }
 }
 
-function toProblem(failure: Failure, request: ProblemRequest) {
+/** The body of a problem (RFC 9457). @param instance the request's URL */
+export function toProblem(failure: Failure, instance: string | undefined) {
   const { type, title, status, detail, errors } = failure;
-  const instance = request.originalUrl ?? request.url;
   return { type: `/problems/${type}`, title, status, detail, instance, ...(errors && { errors }) };
 }
 

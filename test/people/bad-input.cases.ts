@@ -272,6 +272,11 @@ export const addresses: Case[] = [
   ['two limits', get('/people?name=Ada&limit=1&limit=2'), refusedFields(['#/limit', LIMIT])],
   ['a cursor that is none', get('/people?name=Ada&cursor=x'), refusedFields(['#/cursor', CURSOR])],
   ['an empty cursor', get('/people?name=Ada&cursor='), refusedFields(['#/cursor', CURSOR])],
+  [
+    'a URL that is malformed',
+    get('/people/%ZZ'),
+    answer(400, 'Bad Request', "'/people/%ZZ' is not a valid url component"),
+  ],
   ['an unknown path', get('/nowhere'), answer(404, 'Not Found', 'Cannot GET /nowhere')],
   [
     'an unknown path below a person',
