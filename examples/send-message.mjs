@@ -1,59 +1,61 @@
-// Sends one message and prints the reply, with kafkajs alone: any client can do the same.
+// Sends one message with a plain Kafka client and prints the reply, or the error that came in its place (exit code 1):
 //   node examples/send-message.mjs people.create '{"name":"Grace","data":{"n":18446744073709551615}}'
-import { Kafka, logLevel } from 'kafkajs';
 import { randomUUID } from 'node:crypto';
-import { readFileSync } from 'node:fs';
+import { existsSync, readFileSync } from 'node:fs';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { Kafka, logLevel, Partitioners } from 'kafkajs';
 
+const [topic, value] = process.argv.slice(2);
+if (!topic || !value) fail("Usage: node examples/send-message.mjs <topic> '<JSON>'");
 const REPLY_WITHIN_MS = 15_000;
-const SERVICES_FILE = new URL('../.data/services.json', import.meta.url);
+const FILE = '.data/services.json';
+const services = existsSync(FILE) ? JSON.parse(readFileSync(FILE, 'utf8')) : { kafkaBrokers: [] };
+const brokers = process.env.KAFKA_BROKERS?.split(',') ?? services.kafkaBrokers;
+if (brokers.length === 0) fail('No broker: run `npm start` here first, or set KAFKA_BROKERS=host:port.');
+
+const kafka = new Kafka({ clientId: 'send-message', brokers, logLevel: logLevel.NOTHING });
+const admin = kafka.admin();
+const createPartitioner = Partitioners.DefaultPartitioner;
+// A topic that is misspelt is to fail, not to be created.
+const producer = kafka.producer({ allowAutoTopicCreation: false, createPartitioner });
+const replyTopic = `reply-${randomUUID()}`;
+const consumer = kafka.consumer({ groupId: replyTopic, maxWaitTimeInMs: 100 });
 
 try {
-  const [topic, value, key = null] = process.argv.slice(2);
-  if (value === undefined) throw new Error('Usage: node examples/send-message.mjs <topic> <json> [key]');
-  const { value: reply, headers } = await ask(topic, { key, value });
-  const error = headers['kafka_nest-err'];
-  if (error) throw new Error(String(error));
-  console.log(reply?.toString() ?? '');
+  await Promise.all([admin.connect(), producer.connect(), consumer.connect()]);
+  const topics = [{ topic: replyTopic, numPartitions: 1 }];
+  await onceKnown(() => admin.createTopics({ topics, waitForLeaders: true }));
+  await onceKnown(() => consumer.subscribe({ topic: replyTopic, fromBeginning: true }));
+  const reply = new Promise((resolve) =>
+    consumer.run({ eachMessage: async ({ message }) => resolve(message) }),
+  );
+  const headers = { kafka_correlationId: randomUUID(), kafka_replyTopic: replyTopic };
+  await onceKnown(() => producer.send({ topic, messages: [{ value, headers }] }));
+  const late = sleep(REPLY_WITHIN_MS).then(() => fail('No reply: does the service run?'));
+  const { value: answer, headers: about } = await Promise.race([reply, late]);
+  const error = about['kafka_nest-err'];
+  console.log(String(error ?? answer));
+  process.exitCode = error ? 1 : 0;
+  await consumer.disconnect();
+  await admin.deleteTopics({ topics: [replyTopic] });
+  await Promise.all([producer.disconnect(), admin.disconnect()]);
+  process.exit();
 } catch (error) {
-  console.error(error.message);
-  process.exitCode = 1;
+  fail(`${topic} at ${brokers}: ${error.message}`);
 }
 
-async function ask(topic, message) {
-  const kafka = new Kafka({ brokers: findBrokers(), logLevel: logLevel.NOTHING, retry: { retries: 2 } });
-  const replyTopic = `replies-${randomUUID()}`;
-  const admin = kafka.admin();
-  // A service that has just started is still making its topics: they are waited for, not made here.
-  const producer = kafka.producer({ allowAutoTopicCreation: false, retry: { retries: 5 } });
-  const consumer = kafka.consumer({ groupId: replyTopic, maxWaitTimeInMs: 100 });
-  await admin.connect();
+/** Topics made just now, by us or by a service that has just started, are not known everywhere yet. */
+async function onceKnown(work, attempts = 20) {
   try {
-    await admin.createTopics({ topics: [{ topic: replyTopic, numPartitions: 1 }], waitForLeaders: true });
-    await Promise.all([producer.connect(), consumer.connect()]);
-    await consumer.subscribe({ topics: [replyTopic], fromBeginning: true });
-    const reply = new Promise((resolve, reject) => {
-      const late = () => reject(new Error(`No reply within ${REPLY_WITHIN_MS} ms: is the service running?`));
-      setTimeout(late, REPLY_WITHIN_MS).unref();
-      consumer.run({ eachMessage: async ({ message }) => resolve(message) }).catch(reject);
-    });
-    const headers = { kafka_correlationId: randomUUID(), kafka_replyTopic: replyTopic };
-    await Promise.all([reply, producer.send({ topic, messages: [{ ...message, headers }] })]);
-    return await reply;
-  } finally {
-    await Promise.all([producer.disconnect(), consumer.disconnect()]);
-    await admin.deleteTopics({ topics: [replyTopic] });
-    await admin.deleteGroups([replyTopic]).catch(() => undefined); // never joined, when sending failed
-    await admin.disconnect();
-  }
-}
-
-function findBrokers() {
-  if (process.env.KAFKA_BROKERS) return process.env.KAFKA_BROKERS.split(',');
-  try {
-    const { kafkaBrokers } = JSON.parse(readFileSync(SERVICES_FILE, 'utf8'));
-    if (kafkaBrokers.length > 0) return kafkaBrokers;
+    return await work();
   } catch (error) {
-    if (error.code !== 'ENOENT') throw error;
+    if (attempts === 1 || !/does not host this topic/.test(error.message)) throw error;
+    await sleep(500);
+    return onceKnown(work, attempts - 1);
   }
-  throw new Error('No broker: set KAFKA_BROKERS=host:port, or have `npm start` running with its own.');
+}
+
+function fail(message) {
+  console.error(message);
+  process.exit(1);
 }

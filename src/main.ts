@@ -1,26 +1,42 @@
 import 'reflect-metadata';
 import { banner } from './app/banner.js';
+import { signalDescendants } from './app/child-processes.js';
 import { EnvironmentError, readEnvironment } from './app/environment.js';
 import { runUntilSignal } from './app/run-until-signal.js';
+import { removeServices } from './app/services-file.js';
 import { startService } from './app/start-service.js';
 
 const say = (message: string) => process.stderr.write(`${message}\n`);
 
+// However this process ends, unless it is killed: nothing that it started stays behind. After a proper stop nothing is left.
+process.on('exit', () => {
+  signalDescendants('SIGKILL');
+  removeServices();
+});
+
 try {
   const environment = readEnvironment();
-  await runUntilSignal(async () => {
-    const service = await startService(environment, say);
-    say(banner(service));
+  const { auth, database } = environment;
+  await runUntilSignal(async (aborted) => {
+    const service = await startService(environment, say, aborted);
+    say(banner(service, { auth, ownDatabase: database.url !== undefined }));
     return service;
   }, say);
+  // Not left to the event loop: some library's timer would keep a stopped service alive.
+  process.exit(0);
 } catch (error) {
   say(error instanceof EnvironmentError ? error.message : `The service did not start.\n${explain(error)}`);
-  process.exitCode = 1;
+  process.exit(1);
 }
-// Whatever a failed start or a library left open must not keep the process.
-process.exit();
 
+/** An error and its causes, each on a line of its own. */
 function explain(error: unknown): string {
   if (!(error instanceof Error)) return String(error);
-  return error.cause ? `${error.message}\n  because: ${explain(error.cause)}` : error.message;
+  // Node's error for a host with several addresses has no text of its own.
+  const parts =
+    error instanceof AggregateError ? error.errors : error.cause === undefined ? [] : [error.cause];
+  const text = error.message || parts.map(explain).join('; ');
+  return error.message && parts.length > 0
+    ? `${text}${parts.map((part) => `\n  because: ${explain(part)}`).join('')}`
+    : text;
 }

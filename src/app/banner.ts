@@ -1,30 +1,49 @@
-import type { Service } from './start-service.js';
+import type { AuthSettings } from './environment.js';
+import type { Services } from './services-file.js';
+
+/** What the banner has to know beside the addresses. */
+export interface BannerSettings {
+  auth: AuthSettings;
+  /** The database is the user's own, so its password is kept off the screen. */
+  ownDatabase: boolean;
+}
 
 /** One screen: where everything is, and three commands to try. */
-export function banner({ http, databaseUrl, kafkaBrokers }: Service): string {
-  const id = '00000000-0000-4000-8000-000000000001';
-  const [broker] = kafkaBrokers;
-  const kafka = broker
-    ? [`  Kafka     ${kafkaBrokers.join(', ')}   topics people.create, people.get, …`]
-    : ['  Kafka     off'];
-  const message = broker
-    ? [`  KAFKA_BROKERS=${broker} node examples/send-message.mjs people.get '{"id":"${id}"}'`]
-    : [];
+export function banner(
+  { http, databaseUrl, kafkaBrokers }: Services,
+  { auth, ownDatabase }: BannerSettings,
+): string {
+  const database = ownDatabase ? withoutPassword(databaseUrl) : databaseUrl;
+  const withKafka = kafkaBrokers.length > 0;
+  const token = auth.method === 'jwt' ? ` -H "authorization: Bearer $TOKEN"` : '';
+  const body = quoted('{"name":"Ada","data":{"n":18446744073709551615}}');
   return [
     '',
-    `  People is running.`,
+    '  People is running.',
     '',
     `  HTTP      ${http}/people`,
     `  Docs      ${http}/docs`,
-    `  Database  ${databaseUrl}`,
-    ...kafka,
+    `  Database  ${database}`,
+    withKafka
+      ? `  Kafka     ${kafkaBrokers.join(',')}   topics people.create, people.get, …`
+      : '  Kafka     off',
     '',
     '  Try:',
-    `  curl -s ${http}/people -H 'content-type: application/json' -d '{"id":"${id}","name":"Ada","data":{"n":18446744073709551615}}'`,
-    ...message,
-    `  psql '${databaseUrl}' -c 'select * from people'`,
+    `  curl -s ${http}/people -H 'content-type: application/json'${token} -d ${body}`,
+    ...(withKafka ? [`  node examples/send-message.mjs people.create '{"name":"Grace"}'`] : []),
+    `  psql ${quoted(database)} -c 'select * from people'`,
     '',
-    '  Ctrl-C stops all of it; the data stays in .data/',
+    '  Ctrl-C stops all of it; the data stays.',
     '',
   ].join('\n');
 }
+
+/** psql asks for it then. */
+function withoutPassword(databaseUrl: string): string {
+  const url = new URL(databaseUrl);
+  url.password = '';
+  url.searchParams.delete('password');
+  return url.href;
+}
+
+const quoted = (text: string) => `'${text.replaceAll("'", String.raw`'\''`)}'`;

@@ -1,28 +1,39 @@
 const SIGNALS = ['SIGINT', 'SIGTERM'] as const;
 
+/** One Ctrl-C reaches a child of npm twice, from the terminal and from npm: what comes this soon is the same. */
+const SAME_PRESS_MS = 500;
+
 /**
- * Starts something and stops it on the first SIGINT or SIGTERM, also on one that comes while it starts. A second signal
- * ends the process at once, with exit code 1.
+ * Starts something and stops it on the first SIGINT or SIGTERM. One that comes while it starts aborts the signal that
+ * `start` is given. A second one ends the process at once, with exit code 1.
  *
- * @throws what `start` throws
+ * @param start stops what it had started when it rejects; rejecting with the abort's reason is no failure
+ * @throws what `start` and `stop` throw
  */
 export async function runUntilSignal(
-  start: () => Promise<{ stop(): Promise<void> }>,
+  start: (aborted: AbortSignal) => Promise<{ stop(): Promise<void> }>,
   say: (message: string) => void,
 ): Promise<void> {
-  let stopNow!: () => void;
-  const signalled = new Promise<void>((resolve) => (stopNow = resolve));
-  let signals = 0;
+  const stopping = new AbortController();
+  const { signal: aborted } = stopping;
+  let first = 0;
   const onSignal = () => {
-    if (++signals > 1) process.exit(1);
-    say('Stopping: finishing what runs. Once more stops at once.');
-    stopNow();
+    if (aborted.aborted) {
+      if (performance.now() - first > SAME_PRESS_MS) process.exit(1);
+      return;
+    }
+    first = performance.now();
+    say('Stopping: finishing what runs. Once more ends it at once.');
+    stopping.abort();
   };
+  const signalled = new Promise((resolve) => aborted.addEventListener('abort', resolve));
   for (const signal of SIGNALS) process.on(signal, onSignal);
   try {
-    const service = await start();
+    const service = await start(aborted);
     await signalled;
     await service.stop();
+  } catch (error) {
+    if (error !== aborted.reason) throw error;
   } finally {
     for (const signal of SIGNALS) process.off(signal, onSignal);
   }

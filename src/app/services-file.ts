@@ -1,4 +1,4 @@
-import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 
 /** Where `npm start` keeps its embedded servers' data and writes where everything is. */
@@ -15,19 +15,28 @@ export interface Services {
 }
 
 /** For tools and tests that want to reach what `npm start` started. Holds the database's password: for its owner only. */
-export function writeServices(services: Services): void {
+export function writeServices({ http, databaseUrl, kafkaBrokers, pid }: Services): void {
   mkdirSync(DATA_DIRECTORY, { recursive: true });
-  writeFileSync(SERVICES_FILE, `${JSON.stringify(services, null, 2)}\n`, { mode: 0o600 });
+  // Moved into place whole: a tool may read it at any moment.
+  const draft = `${SERVICES_FILE}.${pid}`;
+  const services: Services = { http, databaseUrl, kafkaBrokers, pid };
+  writeFileSync(draft, `${JSON.stringify(services, null, 2)}\n`, { mode: 0o600 });
+  renameSync(draft, SERVICES_FILE);
 }
 
+/** Removes what this process has written; what another process of this directory wrote stays. */
 export function removeServices(): void {
-  rmSync(SERVICES_FILE, { force: true });
+  if (readServices()?.pid === process.pid) rmSync(SERVICES_FILE);
 }
 
 /** The database of a service that runs in this directory, for tools that were told no other. */
 export function runningDatabaseUrl(): string | undefined {
+  return readServices()?.databaseUrl;
+}
+
+function readServices(): Services | undefined {
   try {
-    return (JSON.parse(readFileSync(SERVICES_FILE, 'utf8')) as Services).databaseUrl;
+    return JSON.parse(readFileSync(SERVICES_FILE, 'utf8')) as Services;
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
     throw error;

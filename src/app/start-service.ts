@@ -1,12 +1,14 @@
 import type { NestFastifyApplication } from '@nestjs/platform-fastify';
 import path from 'node:path';
 import { DataSource } from 'typeorm';
+import { findPostgresError, isConnectionFailure } from '../database/postgres-errors.js';
 import { type EmbeddedKafka, KafkaUnavailableError, startEmbeddedKafka } from '../dev/embedded-kafka.js';
 import { type EmbeddedPostgres, startEmbeddedPostgres } from '../dev/embedded-postgres.js';
+import type { ServiceSettings } from './app.module.js';
+import { signalDescendants } from './child-processes.js';
 import { createApp } from './create-app.js';
 import type { Environment } from './environment.js';
 import { migrate } from './migrate.js';
-import type { ServiceSettings } from './app.module.js';
 import { DATA_DIRECTORY, removeServices, type Services, writeServices } from './services-file.js';
 
 export interface Service extends Services {
@@ -14,51 +16,76 @@ export interface Service extends Services {
   stop(): Promise<void>;
 }
 
+/** What a start works with: whom to tell, when to give up, and what to undo, last first. */
+interface Start {
+  say: (message: string) => void;
+  aborted: AbortSignal;
+  started: (() => unknown)[];
+}
+
+/** What takes longer is announced. */
+const SLOW_MS = 2000;
+
 /**
- * Brings the service up: embedded servers where none is configured, migrations, HTTP, Kafka. A start that fails stops
- * what it had started.
+ * Brings the service up: embedded servers where none is configured, migrations, HTTP, Kafka.
  *
  * @param say tells the user what takes its time
+ * @param aborted gives up the start
+ * @throws what went wrong, or the reason of `aborted`; what had been started is stopped by then
  */
 export async function startService(
   environment: Environment,
   say: (message: string) => void,
+  aborted: AbortSignal = new AbortController().signal,
 ): Promise<Service> {
-  // Stopped in the opposite order: the servers outlive the application that uses them.
-  const started: (() => Promise<unknown>)[] = [];
-  const stop = async () => {
-    for (let undo = started.pop(); undo; undo = started.pop()) await undo();
-  };
+  const start: Start = { say, aborted, started: [] };
   try {
-    const settings = await startServers(environment, started, say);
-    const app = await createApp(settings);
-    started.push(() => app.close());
-    const http = await serve(app, settings);
-    const services: Services = {
-      http,
-      databaseUrl: settings.database.url,
-      kafkaBrokers: settings.kafka?.brokers ?? [],
-      pid: process.pid,
-    };
+    const settings = await startServers(environment, start);
+    const app = await connect(settings, start);
+    const http = await serve(app, settings, start);
+    const brokers = settings.kafka?.brokers ?? [];
+    const services = { http, databaseUrl: settings.database.url, kafkaBrokers: brokers, pid: process.pid };
     writeServices(services);
-    started.push(async () => removeServices());
-    return { ...services, stop };
+    start.started.push(removeServices);
+    return { ...services, stop: () => undo(start.started) };
   } catch (error) {
-    await stop();
+    try {
+      await undo(start.started);
+    } catch (left) {
+      throw new AggregateError([error, left], 'Not all of what was started could be stopped.', {
+        cause: left,
+      });
+    }
+    aborted.throwIfAborted();
     throw error;
   }
 }
 
-async function startServers(
-  environment: Environment,
-  started: (() => Promise<unknown>)[],
-  say: (message: string) => void,
-): Promise<ServiceSettings> {
+/** In the opposite order: servers outlive the application that uses them. One that fails does not keep the others up. */
+async function undo(started: (() => unknown)[]): Promise<void> {
+  const failures: unknown[] = [];
+  for (let step = started.pop(); step; step = started.pop()) {
+    try {
+      await step();
+    } catch (error) {
+      failures.push(error);
+    }
+  }
+  if (failures.length > 0) throw new AggregateError(failures, 'The service did not stop cleanly.');
+}
+
+async function startServers(environment: Environment, start: Start): Promise<ServiceSettings> {
   const { database, kafka } = environment;
+  const { aborted, say } = start;
+  // Told by no other way that they are not wanted any more; initdb and Maven may take long.
+  const end = () => signalDescendants('SIGTERM');
+  aborted.addEventListener('abort', end);
   const [postgres, broker] = await Promise.allSettled([
-    database.url ? undefined : start(startEmbeddedPostgres, 'postgres', started, say),
-    kafka && !kafka.brokers ? start(startEmbeddedKafka, 'kafka', started, say) : undefined,
+    database.url ? undefined : startServer(startEmbeddedPostgres, 'postgres', start),
+    kafka && !kafka.brokers ? startServer(startEmbeddedKafka, 'kafka', start) : undefined,
   ]);
+  aborted.removeEventListener('abort', end);
+  aborted.throwIfAborted();
   if (postgres.status === 'rejected') throw postgres.reason;
   const url = database.url ?? postgres.value?.url;
   if (!url) throw new Error('No database: neither configured nor embedded.');
@@ -74,28 +101,30 @@ async function startServers(
   };
 }
 
-async function start<Server extends EmbeddedPostgres | EmbeddedKafka>(
-  startServer: (options: { directory: string; onProgress: (message: string) => void }) => Promise<Server>,
+async function startServer<Server extends EmbeddedPostgres | EmbeddedKafka>(
+  startOne: (options: { directory: string; onProgress: (message: string) => void }) => Promise<Server>,
   name: string,
-  started: (() => Promise<unknown>)[],
-  say: (message: string) => void,
+  { started, say }: Start,
 ): Promise<Server> {
-  const server = await startServer({ directory: path.join(DATA_DIRECTORY, name), onProgress: say });
-  // A process that ends without having stopped (a second signal, an uncaught error) takes its servers with it.
-  const kill = () => killNow(server.pid);
-  process.once('exit', kill);
-  started.push(async () => {
-    await server.stop();
-    process.off('exit', kill);
-  });
+  const server = await startOne({ directory: path.join(DATA_DIRECTORY, name), onProgress: say });
+  started.push(() => server.stop());
   return server;
 }
 
-function killNow(pid: number): void {
+async function connect(settings: ServiceSettings, { started, say }: Start): Promise<NestFastifyApplication> {
+  const { host, pathname } = new URL(settings.database.url);
+  const where = `${host}${pathname}`;
   try {
-    process.kill(pid, 'SIGKILL');
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== 'ESRCH') throw error;
+    const app = await whenSlow(`connecting to the database ${where} …`, say, createApp(settings));
+    started.push(() => app.close());
+    return app;
+  } catch (cause) {
+    if (!isConnectionFailure(cause) && !findPostgresError(cause)) throw cause;
+    throw new Error(
+      `The database ${where} cannot be used. See that it runs and that DATABASE_URL, or the DB_* variables, are right; ` +
+        'without them an embedded one is started.',
+      { cause },
+    );
   }
 }
 
@@ -103,22 +132,42 @@ function killNow(pid: number): void {
 async function serve(
   app: NestFastifyApplication,
   { http: { host, port } }: ServiceSettings,
+  { aborted, say }: Start,
 ): Promise<string> {
+  aborted.throwIfAborted();
   await app.init();
-  await migrate(app.get(DataSource)).catch((cause: unknown) => {
+  await whenSlow('migrating the database …', say, migrate(app.get(DataSource))).catch((cause: unknown) => {
     throw new Error(
-      'The database could not be migrated: mend what stands in the way, or choose another database.',
-      {
-        cause,
-      },
+      'The database could not be migrated. Mend in it what the cause says, or use another one (DATABASE_URL).',
+      { cause },
     );
   });
-  await app.startAllMicroservices();
-  await app.listen({ port, host }).catch((error: NodeJS.ErrnoException) => {
-    if (error.code !== 'EADDRINUSE') throw error;
-    throw new Error(`PORT=${port}: another process listens there; stop it or choose another PORT.`, {
-      cause: error,
-    });
+  aborted.throwIfAborted();
+  // HTTP first: when its port is taken, no message has been touched yet.
+  await app.listen({ port, host }).catch((cause: NodeJS.ErrnoException) => {
+    throw portError(cause, host, port);
   });
+  await app.startAllMicroservices();
+  aborted.throwIfAborted();
   return (await app.getUrl()).replace('[::1]', 'localhost');
+}
+
+function portError(cause: NodeJS.ErrnoException, host: string, port: number): Error {
+  const advice: Record<string, string> = {
+    EADDRINUSE: `PORT=${port}: another process listens there; stop it or choose another PORT.`,
+    EACCES: `PORT=${port}: this user may not listen there; choose a PORT above 1023.`,
+    EADDRNOTAVAIL: `HOST=${host}: not an address of this machine; choose another HOST.`,
+    ENOTFOUND: `HOST=${host}: no such host; choose another HOST.`,
+  };
+  const message = advice[cause.code ?? ''];
+  return message ? new Error(message, { cause }) : cause;
+}
+
+async function whenSlow<T>(message: string, say: (message: string) => void, work: Promise<T>): Promise<T> {
+  const timer = setTimeout(() => say(message), SLOW_MS);
+  try {
+    return await work;
+  } finally {
+    clearTimeout(timer);
+  }
 }

@@ -1,81 +1,152 @@
 import { type ChildProcess, spawn } from 'node:child_process';
-import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { once } from 'node:events';
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  rmSync,
+  symlinkSync,
+} from 'node:fs';
+import { type AddressInfo, createServer } from 'node:net';
 import path from 'node:path';
 import type { Services } from '../../src/app/services-file.js';
 import { eventually } from './barrier.js';
 
-const MAIN = path.resolve('dist/src/main.js');
-/** A first start unpacks Kafka's class path and makes a database. */
-const START_MS = 90_000;
+/** A first start makes a database and asks Maven for Kafka; other work of this machine makes it slower. */
+const START_MS = 120_000;
 
-/** The built service in a process of its own, in a directory of its own. */
+export interface Ended {
+  code: number | null;
+  stdout: string;
+  stderr: string;
+}
+
+/** A Node process of its own, in the directory of a `ServiceHome`. */
 export class ServiceProcess {
-  output = '';
-  readonly exited: Promise<number | null>;
-  private readonly child: ChildProcess;
+  stdout = '';
+  stderr = '';
+  /** Resolves when it has ended and its output is whole. */
+  readonly ended: Promise<Ended>;
 
   constructor(
-    readonly directory: string,
-    environment: Record<string, string> = {},
+    private readonly directory: string,
+    private readonly child: ChildProcess,
   ) {
-    this.child = spawn(process.execPath, [MAIN], {
-      cwd: directory,
-      env: { PATH: process.env.PATH, HOME: process.env.HOME, PORT: '0', ...environment },
-      stdio: ['ignore', 'pipe', 'pipe'],
-    });
-    const take = (data: Buffer) => (this.output += data.toString());
-    this.child.stdout!.on('data', take);
-    this.child.stderr!.on('data', take);
-    this.exited = new Promise((resolve) => this.child.once('exit', (code) => resolve(code)));
+    child.stdout!.on('data', (data: Buffer) => (this.stdout += data.toString()));
+    child.stderr!.on('data', (data: Buffer) => (this.stderr += data.toString()));
+    this.ended = once(child, 'close').then(([code]) => ({
+      code: code as number | null,
+      stdout: this.stdout,
+      stderr: this.stderr,
+    }));
   }
 
   get pid(): number {
     return this.child.pid!;
   }
 
+  get hasEnded(): boolean {
+    return this.child.exitCode !== null || this.child.signalCode !== null;
+  }
+
+  /** Waits until it has told the user `text`. */
+  async says(text: string): Promise<void> {
+    await eventually(() => this.hasEnded || this.stderr.includes(text), START_MS);
+    if (!this.stderr.includes(text)) throw new Error(`It ended without a word of "${text}":\n${this.stderr}`);
+  }
+
   /** Where everything is, once the service serves. */
   async services(): Promise<Services> {
-    await eventually(() => this.output.includes('Ctrl-C stops all of it') || this.ended(), START_MS);
-    if (this.ended()) throw new Error(`The service ended:\n${this.output}`);
+    await this.says('People is running');
     return JSON.parse(readFileSync(path.join(this.directory, '.data/services.json'), 'utf8')) as Services;
   }
 
   signal(signal: NodeJS.Signals): void {
     this.child.kill(signal);
   }
+}
 
-  /** For the end of a test, whatever became of it. */
-  async end(): Promise<void> {
-    if (this.ended()) return;
-    this.signal('SIGTERM');
-    await this.exited;
+/** A directory for services to start in: their `.data` is made there. */
+export class ServiceHome {
+  readonly directory: string;
+  readonly servicesFile: string;
+  private readonly processes: ServiceProcess[] = [];
+
+  constructor() {
+    mkdirSync('.data', { recursive: true });
+    this.directory = mkdtempSync(path.resolve('.data/test-start-'));
+    this.servicesFile = path.join(this.directory, '.data/services.json');
+    // The banner's commands are for the checkout's root.
+    symlinkSync(path.resolve('examples'), path.join(this.directory, 'examples'));
   }
 
-  private ended(): boolean {
-    return this.child.exitCode !== null || this.child.signalCode !== null;
+  /** Starts the built service, in an environment that has nothing of this process's but what programs need. */
+  start(environment: Record<string, string> = {}): ServiceProcess {
+    return this.run([process.execPath, path.resolve('dist/src/main.js')], { PORT: '0', ...environment });
+  }
+
+  run([command = '', ...args]: string[], environment: Record<string, string> = {}): ServiceProcess {
+    const { PATH, HOME } = process.env;
+    const env = { PATH, HOME, ...environment };
+    const child = spawn(command, args, { cwd: this.directory, env, stdio: ['ignore', 'pipe', 'pipe'] });
+    const started = new ServiceProcess(this.directory, child);
+    this.processes.push(started);
+    return started;
+  }
+
+  /** The ids of every process that works in the directory: services, embedded servers, and the tools of both. */
+  pids(): number[] {
+    return readdirSync('/proc')
+      .filter((name) => /^\d+$/.test(name) && workingDirectory(name).startsWith(this.directory))
+      .map(Number);
+  }
+
+  get hasData(): boolean {
+    return existsSync(path.join(this.directory, '.data'));
+  }
+
+  /** Ends what a failed test left, and removes the directory. */
+  async remove(): Promise<void> {
+    await eventually(() => {
+      for (const pid of this.pids()) killIfThere(pid);
+      return this.pids().length === 0;
+    });
+    await Promise.all(this.processes.map(({ ended }) => ended));
+    rmSync(this.directory, { recursive: true, force: true });
   }
 }
 
-/** A directory to start in; `remove` takes it away. */
-export function startDirectory(): { directory: string; remove: () => void } {
-  mkdirSync('.data', { recursive: true });
-  const directory = mkdtempSync(path.resolve('.data', 'start-'));
-  return { directory, remove: () => rmSync(directory, { recursive: true, force: true }) };
+/** Empty for a process that has ended, zombies included. */
+function workingDirectory(pid: string): string {
+  try {
+    return readlinkSync(`/proc/${pid}/cwd`);
+  } catch {
+    return '';
+  }
 }
 
-/** Processes that were started for `directory` and are still there. */
-export function processesOf(directory: string): string[] {
-  return readdirSync('/proc')
-    .filter((pid) => /^\d+$/.test(pid) && Number(pid) !== process.pid)
-    .map((pid) => {
-      const file = `/proc/${pid}/cmdline`;
-      try {
-        return existsSync(file) ? readFileSync(file, 'utf8').replaceAll('\0', ' ') : '';
-      } catch (error) {
-        // It ended between the two.
-        if (['ESRCH', 'ENOENT'].includes((error as NodeJS.ErrnoException).code ?? '')) return '';
-        throw error;
-      }
-    })
-    .filter((command) => command.includes(directory));
+function killIfThere(pid: number): void {
+  try {
+    process.kill(pid, 'SIGKILL');
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'ESRCH') throw error;
+  }
+}
+
+/** A loopback port that somebody listens on until `close`. */
+export async function takePort(): Promise<{ port: number; close: () => Promise<void> }> {
+  const server = createServer().listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  const { port } = server.address() as AddressInfo;
+  return { port, close: () => new Promise((resolve) => server.close(() => resolve())) };
+}
+
+/** A loopback port that nobody listens on. */
+export async function closedPort(): Promise<number> {
+  const { port, close } = await takePort();
+  await close();
+  return port;
 }
