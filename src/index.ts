@@ -76,6 +76,7 @@ export {
   ImportNotRepeatableError,
   PersonChangedError,
   PersonConflictError,
+  PersonInUseError,
   PersonNotFoundError,
   StoredDataInvalidError,
 } from './people/people.errors.js';

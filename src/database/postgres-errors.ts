@@ -3,6 +3,7 @@ import { ApplicationError } from '../errors/application-error.js';
 // The condition names of https://www.postgresql.org/docs/current/errcodes-appendix.html
 export const SERIALIZATION_FAILURE = '40001';
 export const DEADLOCK_DETECTED = '40P01';
+export const FOREIGN_KEY_VIOLATION = '23503';
 export const UNIQUE_VIOLATION = '23505';
 export const QUERY_CANCELED = '57014';
 

@@ -4,13 +4,23 @@ import {
   KafkaHeaders,
   type KafkaOptions,
   type MessageHandler,
+  type OutgoingResponse,
   ServerKafka,
 } from '@nestjs/microservices';
-import { type EachMessagePayload, type Kafka, type logCreator, logLevel, Partitioners } from 'kafkajs';
+import {
+  type EachMessagePayload,
+  type Kafka,
+  type logCreator,
+  logLevel,
+  type Message,
+  Partitioners,
+  type RecordMetadata,
+} from 'kafkajs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { lastValueFrom } from 'rxjs';
 import { type MessageError, toMessageError } from '../errors/error-responses.js';
 import { DEAD_LETTER_SUFFIX, deadLetter, messageIdOf } from './dead-letter.js';
+import { ReplyProducer } from './reply-producer.js';
 import { createMissingTopics, type TopicSettings } from './kafka-topics.js';
 
 export interface KafkaTransportOptions {
@@ -44,6 +54,7 @@ export class KafkaTransport extends ServerKafka {
   protected override readonly logger: Logger;
   private readonly stopping = new AbortController();
   private starting: Promise<void> | undefined;
+  private replies: ReplyProducer | undefined;
   private unavailable: string | undefined = 'not connected yet';
 
   constructor(private readonly settings: KafkaTransportOptions) {
@@ -83,6 +94,7 @@ export class KafkaTransport extends ServerKafka {
     this.stopping.abort();
     await this.starting;
     await super.close();
+    await this.replies?.close();
   }
 
   private async connect(): Promise<void> {
@@ -93,6 +105,7 @@ export class KafkaTransport extends ServerKafka {
         const topics = [...this.messageHandlers.keys()].filter((pattern) => typeof pattern === 'string');
         const deadLetters = topics.map((topic) => `${topic}${DEAD_LETTER_SUFFIX}`);
         await createMissingTopics(await client, [...topics, ...deadLetters], this.settings.topics);
+        this.replies = new ReplyProducer(await client);
         await this.start(() => undefined);
         return;
       } catch (error) {
@@ -194,17 +207,27 @@ export class KafkaTransport extends ServerKafka {
     context: KafkaContext,
   ) {
     const packet = 'error' in outcome ? { err: outcome.error } : { response: outcome.response };
+    const message: OutgoingResponse = { id: correlationId, ...packet, isDisposed: true };
     try {
-      await this.sendMessage(
-        { ...packet, isDisposed: true } as never,
-        topic,
-        partition,
-        correlationId,
-        context,
-      );
+      await this.sendMessage(message, topic, partition, correlationId, context);
     } catch (error) {
       this.logger.error({ msg: 'reply could not be sent', correlationId, topic, err: error });
     }
+  }
+
+  override async sendMessage(
+    message: OutgoingResponse,
+    topic: string,
+    partition: string | undefined,
+    correlationId: string,
+    _context: KafkaContext,
+  ): Promise<RecordMetadata[]> {
+    const outgoing = (await this.serializer.serialize(message.response as never)) as Message;
+    this.assignReplyPartition(partition, outgoing);
+    this.assignCorrelationIdHeader(correlationId, outgoing);
+    this.assignErrorHeader(message, outgoing);
+    this.assignIsDisposedHeader(message, outgoing);
+    return this.replies!.send({ topic, messages: [outgoing] });
   }
 
   private async waitToRetry(attempt: number, payload: EachMessagePayload): Promise<void> {
@@ -223,6 +246,7 @@ export class KafkaTransport extends ServerKafka {
   private async disconnect(): Promise<void> {
     try {
       await super.close();
+      await this.replies?.close();
     } catch (error) {
       this.logger.warn({ msg: 'disconnecting from Kafka failed', err: error });
     }

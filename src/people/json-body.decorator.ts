@@ -5,6 +5,9 @@ import { InvalidInputError } from '../errors/application-error.js';
 /** What Express' and Fastify's requests have in common here, as Nest leaves them. */
 export interface BodyRequest {
   headers: Record<string, string | string[] | undefined>;
+  url: string;
+  /** Express' own: `url` may have lost a prefix. */
+  originalUrl?: string;
   /** The bytes, or what a parser of the host application made of them. */
   body?: unknown;
   /** Nest's own copy of the bytes, with `NestFactory.create(AppModule, { rawBody: true })`. */
@@ -12,6 +15,10 @@ export interface BodyRequest {
   /** Fastify's: Node's request. */
   raw?: Readable;
 }
+
+/** The path that was asked for, with whatever prefix the application gives its routes. */
+export const pathOf = ({ url, originalUrl = url }: BodyRequest) =>
+  originalUrl.split('?', 1)[0]?.replace(/\/$/, '');
 
 /** The media type of the request's body, without its parameters. */
 export const mediaTypeOf = (request: BodyRequest) =>

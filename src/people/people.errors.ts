@@ -33,6 +33,20 @@ export class PersonChangedError extends ApplicationError {
   }
 }
 
+/** Rows of another table refer to the person; nothing was changed. HTTP 409. */
+export class PersonInUseError extends ApplicationError {
+  constructor(
+    readonly id: string,
+    options?: ErrorOptions,
+  ) {
+    super(
+      `The person ${id} is in use elsewhere and cannot be deleted; nothing was changed.`,
+      { type: 'person-in-use', status: 409 },
+      options,
+    );
+  }
+}
+
 /** The stored `data` of a person does not fit the module's `dataType`; `errors` names the fields. HTTP 500. */
 export class StoredDataInvalidError extends ApplicationError {
   constructor(

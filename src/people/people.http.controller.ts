@@ -25,6 +25,7 @@ import {
   type BodyRequest,
   bodyStream,
   mediaTypeOf,
+  pathOf,
   RawBodyOf,
 } from './json-body.decorator.js';
 import { readJsonArray, readJsonObject } from './json-input.js';
@@ -60,6 +61,7 @@ export class PeopleHttpController {
   @DocumentCreate()
   async create(
     @RawBodyOf([JSON_TYPE]) body: Uint8Array,
+    @Req() request: BodyRequest,
     @Headers('idempotency-key') idempotencyKey: string | undefined,
     @Res({ passthrough: true }) response: unknown,
   ): Promise<string> {
@@ -67,7 +69,7 @@ export class PeopleHttpController {
     if (idempotencyKey !== undefined) input.id ??= idFromIdempotencyKey(idempotencyKey);
     const { person, created } = await this.people.createIfAbsent(input as unknown as NewPerson);
     if (!created) this.adapter.status(response, 200);
-    this.adapter.setHeader(response, 'Location', `/people/${person.id}`);
+    this.adapter.setHeader(response, 'Location', `${pathOf(request)}/${person.id}`);
     return this.answer(response, person);
   }
 

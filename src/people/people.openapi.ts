@@ -172,5 +172,6 @@ export const DocumentRemove = () =>
     ApiResponse({ status: 204, description: 'Deleted.' }),
     INVALID,
     NOT_FOUND,
+    problem(409, 'Rows of another table refer to the person; nothing was changed.'),
     CHANGED,
   );

@@ -2,7 +2,12 @@ import { Inject, Injectable, type OnModuleInit } from '@nestjs/common';
 import type { QueryResult } from 'pg';
 import type { DataSource } from 'typeorm';
 import { v7 as uuidv7 } from 'uuid';
-import { findPostgresError, hasSqlState, UNIQUE_VIOLATION } from '../database/postgres-errors.js';
+import {
+  findPostgresError,
+  FOREIGN_KEY_VIOLATION,
+  hasSqlState,
+  UNIQUE_VIOLATION,
+} from '../database/postgres-errors.js';
 import { TransactionRunner } from '../transactions/transaction-runner.js';
 import type { Statement, TransactionContext } from '../transactions/transaction-context.js';
 import { mergeJson } from './json-merge.js';
@@ -13,6 +18,7 @@ import {
   ImportNotRepeatableError,
   PersonChangedError,
   PersonConflictError,
+  PersonInUseError,
   PersonNotFoundError,
 } from './people.errors.js';
 import { PEOPLE_DATA_SOURCE, PEOPLE_OPTIONS, type PeopleOptions } from './people.options.js';
@@ -211,11 +217,13 @@ export class PeopleService<Data extends object = JsonObject> implements OnModule
     return this.toPerson(row);
   }
 
-  /** @throws PersonNotFoundError, PersonChangedError */
+  /** @throws PersonNotFoundError, PersonChangedError, PersonInUseError */
   async remove(id: string, { ifMatch }: IfMatch = {}): Promise<void> {
     assertPersonId(id);
     const statement = this.statements.remove(id, toVersions(ifMatch));
-    const { rowCount } = await this.transactions.runStatement(statement, { writes: true });
+    const { rowCount } = await this.transactions.runStatement(statement, { writes: true }).catch((cause) => {
+      throw hasSqlState(cause, FOREIGN_KEY_VIOLATION) ? new PersonInUseError(id, { cause }) : cause;
+    });
     if (rowCount === 0) throw await this.whyNotFound(id);
   }
 

@@ -106,3 +106,17 @@ it('a reply topic that does not exist does not stop the partition', async () => 
   expect(reply.error).toBeUndefined();
   expect((await app.people.findByName('nobody listens')).items).toHaveLength(1);
 });
+
+it('a client that has taken its reply topic away gets it back from nobody, and others are answered', async () => {
+  const replyTopics = async () =>
+    (await peer.admin.listTopics()).filter((topic) => topic.startsWith('replies-'));
+  const before = await replyTopics();
+  for (const name of ['comes', 'comes too']) {
+    const other = new KafkaPeer();
+    await other.connect();
+    expect((await other.ask('people.create', `{"name":"${name}"}`)).error).toBeUndefined();
+    await other.close();
+  }
+  expect((await peer.ask('people.create', '{"name":"stays"}')).error).toBeUndefined();
+  expect(await replyTopics()).toEqual(before);
+});

@@ -70,7 +70,7 @@ describe('the documentation', () => {
       'post /people/bulk': ['201', '400', ...guarded, '409', '413', '415', '503'],
       'get /people/{id}': ['200', '304', '400', ...guarded, '404', '503'],
       'patch /people/{id}': ['200', '400', ...guarded, '404', '412', '413', '415', '503'],
-      'delete /people/{id}': ['204', '400', ...guarded, '404', '412', '503'],
+      'delete /people/{id}': ['204', '400', ...guarded, '404', '409', '412', '503'],
       'get /health/live': ['200'],
       'get /health/ready': ['200', '503'],
       'get /metrics': ['200'],

@@ -182,3 +182,20 @@ describe('a version through injection', () => {
     await app.people.update(id, { name: 'x' }, { ifMatch: versions[1]! });
   });
 });
+
+it('a person that rows of another table refer to stays, and DELETE says why', async () => {
+  const { id } = await app.people.create({ name: 'referred to' });
+  await app.database.query('CREATE TABLE contracts (person_id uuid REFERENCES people (id))');
+  await app.database.query('INSERT INTO contracts VALUES ($1)', [id]);
+  const response = await app.request(`/people/${id}`, { method: 'DELETE' });
+  expect(response.status).toBe(409);
+  expect(await response.json()).toEqual({
+    type: '/problems/person-in-use',
+    title: 'Person in use',
+    status: 409,
+    detail: `The person ${id} is in use elsewhere and cannot be deleted; nothing was changed.`,
+    instance: `/people/${id}`,
+  });
+  await app.database.query('DROP TABLE contracts');
+  await app.people.remove(id);
+});
