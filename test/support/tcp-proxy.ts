@@ -28,8 +28,9 @@ export async function startTcpProxy(target: { host: string; port: number }): Pro
       return upstream.destroy();
     });
     upstream.on('data', (data) => client.writable && client.write(data));
-    client.on('end', () => upstream.end());
-    upstream.on('end', () => client.end());
+    // Also on a reset, which has no 'end': an end that nobody hears would be another fault.
+    client.on('close', () => upstream.end());
+    upstream.on('close', () => client.destroy());
   });
   const listen = (port: number) => new Promise<void>((resolve) => server.listen(port, '127.0.0.1', resolve));
   await listen(0);
