@@ -2,7 +2,11 @@
 const NEEDS_KAFKA = String.raw`\.kafka\.spec\.ts$`;
 const withoutKafka = process.env.KAFKA === 'off';
 if (withoutKafka)
-  process.on('exit', () => console.error(`KAFKA=off: the tests in **/*.kafka.spec.ts and those of the embedded Kafka were left out.`));
+  process.on('exit', () =>
+    console.error(
+      `KAFKA=off: the tests in **/*.kafka.spec.ts and those of the embedded Kafka were left out.`,
+    ),
+  );
 
 /** @type {import('jest').Config} */
 export default {
