@@ -44,7 +44,6 @@ export {
   type TransactionsModuleOptions,
 } from './transactions/transactions.module.js';
 export {
-  type IsolationLevel,
   TRANSACTION_RETRY_CHANNEL,
   type TransactionOptions,
   type TransactionRetry,
@@ -57,6 +56,7 @@ export {
   TransactionContext,
 } from './transactions/transaction-context.js';
 export { type Backoff } from './transactions/retry-policy.js';
+export { type IsolationLevel } from './database/data-source-options.js';
 export { type RecyclingMethod } from './database/pooled-client.js';
 
 // Messages

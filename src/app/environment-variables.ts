@@ -1,5 +1,5 @@
 import { RECYCLING_METHODS } from '../database/pooled-client.js';
-import { ISOLATION_LEVELS } from '../transactions/transaction-runner.js';
+import { ISOLATION_LEVELS } from '../database/data-source-options.js';
 
 /** One variable of the environment. */
 export interface Variable<T> {

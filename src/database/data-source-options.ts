@@ -1,5 +1,9 @@
 import type { DataSourceOptions } from 'typeorm';
 
+/** The isolation levels of PostgreSQL, weakest first (READ UNCOMMITTED is READ COMMITTED there). */
+export const ISOLATION_LEVELS = ['READ COMMITTED', 'REPEATABLE READ', 'SERIALIZABLE'] as const;
+export type IsolationLevel = (typeof ISOLATION_LEVELS)[number];
+
 /** How DataSource's pool reaches PostgreSQL and how it behaves there. */
 export interface DatabaseSettings {
   /** `postgres://user:password@host:port/database` */
@@ -13,7 +17,7 @@ export interface DatabaseSettings {
   /** `require` encrypts without checking the certificate; `verify-full` checks certificate and host name. */
   ssl: 'off' | 'require' | 'verify-full';
   /** The level of transactions that choose none; without it the server's default. */
-  isolationLevel?: 'READ COMMITTED' | 'REPEATABLE READ' | 'SERIALIZABLE';
+  isolationLevel?: IsolationLevel;
 }
 
 export const APPLICATION_NAME = 'nestjs-people';

@@ -93,19 +93,18 @@ export class KafkaTransport extends ServerKafka {
   override async close(): Promise<void> {
     this.stopping.abort();
     await this.starting;
-    await super.close();
-    await this.replies?.close();
+    await this.release();
   }
 
   private async connect(): Promise<void> {
     while (!this.stopping.signal.aborted) {
       try {
-        const client = this.createClient() as unknown as Promise<Kafka>;
-        this.client = await client;
+        const client = (await this.createClient()) as unknown as Kafka;
+        this.client = client;
         const topics = [...this.messageHandlers.keys()].filter((pattern) => typeof pattern === 'string');
         const deadLetters = topics.map((topic) => `${topic}${DEAD_LETTER_SUFFIX}`);
-        await createMissingTopics(await client, [...topics, ...deadLetters], this.settings.topics);
-        this.replies = new ReplyProducer(await client);
+        await createMissingTopics(client, [...topics, ...deadLetters], this.settings.topics);
+        this.replies = new ReplyProducer(client);
         await this.start(() => undefined);
         return;
       } catch (error) {
@@ -243,10 +242,15 @@ export class KafkaTransport extends ServerKafka {
     });
   }
 
+  private async release(): Promise<void> {
+    await super.close();
+    await this.replies?.close();
+  }
+
+  /** As `release`, of a connection that is given up: that it can't be closed properly is no reason not to make another. */
   private async disconnect(): Promise<void> {
     try {
-      await super.close();
-      await this.replies?.close();
+      await this.release();
     } catch (error) {
       this.logger.warn({ msg: 'disconnecting from Kafka failed', err: error });
     }

@@ -1,4 +1,4 @@
-import { type DynamicModule, Module, type ModuleMetadata } from '@nestjs/common';
+import { type DynamicModule, Module } from '@nestjs/common';
 import { TerminusModule } from '@nestjs/terminus';
 import { HealthController, READINESS_SOURCES, type ReadinessSource } from './health.controller.js';
 import { Metrics, MetricsController } from './metrics.controller.js';
@@ -7,13 +7,10 @@ import { Metrics, MetricsController } from './metrics.controller.js';
 @Module({})
 export class OperationsModule {
   /** @param sources what readiness depends on beside the database and its migrations */
-  static forRoot(
-    sources: readonly ReadinessSource[],
-    imports: ModuleMetadata['imports'] = [],
-  ): DynamicModule {
+  static forRoot(sources: readonly ReadinessSource[]): DynamicModule {
     return {
       module: OperationsModule,
-      imports: [...imports, TerminusModule.forRoot({ logger: false })],
+      imports: [TerminusModule.forRoot({ logger: false })],
       controllers: [HealthController, MetricsController],
       providers: [Metrics, { provide: READINESS_SOURCES, useValue: sources }],
       exports: [Metrics],

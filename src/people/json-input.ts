@@ -2,7 +2,7 @@ import { type FieldError, InvalidInputError } from '../errors/application-error.
 import { JsonError, JsonText, readElements, readMembers } from './json-text.js';
 import { invalid } from './person-data.js';
 
-/** The members of a JSON object, parsed; those named in `texts` stay the text they came as. */
+/** The members of a JSON object, parsed; `data` and `people` stay the text they came as. */
 export type JsonInput = Record<string, unknown>;
 
 /**
@@ -27,26 +27,27 @@ export function readMemberArray(input: JsonInput, name: string): JsonInput[] {
   if (!Array.isArray(value) && !(value instanceof JsonText))
     throw invalid([{ pointer, detail: 'must be an array' }]);
   if (Array.isArray(value)) return value as JsonInput[];
-  return toInputs(value.text, pointer, `${name} must be an array`);
+  return toInputs(value, pointer, `${name} must be an array`);
 }
 
 const KEPT_AS_TEXT = new Set(['data', 'people']);
 
-function toInput(text: string, pointer: string, what: string): JsonInput {
-  const members = checked(() => readMembers(text), pointer, what);
+function toInput(json: string | JsonText, pointer: string, what: string): JsonInput {
+  const members = checked(() => readMembers(json), pointer, what);
   if (!members) throw refuse(`${what} must be a JSON object.`, pointer, 'must be a JSON object');
-  const input: JsonInput = {};
-  for (const [key, member] of members) {
-    const value: unknown = KEPT_AS_TEXT.has(key) ? member : JSON.parse(member.text);
-    Object.defineProperty(input, key, { value, writable: true, enumerable: true, configurable: true });
-  }
-  return input;
+  // fromEntries defines properties; assigning would make `__proto__` the prototype.
+  return Object.fromEntries(
+    [...members].map(([key, member]) => [
+      key,
+      KEPT_AS_TEXT.has(key) ? member : (JSON.parse(member.text) as unknown),
+    ]),
+  );
 }
 
-function toInputs(text: string, pointer: string, expected: string): JsonInput[] {
-  const elements = checked(() => readElements(text), pointer, expected);
+function toInputs(json: string | JsonText, pointer: string, expected: string): JsonInput[] {
+  const elements = checked(() => readElements(json), pointer, expected);
   if (!elements) throw refuse(`${expected}.`, pointer, 'must be an array');
-  return elements.map((element, index) => toInput(element.text, `${pointer}/${index}`, `element ${index}`));
+  return elements.map((element, index) => toInput(element, `${pointer}/${index}`, `element ${index}`));
 }
 
 function decodeJson(bytes: Uint8Array, what: string): string {

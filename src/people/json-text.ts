@@ -58,13 +58,13 @@ export function assertDepth(text: string, levels: number): void {
 }
 
 /**
- * The members of the object in `text`, each value as the text it was written as.
+ * The members of the object in `json`, each value as the text it was written as.
  *
- * @returns undefined when `text` is JSON but no object
+ * @returns undefined when it is JSON but no object
  * @throws JsonError when it is no JSON, or a member stands twice
  */
-export function readMembers(text: string): Map<string, JsonText> | undefined {
-  assertJson(text);
+export function readMembers(json: string | JsonText): Map<string, JsonText> | undefined {
+  const text = checkedText(json);
   let i = skipSpace(text, 0);
   if (text.charCodeAt(i) !== OPEN_BRACE) return undefined;
   const members = new Map<string, JsonText>();
@@ -82,9 +82,9 @@ export function readMembers(text: string): Map<string, JsonText> | undefined {
   return members;
 }
 
-/** The elements of the array in `text`, each as text; undefined when `text` is no array. @throws JsonError */
-export function readElements(text: string): JsonText[] | undefined {
-  assertJson(text);
+/** The elements of the array in `json`, each as text; undefined when it is no array. @throws JsonError */
+export function readElements(json: string | JsonText): JsonText[] | undefined {
+  const text = checkedText(json);
   let i = skipSpace(text, 0);
   if (text.charCodeAt(i) !== OPEN_BRACKET) return undefined;
   const elements: JsonText[] = [];
@@ -96,6 +96,13 @@ export function readElements(text: string): JsonText[] | undefined {
     if (text.charCodeAt(i) === COMMA) i = skipSpace(text, i + 1);
   }
   return elements;
+}
+
+/** A JsonText has been checked, be it as part of another. */
+function checkedText(json: string | JsonText): string {
+  if (json instanceof JsonText) return json.text;
+  assertJson(json);
+  return json;
 }
 
 /** True when both texts are the same JSON but for white space between its tokens. */

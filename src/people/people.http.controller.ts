@@ -40,7 +40,7 @@ import {
   DocumentUpdate,
 } from './people.openapi.js';
 import { type NewPerson, PeopleService, type PersonChanges } from './people.service.js';
-import { type Person, personJson } from './person.entity.js';
+import { pageJson, type Person, personJson } from './person.entity.js';
 
 const JSON_TYPE = 'application/json';
 const MERGE_PATCH = 'application/merge-patch+json';
@@ -111,9 +111,9 @@ export class PeopleHttpController {
     const size =
       limit === undefined ? undefined : /^\d+$/.test(limit) ? Number(limit) : (limit as unknown as number);
     const page = { ...(size !== undefined && { limit: size }), ...(cursor !== undefined && { cursor }) };
-    const { items, next } = await this.people.findByName(name, page);
+    const people = await this.people.findByName(name, page);
     this.adapter.setHeader(response, 'Content-Type', 'application/json; charset=utf-8');
-    return `{"items":[${items.map(personJson).join(',')}],"next":${JSON.stringify(next)}}`;
+    return pageJson(people);
   }
 
   @Patch(':id')

@@ -6,7 +6,7 @@ import { MessageInputPipe } from './message-input.pipe.js';
 import { type IfMatch, type NewPerson, PeopleService } from './people.service.js';
 import { PeopleDto, PersonIdDto, validateInput } from './person.dto.js';
 import { relocate } from './person-data.js';
-import { personJson } from './person.entity.js';
+import { pageJson, personJson } from './person.entity.js';
 
 /**
  * The topics `people.*`: each is request-reply when the message asks for a reply, else fire-and-forget. Replies are JSON
@@ -43,8 +43,7 @@ export class PeopleMessagesController {
 
   @MessagePattern('people.find-by-name')
   async findByName(@Payload() { name, ...page }: JsonInput): Promise<string> {
-    const { items, next } = await this.people.findByName(name as string, page);
-    return `{"items":[${items.map(personJson).join(',')}],"next":${JSON.stringify(next)}}`;
+    return pageJson(await this.people.findByName(name as string, page));
   }
 
   @MessagePattern('people.update')

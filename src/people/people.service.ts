@@ -54,6 +54,8 @@ export interface IfMatch {
 
 const DEFAULT_PAGE = 100;
 const LARGEST_PAGE = 1000;
+/** A merge patch is a part of what `dataType` describes: the whole is checked once it is merged. */
+const UNTYPED = new PersonDataMapper(undefined);
 const SMALLEST_ID = '00000000-0000-0000-0000-000000000000';
 
 /**
@@ -208,8 +210,7 @@ export class PeopleService<Data extends object = JsonObject> implements OnModule
     assertPersonId(id);
     const { name = null, data } = validateInput(UpdatePersonDto, changes) as PersonChanges<Data>;
     const versions = toVersions(ifMatch);
-    if (merge && data)
-      return this.mergeData(id, name, new PersonDataMapper(undefined).toJson(data, '#/data'), versions);
+    if (merge && data) return this.mergeData(id, name, UNTYPED.toJson(data, '#/data'), versions);
     const json = data === undefined ? null : this.mapper.toJson(data, '#/data');
     const statement = this.statements.update(id, name, data !== undefined, json, versions);
     const [row] = await this.write<PersonRow>(statement);

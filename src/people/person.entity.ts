@@ -86,6 +86,15 @@ export interface PersonRow {
   ctid: string;
 }
 
+/** A page of people as the JSON text every door answers with. */
+export const pageJson = ({
+  items,
+  next,
+}: {
+  items: readonly Person<object>[];
+  next: string | null;
+}): string => `{"items":[${items.map(personJson).join(',')}],"next":${JSON.stringify(next)}}`;
+
 /** `742.0.1`, with or without an ETag's quotes, as SQL has it: `742(0,1)`; text that is no version matches nothing. */
 export const versionToRow = (version: string) => version.replace(/^"?(\d+)\.(\d+)\.(\d+)"?$/, '$1($2,$3)');
 

@@ -4,6 +4,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { QueryResult, QueryResultRow } from 'pg';
 import type { DataSource } from 'typeorm';
 import { v7 as uuidv7 } from 'uuid';
+import { ISOLATION_LEVELS, type IsolationLevel } from '../database/data-source-options.js';
 import { type Lease, type RecyclingMethod, withClient } from '../database/pooled-client.js';
 import { findPostgresError, isSocketFailure, toDatabaseError } from '../database/postgres-errors.js';
 import {
@@ -25,10 +26,6 @@ import {
   TransactionRetriesExhaustedError,
   TransactionRolledBackError,
 } from './transaction-errors.js';
-
-/** The isolation levels of PostgreSQL, weakest first (READ UNCOMMITTED is READ COMMITTED there). */
-export const ISOLATION_LEVELS = ['READ COMMITTED', 'REPEATABLE READ', 'SERIALIZABLE'] as const;
-export type IsolationLevel = (typeof ISOLATION_LEVELS)[number];
 
 /** How one unit of work is run; what is left out comes from `TransactionsModule.forRoot`. */
 export interface TransactionOptions {
@@ -108,11 +105,7 @@ export class TransactionRunner implements BeforeApplicationShutdown {
     const outer = this.joined();
     if (outer) return work(outer);
     const unit = this.unitOf(options);
-    return this.repeat(unit, (attempt) =>
-      withClient(this.dataSource, this.settings.recycling ?? 'fast', (lease) =>
-        runTransaction(unit, attempt, lease, work),
-      ),
-    );
+    return this.repeat(unit, (attempt) => this.lend((lease) => runTransaction(unit, attempt, lease, work)));
   }
 
   /**
@@ -131,7 +124,7 @@ export class TransactionRunner implements BeforeApplicationShutdown {
     const unit = this.unitOf(options);
     if (unit.isolationLevel) return this.run(options, (transaction) => transaction.query<Row>(statement));
     return this.repeat(unit, (attempt) =>
-      withClient(this.dataSource, this.settings.recycling ?? 'fast', async ({ client }) => {
+      this.lend(async ({ client }) => {
         try {
           return await client.query<Row>(statement as { text: string });
         } catch (error) {
@@ -149,6 +142,10 @@ export class TransactionRunner implements BeforeApplicationShutdown {
    */
   async beforeApplicationShutdown(): Promise<void> {
     await Promise.allSettled(this.running);
+  }
+
+  private lend<T>(use: (lease: Lease) => Promise<T>): Promise<T> {
+    return withClient(this.dataSource, this.settings.recycling ?? 'fast', use);
   }
 
   private joined(): TransactionContext | undefined {

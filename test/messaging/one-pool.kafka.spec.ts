@@ -1,16 +1,13 @@
-import { KafkaPeer, kafkaEnvironment, untilConsuming } from '../support/kafka.js';
+import { KafkaPeer, startKafkaApp } from '../support/kafka.js';
 import { eventually } from '../support/barrier.js';
-import { type PeopleApp, startPeopleApp } from '../support/people-app.js';
+import type { PeopleApp } from '../support/people-app.js';
 import { onServer } from '../support/test-database.js';
 
 let app: PeopleApp;
 const peer = new KafkaPeer();
 
 beforeAll(async () => {
-  await peer.connect();
-  await peer.deleteTopics();
-  app = await startPeopleApp({ ...kafkaEnvironment(), DB_POOL_SIZE: '2', KAFKA_CONCURRENCY: '8' });
-  await untilConsuming(app);
+  app = await startKafkaApp(peer, { DB_POOL_SIZE: '2', KAFKA_CONCURRENCY: '8' });
 });
 afterAll(async () => {
   await peer.close();

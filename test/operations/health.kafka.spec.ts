@@ -1,6 +1,6 @@
 import pg from 'pg';
-import { KafkaPeer, kafkaEnvironment, untilConsuming } from '../support/kafka.js';
-import { type PeopleApp, startPeopleApp } from '../support/people-app.js';
+import { KafkaPeer, startKafkaApp } from '../support/kafka.js';
+import type { PeopleApp } from '../support/people-app.js';
 
 interface Health {
   status: string;
@@ -14,12 +14,9 @@ describe('health of the service with Kafka', () => {
   const peer = new KafkaPeer();
 
   beforeAll(async () => {
-    await peer.connect();
-    await peer.deleteTopics();
     server = new pg.Client(process.env.TEST_DATABASE_URL);
     await server.connect();
-    app = await startPeopleApp(kafkaEnvironment());
-    await untilConsuming(app);
+    app = await startKafkaApp(peer);
   });
   afterAll(async () => {
     await server.end();

@@ -1,8 +1,8 @@
 import type { Message } from 'kafkajs';
 import { randomUUID } from 'node:crypto';
 import { eventually } from '../support/barrier.js';
-import { KafkaPeer, kafkaEnvironment, type Reply, untilConsuming } from '../support/kafka.js';
-import { type PeopleApp, startPeopleApp } from '../support/people-app.js';
+import { KafkaPeer, type Reply, startKafkaApp } from '../support/kafka.js';
+import type { PeopleApp } from '../support/people-app.js';
 import { ADA, ADA_JSON, DATA, NAME, nested, TOO_DEEP, UNKNOWN, UNKNOWN_ID, UUID } from './bad-input.cases.js';
 
 type Topic = 'create' | 'create-many' | 'get' | 'find-by-name' | 'update' | 'delete';
@@ -136,11 +136,8 @@ describe('a bad message changes nothing:', () => {
   const seen: Consumed[] = [];
 
   beforeAll(async () => {
-    await peer.connect();
-    await peer.deleteTopics();
-    app = await startPeopleApp(kafkaEnvironment());
+    app = await startKafkaApp(peer);
     await app.send('POST', '/people', ADA_JSON);
-    await untilConsuming(app);
     const topics = Object.keys(good).flatMap((topic) => [`people.${topic}`, `people.${topic}-dlt`]);
     await peer.consume(topics, (message) => seen.push(message as Consumed));
   });

@@ -1,7 +1,7 @@
 import fc from 'fast-check';
 import { JsonText, parseJson, stringifyJson } from '../../src/index.js';
-import { KafkaPeer, kafkaEnvironment, untilConsuming } from '../support/kafka.js';
-import { type PeopleApp, startPeopleApp } from '../support/people-app.js';
+import { KafkaPeer, startKafkaApp } from '../support/kafka.js';
+import type { PeopleApp } from '../support/people-app.js';
 import { dataText, RUN, surprises } from './json-survives.arbitraries.js';
 
 const U64_MAX = '18446744073709551615';
@@ -12,10 +12,7 @@ describe('the JSON of a person survives between the doors', () => {
   const peer = new KafkaPeer();
 
   beforeAll(async () => {
-    await peer.connect();
-    await peer.deleteTopics();
-    app = await startPeopleApp(kafkaEnvironment());
-    await untilConsuming(app);
+    app = await startKafkaApp(peer);
   });
   afterAll(async () => {
     await peer.close();

@@ -1,6 +1,6 @@
 import { eventually } from '../support/barrier.js';
-import { KafkaPeer, kafkaEnvironment, untilConsuming } from '../support/kafka.js';
-import { type PeopleApp, startPeopleApp } from '../support/people-app.js';
+import { KafkaPeer, startKafkaApp } from '../support/kafka.js';
+import type { PeopleApp } from '../support/people-app.js';
 
 const U64_MAX = '18446744073709551615';
 
@@ -9,10 +9,7 @@ describe('one person through HTTP, Kafka and injection', () => {
   const peer = new KafkaPeer();
 
   beforeAll(async () => {
-    await peer.connect();
-    await peer.deleteTopics();
-    app = await startPeopleApp(kafkaEnvironment());
-    await untilConsuming(app);
+    app = await startKafkaApp(peer);
   });
   afterAll(async () => {
     await peer.close();

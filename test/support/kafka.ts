@@ -10,9 +10,9 @@ import {
 } from 'kafkajs';
 import { randomUUID } from 'node:crypto';
 import { eventually } from './barrier.js';
-import type { PeopleApp } from './people-app.js';
+import { type PeopleApp, startPeopleApp } from './people-app.js';
 
-export const brokers = () => process.env.TEST_KAFKA_BROKERS!.split(',');
+const brokers = () => process.env.TEST_KAFKA_BROKERS!.split(',');
 
 export interface Reply {
   /** The reply's value as text; null for none. */
@@ -96,14 +96,19 @@ export class KafkaPeer {
   }
 }
 
-/** Variables that open the Kafka door of a `PeopleApp`, with a consumer group of its own. */
-export const kafkaEnvironment = () => ({
-  KAFKA_BROKERS: brokers().join(','),
-  KAFKA_GROUP_ID: `test-${randomUUID()}`,
-  KAFKA_TOPIC_PARTITIONS: '4',
-});
-
-/** Waits until the service consumes its topics. */
-export async function untilConsuming(app: PeopleApp): Promise<void> {
+/** The service with its Kafka door open, on topics and in a group of its own, once it consumes; connects `peer` first. */
+export async function startKafkaApp(
+  peer: KafkaPeer,
+  environment: Record<string, string> = {},
+): Promise<PeopleApp> {
+  await peer.connect();
+  await peer.deleteTopics();
+  const app = await startPeopleApp({
+    KAFKA_BROKERS: brokers().join(','),
+    KAFKA_GROUP_ID: `test-${randomUUID()}`,
+    KAFKA_TOPIC_PARTITIONS: '4',
+    ...environment,
+  });
   await eventually(async () => (await app.request('/health/ready')).status === 200);
+  return app;
 }
