@@ -11,6 +11,7 @@ if (withoutKafka)
 /** @type {import('jest').Config} */
 export default {
   testEnvironment: 'node',
+  cacheDirectory: '<rootDir>/node_modules/.cache/jest',
   globalSetup: '<rootDir>/test/support/global-setup.mjs',
   globalTeardown: '<rootDir>/test/support/global-teardown.mjs',
   testRegex: String.raw`test/.*\.spec\.ts$`,

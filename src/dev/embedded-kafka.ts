@@ -10,7 +10,7 @@ import {
   untilReady,
   type EmbeddedServer,
 } from './embedded-process.js';
-import { findJava, KAFKA_VERSION, kafkaClassPath } from './kafka-jars.js';
+import { findJava, KAFKA_VERSION, kafkaClassPath, NO_PERF_DATA } from './kafka-jars.js';
 
 export { EmbeddedServerError, type EmbeddedServer } from './embedded-process.js';
 export { KafkaUnavailableError } from './kafka-jars.js';
@@ -57,7 +57,14 @@ async function start(home: ServerHome, java: string, { port: told, onProgress }:
   const jvm = [
     // Quick to start rather than quick under load.
     ...['-Xmx512m', '-XX:+UseSerialGC', '-XX:TieredStopAtLevel=1', '-XX:+ExitOnOutOfMemoryError'],
-    ...['-Djava.awt.headless=true', '-Dlog4j2.level=WARN', `-Dembedded.server=${marker}`, '-cp', classPath],
+    ...[
+      NO_PERF_DATA,
+      '-Djava.awt.headless=true',
+      '-Dlog4j2.level=WARN',
+      `-Dembedded.server=${marker}`,
+      '-cp',
+      classPath,
+    ],
   ];
   await formatStorage(directory, java, jvm);
   const logFile = path.join(directory, 'kafka.log');

@@ -126,7 +126,13 @@ export async function untilReady(
 export async function runTool(
   command: string,
   args: readonly string[],
-  options: { cwd?: string; uid?: number; gid?: number; timeout?: number } = {},
+  options: {
+    cwd?: string;
+    uid?: number;
+    gid?: number;
+    timeout?: number;
+    env?: NodeJS.ProcessEnv;
+  } = {},
 ): Promise<string> {
   try {
     const { stdout, stderr } = await promisify(execFile)(command, args, { maxBuffer: 2 ** 26, ...options });

@@ -8,6 +8,9 @@ export const KAFKA_VERSION = '4.4.0';
 
 const OLDEST_JAVA = 17;
 
+/** The JVM's statistics for jstat would be files in the system's temporary directory, outside of any directory of ours. */
+export const NO_PERF_DATA = '-XX:-UsePerfData';
+
 // log4j-slf4j-impl is the binding for the slf4j 1.7 and the log4j 2.25.5 that this Kafka brings.
 const POM = `<?xml version="1.0" encoding="UTF-8"?>
 <project xmlns="http://maven.apache.org/POM/4.0.0">
@@ -61,7 +64,7 @@ const unavailable = (reason: string, cause: unknown): KafkaUnavailableError =>
 export async function findJava(): Promise<string> {
   const home = process.env.JAVA_HOME;
   const java = home ? path.join(home, 'bin/java') : 'java';
-  const version = await runTool(java, ['-version']).catch((cause: unknown) => {
+  const version = await runTool(java, [NO_PERF_DATA, '-version']).catch((cause: unknown) => {
     throw unavailable(
       `Apache Kafka needs Java ${OLDEST_JAVA} or newer, and ${java} does not run: install it`,
       cause,
@@ -103,7 +106,11 @@ export async function kafkaClassPath(
       ...['-B', '-q', '-Dstyle.color=never', '-f', pom, 'dependency:build-classpath'],
       ...['-Dmdep.includeScope=runtime', `-Dmdep.outputFile=${draft}`, `-Dembedded.server=${marker}`],
     ],
-    { cwd: directory, timeout: 900_000 },
+    {
+      cwd: directory,
+      timeout: 900_000,
+      env: { ...process.env, MAVEN_OPTS: `${process.env.MAVEN_OPTS ?? ''} ${NO_PERF_DATA}` },
+    },
   ).catch((cause: unknown) => {
     throw unavailable(
       `Apache Kafka ${KAFKA_VERSION} could not be fetched with Maven (mvn): install it, or see why it failed in the cause`,

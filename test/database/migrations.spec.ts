@@ -108,7 +108,7 @@ it('a pool of one connection is enough to migrate', async () => {
 describe('the TypeORM command line on ormconfig.ts', () => {
   const typeorm = (...args: string[]) =>
     run(process.execPath, ['--import', '@swc-node/register/esm-register', 'node_modules/typeorm/cli.js', '-d', 'ormconfig.ts', ...args], {
-      env: { PATH: process.env.PATH, DATABASE_URL: database.url },
+      env: { PATH: process.env.PATH, TMPDIR: process.env.TMPDIR, DATABASE_URL: database.url },
     }); // prettier-ignore
 
   it('runs, finds nothing to generate, and reverts', async () => {

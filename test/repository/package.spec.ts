@@ -13,7 +13,7 @@ const DATA = `{"many_many_fields":${U64_MAX},"dict":{"a":"b"}}`;
 const environment = {
   ...pick(
     process.env,
-    /^(path|home|npm_config_(registry|cache|userconfig)|(https?|no)_proxy|node_extra_ca_certs)$/i,
+    /^(path|home|tmpdir|npm_config_(registry|cache|userconfig)|(https?|no)_proxy|node_extra_ca_certs)$/i,
   ),
   SCARF_ANALYTICS: 'false',
 };

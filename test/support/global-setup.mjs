@@ -10,7 +10,9 @@ import { peopleMigrations } from '../../dist/migrations/index.js';
 /** One PostgreSQL and one Kafka for the run; each test file gets a database of its own, cloned from the template. */
 export default async function globalSetup() {
   const directory = path.resolve('.data', `test-${process.pid}`);
-  mkdirSync(directory, { recursive: true });
+  // Whatever the run and the programs it starts put aside goes with the run.
+  process.env.TMPDIR = path.join(directory, 'tmp');
+  mkdirSync(process.env.TMPDIR, { recursive: true });
   const onProgress = (message) => process.stderr.write(`${message}\n`);
   const withKafka = process.env.KAFKA !== 'off';
   // The tests say themselves what the service is to find.

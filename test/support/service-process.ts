@@ -89,9 +89,15 @@ export class ServiceHome {
   }
 
   run([command = '', ...args]: string[], environment: Record<string, string> = {}): ServiceProcess {
-    const { PATH, HOME } = process.env;
+    const { PATH, HOME, TMPDIR } = process.env;
     // kafkajs sets timers that are due already, of which Node 24 and newer warn.
-    const env = { PATH, HOME, NODE_OPTIONS: '--disable-warning=TimeoutNegativeWarning', ...environment };
+    const env = {
+      PATH,
+      HOME,
+      TMPDIR,
+      NODE_OPTIONS: '--disable-warning=TimeoutNegativeWarning',
+      ...environment,
+    };
     const child = spawn(command, args, { cwd: this.directory, env, stdio: ['ignore', 'pipe', 'pipe'] });
     const started = new ServiceProcess(this.directory, child);
     this.processes.push(started);
