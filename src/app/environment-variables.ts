@@ -79,6 +79,8 @@ export const VARIABLES = {
   AUTH_ISSUER: optional({ ...text, meaning: 'The `iss` a token must have.' }),
   AUTH_AUDIENCE: optional({ ...text, meaning: 'The `aud` a token must have.' }),
   LOG_LEVEL: variable({ ...oneOf(['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent'] as const), default: 'info', meaning: 'The least severe lines that are written.' }),
+  EMBEDDED_POSTGRES_PORT: optional({ ...wholeNumber(1, 65535), meaning: 'The port of the embedded PostgreSQL. Unset: a free one, kept over restarts.' }),
+  EMBEDDED_KAFKA_PORT: optional({ ...wholeNumber(1, 65535), meaning: 'The port of the embedded Kafka. Unset: a free one, kept over restarts.' }),
   NODE_ENV: optional({ ...text, meaning: '`production`: nothing embedded is started.' }),
 } satisfies Record<string, Variable<unknown>>;
 

@@ -21,6 +21,8 @@ export interface Environment {
   /** undefined with `KAFKA=off`. */
   kafka: KafkaSettings | undefined;
   http: { host: string; port: number };
+  /** Where the embedded servers are to listen; undefined = on a free port. */
+  embeddedPorts: { postgres: number | undefined; kafka: number | undefined };
   auth: AuthSettings;
   logLevel: Values['LOG_LEVEL'];
 }
@@ -74,6 +76,12 @@ function* contradictions(values: Values): Generator<string> {
   if (production && values.KAFKA === 'on' && !values.KAFKA_BROKERS) {
     yield 'KAFKA_BROKERS: missing; in production set it to host:port of the brokers, or set KAFKA=off';
   }
+  if (values.EMBEDDED_POSTGRES_PORT && (production || values.DATABASE_URL || values.DB_HOSTNAME)) {
+    yield 'EMBEDDED_POSTGRES_PORT: no PostgreSQL is embedded, as there is another database, or in production; leave it out';
+  }
+  if (values.EMBEDDED_KAFKA_PORT && (production || values.KAFKA_BROKERS || values.KAFKA === 'off')) {
+    yield 'EMBEDDED_KAFKA_PORT: no Kafka is embedded, as there are other brokers, or none, or in production; leave it out';
+  }
   if (values.KAFKA_SASL_MECHANISM && !(values.KAFKA_SASL_USERNAME && values.KAFKA_SASL_PASSWORD)) {
     yield 'KAFKA_SASL_USERNAME, KAFKA_SASL_PASSWORD: missing; KAFKA_SASL_MECHANISM needs both';
   }
@@ -101,6 +109,7 @@ function toEnvironment(values: Values): Environment {
     maxAttempts: values.TRANSACTION_MAX_ATTEMPTS,
     kafka: values.KAFKA === 'on' ? toKafka(values) : undefined,
     http: { host: values.HOST, port: values.PORT },
+    embeddedPorts: { postgres: values.EMBEDDED_POSTGRES_PORT, kafka: values.EMBEDDED_KAFKA_PORT },
     auth: toAuth(values),
     logLevel: values.LOG_LEVEL,
   };

@@ -75,14 +75,16 @@ async function undo(started: (() => unknown)[]): Promise<void> {
 }
 
 async function startServers(environment: Environment, start: Start): Promise<ServiceSettings> {
-  const { database, kafka } = environment;
+  const { database, kafka, embeddedPorts } = environment;
   const { aborted, say } = start;
   // Told by no other way that they are not wanted any more; initdb and Maven may take long.
   const end = () => signalDescendants('SIGTERM');
   aborted.addEventListener('abort', end);
   const [postgres, broker] = await Promise.allSettled([
-    database.url ? undefined : startServer(startEmbeddedPostgres, 'postgres', start),
-    kafka && !kafka.brokers ? startServer(startEmbeddedKafka, 'kafka', start) : undefined,
+    database.url ? undefined : startServer(startEmbeddedPostgres, 'postgres', embeddedPorts.postgres, start),
+    kafka && !kafka.brokers
+      ? startServer(startEmbeddedKafka, 'kafka', embeddedPorts.kafka, start)
+      : undefined,
   ]);
   aborted.removeEventListener('abort', end);
   aborted.throwIfAborted();
@@ -102,11 +104,16 @@ async function startServers(environment: Environment, start: Start): Promise<Ser
 }
 
 async function startServer<Server extends EmbeddedPostgres | EmbeddedKafka>(
-  startOne: (options: { directory: string; onProgress: (message: string) => void }) => Promise<Server>,
+  startOne: (options: {
+    directory: string;
+    port: number | undefined;
+    onProgress: (message: string) => void;
+  }) => Promise<Server>,
   name: string,
+  port: number | undefined,
   { started, say }: Start,
 ): Promise<Server> {
-  const server = await startOne({ directory: path.join(DATA_DIRECTORY, name), onProgress: say });
+  const server = await startOne({ directory: path.join(DATA_DIRECTORY, name), port, onProgress: say });
   started.push(() => server.stop());
   return server;
 }

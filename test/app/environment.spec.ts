@@ -30,6 +30,8 @@ const REFUSED: Partial<Record<Name, string[]>> = {
   KAFKA_BROKERS: ['broker', 'a:9092,', 'a:9092;b:9092', 'kafka://a:9092'],
   KAFKA_CONCURRENCY: ['0', '1001'],
   KAFKA_TOPIC_PARTITIONS: ['0', '10001'],
+  EMBEDDED_POSTGRES_PORT: ['0', '65536'],
+  EMBEDDED_KAFKA_PORT: ['0', '65536'],
   KAFKA_TOPIC_REPLICATION: ['0', '101'],
   KAFKA_SSL: ['true'],
   KAFKA_SASL_MECHANISM: ['PLAIN', 'oauthbearer'],
@@ -88,6 +90,15 @@ describe('variables that contradict each other', () => {
 
   it.each<[Partial<Record<Name, string>>, string[]]>([
     [{ NODE_ENV: 'production' }, ['DATABASE_URL: missing', 'KAFKA_BROKERS: missing']],
+    [
+      { ...production, EMBEDDED_POSTGRES_PORT: '5433' },
+      ['EMBEDDED_POSTGRES_PORT: no PostgreSQL is embedded'],
+    ],
+    [
+      { DB_HOSTNAME: 'h', EMBEDDED_POSTGRES_PORT: '5433' },
+      ['EMBEDDED_POSTGRES_PORT: no PostgreSQL is embedded'],
+    ],
+    [{ KAFKA: 'off', EMBEDDED_KAFKA_PORT: '9093' }, ['EMBEDDED_KAFKA_PORT: no Kafka is embedded']],
     [{ ...production, DATABASE_URL: '' }, ['DATABASE_URL: missing']],
     [{ ...production, KAFKA_BROKERS: '' }, ['KAFKA_BROKERS: missing']],
     [
@@ -130,6 +141,7 @@ describe('the environment', () => {
       maxAttempts: 10,
       kafka: { clientId: 'people', groupId: 'people', concurrency: 8, topicPartitions: 8, topicReplication: undefined, ssl: false, sasl: undefined },
       http: { host: '127.0.0.1', port: 3000 },
+      embeddedPorts: { postgres: undefined, kafka: undefined },
       auth: { method: 'none' },
       logLevel: 'info',
     }; // prettier-ignore

@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs';
 import pg from 'pg';
 import { eventually } from '../support/barrier.js';
-import { ServiceHome, type ServiceProcess, takePort } from '../support/service-process.js';
+import { closedPort, ServiceHome, type ServiceProcess, takePort } from '../support/service-process.js';
 
 const MINUTES = 240_000;
 const BIG = '{"name":"Grace","data":{"n":18446744073709551615}}';
@@ -9,10 +9,27 @@ const jsonType = { 'content-type': 'application/json' };
 
 let home: ServiceHome;
 let service: ServiceProcess;
-let ada: string;
-beforeAll(() => {
+/** The one person there is when a test begins. */
+const ada = '01938c5e-7a1b-7c3d-9e2f-00000000ada0';
+/** What the first start in this directory told the user. */
+let firstWords: string;
+
+beforeAll(async () => {
   home = new ServiceHome();
-});
+  service = home.start();
+  await service.services();
+  firstWords = service.stderr;
+}, MINUTES);
+beforeEach(async () => {
+  if (service.hasEnded) service = home.start();
+  const { http, databaseUrl } = await service.services();
+  await untilReady(http);
+  const client = new pg.Client(databaseUrl);
+  await client.connect();
+  await client.query('DELETE FROM people');
+  await client.query('INSERT INTO people (id, name) VALUES ($1, $2)', [ada, 'Ada']);
+  await client.end();
+}, MINUTES);
 afterAll(() => home.remove());
 
 const untilReady = (http: string) =>
@@ -24,7 +41,6 @@ describe('npm start with nothing configured', () => {
   it(
     'brings up PostgreSQL and Kafka of its own and tells on one screen where everything is',
     async () => {
-      service = home.start();
       const services = await service.services();
       const { http, databaseUrl, kafkaBrokers, pid } = services;
       expect(Object.keys(services)).toEqual(['http', 'databaseUrl', 'kafkaBrokers', 'pid']);
@@ -42,15 +58,13 @@ describe('npm start with nothing configured', () => {
   );
 
   it('says what it is doing while something takes its time', () => {
-    expect(service.stderr).toMatch(
-      /making a PostgreSQL database[^]*starting Apache Kafka[^]*People is running/,
-    );
+    expect(firstWords).toMatch(/making a PostgreSQL database[^]*starting Apache Kafka[^]*People is running/);
   });
 
   it('prints three commands that work as they stand', async () => {
     const created = await shell('curl');
-    ada = (JSON.parse(created) as { id: string }).id;
-    expect(created).toBe(`{"id":"${ada}","name":"Ada","data":{"n":18446744073709551615}}`);
+    const { id } = JSON.parse(created) as { id: string };
+    expect(created).toBe(`{"id":"${id}","name":"Ada","data":{"n":18446744073709551615}}`);
 
     expect(printed('node')).toBe(`node examples/send-message.mjs people.create '{"name":"Grace"}'`);
     expect(await shell('node')).toMatch(/^\{"id":"[-0-9a-f]{36}","name":"Grace","data":null\}\n$/);
@@ -61,7 +75,7 @@ describe('npm start with nothing configured', () => {
     await client.connect();
     const { rows } = await client.query<{ name: string }>(statement!);
     await client.end();
-    expect(rows.map(({ name }) => name).sort()).toEqual(['Ada', 'Grace']);
+    expect(rows.map(({ name }) => name).sort()).toEqual(['Ada', 'Ada', 'Grace']);
     if ((await home.run(['/bin/sh', '-c', 'command -v psql']).ended).code === 0) {
       expect(await shell('psql')).toMatch(/Ada[^]*Grace|Grace[^]*Ada/);
     }
@@ -147,8 +161,25 @@ describe('npm start with nothing configured', () => {
   );
 
   it(
+    'puts its servers on the ports it is told',
+    async () => {
+      service.signal('SIGTERM');
+      await service.ended;
+      const [postgres, kafka] = [await closedPort(), await closedPort()];
+      service = home.start({ EMBEDDED_POSTGRES_PORT: String(postgres), EMBEDDED_KAFKA_PORT: String(kafka) });
+      const { http, databaseUrl, kafkaBrokers } = await service.services();
+      expect(new URL(databaseUrl).port).toBe(String(postgres));
+      expect(kafkaBrokers).toEqual([`127.0.0.1:${kafka}`]);
+      expect(await nameOfAda(http)).toBe('Ada');
+    },
+    MINUTES,
+  );
+
+  it(
     'stops both servers again when it fails half way, as on a port that is taken',
     async () => {
+      service.signal('SIGTERM');
+      await service.ended;
       const { port, close } = await takePort();
       const { code, stderr } = await home.start({ PORT: String(port) }).ended;
       await close();

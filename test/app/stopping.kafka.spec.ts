@@ -14,21 +14,29 @@ beforeAll(() => {
 afterEach(() => holder?.end().catch(() => undefined));
 afterAll(() => home.remove());
 
-const expectNothingLeft = () => {
-  expect(home.pids()).toEqual([]);
-  expect(existsSync(home.servicesFile)).toBe(false);
+const expectNothingLeft = (where = home) => {
+  expect(where.pids()).toEqual([]);
+  expect(existsSync(where.servicesFile)).toBe(false);
 };
 
 it(
   'a signal that comes during the first start stops what was started, and the next start goes well',
   async () => {
-    const service = home.start();
+    const fresh = new ServiceHome();
+    const service = fresh.start();
     await service.says('downloading Apache Kafka');
     service.signal('SIGTERM');
     const { code, stderr } = await service.ended;
     expect({ code, stderr }).toMatchObject({ code: 0, stderr: expect.stringContaining('Stopping') });
     expect(stderr).not.toMatch(/did not start|Serving HTTP alone|People is running/);
-    expectNothingLeft();
+    expectNothingLeft(fresh);
+
+    const next = fresh.start();
+    await next.services();
+    next.signal('SIGTERM');
+    expect((await next.ended).code).toBe(0);
+    expectNothingLeft(fresh);
+    await fresh.remove();
   },
   MINUTES,
 );
