@@ -9,13 +9,13 @@ const MINUTES = 240_000;
 let home: ServiceHome;
 let database: TestDatabase;
 beforeAll(async () => {
-  home = new ServiceHome();
   database = await createDatabase();
 });
-afterAll(async () => {
-  await home.remove();
-  await database.drop();
+beforeEach(() => {
+  home = new ServiceHome();
 });
+afterEach(() => home.remove());
+afterAll(() => database.drop());
 
 describe('a start that cannot succeed says why and what to do, exits 1 and leaves nothing', () => {
   afterEach(() => expect(home.pids()).toEqual([]));
