@@ -43,19 +43,38 @@ export {
   type TransactionsModuleAsyncOptions,
   type TransactionsModuleOptions,
 } from './transactions/transactions.module.js';
+export { TransactionRunner } from './transactions/transaction-runner.js';
 export {
-  TRANSACTION_RETRY_CHANNEL,
+  type PoolQueryMode,
+  type Propagation,
   type TransactionOptions,
-  type TransactionRetry,
-  TransactionRunner,
   type TransactionRunnerSettings,
-} from './transactions/transaction-runner.js';
+} from './transactions/transaction-options.js';
+export { Transactional, TransactionManager } from './transactions/transactional.decorator.js';
+export { type TransactionalOptions } from './transactions/transactional.metadata.js';
+export { RetryingTransactionInterceptor } from './transactions/retrying-transaction.interceptor.js';
 export {
   currentTransaction,
   type Statement,
   TransactionContext,
 } from './transactions/transaction-context.js';
-export { type Backoff } from './transactions/retry-policy.js';
+export {
+  TRANSACTION_RETRY_CHANNEL,
+  type TransactionBegin,
+  transactionChannels,
+  type TransactionCommit,
+  type TransactionExhausted,
+  type TransactionOutcomeUnknown,
+  type TransactionPhase,
+  type TransactionRetry,
+  type TransactionRollback,
+} from './transactions/transaction-events.js';
+export {
+  type Backoff,
+  type ExponentialBackoff,
+  type RetryPolicy,
+  type TransactionFailure,
+} from './transactions/retry-policy.js';
 export { type IsolationLevel } from './database/data-source-options.js';
 export { type RecyclingMethod } from './database/pooled-client.js';
 
@@ -82,13 +101,18 @@ export {
 } from './people/people.errors.js';
 export {
   AfterCommitError,
+  ConflictQueueFullError,
+  ShuttingDownError,
   TransactionError,
   TransactionOutcomeUnknownError,
   TransactionRetriesExhaustedError,
   TransactionRolledBackError,
+  TransactionTimeoutError,
+  TransactionUsageError,
 } from './transactions/transaction-errors.js';
 export {
   DatabaseUnavailableError,
+  LockTimeoutError,
   PoolExhaustedError,
   StatementTimeoutError,
 } from './database/postgres-errors.js';

@@ -1,4 +1,6 @@
 import type { Client, PoolClient } from 'pg';
+import { once } from 'node:events';
+import type { Duplex } from 'node:stream';
 import type { DataSource, QueryRunner } from 'typeorm';
 import {
   DatabaseUnavailableError,
@@ -28,6 +30,10 @@ export interface Lease {
   readonly client: PoolClient;
   /** Set it when the client's state can't be trusted (a ROLLBACK that failed): it is then closed, not returned. */
   broken: boolean;
+  /** What the client said when its connection was lost while nobody waited for an answer (an idle timeout, a kill). */
+  lostBecause: Error | undefined;
+  /** The listener that keeps `lostBecause`. */
+  readonly onError: (error: Error) => void;
 }
 
 // deadpool's list: everything of DISCARD ALL but DEALLOCATE ALL, as pg believes named statements to live on.
@@ -54,49 +60,92 @@ export async function withClient<T>(
   recycling: RecyclingMethod,
   use: (lease: Lease) => Promise<T>,
 ): Promise<T> {
-  const lease = await acquire(dataSource, recycling);
+  const lease = await borrowClient(dataSource, recycling);
   try {
     return await use(lease);
   } catch (error) {
     lease.broken ||= isConnectionFailure(error);
     throw error;
   } finally {
-    await giveBack(lease);
+    await returnClient(lease);
   }
 }
 
-async function acquire(dataSource: DataSource, recycling: RecyclingMethod): Promise<Lease> {
+/**
+ * A client of the pool, which must be given to `returnClient` in the end.
+ *
+ * @param signal ends the wait for a free client
+ * @throws PoolExhaustedError, DatabaseUnavailableError no client can be had
+ * @throws the reason of `signal`
+ */
+export async function borrowClient(
+  dataSource: DataSource,
+  recycling: RecyclingMethod,
+  signal?: AbortSignal,
+): Promise<Lease> {
   for (;;) {
     // A QueryRunner whose connect() failed stays failed (it caches the promise), hence a fresh one each time.
     const queryRunner = dataSource.createQueryRunner();
-    const client = await connect(queryRunner);
-    const lease: Lease = { queryRunner, client, broken: false };
+    const client = await connect(queryRunner, signal);
+    const onError = (error: Error) => (lease.lostBecause ??= error);
+    const lease: Lease = { queryRunner, client, broken: false, lostBecause: undefined, onError };
+    client.on('error', onError);
     if (recycling === 'fast') return lease;
     try {
       await client.query(PROBE[recycling]);
       return lease;
     } catch (error) {
       lease.broken = true;
-      await giveBack(lease);
+      await returnClient(lease);
       // Only an idle client that died is replaced; there are at most as many of them as the pool is large.
       if (!isConnectionFailure(error)) throw error;
     }
   }
 }
 
-/** Whatever the reason, without a connection nothing was begun, so it is safe to try again. */
-async function connect(queryRunner: QueryRunner): Promise<PoolClient> {
-  try {
-    return (await queryRunner.connect()) as PoolClient;
-  } catch (error) {
-    throw isPoolTimeout(error) ? new PoolExhaustedError(error) : new DatabaseUnavailableError(error);
-  }
-}
-
-async function giveBack({ queryRunner, client, broken }: Lease): Promise<void> {
+/** Gives a client back to the pool, or closes it when it is `broken`. */
+export async function returnClient({ queryRunner, client, broken, onError }: Lease): Promise<void> {
+  client.off('error', onError);
   if (broken) {
     // The pool drops a client that is ending. Its farewell may fail, as the connection is lost already.
     (client as unknown as Client).end().catch(() => undefined);
   }
   await queryRunner.release();
+}
+
+/** Cuts the connection of a client, whatever it waits for; that ends with an error. */
+export function cutConnection(lease: Lease): void {
+  lease.broken = true;
+  const { connection } = lease.client as unknown as { connection: { stream: Duplex } };
+  connection.stream.destroy();
+}
+
+/** Whatever the reason, without a connection nothing was begun, so it is safe to try again. */
+async function connect(queryRunner: QueryRunner, signal: AbortSignal | undefined): Promise<PoolClient> {
+  const connecting = queryRunner.connect() as Promise<PoolClient>;
+  try {
+    return await (signal ? beforeAbort(connecting, signal) : connecting);
+  } catch (error) {
+    if (signal?.aborted) {
+      // The pool can't be told that nobody waits any more: what it gives goes back.
+      void connecting.then(() => queryRunner.release()).catch(() => undefined);
+      throw signal.reason;
+    }
+    throw isPoolTimeout(error) ? new PoolExhaustedError(error) : new DatabaseUnavailableError(error);
+  }
+}
+
+/** What `promise` gives, or the reason of `signal` when that comes first. */
+export async function beforeAbort<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
+  signal.throwIfAborted();
+  const done = new AbortController();
+  const aborted = once(signal, 'abort', { signal: done.signal }).then(() => {
+    throw signal.reason;
+  });
+  try {
+    return await Promise.race([promise, aborted]);
+  } finally {
+    aborted.catch(() => undefined);
+    done.abort();
+  }
 }

@@ -6,6 +6,10 @@ export const DEADLOCK_DETECTED = '40P01';
 export const FOREIGN_KEY_VIOLATION = '23503';
 export const UNIQUE_VIOLATION = '23505';
 export const QUERY_CANCELED = '57014';
+export const LOCK_NOT_AVAILABLE = '55P03';
+export const IN_FAILED_SQL_TRANSACTION = '25P02';
+export const IDLE_IN_TRANSACTION_SESSION_TIMEOUT = '25P03';
+export const TRANSACTION_TIMEOUT = '25P04';
 
 /** What pg parses out of an ErrorResponse message. */
 export interface PostgresError extends Error {
@@ -50,6 +54,17 @@ export class StatementTimeoutError extends ApplicationError {
   }
 }
 
+/** A statement waited longer than allowed for a lock that others hold; nothing was changed. HTTP 503. */
+export class LockTimeoutError extends ApplicationError {
+  constructor(cause: unknown) {
+    super(
+      'What the operation works on is locked by others; nothing was changed, try again.',
+      { type: 'lock-timeout', status: 503, retryable: true, retryAfterSeconds: 1 },
+      { cause },
+    );
+  }
+}
+
 /** What is read of an error. By its shape, not by `instanceof`: it may come from another realm or another copy of pg. */
 interface ErrorShape extends Partial<PostgresError> {
   driverError?: unknown;
@@ -57,12 +72,16 @@ interface ErrorShape extends Partial<PostgresError> {
 
 const CAUSES_AT_MOST = 10;
 
-/** The error and the causes in it: TypeORM's `QueryFailedError` keeps pg's in `driverError`, applications wrap in `cause`. */
+/**
+ * The error and the causes in it: TypeORM's `QueryFailedError` keeps pg's in `driverError`, applications wrap in `cause`,
+ * and of an AggregateError the first counts.
+ */
 function* causesOf(error: unknown): Generator<ErrorShape> {
   for (let depth = 0; depth < CAUSES_AT_MOST && typeof error === 'object' && error !== null; depth++) {
     const shape = error as ErrorShape;
     yield shape;
-    error = shape.driverError ?? shape.cause;
+    const first: unknown = error instanceof AggregateError ? error.errors[0] : undefined;
+    error = shape.driverError ?? shape.cause ?? first;
   }
 }
 
@@ -118,6 +137,7 @@ export function isPoolTimeout(error: unknown): boolean {
 export function toDatabaseError(error: unknown): unknown {
   if (error instanceof ApplicationError) return error;
   if (hasSqlState(error, QUERY_CANCELED)) return new StatementTimeoutError(error);
+  if (hasSqlState(error, LOCK_NOT_AVAILABLE)) return new LockTimeoutError(error);
   if (isConnectionFailure(error)) return new DatabaseUnavailableError(error);
   return error;
 }

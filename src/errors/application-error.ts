@@ -14,7 +14,8 @@ export interface ErrorDescription {
   retryable?: boolean;
   /** Seconds after which to try again, sent as `Retry-After`. */
   retryAfterSeconds?: number;
-  errors?: readonly FieldError[];
+  /** The fields it is about, shown to the caller. */
+  fields?: readonly FieldError[];
 }
 
 /**
@@ -26,7 +27,7 @@ export abstract class ApplicationError extends Error {
   readonly status: number;
   readonly retryable: boolean;
   readonly retryAfterSeconds: number | undefined;
-  readonly errors: readonly FieldError[] | undefined;
+  readonly fields: readonly FieldError[] | undefined;
 
   constructor(message: string, description: ErrorDescription, options?: ErrorOptions) {
     super(message, options);
@@ -35,13 +36,17 @@ export abstract class ApplicationError extends Error {
     this.status = description.status;
     this.retryable = description.retryable ?? false;
     this.retryAfterSeconds = description.retryAfterSeconds;
-    this.errors = description.errors;
+    this.fields = description.fields;
   }
 }
 
 /** The input was refused and nothing was changed; `errors` names each field and what was expected. HTTP 400. */
 export class InvalidInputError extends ApplicationError {
-  constructor(message: string, errors?: readonly FieldError[], options?: ErrorOptions) {
-    super(message, { type: 'invalid-input', status: 400, ...(errors && { errors }) }, options);
+  constructor(
+    message: string,
+    readonly errors?: readonly FieldError[],
+    options?: ErrorOptions,
+  ) {
+    super(message, { type: 'invalid-input', status: 400, ...(errors && { fields: errors }) }, options);
   }
 }

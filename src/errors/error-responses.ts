@@ -39,7 +39,7 @@ const titleOf = (type: string) => type.charAt(0).toUpperCase() + type.slice(1).r
  */
 export function describeFailure(error: unknown): Failure {
   if (error instanceof ApplicationError) {
-    const { type, status, retryable, retryAfterSeconds, errors, message: detail } = error;
+    const { type, status, retryable, retryAfterSeconds, fields: errors, message: detail } = error;
     return { type, title: titleOf(type), status, detail, retryable, retryAfterSeconds, errors };
   }
   if (error instanceof HttpException) {

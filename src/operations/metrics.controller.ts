@@ -3,7 +3,7 @@ import { ApiOperation, ApiProduces, ApiTags } from '@nestjs/swagger';
 import { subscribe, unsubscribe } from 'node:diagnostics_channel';
 import { collectDefaultMetrics, Counter, Gauge, Histogram, Registry } from 'prom-client';
 import { DataSource } from 'typeorm';
-import { TRANSACTION_RETRY_CHANNEL, type TransactionRetry } from '../transactions/transaction-runner.js';
+import { TRANSACTION_RETRY_CHANNEL, type TransactionRetry } from '../transactions/transaction-events.js';
 
 interface Pool {
   totalCount: number;

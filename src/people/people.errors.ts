@@ -51,13 +51,13 @@ export class PersonInUseError extends ApplicationError {
 export class StoredDataInvalidError extends ApplicationError {
   constructor(
     readonly id: string,
-    errors: readonly FieldError[],
+    readonly errors: readonly FieldError[],
     options?: ErrorOptions,
   ) {
-    const fields = errors.map(({ pointer, detail }) => `${pointer} ${detail}`).join('; ');
+    const texts = errors.map(({ pointer, detail }) => `${pointer} ${detail}`).join('; ');
     super(
-      `The stored data of the person ${id} does not fit what this service expects: ${fields}`,
-      { type: 'stored-data-invalid', status: 500, errors },
+      `The stored data of the person ${id} does not fit what this service expects: ${texts}`,
+      { type: 'stored-data-invalid', status: 500, fields: errors },
       options,
     );
   }

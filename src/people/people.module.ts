@@ -9,7 +9,7 @@ import {
 } from '@nestjs/common';
 import { HttpAdapterHost } from '@nestjs/core';
 import { getDataSourceToken, TypeOrmModule } from '@nestjs/typeorm';
-import type { TransactionRunnerSettings } from '../transactions/transaction-runner.js';
+import type { TransactionRunnerSettings } from '../transactions/transaction-options.js';
 import { TransactionsModule } from '../transactions/transactions.module.js';
 import type { JsonObject } from './lossless-json.js';
 import { NDJSON } from './ndjson.js';

@@ -1,5 +1,4 @@
 import { Inject, Injectable, type OnModuleInit } from '@nestjs/common';
-import type { QueryResult } from 'pg';
 import type { DataSource } from 'typeorm';
 import { v7 as uuidv7 } from 'uuid';
 import {
@@ -8,6 +7,7 @@ import {
   hasSqlState,
   UNIQUE_VIOLATION,
 } from '../database/postgres-errors.js';
+import type { TransactionOptions } from '../transactions/transaction-options.js';
 import { TransactionRunner } from '../transactions/transaction-runner.js';
 import type { Statement, TransactionContext } from '../transactions/transaction-context.js';
 import { mergeJson } from './json-merge.js';
@@ -108,12 +108,16 @@ export class PeopleService<Data extends object = JsonObject> implements OnModule
   /** As `create`, and tells whether the person is new. */
   async createIfAbsent(input: NewPerson<Data>): Promise<{ person: Person<Data>; created: boolean }> {
     const [id, name, data] = this.toRow(input, '#');
-    const [created] = await this.write<PersonRow>(this.statements.create(id, name, data));
+    // Its key makes it harmless to store a person twice, so a lost answer is no unknown outcome.
+    const [created] = await this.write<PersonRow>(this.statements.create(id, name, data), {
+      idempotent: true,
+    });
     if (created) return { person: this.toPerson(created), created: true };
     const existing = await this.find(id);
     const same = existing?.name === name && sameJson(existing.data ?? 'null', data ?? 'null');
     if (!existing || !same) throw new PersonConflictError(id);
-    return { person: this.toPerson(existing), created: false };
+    // Nobody else can have had an id that was made here.
+    return { person: this.toPerson(existing), created: input.id === undefined };
   }
 
   /**
@@ -213,7 +217,7 @@ export class PeopleService<Data extends object = JsonObject> implements OnModule
     if (merge && data) return this.mergeData(id, name, UNTYPED.toJson(data, '#/data'), versions);
     const json = data === undefined ? null : this.mapper.toJson(data, '#/data');
     const statement = this.statements.update(id, name, data !== undefined, json, versions);
-    const [row] = await this.write<PersonRow>(statement);
+    const [row] = await this.write<PersonRow>(statement, { conflictKey: keyOf(id) });
     if (!row) throw await this.whyNotFound(id);
     return this.toPerson(row);
   }
@@ -222,14 +226,15 @@ export class PeopleService<Data extends object = JsonObject> implements OnModule
   async remove(id: string, { ifMatch }: IfMatch = {}): Promise<void> {
     assertPersonId(id);
     const statement = this.statements.remove(id, toVersions(ifMatch));
-    const { rowCount } = await this.transactions.runStatement(statement, { writes: true }).catch((cause) => {
+    const options = { writes: true, conflictKey: keyOf(id) };
+    const { rowCount } = await this.transactions.runStatement(statement, options).catch((cause) => {
       throw hasSqlState(cause, FOREIGN_KEY_VIOLATION) ? new PersonInUseError(id, { cause }) : cause;
     });
     if (rowCount === 0) throw await this.whyNotFound(id);
   }
 
   private mergeData(id: string, name: string | null, patch: string | null, versions: string[] | null) {
-    return this.transactions.run({}, async (transaction) => {
+    return this.transactions.run({ conflictKey: keyOf(id) }, async (transaction) => {
       const stored = await transaction.query<PersonRow>(this.statements.getForUpdate(id));
       const merged = mergeJson(stored.rows[0]?.data ?? 'null', patch ?? 'null');
       const json = this.mapper.toJson(JsonText.of(merged), '#/data');
@@ -248,9 +253,12 @@ export class PeopleService<Data extends object = JsonObject> implements OnModule
     return rows[0];
   }
 
-  private async write<Row extends object>(statement: Statement): Promise<Row[]> {
-    const result: QueryResult<Row> = await this.transactions.runStatement<Row>(statement, { writes: true });
-    return result.rows;
+  private async write<Row extends object>(
+    statement: Statement,
+    options: TransactionOptions = {},
+  ): Promise<Row[]> {
+    const { rows } = await this.transactions.runStatement<Row>(statement, { ...options, writes: true });
+    return rows;
   }
 
   private async whyNotFound(id: string): Promise<PersonNotFoundError | PersonChangedError> {
@@ -273,6 +281,9 @@ export class PeopleService<Data extends object = JsonObject> implements OnModule
     return person;
   }
 }
+
+/** Changes of one person queue up in this process; another process meets them as conflicts. */
+const keyOf = (id: string) => `people:${id.toLowerCase()}`;
 
 async function inOrder(statements: readonly Statement[], transaction: TransactionContext): Promise<void> {
   for (const statement of statements) await transaction.query(statement);

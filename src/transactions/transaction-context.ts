@@ -1,7 +1,9 @@
 import { AsyncLocalStorage } from 'node:async_hooks';
 import type { PoolClient, QueryConfig, QueryResult, QueryResultRow } from 'pg';
 import type { DataSource, EntityManager } from 'typeorm';
-import type { Lease } from '../database/pooled-client.js';
+import { TransactionUsageError } from './transaction-errors.js';
+import type { TransactionSession } from './transaction-session.js';
+import type { Unit } from './unit-of-work.js';
 
 /**
  * One statement as data. `name` makes it a prepared statement of the connection, parsed and planned once; a name must
@@ -13,31 +15,38 @@ export interface Statement {
   values?: readonly unknown[];
 }
 
+type Callback = () => unknown;
+
 /** One attempt at a unit of work: what the work may use while that attempt lasts, and not longer. */
 export class TransactionContext {
+  /** Those of `afterCommit` and `afterRollback`, in order. */
+  readonly callbacks: { afterCommit: Callback[]; afterRollback: Callback[] } = {
+    afterCommit: [],
+    afterRollback: [],
+  };
   private open = true;
+  private savepoints = 0;
+  private nested: Promise<unknown> = Promise.resolve();
 
   constructor(
-    /** The same for every attempt of the unit of work. */
-    readonly id: string,
+    private readonly unit: Unit,
     /** 1 for the first. */
     readonly attempt: number,
-    readonly maxAttempts: number,
-    private readonly lease: Lease,
+    /** TypeORM's manager inside this transaction; repositories come from `manager.getRepository(Entity)`. */
+    readonly manager: EntityManager,
+    readonly session: TransactionSession,
+    /** The unit of work around this one: what it is nested in, what it is apart from, or of another DataSource. */
+    readonly parent: TransactionContext | undefined,
   ) {}
 
-  /** TypeORM's manager inside this transaction; repositories come from `manager.getRepository(Entity)`. */
-  get manager(): EntityManager {
-    return this.lease.queryRunner.manager;
+  /** The same for every attempt of the unit of work. */
+  get id(): string {
+    return this.unit.id;
   }
 
-  get dataSource(): DataSource {
-    return this.lease.queryRunner.connection;
-  }
-
-  /** The pg client of this transaction, for what TypeORM has no words for (COPY). Never release it. */
-  get client(): PoolClient {
-    return this.lease.client;
+  /** Attempts in all, this one included. */
+  get maxAttempts(): number {
+    return this.unit.maxAttempts;
   }
 
   /** True when a conflict now would not be followed by another attempt. */
@@ -45,27 +54,126 @@ export class TransactionContext {
     return this.attempt >= this.maxAttempts;
   }
 
+  /** Aborted when the unit's `timeoutMs` are over; undefined without such a budget. */
+  get signal(): AbortSignal | undefined {
+    return this.unit.signal;
+  }
+
+  get dataSource(): DataSource {
+    return this.manager.dataSource;
+  }
+
+  /**
+   * The pg client of this transaction, for what TypeORM has no words for (COPY, cursors). It can't be released, and sends
+   * nothing once the attempt is over.
+   */
+  get client(): PoolClient {
+    return this.session.client;
+  }
+
+  /** The level that was chosen; undefined when it is the session's default. */
+  get isolationLevel() {
+    return this.unit.options.isolationLevel;
+  }
+
+  get readOnly() {
+    return this.unit.options.readOnly;
+  }
+
+  get conflictKey() {
+    return this.unit.options.conflictKey;
+  }
+
+  get hasEnded(): boolean {
+    return !this.open || (this.sharesSessionWithParent && this.parent!.hasEnded);
+  }
+
   /**
    * Runs one statement in this transaction.
    *
-   * @throws Error when the attempt is over: a forgotten `await` let the work's end overtake the statement
+   * @throws TransactionUsageError the attempt is over: a forgotten `await` let the work's end overtake the statement
    */
   async query<Row extends QueryResultRow>(statement: Statement): Promise<QueryResult<Row>> {
-    if (!this.open) {
-      throw new Error(`Transaction ${this.id} has ended: await every statement before the work returns.`);
+    if (this.hasEnded) {
+      throw new TransactionUsageError(
+        `Transaction ${this.id} has ended: await every statement before the work returns.`,
+      );
     }
-    return this.client.query<Row>(statement as QueryConfig);
+    return this.session.query<Row>(statement as QueryConfig);
+  }
+
+  /**
+   * Calls `callback` once the unit of work is committed, outside of it: sending mail, producing messages, clearing caches.
+   * Callbacks run in order, each awaited, before the caller has the result. Those of an attempt that failed are forgotten.
+   * One that fails keeps none of the others from running; the caller gets AfterCommitError.
+   */
+  afterCommit(callback: Callback): void {
+    this.assertOpen();
+    this.callbacks.afterCommit.push(callback);
+  }
+
+  /**
+   * Calls `callback` when the unit of work has failed for good and nothing was changed; in a `NESTED` one also when that
+   * alone was rolled back. Not after an attempt that is repeated, nor when the outcome is unknown.
+   */
+  afterRollback(callback: Callback): void {
+    this.assertOpen();
+    this.callbacks.afterRollback.push(callback);
   }
 
   /** Called by the runner when the work has returned, before COMMIT or ROLLBACK. */
   close(): void {
     this.open = false;
   }
+
+  /**
+   * Runs `work` behind a savepoint. Savepoints of one transaction are a stack, so nested units that are begun side by side
+   * run one after another.
+   */
+  nest<T>(work: (context: TransactionContext) => Promise<T>): Promise<T> {
+    const turn = this.nested.then(() => this.behindSavepoint(work));
+    this.nested = turn.catch(() => undefined);
+    return turn;
+  }
+
+  private async behindSavepoint<T>(work: (context: TransactionContext) => Promise<T>): Promise<T> {
+    const name = `nested_${this.depth}_${++this.savepoints}`;
+    const nested = new TransactionContext(this.unit, this.attempt, this.manager, this.session, this);
+    nested.sharesSessionWithParent = true;
+    await this.query({ text: `SAVEPOINT ${name}` });
+    try {
+      const result = await runInContext(nested, () => work(nested));
+      nested.close();
+      await this.query({ text: `RELEASE SAVEPOINT ${name}` });
+      this.callbacks.afterCommit.push(...nested.callbacks.afterCommit);
+      this.callbacks.afterRollback.push(...nested.callbacks.afterRollback);
+      return result;
+    } catch (error) {
+      nested.close();
+      // Rolled back for good, whatever becomes of the rest.
+      this.callbacks.afterCommit.push(...nested.callbacks.afterRollback);
+      this.callbacks.afterRollback.push(...nested.callbacks.afterRollback);
+      const rollBack = this.query({ text: `ROLLBACK TO SAVEPOINT ${name}` });
+      // Where that fails the connection is lost, and the first failure says why.
+      await rollBack.catch(() => undefined);
+      throw error;
+    }
+  }
+
+  private sharesSessionWithParent = false;
+
+  private get depth(): number {
+    return this.sharesSessionWithParent ? this.parent!.depth + 1 : 0;
+  }
+
+  private assertOpen(): void {
+    if (this.hasEnded) throw new TransactionUsageError(`Transaction ${this.id} has ended.`);
+  }
 }
 
 const contexts = new AsyncLocalStorage<TransactionContext>();
 
-/** The transaction that the calling code runs in, whoever began it; undefined outside of any. */
+/** The unit of work that the calling code runs in, whoever began it; undefined outside of any. */
 export function currentTransaction(): TransactionContext | undefined {
   return contexts.getStore();
 }

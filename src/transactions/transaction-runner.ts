@@ -1,73 +1,33 @@
-import { type BeforeApplicationShutdown, Inject, Injectable } from '@nestjs/common';
-import { channel } from 'node:diagnostics_channel';
+import { type BeforeApplicationShutdown, Inject, Injectable, Logger } from '@nestjs/common';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { QueryResult, QueryResultRow } from 'pg';
 import type { DataSource } from 'typeorm';
-import { v7 as uuidv7 } from 'uuid';
-import { ISOLATION_LEVELS, type IsolationLevel } from '../database/data-source-options.js';
-import { type Lease, type RecyclingMethod, withClient } from '../database/pooled-client.js';
-import { findPostgresError, isSocketFailure, toDatabaseError } from '../database/postgres-errors.js';
+import { withClient } from '../database/pooled-client.js';
+import { isConnectionFailure, isSocketFailure, PoolExhaustedError } from '../database/postgres-errors.js';
+import { ApplicationError } from '../errors/application-error.js';
+import { ConflictQueue } from './conflict-queue.js';
+import { attemptTransaction } from './transaction-attempt.js';
+import { currentTransaction, type Statement, type TransactionContext } from './transaction-context.js';
 import {
-  type Backoff,
-  backoffDelay,
-  DEFAULT_BACKOFF,
-  DEFAULT_MAX_ATTEMPTS,
-  isRetryable,
-} from './retry-policy.js';
-import {
-  currentTransaction,
-  runInContext,
-  type Statement,
-  TransactionContext,
-} from './transaction-context.js';
-import {
-  AfterCommitError,
+  ShuttingDownError,
   TransactionOutcomeUnknownError,
-  TransactionRetriesExhaustedError,
-  TransactionRolledBackError,
+  TransactionUsageError,
 } from './transaction-errors.js';
-
-/** How one unit of work is run; what is left out comes from `TransactionsModule.forRoot`. */
-export interface TransactionOptions {
-  /** Without it the session's default (`default_transaction_isolation`). */
-  isolationLevel?: IsolationLevel;
-  /** Attempts in all, the first included: 1 to 10. Default 10. */
-  maxAttempts?: number;
-  /** The wait between attempts, without a connection. Default 25 ms doubling up to 250 ms, half of it random. */
-  backoff?: Backoff;
-}
-
-export interface TransactionRunnerSettings extends TransactionOptions {
-  /** What is checked when a client leaves the pool. Default `fast`. */
-  recycling?: RecyclingMethod;
-}
+import {
+  needsBegin,
+  type TransactionOptions,
+  type TransactionRunnerSettings,
+  validateOptions,
+} from './transaction-options.js';
+import type { TransactionSession } from './transaction-session.js';
+import { assertCompatible, assertKeyIsFree } from './transaction-nesting.js';
+import { type AttemptOutcome, repeatUntilCommitted, Unit } from './unit-of-work.js';
 
 export const TRANSACTIONS_DATA_SOURCE = Symbol.for('nestjs-people:TRANSACTIONS_DATA_SOURCE');
 export const TRANSACTION_SETTINGS = Symbol.for('nestjs-people:TRANSACTION_SETTINGS');
 
-/** `diagnostics_channel` on which every failed attempt that will be repeated is published as `TransactionRetry`. */
-export const TRANSACTION_RETRY_CHANNEL = 'nestjs-people:transaction:retry';
-
-/** A conflict that is answered with another attempt. */
-export interface TransactionRetry {
-  transactionId: string;
-  /** The attempt that failed. */
-  attempt: number;
-  /** SQLSTATE of the conflict. */
-  code: string;
-  /** Wait before the next attempt, in ms. */
-  delayMs: number;
-}
-
-const retries = channel(TRANSACTION_RETRY_CHANNEL);
-
-interface Unit {
-  /** Made when something first has to name the unit; most single statements never do. */
-  readonly id: string;
-  maxAttempts: number;
-  backoff: Backoff;
-  isolationLevel: IsolationLevel | undefined;
-}
+const DEFAULT_DRAIN_MS = 20_000;
+const DEFAULT_QUEUE_SIZE = 1000;
 
 /**
  * The only place that begins, commits, rolls back and repeats. A unit of work that meets a serialization failure (40001)
@@ -76,41 +36,61 @@ interface Unit {
  */
 @Injectable()
 export class TransactionRunner implements BeforeApplicationShutdown {
+  private readonly logger = new Logger(TransactionRunner.name);
   private readonly running = new Set<Promise<unknown>>();
+  private readonly sessions = new Set<TransactionSession>();
+  private readonly stopping = new AbortController();
+  private readonly queue: ConflictQueue;
 
   constructor(
-    @Inject(TRANSACTIONS_DATA_SOURCE) private readonly dataSource: DataSource,
-    @Inject(TRANSACTION_SETTINGS) private readonly settings: TransactionRunnerSettings,
+    @Inject(TRANSACTIONS_DATA_SOURCE) readonly dataSource: DataSource,
+    @Inject(TRANSACTION_SETTINGS) readonly settings: TransactionRunnerSettings,
   ) {
-    validate(settings);
+    validateOptions(settings);
+    this.queue = new ConflictQueue(settings.conflictQueueSize ?? DEFAULT_QUEUE_SIZE);
   }
 
   /**
    * Runs `work` in a transaction and commits it; resolves with what `work` returned, once the commit is confirmed.
-   * Inside another unit of work it joins that one, and only the outermost commits and repeats.
+   * Inside another unit of work it joins that one (see `propagation`), and only the outermost commits and repeats.
    *
    * `work` may run up to `maxAttempts` times: it must decide everything anew from what it reads, have no effects outside
-   * of the database, leave its arguments as they are, and await (not swallow) its statements.
+   * of the database (but for `afterCommit`), leave its arguments as they are, and await (not swallow) its statements.
    *
    * @throws what `work` throws, after a rollback
    * @throws TransactionRetriesExhaustedError every attempt met a conflict; nothing was changed
-   * @throws TransactionOutcomeUnknownError the connection was lost during COMMIT
+   * @throws TransactionTimeoutError `timeoutMs` are over; nothing was changed
+   * @throws TransactionOutcomeUnknownError the connection was lost during COMMIT, and the server can't tell its outcome
    * @throws TransactionRolledBackError `work` swallowed a failed statement; nothing was changed
+   * @throws AfterCommitError committed, but an `afterCommit` callback failed
    * @throws PoolExhaustedError, DatabaseUnavailableError no usable connection; nothing was changed
+   * @throws ConflictQueueFullError, ShuttingDownError not begun
+   * @throws TransactionUsageError options that contradict each other, or the unit of work around this one
    */
   async run<T>(
     options: TransactionOptions,
     work: (transaction: TransactionContext) => Promise<T>,
   ): Promise<T> {
-    const outer = this.joined();
-    if (outer) return work(outer);
-    const unit = this.unitOf(options);
-    return this.repeat(unit, (attempt) => this.lend((lease) => runTransaction(unit, attempt, lease, work)));
+    validateOptions({ ...this.settings, ...options });
+    const { propagation = 'REQUIRED' } = options;
+    const outer = this.outer();
+    if (!outer && propagation === 'MANDATORY')
+      throw new TransactionUsageError(
+        "propagation: 'MANDATORY' needs a unit of work around it, and there is none.",
+      );
+    if (!outer) return this.begin(options, work);
+    if (propagation === 'REQUIRES_NEW') return this.beginBeside(outer, options, work);
+    if (outer.hasEnded)
+      throw new TransactionUsageError(
+        `Transaction ${outer.id} has ended: await what runs in it, begin what outlives it in afterCommit, or with propagation: 'REQUIRES_NEW'.`,
+      );
+    await assertCompatible(options, outer);
+    return propagation === 'NESTED' ? outer.nest(work) : work(outer);
   }
 
   /**
-   * Runs one statement as a unit of work of its own. PostgreSQL runs a single statement in its own transaction, so without
-   * a chosen isolation level no BEGIN is sent, and repeating the statement is repeating the transaction. Joins like `run`.
+   * Runs one statement as a unit of work of its own. PostgreSQL runs a single statement in its own transaction, so where no
+   * option asks for more no BEGIN is sent, and repeating the statement is repeating the transaction. Joins like `run`.
    *
    * @param writes false when losing the connection leaves nothing unknown
    * @throws as `run`
@@ -119,143 +99,138 @@ export class TransactionRunner implements BeforeApplicationShutdown {
     statement: Statement,
     { writes, ...options }: TransactionOptions & { writes: boolean },
   ): Promise<QueryResult<Row>> {
-    const outer = this.joined();
-    if (outer) return outer.query<Row>(statement);
-    const unit = this.unitOf(options);
-    if (unit.isolationLevel) return this.run(options, (transaction) => transaction.query<Row>(statement));
-    return this.repeat(unit, (attempt) =>
-      this.lend(async ({ client }) => {
-        try {
-          return await client.query<Row>(statement as { text: string });
-        } catch (error) {
-          if (writes && isSocketFailure(error))
-            throw new TransactionOutcomeUnknownError(unit.id, attempt, error);
-          throw error;
-        }
-      }),
+    const merged = { ...this.settings, ...options };
+    const isResolved = writes && merged.commitOutcome === 'resolve';
+    if (isResolved || options.propagation || merged.timeoutMs || needsBegin(merged) || currentTransaction())
+      return this.run(options, (transaction) => transaction.query<Row>(statement));
+    validateOptions(merged);
+    return this.unit(options, (unit, attempt) =>
+      this.attemptStatement<Row>(statement, writes, unit, attempt),
     );
   }
 
   /**
-   * Lets what runs now end before Nest closes the pool. What requests and messages begin from here on is waited for by
-   * their own servers, which Nest closes next; waiting for it here would never end under load.
+   * Begins nothing any more, waits until what runs has ended, and cuts the connections of what does not end in time: Nest
+   * closes the pool next, and a connection that is given back with an open transaction would reach whoever waits for one.
    */
   async beforeApplicationShutdown(): Promise<void> {
-    await Promise.allSettled(this.running);
+    this.stopping.abort();
+    const drained = new AbortController();
+    const { drainTimeoutMs = DEFAULT_DRAIN_MS } = this.settings;
+    const late = sleep(drainTimeoutMs, undefined, { signal: drained.signal }).then(
+      () => this.cutSessions(),
+      () => undefined,
+    );
+    while (this.running.size > 0) await Promise.allSettled(this.running);
+    drained.abort();
+    await late;
   }
 
-  private lend<T>(use: (lease: Lease) => Promise<T>): Promise<T> {
-    return withClient(this.dataSource, this.settings.recycling ?? 'fast', use);
+  private cutSessions(): void {
+    this.logger.error({
+      msg: 'Units of work did not end in time; their connections are cut',
+      open: this.sessions.size,
+    });
+    for (const session of this.sessions) session.cut();
   }
 
-  private joined(): TransactionContext | undefined {
-    const outer = currentTransaction();
-    return outer?.dataSource === this.dataSource ? outer : undefined;
+  /** The innermost unit of work on this DataSource that the calling code runs in. */
+  private outer(): TransactionContext | undefined {
+    let context = currentTransaction();
+    while (context && context.dataSource !== this.dataSource) context = context.parent;
+    return context;
   }
 
-  private unitOf(options: TransactionOptions): Unit {
-    validate(options);
-    const { maxAttempts, backoff, isolationLevel } = { ...this.settings, ...options };
-    let id: string | undefined;
-    return {
-      get id() {
-        return (id ??= uuidv7());
-      },
-      maxAttempts: maxAttempts ?? DEFAULT_MAX_ATTEMPTS,
-      backoff: backoff ?? DEFAULT_BACKOFF,
-      isolationLevel,
-    };
-  }
-
-  private async repeat<T>(unit: Unit, attemptOnce: (attempt: number) => Promise<T>): Promise<T> {
-    const outcome = attemptUntilDone(unit, attemptOnce);
-    this.running.add(outcome);
-    try {
-      return await outcome;
-    } finally {
-      this.running.delete(outcome);
-    }
-  }
-}
-
-async function attemptUntilDone<T>(unit: Unit, attemptOnce: (attempt: number) => Promise<T>): Promise<T> {
-  const failures: unknown[] = [];
-  for (;;) {
-    try {
-      return await attemptOnce(failures.length + 1);
-    } catch (error) {
-      if (!isRetryable(error)) throw toDatabaseError(error);
-      failures.push(error);
-    }
-    const attempt = failures.length;
-    if (attempt >= unit.maxAttempts) throw new TransactionRetriesExhaustedError(unit.id, failures);
-    const delayMs = backoffDelay(attempt, unit.backoff);
-    const code = findPostgresError(failures.at(-1))?.code ?? '';
-    retries.publish({ transactionId: unit.id, attempt, code, delayMs } satisfies TransactionRetry);
-    await sleep(delayMs);
-  }
-}
-
-async function runTransaction<T>(
-  unit: Unit,
-  attempt: number,
-  lease: Lease,
-  work: (transaction: TransactionContext) => Promise<T>,
-): Promise<T> {
-  const { queryRunner } = lease;
-  const context = new TransactionContext(unit.id, attempt, unit.maxAttempts, lease);
-  await queryRunner.startTransaction(unit.isolationLevel);
-  let result: T;
-  try {
-    result = await runInContext(context, () => work(context));
-  } catch (error) {
-    context.close();
-    await rollBack(lease);
-    throw error;
-  }
-  context.close();
-  await commit(unit, attempt, lease);
-  return result;
-}
-
-/** COMMIT goes through the client, since TypeORM hides the one answer that tells: the tag ROLLBACK. */
-async function commit(unit: Unit, attempt: number, { queryRunner, client }: Lease): Promise<void> {
-  await queryRunner.broadcaster.broadcast('BeforeTransactionCommit');
-  let tag: string;
-  try {
-    ({ command: tag } = await client.query('COMMIT'));
-  } catch (error) {
-    if (isSocketFailure(error)) throw new TransactionOutcomeUnknownError(unit.id, attempt, error);
-    throw error;
-  }
-  if (tag !== 'COMMIT') throw new TransactionRolledBackError(unit.id, attempt, undefined);
-  try {
-    await queryRunner.broadcaster.broadcast('AfterTransactionCommit');
-  } catch (error) {
-    throw new AfterCommitError(unit.id, attempt, error);
-  }
-}
-
-/** A client that can't roll back would hand its open transaction to the next borrower, so it is closed. */
-async function rollBack(lease: Lease): Promise<void> {
-  try {
-    await lease.queryRunner.rollbackTransaction();
-  } catch {
-    // The error that led here is the one to report; this one only decides about the client.
-    lease.broken = true;
-  }
-}
-
-function validate({ maxAttempts, isolationLevel }: TransactionOptions): void {
-  if (
-    maxAttempts !== undefined &&
-    !(Number.isInteger(maxAttempts) && maxAttempts >= 1 && maxAttempts <= 10)
-  ) {
-    throw new RangeError(`maxAttempts must be a whole number from 1 to 10, not ${String(maxAttempts)}`);
-  }
-  if (isolationLevel !== undefined && !ISOLATION_LEVELS.includes(isolationLevel)) {
-    throw new RangeError(
-      `isolationLevel must be one of ${ISOLATION_LEVELS.join(', ')}, not ${String(isolationLevel)}`,
+  private begin<T>(
+    options: TransactionOptions,
+    work: (transaction: TransactionContext) => Promise<T>,
+  ): Promise<T> {
+    const { dataSource, sessions } = this;
+    const recycling = this.settings.recycling ?? 'fast';
+    return this.unit(options, (unit, attempt) =>
+      attemptTransaction({ unit, attempt, dataSource, recycling, work, sessions }),
     );
   }
+
+  /** Whoever holds a connection must not wait for another one that those may hold who wait for it. */
+  private beginBeside<T>(
+    outer: TransactionContext,
+    options: TransactionOptions,
+    work: (transaction: TransactionContext) => Promise<T>,
+  ): Promise<T> {
+    assertKeyIsFree(options, outer);
+    const { totalCount, idleCount, waitingCount, options: pool } = poolOf(this.dataSource);
+    const isExhausted = pool.max - totalCount + idleCount <= waitingCount;
+    if (isExhausted && !outer.hasEnded)
+      throw new PoolExhaustedError(
+        new TransactionUsageError(
+          `propagation: 'REQUIRES_NEW' needs a second connection, and the pool (${pool.max}) has none free. Make it larger than the number of units of work that run at once.`,
+        ),
+      );
+    return this.begin(options, work);
+  }
+
+  /** Runs a unit of work of its own: in its turn, until it is committed, known to whoever stops the application. */
+  private async unit<T>(
+    options: TransactionOptions,
+    attemptOnce: (unit: Unit, attempt: number) => Promise<AttemptOutcome<T>>,
+  ): Promise<T> {
+    if (this.stopping.signal.aborted && !this.outer()) throw new ShuttingDownError();
+    const unit = new Unit({ ...this.settings, ...options }, this.stopping.signal);
+    const done = this.inTurn(unit, () => repeatUntilCommitted(unit, (attempt) => attemptOnce(unit, attempt)));
+    this.running.add(done);
+    try {
+      return await done;
+    } finally {
+      this.running.delete(done);
+      unit.end();
+    }
+  }
+
+  private async inTurn<T>(unit: Unit, use: () => Promise<T>): Promise<T> {
+    const { conflictKey } = unit.options;
+    if (conflictKey === undefined) return use();
+    const turn = this.queue.take(conflictKey, unit.signal);
+    if (turn) await turn;
+    unit.queueWaitMs = performance.now() - unit.startedAt;
+    try {
+      return await use();
+    } finally {
+      this.queue.leave(conflictKey);
+    }
+  }
+
+  private async attemptStatement<Row extends QueryResultRow>(
+    statement: Statement,
+    writes: boolean,
+    unit: Unit,
+    attempt: number,
+  ): Promise<AttemptOutcome<QueryResult<Row>>> {
+    const { dataSource, settings } = this;
+    // A client that died while idle: there are at most as many of them as the pool is large.
+    let dead = writes ? 0 : poolOf(dataSource).options.max;
+    for (;;) {
+      try {
+        const value = await withClient(dataSource, settings.recycling ?? 'fast', ({ client }) =>
+          client.query<Row>(statement as { text: string }),
+        );
+        return { committed: true, value };
+      } catch (error) {
+        if (dead-- > 0 && isConnectionFailure(error) && !(error instanceof ApplicationError)) continue;
+        if (!writes || !isSocketFailure(error) || error instanceof ApplicationError)
+          return { committed: false, error, phase: 'statement' };
+        const unknown = { transactionId: unit.id, attempts: attempt, cause: error };
+        return { committed: false, error: new TransactionOutcomeUnknownError(unknown), phase: 'commit' };
+      }
+    }
+  }
 }
+
+interface Pool {
+  totalCount: number;
+  idleCount: number;
+  waitingCount: number;
+  options: { max: number };
+}
+
+const poolOf = (dataSource: DataSource) => (dataSource.driver as unknown as { master: Pool }).master;

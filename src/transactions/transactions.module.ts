@@ -1,11 +1,14 @@
-import { type DynamicModule, Module, type ModuleMetadata, type Type } from '@nestjs/common';
-import { getDataSourceToken } from '@nestjs/typeorm';
 import {
-  TRANSACTION_SETTINGS,
-  TRANSACTIONS_DATA_SOURCE,
-  TransactionRunner,
-  type TransactionRunnerSettings,
-} from './transaction-runner.js';
+  type DynamicModule,
+  Module,
+  type ModuleMetadata,
+  type OnModuleInit,
+  type Type,
+} from '@nestjs/common';
+import { getDataSourceToken } from '@nestjs/typeorm';
+import { PoolQueryGuard } from './pool-query-guard.js';
+import type { TransactionRunnerSettings } from './transaction-options.js';
+import { TRANSACTION_SETTINGS, TRANSACTIONS_DATA_SOURCE, TransactionRunner } from './transaction-runner.js';
 
 /** Options of `TransactionsModule.forRoot`: the defaults of every unit of work. */
 export interface TransactionsModuleOptions extends TransactionRunnerSettings {
@@ -23,7 +26,14 @@ export interface TransactionsModuleAsyncOptions extends Pick<ModuleMetadata, 'im
 
 /** Provides `TransactionRunner` on one of the application's TypeORM DataSources. Needs a `TypeOrmModule.forRoot`. */
 @Module({})
-export class TransactionsModule {
+export class TransactionsModule implements OnModuleInit {
+  constructor(private readonly runner: TransactionRunner) {}
+
+  onModuleInit(): void {
+    const { dataSource, settings } = this.runner;
+    PoolQueryGuard.watch(dataSource, settings.poolQueries);
+  }
+
   /** The defaults of every unit of work, known now. */
   static forRoot({ dataSource, ...settings }: TransactionsModuleOptions = {}): DynamicModule {
     return this.forRootAsync({ ...(dataSource && { dataSource }), useFactory: () => settings });

@@ -137,7 +137,11 @@ describe('If-Match', () => {
     await outsider.connect();
     await outsider.query('BEGIN');
     await outsider.query('SELECT FROM people WHERE id = $1 FOR UPDATE', [id]);
-    const both = ['Eve', 'Bob'].map((name) => patch(id, `{"name":"${name}"}`, { 'if-match': etag }));
+    // Of two processes: in one they would wait for each other before they come to the database.
+    const other = await startPeopleApp({}, app.database);
+    const both = [app, other].map(({ send }, index) =>
+      send('PATCH', `/people/${id}`, `{"name":"${index}"}`, { 'if-match': etag }),
+    );
     await eventually(async () => {
       const [waiting] = await app.database.query<{ n: number }>(
         `SELECT count(*)::int AS n FROM pg_stat_activity
@@ -148,6 +152,7 @@ describe('If-Match', () => {
     await outsider.query('COMMIT');
     await outsider.end();
     const responses = await Promise.all(both);
+    await other.close();
     expect(responses.map(({ status }) => status).sort()).toEqual([200, 412]);
     const winner = responses.find(({ status }) => status === 200)!;
     expect(await winner.json()).toMatchObject({ name: (await app.people.get(id)).name });

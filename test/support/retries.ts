@@ -2,7 +2,7 @@ import { subscribe, unsubscribe } from 'node:diagnostics_channel';
 import {
   TRANSACTION_RETRY_CHANNEL,
   type TransactionRetry,
-} from '../../src/transactions/transaction-runner.js';
+} from '../../src/transactions/transaction-events.js';
 
 /** The retries that happen while `work` runs, with what `atRetry` saw at each. */
 export async function watchRetries<T>(

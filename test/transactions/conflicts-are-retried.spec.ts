@@ -85,8 +85,8 @@ describe('a conflict', () => {
     const error = (result as PromiseRejectedResult).reason as TransactionRetriesExhaustedError;
     expect(error).toBeInstanceOf(TransactionRetriesExhaustedError);
     expect(error).toMatchObject({ attempts: 10, code: '40001', retryable: true });
-    expect(error.failures).toHaveLength(10);
-    expect(error.cause).toBe(error.failures.at(-1));
+    expect(error.errors).toHaveLength(10);
+    expect(error.cause).toBe(error.errors.at(-1));
     expect(await nameOf(ids[0])).toBe('other 10');
     expect(poolOf(app.dataSource).borrowed).toBe(0);
   });

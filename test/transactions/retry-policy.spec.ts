@@ -1,6 +1,11 @@
 import pg from 'pg';
 import { QueryFailedError } from 'typeorm';
-import { backoffDelay, DEFAULT_BACKOFF, isRetryable } from '../../src/transactions/retry-policy.js';
+import {
+  backoffDelay,
+  DEFAULT_BACKOFF,
+  describeAttempt,
+  isRetryable,
+} from '../../src/transactions/retry-policy.js';
 import { AfterCommitError } from '../../src/transactions/transaction-errors.js';
 
 const postgresError = (code: string) =>
@@ -22,10 +27,16 @@ describe('which failures are repeated', () => {
     ['a unique violation', postgresError('23505'), false],
     ['a query that was cancelled', postgresError('57014'), false],
     ['a foreign error with the same code', Object.assign(new Error('x'), { code: '40001' }), false],
-    ['a conflict met after the commit', new AfterCommitError('id', 1, conflict), false],
+    [
+      'a conflict met after the commit',
+      new AfterCommitError({ transactionId: 'id', attempts: 1, cause: conflict }, undefined),
+      false,
+    ],
     ['an error that is its own cause', cyclic, false],
     ['a value that is no error', '40001', false],
-  ])('%s: %p → %p', (_, error, expected) => expect(isRetryable(error)).toBe(expected));
+  ])('%s: %p → %p', (_, error, expected) =>
+    expect(isRetryable(describeAttempt(error, 'statement', 1))).toBe(expected),
+  );
 });
 
 it('waits grow from 25 ms to 250 ms, half of each fixed and half random', () => {

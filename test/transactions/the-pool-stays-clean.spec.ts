@@ -93,31 +93,88 @@ it('a client that cannot roll back is closed with its open transaction', async (
 });
 
 describe('a connection lost during COMMIT', () => {
-  const createThrough = (decision: 'cut-before' | 'cut-after') => {
-    proxy.onClientData = (data) => (data.includes('COMMIT') ? decision : 'pass');
-    return single.transactions.run({}, async () => (await single.people.create({ name: decision })).id);
+  /** Cuts the first COMMIT only: what follows has to get through. */
+  const cutCommit = (decision: 'cut-before' | 'cut-after') => {
+    let cuts = 0;
+    proxy.onClientData = (data) => (data.includes('COMMIT') && cuts++ === 0 ? decision : 'pass');
   };
+
+  it.each<['cut-before' | 'cut-after', number]>([
+    ['cut-before', 2],
+    ['cut-after', 1],
+  ])(
+    '(%s the server has it) is resolved: the work ran %i times and is there once',
+    async (decision, runs) => {
+      cutCommit(decision);
+      let ran = 0;
+      const id = await single.transactions.run({}, async () => {
+        ran++;
+        return (await single.people.create({ name: decision })).id;
+      });
+      expect(ran).toBe(runs);
+      expect((await single.people.findByName(decision)).items.map((person) => person.id)).toEqual([id]);
+    },
+  );
 
   it.each<['cut-before' | 'cut-after', number]>([
     ['cut-before', 0],
     ['cut-after', 1],
-  ])('(%s the server has it) is reported as unknown and never repeated', async (decision, rows) => {
-    await expect(createThrough(decision)).rejects.toMatchObject({
-      type: 'transaction-outcome-unknown',
-      retryable: false,
-      attempts: 1,
-    });
-    proxy.onClientData = () => 'pass';
-    await eventually(async () => (await single.people.findByName(decision)).items.length === rows);
+  ])(
+    '(%s the server has it) is reported as unknown where it is not to be resolved',
+    async (decision, rows) => {
+      cutCommit(decision);
+      const name = `report ${decision}`;
+      const report = single.transactions.run({ commitOutcome: 'report' }, () =>
+        single.people.create({ name }),
+      );
+      await expect(report).rejects.toMatchObject({
+        type: 'transaction-outcome-unknown',
+        retryable: false,
+        attempts: 1,
+      });
+      await eventually(async () => (await single.people.findByName(name)).items.length === rows);
+    },
+  );
+});
+
+describe('an answer to a single statement that was lost', () => {
+  // Named statements are sent as Parse/Bind the first time and by name alone later.
+  const cutOnce = (name: string) => {
+    let cuts = 0;
+    proxy.onClientData = (data) => (data.includes(name) && cuts++ === 0 ? 'cut-after' : 'pass');
+  };
+
+  it('of a creation is made up for by repeating it, which its id makes harmless', async () => {
+    cutOnce('people_create');
+    const response = await single.send('POST', '/people', '{"name":"once"}');
+    expect(response.status).toBe(201);
+    expect((await single.people.findByName('once')).items).toHaveLength(1);
   });
 
-  it('of a single statement is answered 500 over HTTP, not as safe to repeat', async () => {
-    // Named statements are sent as Parse/Bind the first time and by name alone later.
-    proxy.onClientData = (data) => (data.includes('people_create') ? 'cut-after' : 'pass');
-    const response = await single.send('POST', '/people', '{"name":"unknown"}');
+  it('of a change is answered 500 over HTTP, not as safe to repeat', async () => {
+    const { id } = await single.people.create({ name: 'before' });
+    cutOnce('people_update');
+    const response = await single.send('PATCH', `/people/${id}`, '{"name":"after"}');
     expect(response.status).toBe(500);
     expect(response.headers.get('retry-after')).toBeNull();
     expect(await response.json()).toMatchObject({ type: '/problems/transaction-outcome-unknown' });
+  });
+
+  it('of a change is resolved where that is asked for, at the price of a COMMIT', async () => {
+    const { id } = await single.people.create({ name: 'before' });
+    let cuts = 0;
+    proxy.onClientData = (data) => (data.includes('COMMIT') && cuts++ === 0 ? 'cut-after' : 'pass');
+    const changed = await single.transactions.runStatement<{ name: string }>(
+      { text: `UPDATE people SET name = 'after' WHERE id = $1 RETURNING name`, values: [id] },
+      { writes: true, commitOutcome: 'resolve' },
+    );
+    expect(changed.rows).toEqual([{ name: 'after' }]);
+  });
+
+  it('of a read is no failure at all: it is read again', async () => {
+    const { id } = await single.people.create({ name: 'read' });
+    cutOnce('people_get');
+    expect((await single.people.get(id)).name).toBe('read');
   });
 });
 

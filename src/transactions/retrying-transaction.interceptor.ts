@@ -1,0 +1,105 @@
+import {
+  type CallHandler,
+  type ExecutionContext,
+  Inject,
+  Injectable,
+  mixin,
+  type NestInterceptor,
+  type Type,
+} from '@nestjs/common';
+import { from, lastValueFrom, map, mergeMap, type Observable, toArray } from 'rxjs';
+import { snapshot } from './argument-snapshot.js';
+import { assertAnswersAfterCommit, assertPlainResult, type Replay, replayOf } from './handler-guards.js';
+import type { TransactionOptions } from './transaction-options.js';
+import { TransactionRunner } from './transaction-runner.js';
+import { beginHandler, TRANSACTIONAL_OPTIONS, type TransactionalOptions } from './transactional.metadata.js';
+
+/** A message handler has to be done, retries included, before the broker takes its consumer for dead (kafkajs: 30 s). */
+const MESSAGE_TIMEOUT_MS = 20_000;
+const HEARTBEAT_EVERY_MS = 3000;
+
+/**
+ * Runs handlers in units of work, each with the pipes and parameter decorators anew for every attempt: bound to a controller
+ * or a handler with `@UseInterceptors`, or to all of them as `APP_INTERCEPTOR` (which a hybrid application applies to message
+ * handlers with `inheritAppConfig` only). Options come from the handler's `@Transactional`, or from `with`.
+ *
+ * What the handler gives is sent after the commit: all values of an Observable, nothing of an attempt that failed. Guards,
+ * middleware, outer interceptors and request-scoped providers are the same for all attempts. An interceptor that reads the
+ * body's stream (`FileInterceptor`) belongs before this one. A Kafka handler has 20 seconds unless `timeoutMs` says
+ * otherwise, and heartbeats are sent between its attempts.
+ */
+@Injectable()
+export class RetryingTransactionInterceptor implements NestInterceptor {
+  /** Options for every handler that has none of its own. */
+  protected readonly options: Omit<TransactionOptions, 'conflictKey'> = {};
+
+  constructor(@Inject(TransactionRunner) private readonly runner: TransactionRunner) {}
+
+  /** The interceptor with options: `@UseInterceptors(RetryingTransactionInterceptor.with({ isolationLevel: 'SERIALIZABLE' }))`. */
+  static with(options: Omit<TransactionOptions, 'conflictKey'>): Type<RetryingTransactionInterceptor> {
+    class ConfiguredTransactionInterceptor extends RetryingTransactionInterceptor {
+      protected override readonly options = options;
+    }
+    return mixin(ConfiguredTransactionInterceptor);
+  }
+
+  intercept(context: ExecutionContext, next: CallHandler): Observable<unknown> {
+    const handler = context.getHandler();
+    const own = Reflect.getMetadata(TRANSACTIONAL_OPTIONS, handler) as TransactionalOptions | undefined;
+    // The parameters that the key is made of are known where the method is called, which then begins the unit of work.
+    if (typeof own?.conflictKey === 'function') return next.handle();
+    if (!own) assertAnswersAfterCommit(context.getClass().prototype as object, handler.name, handler);
+    const replay = replayOf(context);
+    const restore = snapshot(replay?.inputs ?? [context.getArgs()[0]]);
+    const options = {
+      ...messageDefaults(context),
+      ...this.options,
+      ...(own as TransactionOptions | undefined),
+    };
+    const beat = heartbeatOf(context);
+    const values = this.runner.run(
+      {
+        ...options,
+        beforeRetry: async (retry) => {
+          if (!isRepeatable(replay) || (await options.beforeRetry?.(retry)) === false) return false;
+          await beat();
+          restore();
+          return true;
+        },
+      },
+      (transaction) => {
+        beginHandler(transaction, handler);
+        return lastValueFrom(next.handle().pipe(map(assertPlainResult<unknown>), toArray()));
+      },
+    );
+    return from(values).pipe(mergeMap((all) => from(all)));
+  }
+}
+
+/** An answer that is under way, or a body whose stream the handler has read, can't be had twice. */
+function isRepeatable(replay: Replay | undefined): boolean {
+  return !replay || (!replay.isSent() && (replay.wasRead || !replay.isRead()));
+}
+
+const isKafka = (context: ExecutionContext) =>
+  context.getType() === 'rpc' &&
+  typeof context.switchToRpc().getContext<KafkaLike>()?.getHeartbeat === 'function';
+
+interface KafkaLike {
+  getHeartbeat?: () => () => Promise<void>;
+}
+
+const messageDefaults = (context: ExecutionContext): TransactionOptions =>
+  isKafka(context) ? { timeoutMs: MESSAGE_TIMEOUT_MS } : {};
+
+/** Sends a heartbeat where one is due. One that fails ends the attempts: the message is another consumer's by now. */
+function heartbeatOf(context: ExecutionContext): () => Promise<void> {
+  if (!isKafka(context)) return () => Promise.resolve();
+  const send = context.switchToRpc().getContext<KafkaLike>().getHeartbeat!();
+  let last = Date.now();
+  return async () => {
+    if (Date.now() - last < HEARTBEAT_EVERY_MS) return;
+    last = Date.now();
+    await send();
+  };
+}

@@ -1,0 +1,216 @@
+import type { DataSource, QueryRunner } from 'typeorm';
+import { beforeAbort, type RecyclingMethod } from '../database/pooled-client.js';
+import {
+  findPostgresError,
+  hasSqlState,
+  IN_FAILED_SQL_TRANSACTION,
+  isConnectionFailure,
+} from '../database/postgres-errors.js';
+import { type CommitOutcome, resolveCommit } from './commit-outcome.js';
+import { describeAttempt, isRetryable } from './retry-policy.js';
+import { currentTransaction, runInContext, TransactionContext } from './transaction-context.js';
+import {
+  TransactionOutcomeUnknownError,
+  TransactionRolledBackError,
+  TransactionUsageError,
+} from './transaction-errors.js';
+import { transactionChannels, type TransactionPhase } from './transaction-events.js';
+import { beginStatements } from './transaction-options.js';
+import { RolledBackByServer, TransactionSession } from './transaction-session.js';
+import type { AttemptOutcome, Unit } from './unit-of-work.js';
+
+/** How long the outcome of a lost COMMIT is asked for, in ms: a restart of the server is shorter. */
+const RESOLVE_MS = 30_000;
+/** A budget that is used up still leaves this much to learn what became of its COMMIT. */
+const RESOLVE_AT_LEAST_MS = 1000;
+
+export interface AttemptOptions<T> {
+  unit: Unit;
+  attempt: number;
+  dataSource: DataSource;
+  recycling: RecyclingMethod;
+  work: (transaction: TransactionContext) => Promise<T>;
+  /** Those that are open, for stopping. */
+  sessions: Set<TransactionSession>;
+}
+
+/** Runs the work once, in a transaction that is committed when it returns and rolled back when it throws. */
+export async function attemptTransaction<T>(options: AttemptOptions<T>): Promise<AttemptOutcome<T>> {
+  let session: TransactionSession;
+  try {
+    session = await openSession(options);
+  } catch (error) {
+    return { committed: false, error, phase: 'begin' };
+  }
+  options.sessions.add(session);
+  try {
+    return await new Attempt(session, options).run();
+  } finally {
+    options.sessions.delete(session);
+    await session.release();
+  }
+}
+
+async function openSession<T>({ unit, attempt, dataSource, recycling }: AttemptOptions<T>) {
+  const { options } = unit;
+  const session = await TransactionSession.open({
+    dataSource,
+    recycling,
+    transactionId: unit.id,
+    begin: beginStatements(options),
+    statementTimeoutMs: options.statementTimeoutMs,
+    tracksXid: options.commitOutcome !== 'report' && !options.readOnly,
+    signal: unit.signal,
+    remainingMs: () => unit.remainingMs(),
+    isRetryable: (error) => isRetryable(describeAttempt(error, 'statement', attempt), options.retryOn),
+  });
+  if (transactionChannels.begin.hasSubscribers) {
+    const { poolWaitMs } = session;
+    transactionChannels.begin.publish({ transactionId: unit.id, attempt, poolWaitMs });
+  }
+  return session;
+}
+
+class Attempt<T> {
+  private readonly queryRunner: QueryRunner;
+  private readonly context: TransactionContext;
+
+  constructor(
+    private readonly session: TransactionSession,
+    private readonly options: AttemptOptions<T>,
+  ) {
+    const { unit, attempt, dataSource } = options;
+    this.queryRunner = dataSource.createQueryRunner();
+    // TypeORM's own words for begin and end go through the session as well, and keep its state and its subscribers right.
+    this.queryRunner.connect = () => Promise.resolve(session.client);
+    const { manager } = this.queryRunner;
+    this.context = new TransactionContext(unit, attempt, manager, session, currentTransaction());
+  }
+
+  async run(): Promise<AttemptOutcome<T>> {
+    const { session, context, queryRunner } = this;
+    let value: T;
+    try {
+      await queryRunner.startTransaction();
+      session.started();
+      value = await this.work();
+    } catch (error) {
+      context.close();
+      session.ending();
+      await this.rollBack();
+      const atBegin = session.firstFailure !== undefined && !session.hasBegun;
+      return this.failed(this.decisive(error), atBegin ? 'begin' : 'statement');
+    }
+    session.ending();
+    try {
+      await queryRunner.commitTransaction();
+      if (!session.isCommitted)
+        throw new TransactionUsageError('The work began a nested transaction and left it open.');
+    } catch (error) {
+      return this.afterFailedCommit(value, error);
+    }
+    return this.committed(value);
+  }
+
+  private async work(): Promise<T> {
+    const { session, context, options } = this;
+    const { signal } = options.unit;
+    const working = runInContext(context, () => options.work(context));
+    const value = await (signal ? beforeAbort(working, signal) : working);
+    context.close();
+    if (session.firstFailure !== undefined) throw this.rolledBack(session.firstFailure);
+    if (session.isBusy)
+      throw new TransactionUsageError('The work returned before its statements had: await each.');
+    return value;
+  }
+
+  /**
+   * The first statement that failed decides: what the work made of it, or met because of it (25P02), is its consequence.
+   * An error that the work chose to throw after a failure which is not repeated stays what it is.
+   */
+  private decisive(thrown: unknown): unknown {
+    const { firstFailure } = this.session;
+    if (firstFailure === undefined) return this.session.explain(thrown);
+    const { options, attempt } = { ...this.options, options: this.options.unit.options };
+    if (isRetryable(describeAttempt(firstFailure, 'statement', attempt), options.retryOn))
+      return firstFailure;
+    if (hasSqlState(thrown, IN_FAILED_SQL_TRANSACTION)) return this.rolledBack(firstFailure);
+    return this.session.explain(thrown);
+  }
+
+  private async afterFailedCommit(value: T, thrown: unknown): Promise<AttemptOutcome<T>> {
+    const { session } = this;
+    // A subscriber of TypeORM's afterTransactionCommit failed.
+    if (session.isCommitted) return this.committed(value, [thrown]);
+    const error = session.commitFailure ?? thrown;
+    // Only an answer of a server that lives on says for sure that nothing was committed.
+    const isLost = findPostgresError(error) === undefined || isConnectionFailure(error);
+    if (error instanceof RolledBackByServer)
+      return this.failed(this.rolledBack(session.firstFailure), 'commit');
+    if (session.commitWasSent && isLost) return this.afterLostCommit(value, error);
+    await this.rollBack();
+    return this.failed(error, 'commit');
+  }
+
+  private async afterLostCommit(value: T, cause: unknown): Promise<AttemptOutcome<T>> {
+    const { session, options } = this;
+    const { unit, attempt, dataSource } = options;
+    // Before anything is asked: who holds a connection while waiting for one may wait for ever.
+    session.discard();
+    await session.release();
+    let outcome: CommitOutcome = 'unknown';
+    if (session.ticket) {
+      const atMostMs = Math.max(RESOLVE_AT_LEAST_MS, unit.remainingMs() ?? RESOLVE_MS);
+      outcome = await resolveCommit(dataSource, session.ticket, atMostMs);
+    }
+    if (outcome === 'committed') return this.committed(value);
+    if (outcome === 'aborted') return this.failed(cause, 'commit', true);
+    const xid = session.ticket?.xid ?? undefined;
+    const unknown = { transactionId: unit.id, attempts: attempt, cause, xid };
+    return { committed: false, error: new TransactionOutcomeUnknownError(unknown), phase: 'commit' };
+  }
+
+  private committed(value: T, errors: readonly unknown[] = []): AttemptOutcome<T> {
+    const { afterCommit } = this.context.callbacks;
+    return {
+      committed: true,
+      value,
+      afterCommit: async () => [...errors, ...(await callAll(afterCommit))],
+    };
+  }
+
+  private failed(error: unknown, phase: TransactionPhase, lostCommit = false): AttemptOutcome<T> {
+    const { afterRollback } = this.context.callbacks;
+    return { committed: false, error, phase, lostCommit, afterRollback: () => callAll(afterRollback) };
+  }
+
+  private async rollBack(): Promise<void> {
+    try {
+      await this.queryRunner.rollbackTransaction();
+    } catch {
+      // Of TypeORM's subscribers: the error that led here is the one to report.
+    }
+    // A nested transaction that was left open makes TypeORM roll back to its savepoint only.
+    if (!this.session.isRolledBack) await this.session.rollBack();
+  }
+
+  private rolledBack(cause: unknown): unknown {
+    const { unit, attempt } = this.options;
+    const failure = describeAttempt(cause, 'statement', attempt);
+    if (isRetryable(failure, unit.options.retryOn)) return cause;
+    return new TransactionRolledBackError({ transactionId: unit.id, attempts: attempt, cause });
+  }
+}
+
+/** Calls each, in order, whatever becomes of the others. @returns what they threw */
+async function callAll(callbacks: readonly (() => unknown)[]): Promise<unknown[]> {
+  const errors: unknown[] = [];
+  for (const callback of callbacks) {
+    try {
+      await callback();
+    } catch (error) {
+      errors.push(error);
+    }
+  }
+  return errors;
+}

@@ -1,0 +1,158 @@
+import { ISOLATION_LEVELS, type IsolationLevel } from '../database/data-source-options.js';
+import type { RecyclingMethod } from '../database/pooled-client.js';
+import type { Backoff, RetryPolicy } from './retry-policy.js';
+import type { TransactionRetry } from './transaction-events.js';
+import { TransactionUsageError } from './transaction-errors.js';
+
+export const PROPAGATIONS = ['REQUIRED', 'REQUIRES_NEW', 'MANDATORY', 'NESTED'] as const;
+
+/**
+ * What a unit of work does where another one runs already.
+ *
+ * - `REQUIRED` joins it, or begins one. The outermost alone commits and repeats.
+ * - `REQUIRES_NEW` is on its own, on a second connection: it commits, repeats and fails without the other.
+ * - `MANDATORY` joins it; without one it is a mistake.
+ * - `NESTED` joins it behind a savepoint, so that its failure can be caught and leaves what came before it; without one it
+ *   begins one. It is never repeated by itself: a savepoint keeps the snapshot that the conflict is about.
+ */
+export type Propagation = (typeof PROPAGATIONS)[number];
+
+/**
+ * How one unit of work is run; what is left out comes from `TransactionsModule.forRoot`. Where the unit joins another, that
+ * one's options count: only `propagation`, and what contradicts the other, are looked at.
+ */
+export interface TransactionOptions {
+  /** Without it the session's default (`default_transaction_isolation`). */
+  isolationLevel?: IsolationLevel;
+  /** True: the server refuses to change anything. False: also where the session's default is read only. */
+  readOnly?: boolean;
+  /** Waits for a snapshot that can't meet a serialization failure. Only with `SERIALIZABLE` and `readOnly: true`. */
+  deferrable?: boolean;
+  /** Attempts in all, the first included: 1 to 10. Default 10. */
+  maxAttempts?: number;
+  /** The wait between attempts, without a connection. Default 25 ms doubling up to 250 ms, half of it random. */
+  backoff?: Backoff;
+  /**
+   * Budget in ms over all attempts, with every wait: for the turn of its `conflictKey`, for a connection, for the server,
+   * between attempts. Default none. When it ends while COMMIT is under way, the outcome is asked for as after a lost
+   * connection.
+   */
+  timeoutMs?: number;
+  /** How long a statement may wait for a lock, in ms (`lock_timeout`, for this transaction only). */
+  lockTimeoutMs?: number;
+  /** How long a statement may run, in ms (`statement_timeout`, for this transaction only). */
+  statementTimeoutMs?: number;
+  /** How long the transaction may wait for its next statement, in ms (`idle_in_transaction_session_timeout`). */
+  idleInTransactionTimeoutMs?: number;
+  /** Which failures are repeated: SQLSTATEs in place of 40001 and 40P01, or a function that decides. */
+  retryOn?: RetryPolicy;
+  /** Default `REQUIRED`. */
+  propagation?: Propagation;
+  /** True when the work may be applied twice: it is then repeated also when the outcome of a COMMIT stays unknown. */
+  idempotent?: boolean;
+  /**
+   * What a lost COMMIT leads to. `resolve` asks the server what became of the transaction (`pg_xact_status`): committed
+   * gives the result, aborted is repeated, undecided is TransactionOutcomeUnknownError. `report` is that error at once.
+   * Default `resolve`; a unit of one statement, which needs no COMMIT, resolves only where it is asked for here.
+   */
+  commitOutcome?: 'resolve' | 'report';
+  /** Units of work with the same key run one after another in this process, and wait before they take a connection. */
+  conflictKey?: string;
+  /**
+   * Called before each further attempt, after the wait. `false` ends the attempts as if they were used up; what it throws
+   * is what the caller gets.
+   */
+  beforeRetry?: (retry: TransactionRetry) => boolean | void | Promise<boolean | void>;
+}
+
+/** What a query on the pool inside of a unit of work leads to: such a query is no part of the transaction. */
+export type PoolQueryMode = 'warn' | 'throw' | 'off';
+
+/** Options of a `TransactionRunner`: defaults for every unit of work, and what concerns all of them together. */
+export interface TransactionRunnerSettings extends Omit<
+  TransactionOptions,
+  'propagation' | 'conflictKey' | 'beforeRetry' | 'idempotent'
+> {
+  /** What is checked when a client leaves the pool. Default `fast`. */
+  recycling?: RecyclingMethod;
+  /**
+   * What is done about a query of TypeORM that goes to the pool (a repository of `@InjectRepository`) while the code that
+   * asks for it runs in a unit of work. Default `warn`, and `off` with `NODE_ENV=production`.
+   */
+  poolQueries?: PoolQueryMode;
+  /** How long stopping waits for units of work that run, in ms; then their connections are cut. Default 20,000. */
+  drainTimeoutMs?: number;
+  /** Units of work of one `conflictKey` that may wait at most. Default 1,000. */
+  conflictQueueSize?: number;
+}
+
+const WHOLE_NUMBERS = {
+  maxAttempts: [1, 10],
+  timeoutMs: [1, 2 ** 31 - 1],
+  lockTimeoutMs: [1, 2 ** 31 - 1],
+  statementTimeoutMs: [1, 2 ** 31 - 1],
+  idleInTransactionTimeoutMs: [1, 2 ** 31 - 1],
+  drainTimeoutMs: [0, 2 ** 31 - 1],
+  conflictQueueSize: [1, 2 ** 31 - 1],
+} as const;
+const CHOICES = {
+  isolationLevel: ISOLATION_LEVELS,
+  propagation: PROPAGATIONS,
+  commitOutcome: ['resolve', 'report'],
+  poolQueries: ['warn', 'throw', 'off'],
+} as const;
+
+/**
+ * Refuses options that are out of range or contradict each other, before anything is begun.
+ *
+ * @throws TransactionUsageError names the option and what is accepted
+ */
+export function validateOptions(options: TransactionOptions & TransactionRunnerSettings): void {
+  for (const [name, [least, most]] of Object.entries(WHOLE_NUMBERS)) {
+    const value = options[name as keyof typeof WHOLE_NUMBERS];
+    if (value !== undefined && !(Number.isInteger(value) && value >= least && value <= most))
+      throw new TransactionUsageError(
+        `${name} must be a whole number from ${least} to ${most}, not ${String(value)}`,
+      );
+  }
+  for (const [name, accepted] of Object.entries(CHOICES)) {
+    const value: string | undefined = options[name as keyof typeof CHOICES];
+    if (value !== undefined && !(accepted as readonly string[]).includes(value))
+      throw new TransactionUsageError(`${name} must be one of ${accepted.join(', ')}, not ${String(value)}`);
+  }
+  const { deferrable, isolationLevel, readOnly, conflictKey } = options;
+  if (deferrable && !(isolationLevel === 'SERIALIZABLE' && readOnly))
+    throw new TransactionUsageError(
+      "deferrable: true has an effect only with isolationLevel: 'SERIALIZABLE' and readOnly: true",
+    );
+  if (conflictKey !== undefined && (typeof conflictKey !== 'string' || conflictKey === ''))
+    throw new TransactionUsageError(
+      `conflictKey must be a text that is not empty, not ${JSON.stringify(conflictKey)}`,
+    );
+}
+
+/** The statements that begin such a transaction; they travel with its first statement. */
+export function beginStatements(options: TransactionOptions): string[] {
+  const { isolationLevel, readOnly, deferrable } = options;
+  const characteristics = [
+    ...(isolationLevel ? [`ISOLATION LEVEL ${isolationLevel}`] : []),
+    ...(readOnly === undefined ? [] : [readOnly ? 'READ ONLY' : 'READ WRITE']),
+    ...(deferrable ? ['DEFERRABLE'] : []),
+  ];
+  return [['START TRANSACTION', characteristics.join(', ')].join(' ').trim(), ...localTimeouts(options)];
+}
+
+/** True when a single statement can't do without BEGIN. */
+export function needsBegin(options: TransactionOptions): boolean {
+  return beginStatements(options)[0] !== 'START TRANSACTION' || localTimeouts(options).length > 0;
+}
+
+// SET LOCAL, as set_config() would take the snapshot and leak nothing less.
+function localTimeouts(options: TransactionOptions): string[] {
+  const timeouts: [string, number | undefined][] = [
+    ['lock_timeout', options.lockTimeoutMs],
+    ['statement_timeout', options.statementTimeoutMs],
+    ['idle_in_transaction_session_timeout', options.idleInTransactionTimeoutMs],
+  ];
+  return timeouts.flatMap(([name, ms]) => (ms === undefined ? [] : [`SET LOCAL ${name} = ${ms}`]));
+}

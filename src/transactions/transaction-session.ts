@@ -1,0 +1,416 @@
+import type { PoolClient, QueryConfig, QueryResult, QueryResultRow } from 'pg';
+import {
+  borrowClient,
+  cutConnection,
+  type Lease,
+  type RecyclingMethod,
+  returnClient,
+} from '../database/pooled-client.js';
+import { findPostgresError, isConnectionFailure } from '../database/postgres-errors.js';
+import { newLanding, sendTogether, travelsAlone } from '../database/statement-flight.js';
+import type { DataSource } from 'typeorm';
+import { type CommitTicket, readTicket, ticketQuery } from './commit-outcome.js';
+import { TransactionUsageError } from './transaction-errors.js';
+
+/** What `TransactionSession.open` is told. */
+export interface SessionOptions {
+  dataSource: DataSource;
+  recycling: RecyclingMethod;
+  transactionId: string;
+  /** The statements that begin the transaction. */
+  begin: readonly string[];
+  /** True to learn the transaction's id before COMMIT, so that a lost COMMIT can be asked for. */
+  tracksXid: boolean;
+  /** Ends every wait; its reason is thrown. */
+  signal: AbortSignal | undefined;
+  statementTimeoutMs: number | undefined;
+  /** Ms left of the unit's budget; undefined without one. */
+  remainingMs: () => number | undefined;
+  /** True for a failure that repeats the whole unit: rolling back to a savepoint does not settle it. */
+  isRetryable: (error: unknown) => boolean;
+}
+
+/** `ending` lets COMMIT and ROLLBACK through, and what TypeORM's subscribers send before them; `over` nothing any more. */
+type Phase = 'starting' | 'working' | 'ending' | 'over';
+
+const ROLLBACK_MS = 5000;
+const BEGIN = /^(?:START TRANSACTION|SET TRANSACTION ISOLATION LEVEL .*)$/;
+const NOTHING: QueryResult = { command: '', rowCount: null, oid: 0, fields: [], rows: [] };
+
+/** The server answered COMMIT with the tag ROLLBACK: a statement had failed, and it had nothing left to commit. */
+export class RolledBackByServer extends Error {}
+
+// What ends a transaction belongs to the runner; ROLLBACK TO a savepoint does not end it.
+const CONTROL =
+  /^\s*(?:BEGIN|START\s+TRANSACTION|COMMIT|END|ABORT|PREPARE\s+TRANSACTION|ROLLBACK(?!\s+(?:WORK\s+|TRANSACTION\s+)?TO\b))\b/i;
+
+/**
+ * The connection of one attempt, as the work sees it: every statement of the attempt goes through `query`, whoever sends
+ * it. It begins the transaction with the first statement, remembers the first failure, learns the transaction's id on the
+ * way, and lets nothing through once the attempt is over.
+ */
+export class TransactionSession {
+  /** The first failure that the server has not been told to forget. */
+  firstFailure: unknown;
+  /** How long the connection was waited for, in ms. */
+  poolWaitMs = 0;
+  /** COMMIT was sent; with `isCommitted` also confirmed. */
+  commitWasSent = false;
+  isCommitted = false;
+  /** What ended COMMIT. */
+  commitFailure: unknown;
+  /** Nothing of the transaction is left on the server, or its connection is as good as closed. */
+  isRolledBack = false;
+  private isReleased = false;
+  private proxy: PoolClient | undefined;
+  private phase: Phase = 'starting';
+  private begun = false;
+  private unfinished = 0;
+  private turn: Promise<void> = Promise.resolve();
+  private replaced = 0;
+  private ticketSoFar: CommitTicket | undefined;
+  /** False while something was sent that may have written without the ticket knowing. */
+  private ticketIsCertain = false;
+
+  private constructor(
+    private lease: Lease,
+    private readonly options: SessionOptions,
+  ) {}
+
+  /** @throws PoolExhaustedError, DatabaseUnavailableError */
+  static async open(options: SessionOptions): Promise<TransactionSession> {
+    const since = performance.now();
+    const lease = await borrowClient(options.dataSource, options.recycling, options.signal);
+    const session = new TransactionSession(lease, options);
+    session.poolWaitMs = performance.now() - since;
+    return session;
+  }
+
+  /** The client for what TypeORM and other libraries send; it can neither be released nor outlive the attempt. */
+  get client(): PoolClient {
+    return (this.proxy ??= new Proxy({} as PoolClient, {
+      get: (_, key) => {
+        if (key === 'query') return this.queryAsClient;
+        if (key === 'release' || key === 'end') return refuseRelease;
+        const value: unknown = Reflect.get(this.lease.client, key);
+        return typeof value === 'function' ? (value.bind(this.lease.client) as unknown) : value;
+      },
+    }));
+  }
+
+  /** True once a statement was sent. */
+  get hasBegun(): boolean {
+    return this.begun;
+  }
+
+  /** Statements that were asked for and have no answer yet. */
+  get isBusy(): boolean {
+    return this.unfinished > 0;
+  }
+
+  /** What to ask the server for after a lost COMMIT; undefined where it can't be asked. */
+  get ticket(): CommitTicket | undefined {
+    return this.ticketIsCertain ? this.ticketSoFar : undefined;
+  }
+
+  /**
+   * Runs one statement, after those that were asked for before.
+   *
+   * @throws TransactionUsageError the attempt is over, or the statement would end the transaction
+   */
+  async query<Row extends QueryResultRow>(statement: QueryConfig): Promise<QueryResult<Row>> {
+    this.assertOpen();
+    if (CONTROL.test(statement.text))
+      throw new TransactionUsageError(
+        `The work must not send ${statement.text.trim().slice(0, 30)}: a unit of work is committed when its work returns, and rolled back when it throws.`,
+      );
+    return this.inTurn(async () => {
+      this.assertOpen();
+      return this.send<Row>(statement);
+    });
+  }
+
+  /** TypeORM has said that the transaction begins. */
+  started(): void {
+    this.phase = 'working';
+  }
+
+  /** The work is over: COMMIT and ROLLBACK may come. */
+  ending(): void {
+    this.phase = 'ending';
+  }
+
+  /** A client that can't roll back would hand its open transaction to the next borrower, so it is closed. */
+  async rollBack(): Promise<void> {
+    this.phase = 'over';
+    this.isRolledBack = true;
+    if (this.lease.broken || (!this.begun && !this.isBusy)) return;
+    const timer = setTimeout(() => this.cut(), ROLLBACK_MS);
+    try {
+      await this.inTurn(() => this.lease.client.query('ROLLBACK'));
+    } catch {
+      // The error that led here is the one to report; this one only decides about the client.
+      this.lease.broken = true;
+    } finally {
+      clearTimeout(timer);
+    }
+  }
+
+  /** Gives the connection back. */
+  async release(): Promise<void> {
+    this.phase = 'over';
+    if (this.isReleased) return;
+    this.isReleased = true;
+    await returnClient(this.lease);
+  }
+
+  /** Cuts the connection, whatever it waits for. */
+  cut(): void {
+    cutConnection(this.lease);
+  }
+
+  /** Closes the connection instead of giving it back. */
+  discard(): void {
+    this.lease.broken = true;
+  }
+
+  /** The failure itself, where the server had told it while nobody waited for an answer (an idle timeout, a kill). */
+  explain(error: unknown): unknown {
+    const { lostBecause } = this.lease;
+    const isNamed = findPostgresError(error) !== undefined;
+    return lostBecause && !isNamed && isConnectionFailure(error) ? lostBecause : error;
+  }
+
+  private assertOpen(): void {
+    if (this.phase !== 'over') return;
+    throw new TransactionUsageError(
+      `Transaction ${this.options.transactionId} has ended: await every statement before the work returns.`,
+    );
+  }
+
+  private async inTurn<T>(use: () => Promise<T>): Promise<T> {
+    const turn = this.takeTurn();
+    try {
+      if (turn.come) await turn.come;
+      return await use();
+    } finally {
+      turn.done();
+    }
+  }
+
+  /** pg takes one statement at a time; what comes meanwhile waits here, where it can still be refused. */
+  private takeTurn(): { come: Promise<void> | undefined; done: () => void } {
+    const come = this.unfinished > 0 ? this.turn : undefined;
+    let next!: () => void;
+    this.turn = new Promise((resolve) => (next = resolve));
+    this.unfinished++;
+    let isDone = false;
+    const done = () => {
+      if (!isDone) this.unfinished--;
+      isDone = true;
+      next();
+    };
+    return { come, done };
+  }
+
+  private async send<Row extends QueryResultRow>(statement: QueryConfig): Promise<QueryResult<Row>> {
+    try {
+      const result = await (travelsAlone(statement)
+        ? this.sendAlone<Row>(statement)
+        : this.fly<Row>(statement));
+      // ROLLBACK TO a savepoint that is older than the failure: the server has forgotten it.
+      if (result.command === 'ROLLBACK' && !this.options.isRetryable(this.firstFailure))
+        this.firstFailure = undefined;
+      return result;
+    } catch (cause) {
+      const error = this.explain(cause);
+      if (isConnectionFailure(error)) this.lease.broken = true;
+      // A value that pg could not send leaves the transaction as it was; once BEGIN is in doubt everything is.
+      if (findPostgresError(error) || this.lease.broken || !this.begun) this.firstFailure ??= error;
+      throw error;
+    }
+  }
+
+  /** With BEGIN before it, if it is the first, and the question for the transaction's id behind it. */
+  private async fly<Row extends QueryResultRow>(statement: QueryConfig): Promise<QueryResult<Row>> {
+    if (this.firstFailure !== undefined && !this.begun) throw this.firstFailure as Error;
+    for (;;) {
+      const begin = this.begun ? [] : this.options.begin;
+      const landing = newLanding();
+      const company = { before: [...begin, ...this.statementTimeout()], ...this.ticketCompany() };
+      try {
+        return await sendTogether<Row>(this.lease.client, statement, company, landing);
+      } catch (error) {
+        const failedAtBegin = !this.begun && landing.beforeDone < begin.length;
+        // A dead client found at BEGIN: nothing was done, and the work has seen nothing of it.
+        if (failedAtBegin && isConnectionFailure(error) && (await this.replaceClient())) continue;
+        if (failedAtBegin) this.lease.broken = true;
+        throw error;
+      } finally {
+        this.begun ||= begin.length > 0 && landing.beforeDone >= begin.length;
+        if (landing.after !== undefined) this.learn(landing.after);
+        else this.doubtTicket();
+      }
+    }
+  }
+
+  private async sendAlone<Row extends QueryResultRow>(statement: QueryConfig): Promise<QueryResult<Row>> {
+    await this.begin();
+    this.doubtTicket();
+    return this.lease.client.query<Row>(statement);
+  }
+
+  private async begin(): Promise<void> {
+    if (this.firstFailure !== undefined && !this.begun) throw this.firstFailure as Error;
+    while (!this.begun) {
+      try {
+        await this.lease.client.query([...this.options.begin, ...this.statementTimeout()].join('; '));
+        this.begun = true;
+      } catch (error) {
+        if (isConnectionFailure(error) && (await this.replaceClient())) continue;
+        this.lease.broken = true;
+        throw error;
+      }
+    }
+  }
+
+  /** At most as often as the pool has clients, all of which may have died while idle. */
+  private async replaceClient(): Promise<boolean> {
+    const { dataSource, recycling, signal } = this.options;
+    const size = (dataSource.driver as unknown as { master: { options: { max: number } } }).master.options
+      .max;
+    if (this.replaced++ >= size) return false;
+    this.lease.broken = true;
+    await returnClient(this.lease);
+    this.lease = await borrowClient(dataSource, recycling, signal);
+    return true;
+  }
+
+  /** The server stops a statement that would outlast the unit's budget. */
+  private statementTimeout(): string[] {
+    const remaining = this.options.remainingMs();
+    if (remaining === undefined) return [];
+    const session = (
+      this.lease.client as unknown as { connectionParameters?: { statement_timeout?: unknown } }
+    ).connectionParameters?.statement_timeout;
+    const own = this.options.statementTimeoutMs ?? (Number(session) || Infinity);
+    return [`SET LOCAL statement_timeout = ${Math.max(1, Math.ceil(Math.min(own, remaining)))}`];
+  }
+
+  private ticketCompany(): { after?: string } {
+    return this.options.tracksXid && !this.ticketSoFar?.xid ? { after: this.ticketQuery() } : {};
+  }
+
+  private ticketQuery(): string {
+    return ticketQuery(this.options.dataSource.driver.version ?? '');
+  }
+
+  private learn(column: string | null): void {
+    this.ticketSoFar = readTicket(column);
+    this.ticketIsCertain = true;
+  }
+
+  private doubtTicket(): void {
+    this.ticketIsCertain &&= this.ticketSoFar?.xid != null;
+  }
+
+  /** `client.query` in all its forms; COPY and cursors are objects that speak for themselves. */
+  private readonly queryAsClient = (
+    statement: string | QueryConfig | Submittable,
+    values?: unknown[],
+    callback?: (error: unknown, result?: QueryResult) => void,
+  ): unknown => {
+    if (typeof statement === 'object' && 'submit' in statement) return this.submit(statement);
+    const config = typeof statement === 'string' ? { text: statement } : statement;
+    const result =
+      this.fromTypeOrm(config.text) ?? this.query({ ...config, ...(Array.isArray(values) && { values }) });
+    const callBack = callback ?? (typeof values === 'function' ? (values as typeof callback) : undefined);
+    if (!callBack) return result;
+    result.then(
+      (done) => callBack(null, done),
+      (error: unknown) => callBack(error),
+    );
+    return undefined;
+  };
+
+  /** What TypeORM's QueryRunner sends on behalf of the runner: its BEGIN waits for the first statement. */
+  private fromTypeOrm(text: string): Promise<QueryResult> | undefined {
+    if (this.phase === 'starting' && BEGIN.test(text)) return Promise.resolve(NOTHING);
+    if (this.phase === 'ending' && text === 'COMMIT') return this.commit();
+    if (this.phase === 'ending' && text === 'ROLLBACK') return this.rollBack().then(() => NOTHING);
+    return undefined;
+  }
+
+  private async commit(): Promise<QueryResult> {
+    try {
+      await this.sendCommit();
+    } catch (error) {
+      this.commitFailure = this.explain(error);
+      throw error;
+    }
+    this.isCommitted = true;
+    return NOTHING;
+  }
+
+  private async sendCommit(): Promise<void> {
+    this.phase = 'over';
+    if (!this.begun) return;
+    if (this.isBusy)
+      throw new TransactionUsageError('The work returned before its statements had: await each.');
+    const { client } = this.lease;
+    if (this.options.tracksXid && !this.ticketIsCertain) {
+      const { rows } = await client.query<{ concat: string }>(this.ticketQuery());
+      this.learn(rows[0]?.concat ?? null);
+    }
+    if (client.getTransactionStatus() === 'I')
+      throw new TransactionUsageError('A statement of the work ended its transaction.');
+    const { signal } = this.options;
+    const cut = () => this.cut();
+    signal?.throwIfAborted();
+    signal?.addEventListener('abort', cut, { once: true });
+    this.commitWasSent = true;
+    try {
+      const { command } = await client.query('COMMIT');
+      if (command !== 'COMMIT') throw new RolledBackByServer();
+    } finally {
+      signal?.removeEventListener('abort', cut);
+    }
+  }
+
+  /** A COPY or a cursor: returned at once, as pg does, and sent when its turn has come. */
+  private submit(submittable: Submittable): Submittable {
+    this.assertOpen();
+    const turn = this.takeTurn();
+    const { handleReadyForQuery, handleError } = submittable;
+    submittable.handleReadyForQuery = (connection) => {
+      turn.done();
+      handleReadyForQuery?.call(submittable, connection);
+    };
+    submittable.handleError = (error, connection) => {
+      this.firstFailure ??= this.explain(error);
+      if (isConnectionFailure(this.firstFailure)) this.lease.broken = true;
+      turn.done();
+      handleError.call(submittable, error, connection);
+    };
+    const send = async () => {
+      await turn.come;
+      this.assertOpen();
+      await this.begin();
+      this.doubtTicket();
+      this.lease.client.query(submittable as never);
+    };
+    send().catch((error: unknown) => submittable.handleError(error as Error));
+    return submittable;
+  }
+}
+
+/** What `client.query` takes beside statements (pg's Submittable, with what pg calls on it). */
+interface Submittable {
+  submit: unknown;
+  handleReadyForQuery?: (connection: unknown) => void;
+  handleError: (error: Error, connection?: unknown) => void;
+}
+
+function refuseRelease(): never {
+  throw new TransactionUsageError('The client of a transaction is given back when the transaction ends.');
+}

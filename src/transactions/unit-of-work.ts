@@ -1,0 +1,177 @@
+import { Logger } from '@nestjs/common';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { v7 as uuidv7 } from 'uuid';
+import {
+  hasSqlState,
+  IDLE_IN_TRANSACTION_SESSION_TIMEOUT,
+  toDatabaseError,
+  TRANSACTION_TIMEOUT,
+} from '../database/postgres-errors.js';
+import {
+  backoffDelay,
+  DEFAULT_BACKOFF,
+  DEFAULT_MAX_ATTEMPTS,
+  describeAttempt,
+  isRetryable,
+} from './retry-policy.js';
+import { transactionChannels, type TransactionPhase, type TransactionRetry } from './transaction-events.js';
+import {
+  AfterCommitError,
+  TransactionOutcomeUnknownError,
+  TransactionRetriesExhaustedError,
+  TransactionTimeoutError,
+} from './transaction-errors.js';
+import type { TransactionOptions } from './transaction-options.js';
+import { inSpan } from './transaction-tracing.js';
+
+const logger = new Logger('Transactions');
+
+/** What became of one attempt. */
+export type AttemptOutcome<T> =
+  | { committed: true; value: T; afterCommit?: () => Promise<unknown[]> }
+  | {
+      committed: false;
+      error: unknown;
+      phase: TransactionPhase;
+      /** True when COMMIT was lost and the server says that it was not done: repeated whatever the failure. */
+      lostCommit?: boolean;
+      afterRollback?: () => Promise<unknown[]>;
+    };
+
+/** One unit of work, from the first attempt to the last. */
+export class Unit {
+  readonly maxAttempts: number;
+  /** Aborted when the budget is over; undefined without a budget. */
+  readonly signal: AbortSignal | undefined;
+  queueWaitMs = 0;
+  readonly startedAt = performance.now();
+  private name: string | undefined;
+  private readonly budget: NodeJS.Timeout | undefined;
+
+  constructor(
+    readonly options: TransactionOptions,
+    /** Aborted when the application stops: nobody waits between attempts any more. */
+    readonly stopping: AbortSignal,
+  ) {
+    this.maxAttempts = options.maxAttempts ?? DEFAULT_MAX_ATTEMPTS;
+    const { timeoutMs } = options;
+    if (timeoutMs === undefined) return;
+    const controller = new AbortController();
+    this.signal = controller.signal;
+    this.budget = setTimeout(() => controller.abort(this.timeout(undefined, 0)), timeoutMs);
+  }
+
+  /** Made when something first has to name the unit; most single statements never do. */
+  get id(): string {
+    return (this.name ??= uuidv7());
+  }
+
+  /** Ms left of the budget; undefined without one. */
+  remainingMs(): number | undefined {
+    const { timeoutMs } = this.options;
+    return timeoutMs === undefined ? undefined : timeoutMs - (performance.now() - this.startedAt);
+  }
+
+  timeout(cause: unknown, attempts: number, errors?: readonly unknown[]): TransactionTimeoutError {
+    return new TransactionTimeoutError({
+      transactionId: this.id,
+      attempts,
+      cause,
+      ...(errors && { errors }),
+    });
+  }
+
+  end(): void {
+    clearTimeout(this.budget);
+  }
+}
+
+/** Runs attempts at a unit until one is committed, or none may follow. */
+export function repeatUntilCommitted<T>(
+  unit: Unit,
+  attemptOnce: (attempt: number) => Promise<AttemptOutcome<T>>,
+): Promise<T> {
+  return inSpan('transaction', async (span) => {
+    const errors: unknown[] = [];
+    for (;;) {
+      const attempt = errors.length + 1;
+      const outcome = await inSpan('transaction attempt', async (attemptSpan) => {
+        attemptSpan?.setAttribute('nestjs_people.transaction.attempt', attempt);
+        const done = await attemptOnce(attempt);
+        if (!done.committed) attemptSpan?.recordException(done.error as Error);
+        return done;
+      });
+      span?.setAttributes({
+        'nestjs_people.transaction.id': unit.id,
+        'nestjs_people.transaction.attempts': attempt,
+      });
+      if (outcome.committed) {
+        publishCommit(unit, attempt);
+        const failed = (await outcome.afterCommit?.()) ?? [];
+        if (failed.length === 0) return outcome.value;
+        const unitOf = { transactionId: unit.id, attempts: attempt, cause: oneOf(failed), errors: failed };
+        throw new AfterCommitError(unitOf, outcome.value);
+      }
+      errors.push(outcome.error);
+      try {
+        await waitForNext(unit, outcome, errors);
+      } catch (error) {
+        const failed = (await outcome.afterRollback?.()) ?? [];
+        // The unit's own failure is what the caller has to know.
+        for (const err of failed)
+          logger.error({ msg: 'An afterRollback callback failed', transactionId: unit.id, err });
+        throw error;
+      }
+    }
+  });
+}
+
+/** Waits until the next attempt is due. @throws what the caller gets when there is none */
+async function waitForNext<T>(
+  unit: Unit,
+  { error, phase, lostCommit }: AttemptOutcome<T> & { committed: false },
+  errors: readonly unknown[],
+): Promise<void> {
+  const { retryOn, backoff = DEFAULT_BACKOFF, idempotent, beforeRetry } = unit.options;
+  const attempt = errors.length;
+  const failure = describeAttempt(error, phase, attempt);
+  const event = { transactionId: unit.id, attempt, phase, code: failure.code ?? '' };
+  const isUnknown = error instanceof TransactionOutcomeUnknownError;
+  if (isUnknown) transactionChannels.outcomeUnknown.publish({ ...event, xid: error.xid });
+  else transactionChannels.rollback.publish(event);
+  const repeats = isUnknown ? idempotent : lostCommit || isRetryable(failure, retryOn);
+  if (!repeats) throw toFinalError(unit, error, errors);
+  if (attempt >= unit.maxAttempts) {
+    if (isUnknown) throw error;
+    transactionChannels.exhausted.publish(event);
+    throw new TransactionRetriesExhaustedError(unit.id, errors);
+  }
+  const delayMs = backoffDelay(attempt, backoff);
+  const remainingMs = unit.remainingMs();
+  if (remainingMs !== undefined && delayMs >= remainingMs) throw unit.timeout(error, attempt, errors);
+  const retry: TransactionRetry = { ...event, delayMs, error };
+  transactionChannels.retry.publish(retry);
+  // An application that stops finishes what it has begun, without waiting.
+  await sleep(delayMs, undefined, { signal: unit.stopping }).catch(() => undefined);
+  if ((await beforeRetry?.(retry)) === false) throw new TransactionRetriesExhaustedError(unit.id, errors);
+}
+
+function toFinalError(unit: Unit, error: unknown, errors: readonly unknown[]): unknown {
+  if (hasSqlState(error, IDLE_IN_TRANSACTION_SESSION_TIMEOUT, TRANSACTION_TIMEOUT))
+    return unit.timeout(error, errors.length, errors);
+  if (unit.signal?.aborted && !(error instanceof TransactionOutcomeUnknownError)) {
+    const cause = error === unit.signal.reason ? errors.at(-2) : error;
+    return unit.timeout(cause, errors.length, errors);
+  }
+  return toDatabaseError(error);
+}
+
+function publishCommit(unit: Unit, attempt: number): void {
+  if (!transactionChannels.commit.hasSubscribers) return;
+  const durationMs = performance.now() - unit.startedAt;
+  const { id: transactionId, queueWaitMs } = unit;
+  transactionChannels.commit.publish({ transactionId, attempt, durationMs, queueWaitMs });
+}
+
+const oneOf = (errors: unknown[]) =>
+  errors.length === 1 ? errors[0] : new AggregateError(errors, `${errors.length} callbacks failed.`);
