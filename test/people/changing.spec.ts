@@ -139,8 +139,8 @@ describe('If-Match', () => {
     await outsider.query('SELECT FROM people WHERE id = $1 FOR UPDATE', [id]);
     // Of two processes: in one they would wait for each other before they come to the database.
     const other = await startPeopleApp({}, app.database);
-    const both = [app, other].map(({ send }, index) =>
-      send('PATCH', `/people/${id}`, `{"name":"${index}"}`, { 'if-match': etag }),
+    const both = [app, other].map((door, index) =>
+      door.send('PATCH', `/people/${id}`, `{"name":"${index}"}`, { 'if-match': etag }),
     );
     await eventually(async () => {
       const [waiting] = await app.database.query<{ n: number }>(
