@@ -1,9 +1,8 @@
 import { Controller, Get, Header, Injectable, type OnApplicationShutdown } from '@nestjs/common';
 import { ApiOperation, ApiProduces, ApiTags } from '@nestjs/swagger';
-import { subscribe, unsubscribe } from 'node:diagnostics_channel';
-import { collectDefaultMetrics, Counter, Gauge, Histogram, Registry } from 'prom-client';
+import { collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client';
 import { DataSource } from 'typeorm';
-import { TRANSACTION_RETRY_CHANNEL, type TransactionRetry } from '../transactions/transaction-events.js';
+import { TransactionMetrics } from './transaction-metrics.js';
 
 interface Pool {
   totalCount: number;
@@ -21,13 +20,7 @@ export class Metrics implements OnApplicationShutdown {
     labelNames: ['method', 'route', 'status'],
     registers: [this.registry],
   });
-  private readonly retries = new Counter({
-    name: 'people_transaction_retries_total',
-    help: 'Attempts at a unit of work that met a conflict and were repeated, by SQLSTATE.',
-    labelNames: ['code'],
-    registers: [this.registry],
-  });
-  private readonly onRetry = (event: unknown) => this.retries.inc({ code: (event as TransactionRetry).code });
+  private readonly transactions = new TransactionMetrics(this.registry);
 
   constructor(dataSource: DataSource) {
     collectDefaultMetrics({ register: this.registry });
@@ -43,7 +36,7 @@ export class Metrics implements OnApplicationShutdown {
         this.set({ state: 'waiting' }, pool?.waitingCount ?? 0);
       },
     });
-    subscribe(TRANSACTION_RETRY_CHANNEL, this.onRetry);
+    this.transactions.watch();
   }
 
   /** @param route the pattern, not the path: ids would make a series each */
@@ -52,7 +45,7 @@ export class Metrics implements OnApplicationShutdown {
   }
 
   onApplicationShutdown(): void {
-    unsubscribe(TRANSACTION_RETRY_CHANNEL, this.onRetry);
+    this.transactions.unwatch();
     this.registry.clear();
   }
 }

@@ -8,16 +8,17 @@ import {
 } from '../database/postgres-errors.js';
 import { type CommitOutcome, resolveCommit } from './commit-outcome.js';
 import { describeAttempt, isRetryable } from './retry-policy.js';
+import { clientOf } from './transaction-client.js';
 import { currentTransaction, runInContext, TransactionContext } from './transaction-context.js';
 import {
   TransactionOutcomeUnknownError,
   TransactionRolledBackError,
   TransactionUsageError,
 } from './transaction-errors.js';
-import { transactionChannels, type TransactionPhase } from './transaction-events.js';
+import type { TransactionPhase } from './transaction-events.js';
 import { beginStatements } from './transaction-options.js';
 import { RolledBackByServer, TransactionSession } from './transaction-session.js';
-import type { AttemptOutcome, Unit } from './unit-of-work.js';
+import { type AttemptOutcome, publishBegin, type Unit } from './unit-of-work.js';
 
 /** How long the outcome of a lost COMMIT is asked for, in ms: a restart of the server is shorter. */
 const RESOLVE_MS = 30_000;
@@ -64,10 +65,7 @@ async function openSession<T>({ unit, attempt, dataSource, recycling }: AttemptO
     remainingMs: () => unit.remainingMs(),
     isRetryable: (error) => isRetryable(describeAttempt(error, 'statement', attempt), options.retryOn),
   });
-  if (transactionChannels.begin.hasSubscribers) {
-    const { poolWaitMs } = session;
-    transactionChannels.begin.publish({ transactionId: unit.id, attempt, poolWaitMs });
-  }
+  publishBegin(unit, attempt, session.poolWaitMs);
   return session;
 }
 
@@ -82,9 +80,10 @@ class Attempt<T> {
     const { unit, attempt, dataSource } = options;
     this.queryRunner = dataSource.createQueryRunner();
     // TypeORM's own words for begin and end go through the session as well, and keep its state and its subscribers right.
-    this.queryRunner.connect = () => Promise.resolve(session.client);
+    const client = clientOf(session);
+    this.queryRunner.connect = () => Promise.resolve(client);
     const { manager } = this.queryRunner;
-    this.context = new TransactionContext(unit, attempt, manager, session, currentTransaction());
+    this.context = new TransactionContext({ unit, attempt, manager, client, session }, currentTransaction());
   }
 
   async run(): Promise<AttemptOutcome<T>> {
@@ -92,16 +91,16 @@ class Attempt<T> {
     let value: T;
     try {
       await queryRunner.startTransaction();
-      session.started();
+      session.phase = 'working';
       value = await this.work();
     } catch (error) {
       context.close();
-      session.ending();
+      session.phase = 'ending';
       await this.rollBack();
       const atBegin = session.firstFailure !== undefined && !session.hasBegun;
       return this.failed(this.decisive(error), atBegin ? 'begin' : 'statement');
     }
-    session.ending();
+    session.phase = 'ending';
     try {
       await queryRunner.commitTransaction();
       if (!session.isCommitted)

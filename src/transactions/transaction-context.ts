@@ -1,6 +1,7 @@
 import { AsyncLocalStorage } from 'node:async_hooks';
 import type { PoolClient, QueryConfig, QueryResult, QueryResultRow } from 'pg';
 import type { DataSource, EntityManager } from 'typeorm';
+import { hasSqlState, IN_FAILED_SQL_TRANSACTION } from '../database/postgres-errors.js';
 import { TransactionUsageError } from './transaction-errors.js';
 import type { TransactionSession } from './transaction-session.js';
 import type { Unit } from './unit-of-work.js';
@@ -17,6 +18,14 @@ export interface Statement {
 
 type Callback = () => unknown;
 
+interface ContextParts {
+  unit: Unit;
+  attempt: number;
+  manager: EntityManager;
+  client: PoolClient;
+  session: TransactionSession;
+}
+
 /** One attempt at a unit of work: what the work may use while that attempt lasts, and not longer. */
 export class TransactionContext {
   /** Those of `afterCommit` and `afterRollback`, in order. */
@@ -26,27 +35,28 @@ export class TransactionContext {
   };
   private open = true;
   private savepoints = 0;
-  private nested: Promise<unknown> = Promise.resolve();
+  private lastNested: Promise<unknown> = Promise.resolve();
 
   constructor(
-    private readonly unit: Unit,
-    /** 1 for the first. */
-    readonly attempt: number,
-    /** TypeORM's manager inside this transaction; repositories come from `manager.getRepository(Entity)`. */
-    readonly manager: EntityManager,
-    readonly session: TransactionSession,
+    private readonly parts: ContextParts,
     /** The unit of work around this one: what it is nested in, what it is apart from, or of another DataSource. */
     readonly parent: TransactionContext | undefined,
+    private readonly isNested = false,
   ) {}
 
   /** The same for every attempt of the unit of work. */
   get id(): string {
-    return this.unit.id;
+    return this.parts.unit.id;
+  }
+
+  /** 1 for the first. */
+  get attempt(): number {
+    return this.parts.attempt;
   }
 
   /** Attempts in all, this one included. */
   get maxAttempts(): number {
-    return this.unit.maxAttempts;
+    return this.parts.unit.maxAttempts;
   }
 
   /** True when a conflict now would not be followed by another attempt. */
@@ -56,11 +66,16 @@ export class TransactionContext {
 
   /** Aborted when the unit's `timeoutMs` are over; undefined without such a budget. */
   get signal(): AbortSignal | undefined {
-    return this.unit.signal;
+    return this.parts.unit.signal;
   }
 
   get dataSource(): DataSource {
     return this.manager.dataSource;
+  }
+
+  /** TypeORM's manager inside this transaction; repositories come from `manager.getRepository(Entity)`. */
+  get manager(): EntityManager {
+    return this.parts.manager;
   }
 
   /**
@@ -68,24 +83,24 @@ export class TransactionContext {
    * nothing once the attempt is over.
    */
   get client(): PoolClient {
-    return this.session.client;
+    return this.parts.client;
   }
 
   /** The level that was chosen; undefined when it is the session's default. */
   get isolationLevel() {
-    return this.unit.options.isolationLevel;
+    return this.parts.unit.options.isolationLevel;
   }
 
   get readOnly() {
-    return this.unit.options.readOnly;
+    return this.parts.unit.options.readOnly;
   }
 
   get conflictKey() {
-    return this.unit.options.conflictKey;
+    return this.parts.unit.options.conflictKey;
   }
 
   get hasEnded(): boolean {
-    return !this.open || (this.sharesSessionWithParent && this.parent!.hasEnded);
+    return !this.open || (this.isNested && this.parent!.hasEnded);
   }
 
   /**
@@ -99,7 +114,7 @@ export class TransactionContext {
         `Transaction ${this.id} has ended: await every statement before the work returns.`,
       );
     }
-    return this.session.query<Row>(statement as QueryConfig);
+    return this.parts.session.query<Row>(statement as QueryConfig);
   }
 
   /**
@@ -131,15 +146,14 @@ export class TransactionContext {
    * run one after another.
    */
   nest<T>(work: (context: TransactionContext) => Promise<T>): Promise<T> {
-    const turn = this.nested.then(() => this.behindSavepoint(work));
-    this.nested = turn.catch(() => undefined);
+    const turn = this.lastNested.then(() => this.behindSavepoint(work));
+    this.lastNested = turn.catch(() => undefined);
     return turn;
   }
 
   private async behindSavepoint<T>(work: (context: TransactionContext) => Promise<T>): Promise<T> {
     const name = `nested_${this.depth}_${++this.savepoints}`;
-    const nested = new TransactionContext(this.unit, this.attempt, this.manager, this.session, this);
-    nested.sharesSessionWithParent = true;
+    const nested = new TransactionContext(this.parts, this, true);
     await this.query({ text: `SAVEPOINT ${name}` });
     try {
       const result = await runInContext(nested, () => work(nested));
@@ -150,20 +164,19 @@ export class TransactionContext {
       return result;
     } catch (error) {
       nested.close();
+      const { firstFailure } = this.parts.session;
       // Rolled back for good, whatever becomes of the rest.
       this.callbacks.afterCommit.push(...nested.callbacks.afterRollback);
       this.callbacks.afterRollback.push(...nested.callbacks.afterRollback);
       const rollBack = this.query({ text: `ROLLBACK TO SAVEPOINT ${name}` });
       // Where that fails the connection is lost, and the first failure says why.
       await rollBack.catch(() => undefined);
-      throw error;
+      throw hasSqlState(error, IN_FAILED_SQL_TRANSACTION) ? (firstFailure ?? error) : error;
     }
   }
 
-  private sharesSessionWithParent = false;
-
   private get depth(): number {
-    return this.sharesSessionWithParent ? this.parent!.depth + 1 : 0;
+    return this.isNested ? this.parent!.depth + 1 : 0;
   }
 
   private assertOpen(): void {

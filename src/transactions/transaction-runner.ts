@@ -21,7 +21,7 @@ import {
 } from './transaction-options.js';
 import type { TransactionSession } from './transaction-session.js';
 import { assertCompatible, assertKeyIsFree } from './transaction-nesting.js';
-import { type AttemptOutcome, repeatUntilCommitted, Unit } from './unit-of-work.js';
+import { type AttemptOutcome, publishBegin, repeatUntilCommitted, Unit } from './unit-of-work.js';
 
 export const TRANSACTIONS_DATA_SOURCE = Symbol.for('nestjs-people:TRANSACTIONS_DATA_SOURCE');
 export const TRANSACTION_SETTINGS = Symbol.for('nestjs-people:TRANSACTION_SETTINGS');
@@ -211,9 +211,11 @@ export class TransactionRunner implements BeforeApplicationShutdown {
     let dead = writes ? 0 : poolOf(dataSource).options.max;
     for (;;) {
       try {
-        const value = await withClient(dataSource, settings.recycling ?? 'fast', ({ client }) =>
-          client.query<Row>(statement as { text: string }),
-        );
+        const since = performance.now();
+        const value = await withClient(dataSource, settings.recycling ?? 'fast', ({ client }) => {
+          publishBegin(unit, attempt, performance.now() - since);
+          return client.query<Row>(statement as { text: string });
+        });
         return { committed: true, value };
       } catch (error) {
         if (dead-- > 0 && isConnectionFailure(error) && !(error instanceof ApplicationError)) continue;

@@ -1,4 +1,4 @@
-import type { PoolClient, QueryConfig, QueryResult, QueryResultRow } from 'pg';
+import type { QueryConfig, QueryResult, QueryResultRow } from 'pg';
 import {
   borrowClient,
   cutConnection,
@@ -9,6 +9,8 @@ import {
 import { findPostgresError, isConnectionFailure } from '../database/postgres-errors.js';
 import { newLanding, sendTogether, travelsAlone } from '../database/statement-flight.js';
 import type { DataSource } from 'typeorm';
+import { NOTHING, refuseControl, type Submittable } from './transaction-statements.js';
+import { StatementTurns } from './statement-turns.js';
 import { type CommitTicket, readTicket, ticketQuery } from './commit-outcome.js';
 import { TransactionUsageError } from './transaction-errors.js';
 
@@ -30,19 +32,16 @@ export interface SessionOptions {
   isRetryable: (error: unknown) => boolean;
 }
 
-/** `ending` lets COMMIT and ROLLBACK through, and what TypeORM's subscribers send before them; `over` nothing any more. */
+/**
+ * `starting` until TypeORM has said that the transaction begins; `ending` once COMMIT and ROLLBACK may come, and what
+ * TypeORM's subscribers send before them; `over` lets nothing through any more.
+ */
 type Phase = 'starting' | 'working' | 'ending' | 'over';
 
 const ROLLBACK_MS = 5000;
-const BEGIN = /^(?:START TRANSACTION|SET TRANSACTION ISOLATION LEVEL .*)$/;
-const NOTHING: QueryResult = { command: '', rowCount: null, oid: 0, fields: [], rows: [] };
 
 /** The server answered COMMIT with the tag ROLLBACK: a statement had failed, and it had nothing left to commit. */
 export class RolledBackByServer extends Error {}
-
-// What ends a transaction belongs to the runner; ROLLBACK TO a savepoint does not end it.
-const CONTROL =
-  /^\s*(?:BEGIN|START\s+TRANSACTION|COMMIT|END|ABORT|PREPARE\s+TRANSACTION|ROLLBACK(?!\s+(?:WORK\s+|TRANSACTION\s+)?TO\b))\b/i;
 
 /**
  * The connection of one attempt, as the work sees it: every statement of the attempt goes through `query`, whoever sends
@@ -62,11 +61,9 @@ export class TransactionSession {
   /** Nothing of the transaction is left on the server, or its connection is as good as closed. */
   isRolledBack = false;
   private isReleased = false;
-  private proxy: PoolClient | undefined;
-  private phase: Phase = 'starting';
+  phase: Phase = 'starting';
   private begun = false;
-  private unfinished = 0;
-  private turn: Promise<void> = Promise.resolve();
+  private readonly turns = new StatementTurns();
   private replaced = 0;
   private ticketSoFar: CommitTicket | undefined;
   /** False while something was sent that may have written without the ticket knowing. */
@@ -86,16 +83,9 @@ export class TransactionSession {
     return session;
   }
 
-  /** The client for what TypeORM and other libraries send; it can neither be released nor outlive the attempt. */
-  get client(): PoolClient {
-    return (this.proxy ??= new Proxy({} as PoolClient, {
-      get: (_, key) => {
-        if (key === 'query') return this.queryAsClient;
-        if (key === 'release' || key === 'end') return refuseRelease;
-        const value: unknown = Reflect.get(this.lease.client, key);
-        return typeof value === 'function' ? (value.bind(this.lease.client) as unknown) : value;
-      },
-    }));
+  /** The client itself, for what is no statement. */
+  get pooledClient() {
+    return this.lease.client;
   }
 
   /** True once a statement was sent. */
@@ -105,7 +95,7 @@ export class TransactionSession {
 
   /** Statements that were asked for and have no answer yet. */
   get isBusy(): boolean {
-    return this.unfinished > 0;
+    return this.turns.isBusy;
   }
 
   /** What to ask the server for after a lost COMMIT; undefined where it can't be asked. */
@@ -120,24 +110,11 @@ export class TransactionSession {
    */
   async query<Row extends QueryResultRow>(statement: QueryConfig): Promise<QueryResult<Row>> {
     this.assertOpen();
-    if (CONTROL.test(statement.text))
-      throw new TransactionUsageError(
-        `The work must not send ${statement.text.trim().slice(0, 30)}: a unit of work is committed when its work returns, and rolled back when it throws.`,
-      );
-    return this.inTurn(async () => {
+    refuseControl(statement.text);
+    return this.turns.run(async () => {
       this.assertOpen();
       return this.send<Row>(statement);
     });
-  }
-
-  /** TypeORM has said that the transaction begins. */
-  started(): void {
-    this.phase = 'working';
-  }
-
-  /** The work is over: COMMIT and ROLLBACK may come. */
-  ending(): void {
-    this.phase = 'ending';
   }
 
   /** A client that can't roll back would hand its open transaction to the next borrower, so it is closed. */
@@ -147,7 +124,7 @@ export class TransactionSession {
     if (this.lease.broken || (!this.begun && !this.isBusy)) return;
     const timer = setTimeout(() => this.cut(), ROLLBACK_MS);
     try {
-      await this.inTurn(() => this.lease.client.query('ROLLBACK'));
+      await this.turns.run(() => this.lease.client.query('ROLLBACK'));
     } catch {
       // The error that led here is the one to report; this one only decides about the client.
       this.lease.broken = true;
@@ -188,39 +165,13 @@ export class TransactionSession {
     );
   }
 
-  private async inTurn<T>(use: () => Promise<T>): Promise<T> {
-    const turn = this.takeTurn();
-    try {
-      if (turn.come) await turn.come;
-      return await use();
-    } finally {
-      turn.done();
-    }
-  }
-
-  /** pg takes one statement at a time; what comes meanwhile waits here, where it can still be refused. */
-  private takeTurn(): { come: Promise<void> | undefined; done: () => void } {
-    const come = this.unfinished > 0 ? this.turn : undefined;
-    let next!: () => void;
-    this.turn = new Promise((resolve) => (next = resolve));
-    this.unfinished++;
-    let isDone = false;
-    const done = () => {
-      if (!isDone) this.unfinished--;
-      isDone = true;
-      next();
-    };
-    return { come, done };
-  }
-
   private async send<Row extends QueryResultRow>(statement: QueryConfig): Promise<QueryResult<Row>> {
     try {
       const result = await (travelsAlone(statement)
         ? this.sendAlone<Row>(statement)
         : this.fly<Row>(statement));
       // ROLLBACK TO a savepoint that is older than the failure: the server has forgotten it.
-      if (result.command === 'ROLLBACK' && !this.options.isRetryable(this.firstFailure))
-        this.firstFailure = undefined;
+      if (result.command === 'ROLLBACK') this.forgive();
       return result;
     } catch (cause) {
       const error = this.explain(cause);
@@ -229,6 +180,11 @@ export class TransactionSession {
       if (findPostgresError(error) || this.lease.broken || !this.begun) this.firstFailure ??= error;
       throw error;
     }
+  }
+
+  private forgive(): void {
+    if (this.firstFailure === undefined || this.options.isRetryable(this.firstFailure)) return;
+    this.firstFailure = undefined;
   }
 
   /** With BEGIN before it, if it is the first, and the question for the transaction's id behind it. */
@@ -314,34 +270,8 @@ export class TransactionSession {
     this.ticketIsCertain &&= this.ticketSoFar?.xid != null;
   }
 
-  /** `client.query` in all its forms; COPY and cursors are objects that speak for themselves. */
-  private readonly queryAsClient = (
-    statement: string | QueryConfig | Submittable,
-    values?: unknown[],
-    callback?: (error: unknown, result?: QueryResult) => void,
-  ): unknown => {
-    if (typeof statement === 'object' && 'submit' in statement) return this.submit(statement);
-    const config = typeof statement === 'string' ? { text: statement } : statement;
-    const result =
-      this.fromTypeOrm(config.text) ?? this.query({ ...config, ...(Array.isArray(values) && { values }) });
-    const callBack = callback ?? (typeof values === 'function' ? (values as typeof callback) : undefined);
-    if (!callBack) return result;
-    result.then(
-      (done) => callBack(null, done),
-      (error: unknown) => callBack(error),
-    );
-    return undefined;
-  };
-
-  /** What TypeORM's QueryRunner sends on behalf of the runner: its BEGIN waits for the first statement. */
-  private fromTypeOrm(text: string): Promise<QueryResult> | undefined {
-    if (this.phase === 'starting' && BEGIN.test(text)) return Promise.resolve(NOTHING);
-    if (this.phase === 'ending' && text === 'COMMIT') return this.commit();
-    if (this.phase === 'ending' && text === 'ROLLBACK') return this.rollBack().then(() => NOTHING);
-    return undefined;
-  }
-
-  private async commit(): Promise<QueryResult> {
+  /** COMMIT, asked for by TypeORM. @throws RolledBackByServer the answer was ROLLBACK */
+  async commit(): Promise<QueryResult> {
     try {
       await this.sendCommit();
     } catch (error) {
@@ -378,9 +308,9 @@ export class TransactionSession {
   }
 
   /** A COPY or a cursor: returned at once, as pg does, and sent when its turn has come. */
-  private submit(submittable: Submittable): Submittable {
+  submit(submittable: Submittable): Submittable {
     this.assertOpen();
-    const turn = this.takeTurn();
+    const turn = this.turns.take();
     const { handleReadyForQuery, handleError } = submittable;
     submittable.handleReadyForQuery = (connection) => {
       turn.done();
@@ -402,15 +332,4 @@ export class TransactionSession {
     send().catch((error: unknown) => submittable.handleError(error as Error));
     return submittable;
   }
-}
-
-/** What `client.query` takes beside statements (pg's Submittable, with what pg calls on it). */
-interface Submittable {
-  submit: unknown;
-  handleReadyForQuery?: (connection: unknown) => void;
-  handleError: (error: Error, connection?: unknown) => void;
-}
-
-function refuseRelease(): never {
-  throw new TransactionUsageError('The client of a transaction is given back when the transaction ends.');
 }

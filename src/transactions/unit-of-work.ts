@@ -166,6 +166,12 @@ function toFinalError(unit: Unit, error: unknown, errors: readonly unknown[]): u
   return toDatabaseError(error);
 }
 
+/** Says that an attempt has its connection. @param poolWaitMs how long it waited for it */
+export function publishBegin(unit: Unit, attempt: number, poolWaitMs: number): void {
+  if (!transactionChannels.begin.hasSubscribers) return;
+  transactionChannels.begin.publish({ transactionId: unit.id, attempt, poolWaitMs });
+}
+
 function publishCommit(unit: Unit, attempt: number): void {
   if (!transactionChannels.commit.hasSubscribers) return;
   const durationMs = performance.now() - unit.startedAt;

@@ -69,8 +69,12 @@ describe('/metrics', () => {
 
   it('counts the repetition of a unit of work that met a serialization failure', async () => {
     const { id } = await app.people.create({ name: 'Ada' });
-    const retries = async () => (await read('people_transaction_retries_total{code="40001"}')) ?? 0;
-    const before = await retries();
+    const retries = async () =>
+      (await read('people_transaction_retries_total{code="40001",phase="statement"}')) ?? 0;
+    const inTwoAttempts = async () =>
+      (await read('people_transaction_attempts_bucket{le="2"}'))! -
+      (await read('people_transaction_attempts_bucket{le="1"}'))!;
+    const before = [await retries(), await inTwoAttempts()] as const;
     const outsider = new pg.Client(app.database.url);
     await outsider.connect();
     await outsider.query('BEGIN');
@@ -86,6 +90,12 @@ describe('/metrics', () => {
     await outsider.query('COMMIT');
     await outsider.end();
     expect(await (await update).json()).toEqual({ id, name: 'outsider', data: { a: 1 } });
-    expect(await retries()).toBe(before + 1);
+    expect(await retries()).toBe(before[0] + 1);
+    expect(await inTwoAttempts()).toBe(before[1] + 1);
+    expect(await read('people_transaction_rollbacks_total{code="40001",phase="statement"}')).toBeGreaterThan(
+      0,
+    );
+    expect(await read('people_transactions_total{outcome="committed"}')).toBeGreaterThan(0);
+    expect(await read('people_pool_wait_seconds_count')).toBeGreaterThan(0);
   });
 });

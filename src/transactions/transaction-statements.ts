@@ -1,0 +1,24 @@
+import type { QueryResult } from 'pg';
+import { TransactionUsageError } from './transaction-errors.js';
+
+/** What `client.query` takes beside statements (pg's Submittable, with what pg calls on it): a COPY, a cursor. */
+export interface Submittable {
+  submit: unknown;
+  handleReadyForQuery?: (connection: unknown) => void;
+  handleError: (error: Error, connection?: unknown) => void;
+}
+
+/** What a statement gives that had no need to be sent. */
+export const NOTHING: QueryResult = { command: '', rowCount: null, oid: 0, fields: [], rows: [] };
+
+// What ends a transaction belongs to the runner; ROLLBACK TO a savepoint does not end it.
+const CONTROL =
+  /^\s*(?:BEGIN|START\s+TRANSACTION|COMMIT|END|ABORT|PREPARE\s+TRANSACTION|ROLLBACK(?!\s+(?:WORK\s+|TRANSACTION\s+)?TO\b))\b/i;
+
+/** @throws TransactionUsageError the statement would begin or end a transaction */
+export function refuseControl(text: string): void {
+  if (!CONTROL.test(text)) return;
+  throw new TransactionUsageError(
+    `The work must not send ${text.trim().slice(0, 30)}: a unit of work is committed when its work returns, and rolled back when it throws.`,
+  );
+}
