@@ -58,6 +58,7 @@ export async function resolveCommit(
       if (now.status === 'aborted') return 'aborted';
       // Too old to be told, or a stranger that a recovery gave the id to.
       if (now.status === null || !sameLife) return 'unknown';
+      if (wait >= MOST_POLL_MS) await endIfCommitNeverCame(dataSource, xid);
     } catch (error) {
       if (!mayPass(error)) return 'unknown';
     }
@@ -77,6 +78,20 @@ async function statusOf(dataSource: DataSource, xid: string) {
     );
     return rows[0]!;
   });
+}
+
+/**
+ * A server that has not noticed the loss of the connection waits for a COMMIT that never comes, and keeps the locks. Ending
+ * such a session decides the outcome; one that has its COMMIT is not idle and is left alone.
+ */
+async function endIfCommitNeverCame(dataSource: DataSource, xid: string): Promise<void> {
+  await withClient(dataSource, 'fast', ({ client }) =>
+    client.query(
+      `SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+       WHERE backend_xid::text = ($1::bigint % 4294967296)::text AND state LIKE 'idle in transaction%'`,
+      [xid],
+    ),
+  );
 }
 
 /** The server is away or busy, which may end; anything else it has said, it will say again. */

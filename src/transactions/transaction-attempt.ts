@@ -130,8 +130,8 @@ class Attempt<T> {
   private decisive(thrown: unknown): unknown {
     const { firstFailure } = this.session;
     if (firstFailure === undefined) return this.session.explain(thrown);
-    const { options, attempt } = { ...this.options, options: this.options.unit.options };
-    if (isRetryable(describeAttempt(firstFailure, 'statement', attempt), options.retryOn))
+    const { unit, attempt } = this.options;
+    if (isRetryable(describeAttempt(firstFailure, 'statement', attempt), unit.options.retryOn))
       return firstFailure;
     if (hasSqlState(thrown, IN_FAILED_SQL_TRANSACTION)) return this.rolledBack(firstFailure);
     return this.session.explain(thrown);
@@ -157,7 +157,8 @@ class Attempt<T> {
     // Before anything is asked: who holds a connection while waiting for one may wait for ever.
     session.discard();
     await session.release();
-    let outcome: CommitOutcome = 'unknown';
+    // A unit that only read has nothing that could be applied twice.
+    let outcome: CommitOutcome = unit.options.readOnly ? 'aborted' : 'unknown';
     if (session.ticket) {
       const atMostMs = Math.max(RESOLVE_AT_LEAST_MS, unit.remainingMs() ?? RESOLVE_MS);
       outcome = await resolveCommit(dataSource, session.ticket, atMostMs);
