@@ -53,7 +53,14 @@ afterAll(async () => {
 
 describe('the tarball', () => {
   it('holds what was built and the documents, and nothing else', () => {
-    const documents = ['package.json', 'README.md', 'LICENSE', 'ARCHITECTURE.md', 'CHANGELOG.md', 'docs/transactions.md'];
+    const documents = [
+      'package.json',
+      'README.md',
+      'LICENSE',
+      'ARCHITECTURE.md',
+      'CHANGELOG.md',
+      'docs/transactions.md',
+    ];
     const built = packed.filter((file) => /^dist\/.*\.(js|js\.map|d\.ts)$/.test(file));
     expect([...packed].sort()).toEqual([...built, ...documents].sort());
     expect(built.filter((file) => /(^|\/)(test|bench|examples|\.data)\/|\.spec\./.test(file))).toEqual([]);

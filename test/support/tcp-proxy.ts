@@ -1,11 +1,17 @@
 import { type AddressInfo, connect, createServer, type Socket } from 'node:net';
 
+/**
+ * A cut comes before or after the server has what was sent; with `cut-unnoticed` the server has it not, and believes that the
+ * client is still there.
+ */
+export type Decision = 'pass' | 'cut-before' | 'cut-after' | 'cut-unnoticed';
+
 /** A stretch of network between a client and a server that a test can cut. */
 export interface TcpProxy {
   /** `url` with the proxy's address in it. */
   through(url: string): string;
-  /** Decides about each piece the client sends; a cut comes before or after the server has it. */
-  onClientData: (data: Buffer) => 'pass' | 'cut-before' | 'cut-after';
+  /** Decides about each piece the client sends. */
+  onClientData: (data: Buffer) => Decision;
   /** Cuts every connection and takes no new one until `accept`. */
   refuse(): Promise<void>;
   accept(): Promise<void>;
@@ -16,6 +22,7 @@ export async function startTcpProxy(target: { host: string; port: number }): Pro
   const sockets = new Set<Socket>();
   const server = createServer((client) => {
     const upstream = connect(target);
+    let isUnnoticed = false;
     for (const socket of [client, upstream]) {
       sockets.add(socket);
       socket.on('error', () => undefined).on('close', () => sockets.delete(socket));
@@ -23,13 +30,15 @@ export async function startTcpProxy(target: { host: string; port: number }): Pro
     client.on('data', (data: Buffer) => {
       const decision = proxy.onClientData(data);
       if (decision === 'pass') return upstream.write(data);
+      isUnnoticed = decision === 'cut-unnoticed';
       client.destroy();
+      if (isUnnoticed) return;
       if (decision === 'cut-after') return upstream.end(data);
       return upstream.destroy();
     });
     upstream.on('data', (data) => client.writable && client.write(data));
     // Also on a reset, which has no 'end': an end that nobody hears would be another fault.
-    client.on('close', () => upstream.end());
+    client.on('close', () => !isUnnoticed && upstream.end());
     upstream.on('close', () => client.destroy());
   });
   const listen = (port: number) => new Promise<void>((resolve) => server.listen(port, '127.0.0.1', resolve));
