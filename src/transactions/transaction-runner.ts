@@ -40,14 +40,12 @@ export class TransactionRunner implements BeforeApplicationShutdown {
   private readonly running = new Set<Promise<unknown>>();
   private readonly sessions = new Set<TransactionSession>();
   private readonly stopping = new AbortController();
-  private readonly queue: ConflictQueue;
 
   constructor(
     @Inject(TRANSACTIONS_DATA_SOURCE) readonly dataSource: DataSource,
     @Inject(TRANSACTION_SETTINGS) readonly settings: TransactionRunnerSettings,
   ) {
     validateOptions(settings);
-    this.queue = new ConflictQueue(settings.conflictQueueSize ?? DEFAULT_QUEUE_SIZE);
   }
 
   /**
@@ -190,13 +188,14 @@ export class TransactionRunner implements BeforeApplicationShutdown {
   private async inTurn<T>(unit: Unit, use: () => Promise<T>): Promise<T> {
     const { conflictKey } = unit.options;
     if (conflictKey === undefined) return use();
-    const turn = this.queue.take(conflictKey, unit.signal);
+    const queue = ConflictQueue.of(this.dataSource);
+    const turn = queue.take(conflictKey, this.settings.conflictQueueSize ?? DEFAULT_QUEUE_SIZE, unit.signal);
     if (turn) await turn;
     unit.queueWaitMs = performance.now() - unit.startedAt;
     try {
       return await use();
     } finally {
-      this.queue.leave(conflictKey);
+      queue.leave(conflictKey);
     }
   }
 

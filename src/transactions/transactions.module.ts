@@ -14,11 +14,14 @@ import { TRANSACTION_SETTINGS, TRANSACTIONS_DATA_SOURCE, TransactionRunner } fro
 export interface TransactionsModuleOptions extends TransactionRunnerSettings {
   /** Name of the TypeORM DataSource whose pool is used; left out, the application's default one. */
   dataSource?: string;
+  /** True to make `TransactionRunner` injectable, and `@Transactional` usable, everywhere. Default false. */
+  isGlobal?: boolean;
 }
 
-/** Options of `TransactionsModule.forRootAsync`. `dataSource` shapes the module graph and so stands beside the factory. */
+/** Options of `TransactionsModule.forRootAsync`. `dataSource` and `isGlobal` shape the module graph and so stand beside the factory. */
 export interface TransactionsModuleAsyncOptions extends Pick<ModuleMetadata, 'imports'> {
   dataSource?: string;
+  isGlobal?: boolean;
   inject?: (Type | string | symbol)[];
   // eslint-disable-next-line @typescript-eslint/no-explicit-any -- the factory's parameters are what `inject` names
   useFactory: (...dependencies: any[]) => TransactionRunnerSettings | Promise<TransactionRunnerSettings>;
@@ -35,19 +38,25 @@ export class TransactionsModule implements OnModuleInit {
   }
 
   /** The defaults of every unit of work, known now. */
-  static forRoot({ dataSource, ...settings }: TransactionsModuleOptions = {}): DynamicModule {
-    return this.forRootAsync({ ...(dataSource && { dataSource }), useFactory: () => settings });
+  static forRoot({
+    dataSource,
+    isGlobal = false,
+    ...settings
+  }: TransactionsModuleOptions = {}): DynamicModule {
+    return this.forRootAsync({ ...(dataSource && { dataSource }), isGlobal, useFactory: () => settings });
   }
 
   /** The same, from a factory. */
   static forRootAsync({
     dataSource,
+    isGlobal = false,
     imports,
     inject,
     useFactory,
   }: TransactionsModuleAsyncOptions): DynamicModule {
     return {
       module: TransactionsModule,
+      global: isGlobal,
       imports: imports ?? [],
       providers: [
         { provide: TRANSACTIONS_DATA_SOURCE, useExisting: getDataSourceToken(dataSource) },
