@@ -1,3 +1,5 @@
+import { TransactionUsageError } from './transaction-errors.js';
+
 /** Enough for any body; a graph that is larger is something else that happens to be an argument. */
 const OBJECTS_AT_MOST = 100_000;
 
@@ -10,7 +12,7 @@ type Restore = () => void;
  * Plain objects, arrays, Maps, Sets, Dates and the own properties of other objects are put back; bytes, streams, private
  * fields and what hides behind accessors are left as they are.
  *
- * @throws RangeError more than 100,000 objects
+ * @throws TransactionUsageError more than 100,000 objects
  */
 export function snapshot(roots: readonly unknown[]): Restore {
   const seen = new Set<object>();
@@ -20,7 +22,10 @@ export function snapshot(roots: readonly unknown[]): Restore {
     const value = rest.pop();
     if (typeof value !== 'object' || value === null || seen.has(value) || isOpaque(value)) continue;
     seen.add(value);
-    if (seen.size > OBJECTS_AT_MOST) throw new RangeError(`more than ${OBJECTS_AT_MOST} objects`);
+    if (seen.size > OBJECTS_AT_MOST)
+      throw new TransactionUsageError(
+        `The arguments hold more than ${OBJECTS_AT_MOST} objects and could not be put back for another attempt: pass less, or allow one attempt only (maxAttempts: 1).`,
+      );
     restores.push(remember(value, rest));
   }
   return () => {

@@ -10,7 +10,7 @@ import {
 import { from, lastValueFrom, map, mergeMap, type Observable, toArray } from 'rxjs';
 import { snapshot } from './argument-snapshot.js';
 import { assertAnswersAfterCommit, assertPlainResult, type Replay, replayOf } from './handler-guards.js';
-import type { TransactionOptions } from './transaction-options.js';
+import { type TransactionOptions, validateOwnOptions } from './transaction-options.js';
 import { TransactionRunner } from './transaction-runner.js';
 import { beginHandler, TRANSACTIONAL_OPTIONS, type TransactionalOptions } from './transactional.metadata.js';
 
@@ -37,6 +37,7 @@ export class RetryingTransactionInterceptor implements NestInterceptor {
 
   /** The interceptor with options: `@UseInterceptors(RetryingTransactionInterceptor.with({ isolationLevel: 'SERIALIZABLE' }))`. */
   static with(options: Omit<TransactionOptions, 'conflictKey'>): Type<RetryingTransactionInterceptor> {
+    validateOwnOptions(options);
     class ConfiguredTransactionInterceptor extends RetryingTransactionInterceptor {
       protected override readonly options = options;
     }
@@ -50,12 +51,13 @@ export class RetryingTransactionInterceptor implements NestInterceptor {
     if (typeof own?.conflictKey === 'function') return next.handle();
     if (!own) assertAnswersAfterCommit(context.getClass().prototype as object, handler.name, handler);
     const replay = replayOf(context);
-    const restore = snapshot(replay?.inputs ?? [context.getArgs()[0]]);
     const options = {
       ...messageDefaults(context),
       ...this.options,
       ...(own as TransactionOptions | undefined),
     };
+    const inputs = options.maxAttempts === 1 ? [] : (replay?.inputs ?? [context.getArgs()[0]]);
+    const restore = snapshot(inputs);
     const beat = heartbeatOf(context);
     const values = this.runner.run(
       {

@@ -131,6 +131,15 @@ export function validateOptions(options: TransactionOptions & TransactionRunnerS
     );
 }
 
+/**
+ * As `validateOptions`, for options whose defaults are not known yet: refuses what no default could make right.
+ *
+ * @throws TransactionUsageError
+ */
+export function validateOwnOptions(options: TransactionOptions): void {
+  validateOptions({ isolationLevel: 'SERIALIZABLE', readOnly: true, ...options });
+}
+
 /** The statements that begin such a transaction; they travel with its first statement. */
 export function beginStatements(options: TransactionOptions): string[] {
   const { isolationLevel, readOnly, deferrable } = options;

@@ -6,7 +6,7 @@ import { assertAnswersAfterCommit, assertPlainResult } from './handler-guards.js
 import { RetryingTransactionInterceptor } from './retrying-transaction.interceptor.js';
 import { currentTransaction } from './transaction-context.js';
 import { TransactionUsageError } from './transaction-errors.js';
-import type { TransactionOptions } from './transaction-options.js';
+import { type TransactionOptions, validateOwnOptions } from './transaction-options.js';
 import { TransactionRunner } from './transaction-runner.js';
 import {
   beginsHandler,
@@ -44,6 +44,8 @@ export function Transactional<Parameters extends any[] = any[]>(
     const original = descriptor.value as Method<unknown[]> | undefined;
     if (typeof original !== 'function')
       throw new TransactionUsageError('@Transactional() belongs on a method.');
+    const { conflictKey, ...others } = options;
+    validateOwnOptions(typeof conflictKey === 'string' ? { ...others, conflictKey } : others);
     assertAnswersAfterCommit(target, key, original);
     const wrapped = function (this: Record<symbol, TransactionRunner | undefined>, ...parameters: unknown[]) {
       if (beginsHandler(currentTransaction(), wrapped))
@@ -97,7 +99,7 @@ function runInUnit(
   parameters: unknown[],
   method: () => Promise<unknown>,
 ): Promise<unknown> {
-  const restore = snapshot(parameters);
+  const restore = options.maxAttempts === 1 ? () => undefined : snapshot(parameters);
   return runner.run(options, async ({ attempt }) => {
     if (attempt > 1) restore();
     return assertPlainResult(await method());
