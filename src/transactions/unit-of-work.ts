@@ -25,6 +25,8 @@ import type { TransactionOptions } from './transaction-options.js';
 import { inSpan } from './transaction-tracing.js';
 
 const logger = new Logger('Transactions');
+/** Prefix of the attributes of a unit's span. */
+const SPAN = 'nestjs_people.transaction';
 
 /** What became of one attempt. */
 export type AttemptOutcome<T> =
@@ -96,34 +98,43 @@ export function repeatUntilCommitted<T>(
     for (;;) {
       const attempt = errors.length + 1;
       const outcome = await inSpan('transaction attempt', async (attemptSpan) => {
-        attemptSpan?.setAttribute('nestjs_people.transaction.attempt', attempt);
         const done = await attemptOnce(attempt);
-        if (!done.committed) attemptSpan?.recordException(done.error as Error);
+        if (!done.committed) attemptSpan.recordException(done.error as Error);
         return done;
       });
-      span?.setAttributes({
-        'nestjs_people.transaction.id': unit.id,
-        'nestjs_people.transaction.attempts': attempt,
-      });
-      if (outcome.committed) {
-        publishCommit(unit, attempt);
-        const failed = (await outcome.afterCommit?.()) ?? [];
-        if (failed.length === 0) return outcome.value;
-        const unitOf = { transactionId: unit.id, attempts: attempt, cause: oneOf(failed), errors: failed };
-        throw new AfterCommitError(unitOf, outcome.value);
-      }
+      if (span.isRecording()) span.setAttributes({ [`${SPAN}.id`]: unit.id, [`${SPAN}.attempts`]: attempt });
+      if (outcome.committed) return finish(unit, attempt, outcome);
       errors.push(outcome.error);
       try {
         await waitForNext(unit, outcome, errors);
       } catch (error) {
-        const failed = (await outcome.afterRollback?.()) ?? [];
-        // The unit's own failure is what the caller has to know.
-        for (const err of failed)
-          logger.error({ msg: 'An afterRollback callback failed', transactionId: unit.id, err });
+        await tellRolledBack(unit, outcome);
         throw error;
       }
     }
   });
+}
+
+async function finish<T>(
+  unit: Unit,
+  attempt: number,
+  outcome: AttemptOutcome<T> & { committed: true },
+): Promise<T> {
+  publishCommit(unit, attempt);
+  const errors = (await outcome.afterCommit?.()) ?? [];
+  if (errors.length === 0) return outcome.value;
+  const cause =
+    errors.length === 1 ? errors[0] : new AggregateError(errors, `${errors.length} callbacks failed.`);
+  throw new AfterCommitError({ transactionId: unit.id, attempts: attempt, cause, errors }, outcome.value);
+}
+
+/** The unit's own failure is what the caller has to know, so that of a callback goes to the log. */
+async function tellRolledBack<T>(
+  unit: Unit,
+  outcome: AttemptOutcome<T> & { committed: false },
+): Promise<void> {
+  for (const err of (await outcome.afterRollback?.()) ?? [])
+    logger.error({ msg: 'An afterRollback callback failed', transactionId: unit.id, err });
 }
 
 /** Waits until the next attempt is due. @throws what the caller gets when there is none */
@@ -178,6 +189,3 @@ function publishCommit(unit: Unit, attempt: number): void {
   const { id: transactionId, queueWaitMs } = unit;
   transactionChannels.commit.publish({ transactionId, attempt, durationMs, queueWaitMs });
 }
-
-const oneOf = (errors: unknown[]) =>
-  errors.length === 1 ? errors[0] : new AggregateError(errors, `${errors.length} callbacks failed.`);
