@@ -105,10 +105,12 @@ export async function borrowClient(
 
 /** Gives a client back to the pool, or closes it when it is `broken`. */
 export async function returnClient({ queryRunner, client, broken, onError }: Lease): Promise<void> {
-  client.off('error', onError);
   if (broken) {
-    // The pool drops a client that is ending. Its farewell may fail, as the connection is lost already.
+    // The pool drops a client that is ending. Its farewell may fail, as the connection is lost already; and what the server
+    // still says to it must find a listener, or it ends the process.
     (client as unknown as Client).end().catch(() => undefined);
+  } else {
+    client.off('error', onError);
   }
   await queryRunner.release();
 }

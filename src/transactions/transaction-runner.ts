@@ -1,4 +1,5 @@
 import { type BeforeApplicationShutdown, Inject, Injectable, Logger } from '@nestjs/common';
+import { setMaxListeners } from 'node:events';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { QueryResult, QueryResultRow } from 'pg';
 import type { DataSource } from 'typeorm';
@@ -46,6 +47,8 @@ export class TransactionRunner implements BeforeApplicationShutdown {
     @Inject(TRANSACTION_SETTINGS) readonly settings: TransactionRunnerSettings,
   ) {
     validateOptions(settings);
+    // Every unit that waits between attempts listens.
+    setMaxListeners(Infinity, this.stopping.signal);
   }
 
   /**

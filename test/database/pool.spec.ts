@@ -40,15 +40,31 @@ function killUnnoticed(pid: number): void {
 }
 
 describe('a client that died unnoticed in the pool', () => {
-  it('is handed out with DB_RECYCLING=fast, and what met it is answered 503, once', () =>
+  it('is handed out with DB_RECYCLING=fast, and a single write that met it is answered 503, once', () =>
     withApp({ DB_RECYCLING: 'fast' }, async (app) => {
-      const pid = await pidOf(app);
-      killUnnoticed(pid);
-      await expect(app.people.findByName('x')).rejects.toMatchObject({
-        type: 'database-unavailable',
-        retryable: true,
-      });
+      killUnnoticed(await pidOf(app));
+      const remove = () => app.people.remove('0190c0de-0000-7000-8000-000000000000');
+      await expect(remove()).rejects.toMatchObject({ type: 'database-unavailable', retryable: true });
+      await expect(remove()).rejects.toMatchObject({ type: 'person-not-found' });
+    }));
+
+  it('is replaced where a read met it, which nothing can have been done by', () =>
+    withApp({ DB_RECYCLING: 'fast' }, async (app) => {
+      killUnnoticed(await pidOf(app));
       expect((await app.people.findByName('x')).items).toEqual([]);
+    }));
+
+  it('is replaced where BEGIN met it, under a work that notices nothing', () =>
+    withApp({ DB_RECYCLING: 'fast' }, async (app) => {
+      const attempts: number[] = [];
+      killUnnoticed(await pidOf(app));
+      await app.transactions.run({ isolationLevel: 'SERIALIZABLE' }, async ({ attempt, manager }) => {
+        attempts.push(attempt);
+        expect(await manager.query('SHOW transaction_isolation')).toEqual([
+          { transaction_isolation: 'serializable' },
+        ]);
+      });
+      expect(attempts).toEqual([1]);
     }));
 
   it.each(['verified', 'clean'])('is replaced with DB_RECYCLING=%s', (method) =>

@@ -15,17 +15,25 @@ export async function createDatabase(template = 'people_template'): Promise<Test
   await onServer((query) => query(`CREATE DATABASE ${name} TEMPLATE ${template}`));
   const url = new URL(process.env.TEST_DATABASE_URL!);
   url.pathname = `/${name}`;
-  const client = new pg.Client(url.href);
+  return openDatabase(url.href, () => onServer((query) => query(`DROP DATABASE ${name} WITH (FORCE)`)));
+}
+
+/** A database that is there already. */
+export async function openDatabase(
+  url: string,
+  drop: () => Promise<void> = () => Promise.resolve(),
+): Promise<TestDatabase> {
+  const client = new pg.Client(url);
   await client.connect();
   // A test may kill every other connection; this one then ends with the test.
   client.on('error', () => undefined);
   return {
-    url: url.href,
+    url,
     query: async <Row extends pg.QueryResultRow>(text: string, values: unknown[] = []) =>
       (await client.query<Row>(text, values)).rows,
     drop: async () => {
       await client.end();
-      await onServer((query) => query(`DROP DATABASE ${name} WITH (FORCE)`));
+      await drop();
     },
   };
 }
