@@ -1,4 +1,4 @@
-import type { Client, PoolClient } from 'pg';
+import type { Client, Pool, PoolClient } from 'pg';
 import { once } from 'node:events';
 import type { Duplex } from 'node:stream';
 import type { DataSource, QueryRunner } from 'typeorm';
@@ -30,11 +30,11 @@ export interface Lease {
   readonly client: PoolClient;
   /** Set it when the client's state can't be trusted (a ROLLBACK that failed): it is then closed, not returned. */
   broken: boolean;
-  /** What the client said when its connection was lost while nobody waited for an answer (an idle timeout, a kill). */
-  lostBecause: Error | undefined;
-  /** The listener that keeps `lostBecause`. */
-  readonly onError: (error: Error) => void;
 }
+
+/** The pool of a DataSource; of a replicated one, that of the primary. */
+export const poolOf = (dataSource: DataSource): Pool =>
+  (dataSource.driver as unknown as { master: Pool }).master;
 
 // deadpool's list: everything of DISCARD ALL but DEALLOCATE ALL, as pg believes named statements to live on.
 const RESET_SESSION = [
@@ -83,13 +83,13 @@ export async function borrowClient(
   recycling: RecyclingMethod,
   signal?: AbortSignal,
 ): Promise<Lease> {
+  watchPool(dataSource);
   for (;;) {
     // A QueryRunner whose connect() failed stays failed (it caches the promise), hence a fresh one each time.
     const queryRunner = dataSource.createQueryRunner();
     const client = await connect(queryRunner, signal);
-    const onError = (error: Error) => (lease.lostBecause ??= error);
-    const lease: Lease = { queryRunner, client, broken: false, lostBecause: undefined, onError };
-    client.on('error', onError);
+    const lease: Lease = { queryRunner, client, broken: false };
+    watchClient(client);
     if (recycling === 'fast') return lease;
     try {
       await client.query(PROBE[recycling]);
@@ -104,15 +104,37 @@ export async function borrowClient(
 }
 
 /** Gives a client back to the pool, or closes it when it is `broken`. */
-export async function returnClient({ queryRunner, client, broken, onError }: Lease): Promise<void> {
+export async function returnClient({ queryRunner, client, broken }: Lease): Promise<void> {
   if (broken) {
-    // The pool drops a client that is ending. Its farewell may fail, as the connection is lost already; and what the server
-    // still says to it must find a listener, or it ends the process.
+    // The pool drops a client that is ending. Its farewell may fail, as the connection is lost already.
     (client as unknown as Client).end().catch(() => undefined);
-  } else {
-    client.off('error', onError);
   }
   await queryRunner.release();
+}
+
+const watched = new WeakSet<object>();
+const lost = new WeakMap<object, Error>();
+
+/** What the client said when its connection was lost while nobody waited for an answer (an idle timeout, a kill). */
+export const lostBecause = ({ client }: Lease): Error | undefined => lost.get(client);
+
+/**
+ * An error of a client that nobody listens to ends the process, and neither the pool nor TypeORM listens between a client's
+ * connect and the microtask in which its borrower has it, nor after a broken one was given back.
+ */
+function watchPool(dataSource: DataSource): void {
+  const pool = poolOf(dataSource);
+  if (watched.has(pool)) return;
+  watched.add(pool);
+  pool.on('connect', watchClient);
+}
+
+function watchClient(client: PoolClient): void {
+  if (watched.has(client)) return;
+  watched.add(client);
+  client.on('error', (error) => {
+    if (!lost.has(client)) lost.set(client, error);
+  });
 }
 
 /** Cuts the connection of a client, whatever it waits for; that ends with an error. */

@@ -2,13 +2,9 @@ import { Controller, Get, Header, Injectable, type OnApplicationShutdown } from 
 import { ApiOperation, ApiProduces, ApiTags } from '@nestjs/swagger';
 import { collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client';
 import { DataSource } from 'typeorm';
+import type { Pool } from 'pg';
+import { poolOf } from '../database/pooled-client.js';
 import { TransactionMetrics } from './transaction-metrics.js';
-
-interface Pool {
-  totalCount: number;
-  idleCount: number;
-  waitingCount: number;
-}
 
 /** What this process counts, for Prometheus. Its own registry: two applications in one process stay apart. */
 @Injectable()
@@ -30,7 +26,7 @@ export class Metrics implements OnApplicationShutdown {
       labelNames: ['state'],
       registers: [this.registry],
       collect() {
-        const pool = (dataSource.driver as unknown as { master?: Pool }).master;
+        const pool = poolOf(dataSource) as Pool | undefined;
         this.set({ state: 'open' }, pool?.totalCount ?? 0);
         this.set({ state: 'idle' }, pool?.idleCount ?? 0);
         this.set({ state: 'waiting' }, pool?.waitingCount ?? 0);

@@ -3,7 +3,7 @@ import { setMaxListeners } from 'node:events';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { QueryResult, QueryResultRow } from 'pg';
 import type { DataSource } from 'typeorm';
-import { withClient } from '../database/pooled-client.js';
+import { poolOf, withClient } from '../database/pooled-client.js';
 import { isConnectionFailure, isSocketFailure, PoolExhaustedError } from '../database/postgres-errors.js';
 import { ApplicationError } from '../errors/application-error.js';
 import { ConflictQueue } from './conflict-queue.js';
@@ -229,12 +229,3 @@ export class TransactionRunner implements BeforeApplicationShutdown {
     }
   }
 }
-
-interface Pool {
-  totalCount: number;
-  idleCount: number;
-  waitingCount: number;
-  options: { max: number };
-}
-
-const poolOf = (dataSource: DataSource) => (dataSource.driver as unknown as { master: Pool }).master;

@@ -3,6 +3,8 @@ import {
   borrowClient,
   cutConnection,
   type Lease,
+  lostBecause,
+  poolOf,
   type RecyclingMethod,
   returnClient,
 } from '../database/pooled-client.js';
@@ -153,9 +155,8 @@ export class TransactionSession {
 
   /** The failure itself, where the server had told it while nobody waited for an answer (an idle timeout, a kill). */
   explain(error: unknown): unknown {
-    const { lostBecause } = this.lease;
     const isNamed = findPostgresError(error) !== undefined;
-    return lostBecause && !isNamed && isConnectionFailure(error) ? lostBecause : error;
+    return !isNamed && isConnectionFailure(error) ? (lostBecause(this.lease) ?? error) : error;
   }
 
   private assertOpen(): void {
@@ -233,9 +234,7 @@ export class TransactionSession {
   /** At most as often as the pool has clients, all of which may have died while idle. */
   private async replaceClient(): Promise<boolean> {
     const { dataSource, recycling, signal } = this.options;
-    const size = (dataSource.driver as unknown as { master: { options: { max: number } } }).master.options
-      .max;
-    if (this.replaced++ >= size) return false;
+    if (this.replaced++ >= poolOf(dataSource).options.max) return false;
     this.lease.broken = true;
     await returnClient(this.lease);
     this.lease = await borrowClient(dataSource, recycling, signal);
