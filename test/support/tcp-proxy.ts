@@ -2,9 +2,9 @@ import { type AddressInfo, connect, createServer, type Socket } from 'node:net';
 
 /**
  * A cut comes before or after the server has what was sent; with `cut-unnoticed` the server has it not, and believes that the
- * client is still there.
+ * client is still there. What is swallowed neither comes nor cuts.
  */
-export type Decision = 'pass' | 'cut-before' | 'cut-after' | 'cut-unnoticed';
+export type Decision = 'pass' | 'cut-before' | 'cut-after' | 'cut-unnoticed' | 'swallow';
 
 /** A stretch of network between a client and a server that a test can cut. */
 export interface TcpProxy {
@@ -30,6 +30,7 @@ export async function startTcpProxy(target: { host: string; port: number }): Pro
     client.on('data', (data: Buffer) => {
       const decision = proxy.onClientData(data);
       if (decision === 'pass') return upstream.write(data);
+      if (decision === 'swallow') return undefined;
       isUnnoticed = decision === 'cut-unnoticed';
       client.destroy();
       if (isUnnoticed) return;

@@ -179,18 +179,3 @@ describe('an answer to a single statement that was lost', () => {
     expect((await single.people.get(id)).name).toBe('read');
   });
 });
-
-it('an operation of one statement sends no BEGIN and no COMMIT', async () => {
-  let sent = '';
-  proxy.onClientData = (data) => {
-    sent += data.toString('latin1');
-    return 'pass';
-  };
-  const { id } = await single.people.create({ name: 'lean' });
-  await single.people.get(id);
-  await single.people.update(id, { name: 'leaner' });
-  await single.people.findByName('leaner');
-  await single.people.remove(id);
-  expect(sent).not.toMatch(/BEGIN|START TRANSACTION|COMMIT/);
-  expect(sent).toMatch(/people_create/);
-});
