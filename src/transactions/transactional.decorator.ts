@@ -15,9 +15,6 @@ import {
   type TransactionalOptions,
 } from './transactional.metadata.js';
 
-// eslint-disable-next-line @typescript-eslint/no-explicit-any -- the parameters are the method's own
-type Method<Parameters extends any[]> = (...parameters: Parameters) => Promise<unknown> | Observable<unknown>;
-
 /** Where the class keeps the runner of its module. */
 const RUNNER = Symbol('nestjs-people:transactionRunner');
 
@@ -32,16 +29,14 @@ const RUNNER = Symbol('nestjs-people:transactionRunner');
  * @throws TransactionUsageError when it is applied: options that contradict each other, or a handler that answers by itself
  *   (`@Res()` without `passthrough`, `@Sse()`)
  */
-// eslint-disable-next-line @typescript-eslint/no-explicit-any -- as above
-export function Transactional<Parameters extends any[] = any[]>(
-  options: TransactionalOptions<Parameters> = {},
-) {
-  return (
+export function Transactional(options: TransactionalOptions = {}) {
+  // eslint-disable-next-line @typescript-eslint/no-explicit-any -- the parameters are the method's own
+  return <Method extends (...parameters: any[]) => Promise<unknown> | Observable<unknown>>(
     target: object,
     key: string | symbol,
-    descriptor: TypedPropertyDescriptor<Method<Parameters>>,
+    descriptor: TypedPropertyDescriptor<Method>,
   ): void => {
-    const original = descriptor.value as Method<unknown[]> | undefined;
+    const original = descriptor.value as ((...parameters: unknown[]) => Promise<unknown>) | undefined;
     if (typeof original !== 'function')
       throw new TransactionUsageError('@Transactional() belongs on a method.');
     const { conflictKey, ...others } = options;
@@ -65,7 +60,7 @@ export function Transactional<Parameters extends any[] = any[]>(
     }
     Object.defineProperty(wrapped, 'name', { value: original.name });
     Reflect.defineMetadata(TRANSACTIONAL_OPTIONS, options, wrapped);
-    descriptor.value = wrapped;
+    descriptor.value = wrapped as never;
     UseInterceptors(RetryingTransactionInterceptor)(target, key, descriptor);
     Inject(TransactionRunner)(target, RUNNER);
   };
@@ -93,7 +88,7 @@ function optionsFor(
   };
 }
 
-function runInUnit(
+async function runInUnit(
   runner: TransactionRunner,
   options: TransactionOptions,
   parameters: unknown[],
