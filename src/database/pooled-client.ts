@@ -103,6 +103,21 @@ export async function borrowClient(
   }
 }
 
+/**
+ * A client with the pool's settings that is none of the pool's, to be ended by the caller: for what must get through when
+ * every client of the pool waits for it.
+ *
+ * @throws what pg throws
+ */
+export async function connectBeside(dataSource: DataSource): Promise<Client> {
+  const { Client: PoolsClient, options } = poolOf(dataSource) as Pool & { Client: typeof Client };
+  const client = new PoolsClient(options);
+  // Its queries say as much.
+  client.on('error', () => undefined);
+  await client.connect();
+  return client;
+}
+
 /** Gives a client back to the pool, or closes it when it is `broken`. */
 export async function returnClient({ queryRunner, client, broken }: Lease): Promise<void> {
   if (broken) {

@@ -1,8 +1,8 @@
 import { setTimeout as sleep } from 'node:timers/promises';
+import type { Client } from 'pg';
 import type { DataSource } from 'typeorm';
-import { withClient } from '../database/pooled-client.js';
-import { findPostgresError, isConnectionFailure, PoolExhaustedError } from '../database/postgres-errors.js';
-import { ApplicationError } from '../errors/application-error.js';
+import { connectBeside } from '../database/pooled-client.js';
+import { isConnectionFailure } from '../database/postgres-errors.js';
 
 /** What is remembered of a transaction before COMMIT, to ask for its outcome afterwards. */
 export interface CommitTicket {
@@ -41,6 +41,9 @@ const MOST_POLL_MS = 250;
  * `pg_xact_status`), again and again while it is still in progress or the server is away. A transaction that had written
  * nothing counts as aborted: there is nothing that could be applied twice.
  *
+ * It asks on a connection beside the pool: the lost transaction may still hold locks, and every client of the pool wait for
+ * them.
+ *
  * @param atMostMs how long to ask before giving up
  */
 export async function resolveCommit(
@@ -50,55 +53,58 @@ export async function resolveCommit(
 ): Promise<CommitOutcome> {
   if (xid === null) return 'aborted';
   const deadline = Date.now() + atMostMs;
+  let client: Client | undefined;
   for (let wait = FIRST_POLL_MS; ; wait = Math.min(MOST_POLL_MS, wait * 2)) {
+    let outcome: CommitOutcome | 'in progress';
     try {
-      const now = await statusOf(dataSource, xid);
-      const sameLife = now.incarnation === incarnation;
-      if (now.status === 'committed') return sameLife ? 'committed' : 'unknown';
-      if (now.status === 'aborted') return 'aborted';
-      // Too old to be told, or a stranger that a recovery gave the id to.
-      if (now.status === null || !sameLife) return 'unknown';
-      if (wait >= MOST_POLL_MS) await endIfCommitNeverCame(dataSource, xid);
+      client ??= await connectBeside(dataSource);
+      outcome = await outcomeNow(client, dataSource, xid, incarnation);
+      if (outcome === 'in progress' && wait >= MOST_POLL_MS) await endIfCommitNeverCame(client, xid);
     } catch (error) {
-      if (!mayPass(error)) return 'unknown';
+      // The server is away or busy, which may end; anything else it has said, it will say again.
+      outcome = isConnectionFailure(error) ? 'in progress' : 'unknown';
+      client = end(client);
     }
-    if (Date.now() + wait > deadline) return 'unknown';
+    if (outcome === 'in progress' && Date.now() + wait > deadline) outcome = 'unknown';
+    if (outcome !== 'in progress') {
+      end(client);
+      return outcome;
+    }
     await sleep(wait);
   }
 }
 
-async function statusOf(dataSource: DataSource, xid: string) {
-  const { version = '' } = dataSource.driver;
+async function outcomeNow(
+  client: Client,
+  { driver: { version = '' } }: DataSource,
+  xid: string,
+  incarnation: string,
+): Promise<CommitOutcome | 'in progress'> {
   const status =
     Number.parseInt(version) >= 13 ? 'pg_xact_status($1::text::xid8)' : 'txid_status($1::bigint)';
-  return withClient(dataSource, 'fast', async ({ client }) => {
-    const { rows } = await client.query<{ status: string | null; incarnation: string }>(
-      `SELECT ${status} AS status, concat(${INCARNATION}) AS incarnation`,
-      [xid],
-    );
-    return rows[0]!;
-  });
+  const { rows } = await client.query<{ status: CommitOutcome | 'in progress' | null; incarnation: string }>(
+    `SELECT ${status} AS status, concat(${INCARNATION}) AS incarnation`,
+    [xid],
+  );
+  const now = rows[0]!;
+  if (now.status === 'aborted') return 'aborted';
+  // Too old to be told, or of a stranger that a recovery may have given the id to.
+  return now.incarnation === incarnation ? (now.status ?? 'unknown') : 'unknown';
 }
 
 /**
  * A server that has not noticed the loss of the connection waits for a COMMIT that never comes, and keeps the locks. Ending
  * such a session decides the outcome; one that has its COMMIT is not idle and is left alone.
  */
-async function endIfCommitNeverCame(dataSource: DataSource, xid: string): Promise<void> {
-  await withClient(dataSource, 'fast', ({ client }) =>
-    client.query(
-      `SELECT pg_terminate_backend(pid) FROM pg_stat_activity
-       WHERE backend_xid::text = ($1::bigint % 4294967296)::text AND state LIKE 'idle in transaction%'`,
-      [xid],
-    ),
+async function endIfCommitNeverCame(client: Client, xid: string): Promise<void> {
+  await client.query(
+    `SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+     WHERE backend_xid::text = ($1::bigint % 4294967296)::text AND state LIKE 'idle in transaction%'`,
+    [xid],
   );
 }
 
-/** The server is away or busy, which may end; anything else it has said, it will say again. */
-function mayPass(error: unknown): boolean {
-  if (error instanceof PoolExhaustedError) return true;
-  return (
-    isConnectionFailure(error) ||
-    (error instanceof ApplicationError && findPostgresError(error) === undefined)
-  );
+/** Its farewell may fail, as the connection may be lost. */
+function end(client: Client | undefined): undefined {
+  client?.end().catch(() => undefined);
 }

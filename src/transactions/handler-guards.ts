@@ -1,5 +1,9 @@
 import { type ExecutionContext, StreamableFile } from '@nestjs/common';
-import { ROUTE_ARGS_METADATA, SSE_METADATA } from '@nestjs/common/constants.js';
+import {
+  RESPONSE_PASSTHROUGH_METADATA,
+  ROUTE_ARGS_METADATA,
+  SSE_METADATA,
+} from '@nestjs/common/constants.js';
 import { RouteParamtypes } from '@nestjs/common/enums/route-paramtypes.enum.js';
 import { isObservable } from 'rxjs';
 import { TransactionUsageError } from './transaction-errors.js';
@@ -15,14 +19,12 @@ export function assertAnswersAfterCommit(target: object, key: string | symbol, h
     throw new TransactionUsageError(
       `${name}: events of @Sse() are sent before a commit; begin units of work inside of it.`,
     );
-  const parameters = (Reflect.getMetadata(ROUTE_ARGS_METADATA, target.constructor, key) ?? {}) as Record<
-    string,
-    { data?: { passthrough?: boolean } }
-  >;
-  for (const [parameter, { data }] of Object.entries(parameters)) {
+  if (Reflect.getMetadata(RESPONSE_PASSTHROUGH_METADATA, target.constructor, key)) return;
+  const parameters = (Reflect.getMetadata(ROUTE_ARGS_METADATA, target.constructor, key) ?? {}) as object;
+  for (const parameter of Object.keys(parameters)) {
     const type = Number(parameter.split(':')[0]);
     const isResponse = type === Number(RouteParamtypes.RESPONSE) || type === Number(RouteParamtypes.NEXT);
-    if (isResponse && !data?.passthrough)
+    if (isResponse)
       throw new TransactionUsageError(
         `${name}: a handler that sends the answer itself sends it before the commit. Return the answer, with @Res({ passthrough: true }) for status and headers.`,
       );

@@ -86,7 +86,12 @@ class Attempt<T> {
     this.context = new TransactionContext({ unit, attempt, manager, client, session }, currentTransaction());
   }
 
-  async run(): Promise<AttemptOutcome<T>> {
+  /** In the context also where TypeORM begins and ends, for its subscribers. */
+  run(): Promise<AttemptOutcome<T>> {
+    return runInContext(this.context, () => this.runInside());
+  }
+
+  private async runInside(): Promise<AttemptOutcome<T>> {
     const { session, context, queryRunner } = this;
     let value: T;
     try {
@@ -114,7 +119,7 @@ class Attempt<T> {
   private async work(): Promise<T> {
     const { session, context, options } = this;
     const { signal } = options.unit;
-    const working = runInContext(context, () => options.work(context));
+    const working = options.work(context);
     const value = await (signal ? beforeAbort(working, signal) : working);
     context.close();
     if (session.firstFailure !== undefined) throw this.rolledBack(session.firstFailure);
