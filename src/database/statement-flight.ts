@@ -4,8 +4,8 @@ import type { PoolClient, QueryConfig, QueryResult, QueryResultRow } from 'pg';
 export interface Company {
   /** Run first; when one of them fails, nothing that stands behind it is run. */
   before?: readonly string[];
-  /** A query of one row and one column, run when the statement has succeeded. */
-  after?: string;
+  /** A query of one row and one column, run when the statement has succeeded; prepared once per connection. */
+  after?: { name: string; text: string };
 }
 
 /** What came back of a flight, also of one that failed: how far the server got. */
@@ -18,7 +18,8 @@ export interface Landing {
 
 // What a subclass of pg's Query may rely on (pg/lib/query.js, pg/lib/connection.js); pg-cursor and pg-query-stream use the same.
 interface Connection {
-  parse(message: { text: string }): void;
+  parse(message: { text: string; name?: string }): void;
+  close(message: { type: 'S'; name: string }): void;
   bind(message: object): void;
   execute(message: { portal?: string }): void;
   sync(): void;
@@ -113,11 +114,14 @@ function makeFlightClass(Base: QueryClass): FlightClass {
     /** pg's way to end `prepare`: the statement's Execute, then the Sync. */
     _getRows(connection: Connection): void {
       connection.execute({ portal: this.portal });
-      if (this.company.after) run(connection, this.company.after);
+      const { after } = this.company;
+      if (after) runPrepared(connection, after);
       connection.sync();
     }
 
     override handleCommandComplete(message: object, connection: Connection): void {
+      const { after } = this.company;
+      if (this.done && after) preparedOn(connection).add(after.name);
       if (this.landing.beforeDone < (this.company.before?.length ?? 0)) this.landing.beforeDone++;
       else if (!this.done) {
         this.done = true;
@@ -135,6 +139,24 @@ function makeFlightClass(Base: QueryClass): FlightClass {
       else super.handleDataRow(message);
     }
   };
+}
+
+const prepared = new WeakMap<Connection, Set<string>>();
+
+function preparedOn(connection: Connection): Set<string> {
+  let names = prepared.get(connection);
+  if (!names) prepared.set(connection, (names = new Set()));
+  return names;
+}
+
+/** Parsed until it has once been run: an error before it makes the server skip the Parse as well. */
+function runPrepared(connection: Connection, { name, text }: { name: string; text: string }): void {
+  if (!preparedOn(connection).has(name)) {
+    connection.close({ type: 'S', name });
+    connection.parse({ name, text });
+  }
+  connection.bind({ statement: name });
+  connection.execute({});
 }
 
 function run(connection: Connection, text: string): void {

@@ -252,8 +252,10 @@ export class TransactionSession {
     return [`SET LOCAL statement_timeout = ${Math.max(1, Math.ceil(Math.min(own, remaining)))}`];
   }
 
-  private ticketCompany(): { after?: string } {
-    return this.options.tracksXid && !this.ticketSoFar?.xid ? { after: this.ticketQuery() } : {};
+  private ticketCompany(): { after?: { name: string; text: string } } {
+    return this.options.tracksXid && !this.ticketSoFar?.xid
+      ? { after: { name: 'nestjs_people_ticket', text: this.ticketQuery() } }
+      : {};
   }
 
   private ticketQuery(): string {
