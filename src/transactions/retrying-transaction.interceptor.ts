@@ -12,7 +12,13 @@ import { snapshot } from './argument-snapshot.js';
 import { assertAnswersAfterCommit, assertPlainResult, type Replay, replayOf } from './handler-guards.js';
 import { type TransactionOptions, validateOwnOptions } from './transaction-options.js';
 import { TransactionRunner } from './transaction-runner.js';
-import { beginHandler, TRANSACTIONAL_OPTIONS, type TransactionalOptions } from './transactional.metadata.js';
+import { currentTransaction } from './transaction-context.js';
+import {
+  beginHandler,
+  isBegunFor,
+  TRANSACTIONAL_OPTIONS,
+  type TransactionalOptions,
+} from './transactional.metadata.js';
 
 /** A message handler has to be done, retries included, before the broker takes its consumer for dead (kafkajs: 30 s). */
 const MESSAGE_TIMEOUT_MS = 20_000;
@@ -46,10 +52,13 @@ export class RetryingTransactionInterceptor implements NestInterceptor {
 
   intercept(context: ExecutionContext, next: CallHandler): Observable<unknown> {
     const handler = context.getHandler();
+    // By this interceptor at another level: what the handler asks for (REQUIRES_NEW) it has already.
+    if (isBegunFor(currentTransaction(), handler)) return next.handle();
+    // Also of a handler with @Transactional: @Sse() may have been applied after it.
+    assertAnswersAfterCommit(context.getClass().prototype as object, handler.name, handler);
     const own = Reflect.getMetadata(TRANSACTIONAL_OPTIONS, handler) as TransactionalOptions | undefined;
     // The parameters that the key is made of are known where the method is called, which then begins the unit of work.
     if (typeof own?.conflictKey === 'function') return next.handle();
-    if (!own) assertAnswersAfterCommit(context.getClass().prototype as object, handler.name, handler);
     const replay = replayOf(context);
     const options = {
       ...messageDefaults(context),

@@ -23,8 +23,12 @@ export function beginHandler(context: TransactionContext, handler: unknown): voi
   begun.set(context, handler);
 }
 
+/** True between `beginHandler` and the handler. */
+export function isBegunFor(context: TransactionContext | undefined, handler: unknown): boolean {
+  return context !== undefined && begun.get(context) === handler;
+}
+
 /** True once for each `beginHandler`: a handler that calls itself runs as any other method. */
 export function beginsHandler(context: TransactionContext | undefined, handler: unknown): boolean {
-  if (!context || begun.get(context) !== handler) return false;
-  return begun.delete(context);
+  return isBegunFor(context, handler) && begun.delete(context!);
 }
