@@ -62,6 +62,21 @@ describe('a statement that an attempt did not await', () => {
     expect((await app.people.get(id)).name).toBe('mine');
   });
 
+  it('of what joins late is not even begun, unless it is to stand on its own', async () => {
+    const begun: string[] = [];
+    const join = (propagation: 'REQUIRED' | 'REQUIRES_NEW') =>
+      single.transactions.run({ propagation }, async () => void begun.push(propagation));
+    const over = barrier(3);
+    const late: Promise<unknown>[] = [];
+    await single.transactions.run({}, async () => {
+      for (const propagation of ['REQUIRED', 'REQUIRES_NEW'] as const)
+        late.push(over().then(() => join(propagation)));
+    });
+    await over();
+    expect((await Promise.allSettled(late)).map(({ status }) => status)).toEqual(['rejected', 'fulfilled']);
+    expect(begun).toEqual(['REQUIRES_NEW']);
+  });
+
   it('when the work returns, rolls the unit back and says so', async () => {
     const unit = single.transactions.run({}, async (transaction) => {
       void transaction.query({ text: `INSERT INTO people (name) VALUES ('hasty')` });

@@ -150,6 +150,20 @@ describe("TypeORM's subscribers", () => {
     expect((await app.people.get(id)).name).toBe('committed');
   });
 
+  it('of beforeTransactionCommit that swallows a failed statement is told of, as COMMIT then rolls back', async () => {
+    const unsubscribe = subscribe({
+      beforeTransactionCommit: async ({ manager }) => {
+        await manager
+          .query(`INSERT INTO people (id, name) VALUES ($1, 'again')`, [id])
+          .catch(() => undefined);
+      },
+    });
+    const unit = app.transactions.run({}, () => app.people.update(id, { name: 'changed' }));
+    await expect(unit).rejects.toMatchObject({ type: 'transaction-rolled-back', code: '23505' });
+    unsubscribe();
+    expect((await app.people.get(id)).name).toBe('Ada');
+  });
+
   it('are told of the transaction once each, and may add to it before it is committed', async () => {
     const unsubscribe = subscribe({
       beforeTransactionStart: call('before start'),
