@@ -25,6 +25,11 @@ const RESOLVE_MS = 30_000;
 /** A budget that is used up still leaves this much to learn what became of its COMMIT. */
 const RESOLVE_AT_LEAST_MS = 1000;
 
+/** What stopping can end, whatever it waits for. */
+export interface Cuttable {
+  cut: () => void;
+}
+
 export interface AttemptOptions<T> {
   unit: Unit;
   attempt: number;
@@ -32,7 +37,7 @@ export interface AttemptOptions<T> {
   recycling: RecyclingMethod;
   work: (transaction: TransactionContext) => Promise<T>;
   /** Those that are open, for stopping. */
-  sessions: Set<TransactionSession>;
+  sessions: Set<Cuttable>;
 }
 
 /** Runs the work once, in a transaction that is committed when it returns and rolled back when it throws. */

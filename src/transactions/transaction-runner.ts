@@ -3,11 +3,11 @@ import { setMaxListeners } from 'node:events';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { QueryResult, QueryResultRow } from 'pg';
 import type { DataSource } from 'typeorm';
-import { poolOf, withClient } from '../database/pooled-client.js';
+import { cutConnection, type Lease, poolOf, withClient } from '../database/pooled-client.js';
 import { isConnectionFailure, isSocketFailure, PoolExhaustedError } from '../database/postgres-errors.js';
 import { ApplicationError } from '../errors/application-error.js';
 import { ConflictQueue } from './conflict-queue.js';
-import { attemptTransaction } from './transaction-attempt.js';
+import { attemptTransaction, type Cuttable } from './transaction-attempt.js';
 import { currentTransaction, type Statement, type TransactionContext } from './transaction-context.js';
 import {
   ShuttingDownError,
@@ -20,7 +20,7 @@ import {
   type TransactionRunnerSettings,
   validateOptions,
 } from './transaction-options.js';
-import type { TransactionSession } from './transaction-session.js';
+import { LANE_WIDTH, StatementLane } from './statement-lane.js';
 import { assertCompatible, assertKeyIsFree } from './transaction-nesting.js';
 import { type AttemptOutcome, publishBegin, repeatUntilCommitted, Unit } from './unit-of-work.js';
 
@@ -39,7 +39,7 @@ const DEFAULT_QUEUE_SIZE = 1000;
 export class TransactionRunner implements BeforeApplicationShutdown {
   private readonly logger = new Logger(TransactionRunner.name);
   private readonly running = new Set<Promise<unknown>>();
-  private readonly sessions = new Set<TransactionSession>();
+  private readonly sessions = new Set<Cuttable>();
   private readonly stopping = new AbortController();
 
   constructor(
@@ -105,7 +105,7 @@ export class TransactionRunner implements BeforeApplicationShutdown {
     if (isResolved || options.propagation || merged.timeoutMs || needsBegin(merged) || currentTransaction())
       return this.run(options, (transaction) => transaction.query<Row>(statement));
     validateOptions(merged);
-    return this.unit(options, (unit, attempt) =>
+    return this.unit(options, LANE_WIDTH, (unit, attempt) =>
       this.attemptStatement<Row>(statement, writes, unit, attempt),
     );
   }
@@ -148,7 +148,7 @@ export class TransactionRunner implements BeforeApplicationShutdown {
   ): Promise<T> {
     const { dataSource, sessions } = this;
     const recycling = this.settings.recycling ?? 'fast';
-    return this.unit(options, (unit, attempt) =>
+    return this.unit(options, 1, (unit, attempt) =>
       attemptTransaction({ unit, attempt, dataSource, recycling, work, sessions }),
     );
   }
@@ -171,14 +171,21 @@ export class TransactionRunner implements BeforeApplicationShutdown {
     return this.begin(options, work);
   }
 
-  /** Runs a unit of work of its own: in its turn, until it is committed, known to whoever stops the application. */
+  /**
+   * Runs a unit of work of its own: in its turn, until it is committed, known to whoever stops the application.
+   *
+   * @param share how many like it may have the turn of their key together
+   */
   private async unit<T>(
     options: TransactionOptions,
+    share: number,
     attemptOnce: (unit: Unit, attempt: number) => Promise<AttemptOutcome<T>>,
   ): Promise<T> {
     if (this.stopping.signal.aborted && !this.outer()) throw new ShuttingDownError();
     const unit = new Unit({ ...this.settings, ...options }, this.stopping.signal);
-    const done = this.inTurn(unit, () => repeatUntilCommitted(unit, (attempt) => attemptOnce(unit, attempt)));
+    const done = this.inTurn(unit, share, () =>
+      repeatUntilCommitted(unit, (attempt) => attemptOnce(unit, attempt)),
+    );
     this.running.add(done);
     try {
       return await done;
@@ -188,11 +195,12 @@ export class TransactionRunner implements BeforeApplicationShutdown {
     }
   }
 
-  private async inTurn<T>(unit: Unit, use: () => Promise<T>): Promise<T> {
+  private async inTurn<T>(unit: Unit, share: number, use: () => Promise<T>): Promise<T> {
     const { conflictKey } = unit.options;
     if (conflictKey === undefined) return use();
     const queue = ConflictQueue.of(this.dataSource);
-    const turn = queue.take(conflictKey, this.settings.conflictQueueSize ?? DEFAULT_QUEUE_SIZE, unit.signal);
+    const { conflictQueueSize: atMost = DEFAULT_QUEUE_SIZE } = this.settings;
+    const turn = queue.take(conflictKey, { share, atMost, signal: unit.signal });
     if (turn) await turn;
     unit.queueWaitMs = performance.now() - unit.startedAt;
     try {
@@ -208,17 +216,11 @@ export class TransactionRunner implements BeforeApplicationShutdown {
     unit: Unit,
     attempt: number,
   ): Promise<AttemptOutcome<QueryResult<Row>>> {
-    const { dataSource, settings } = this;
     // A client that died while idle: there are at most as many of them as the pool is large.
-    let dead = writes ? 0 : poolOf(dataSource).options.max;
+    let dead = writes ? 0 : poolOf(this.dataSource).options.max;
     for (;;) {
       try {
-        const since = performance.now();
-        const value = await withClient(dataSource, settings.recycling ?? 'fast', ({ client }) => {
-          publishBegin(unit, attempt, performance.now() - since);
-          return client.query<Row>(statement as { text: string });
-        });
-        return { committed: true, value };
+        return { committed: true, value: await this.send<Row>(statement, unit, attempt) };
       } catch (error) {
         if (dead-- > 0 && isConnectionFailure(error) && !(error instanceof ApplicationError)) continue;
         if (!writes || !isSocketFailure(error) || error instanceof ApplicationError)
@@ -226,6 +228,32 @@ export class TransactionRunner implements BeforeApplicationShutdown {
         const unknown = { transactionId: unit.id, attempts: attempt, cause: error };
         return { committed: false, error: new TransactionOutcomeUnknownError(unknown), phase: 'commit' };
       }
+    }
+  }
+
+  private async send<Row extends QueryResultRow>(
+    statement: Statement,
+    unit: Unit,
+    attempt: number,
+  ): Promise<QueryResult<Row>> {
+    const { dataSource, sessions } = this;
+    const { recycling = 'fast' } = this.settings;
+    const { conflictKey } = unit.options;
+    const since = performance.now();
+    let session: Cuttable | undefined;
+    const onLease = (lease: Lease) => {
+      publishBegin(unit, attempt, performance.now() - since);
+      sessions.add((session = { cut: () => cutConnection(lease) }));
+    };
+    try {
+      if (conflictKey !== undefined)
+        return await StatementLane.of(dataSource, conflictKey, recycling).query<Row>(statement, onLease);
+      return await withClient(dataSource, recycling, (lease) => {
+        onLease(lease);
+        return lease.client.query<Row>(statement as { text: string });
+      });
+    } finally {
+      if (session) sessions.delete(session);
     }
   }
 }

@@ -76,6 +76,74 @@ describe('units of work with one conflictKey', () => {
     expect(ran).toBe(true);
   });
 
+  it('of one statement each share a connection, in their order, and each has its own result', async () => {
+    const seen: number[] = [];
+    const statement = (n: number) => ({
+      text: 'UPDATE people SET name = name || $2 WHERE id = $1 RETURNING pg_backend_pid() AS pid, name',
+      values: [id, n === 3 ? '\0' : String(n)],
+    });
+    const send = (n: number) =>
+      app.transactions
+        .runStatement<{ pid: number; name: string }>(statement(n), { writes: true, conflictKey: id })
+        .then(({ rows }) => {
+          seen.push(n);
+          return rows[0]!;
+        });
+    const results = await Promise.allSettled([1, 2, 3, 4, 5, 6, 7].map(send));
+    // NUL is refused by the server: of one statement, and none of the others notices.
+    expect(results.map(({ status }) => status === 'fulfilled')).toEqual([
+      true,
+      true,
+      false,
+      true,
+      true,
+      true,
+      true,
+    ]);
+    expect(seen).toEqual([1, 2, 4, 5, 6, 7]);
+    expect((await app.people.get(id)).name).toBe('0124567');
+    expect(poolOf(app.dataSource).borrowed).toBe(0);
+  });
+
+  it('of one statement wait for one of several, and the other way round', async () => {
+    const [begun, held] = [barrier(2), barrier(2)];
+    const append = (text: string) =>
+      app.transactions.runStatement(
+        { text: 'UPDATE people SET name = name || $2 WHERE id = $1', values: [id, text] },
+        { writes: true, conflictKey: id },
+      );
+    const several = (text: string, wait = () => Promise.resolve()) =>
+      app.transactions.run({ conflictKey: id }, async (transaction) => {
+        await wait();
+        await transaction.query({
+          text: 'UPDATE people SET name = name || $2 WHERE id = $1',
+          values: [id, text],
+        });
+      });
+    const first = several('a', () => begun().then(held));
+    await begun();
+    const others = [append('b'), append('c'), several('d'), append('e')];
+    await held();
+    await Promise.all([first, ...others]);
+    expect((await app.people.get(id)).name).toBe('0abcde');
+  });
+
+  it('of one statement on a connection that is lost fail with it, and the next has another', async () => {
+    const append = () =>
+      app.transactions.runStatement(
+        { text: 'UPDATE people SET name = name || $2 WHERE id = $1', values: [id, '+'] },
+        { writes: true, conflictKey: id },
+      );
+    const killed = app.transactions.runStatement(
+      { text: 'SELECT pg_terminate_backend(pg_backend_pid())' },
+      { writes: true, conflictKey: id },
+    );
+    const results = await Promise.allSettled([killed, append(), append()]);
+    expect(results.map(({ status }) => status)).toEqual(['rejected', 'rejected', 'rejected']);
+    await append();
+    expect((await app.people.get(id)).name).toBe('0+');
+  });
+
   it('free the key when they fail', async () => {
     await expect(
       app.transactions.run({ conflictKey: id }, () => Promise.reject(new Error('no'))),
