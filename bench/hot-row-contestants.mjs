@@ -60,8 +60,13 @@ export async function openContestants(databaseUrl) {
       unit: (row) => counted(pool.query({ ...INCREMENT, values: [row] }).then(() => 1)),
       read: readPool,
     },
-    run('TransactionRunner, conflictKey', (row) => ({ conflictKey: `hot:${row}` })),
-    run('TransactionRunner, default policy', () => ({})),
+    {
+      title: 'TransactionRunner, conflictKey, the same UPDATE',
+      unit: (row) => counted(incrementInTurn(transactions, row)),
+      read: readRunner,
+    },
+    run('TransactionRunner, conflictKey, read-modify-write', (row) => ({ conflictKey: `hot:${row}` })),
+    run('TransactionRunner, default policy, read-modify-write', () => ({})),
     {
       title: 'PeopleService.update',
       unit: (row) => people.update(ids[row], { name: 'new' }).then(() => 1),
@@ -100,6 +105,14 @@ function openApplication(databaseUrl) {
     PeopleModule.forRoot({ controllers: { http: false, messages: false } }),
   ];
   return NestFactory.createApplicationContext({ module: HostModule, imports }, { logger: false });
+}
+
+async function incrementInTurn(transactions, row) {
+  await transactions.runStatement(
+    { ...INCREMENT, values: [row] },
+    { writes: true, conflictKey: `hot:${row}` },
+  );
+  return 1;
 }
 
 async function runUnit(transactions, row, options) {

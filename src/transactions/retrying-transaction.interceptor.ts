@@ -61,7 +61,7 @@ export class RetryingTransactionInterceptor implements NestInterceptor {
     if (typeof own?.conflictKey === 'function') return next.handle();
     const replay = replayOf(context);
     const options = {
-      ...messageDefaults(context),
+      ...messageDefaults(context, this.runner.settings),
       ...this.options,
       ...(own as TransactionOptions | undefined),
     };
@@ -100,8 +100,10 @@ interface KafkaLike {
   getHeartbeat?: () => () => Promise<void>;
 }
 
-const messageDefaults = (context: ExecutionContext): TransactionOptions =>
-  isKafka(context) ? { timeoutMs: MESSAGE_TIMEOUT_MS } : {};
+const messageDefaults = (
+  context: ExecutionContext,
+  { timeoutMs = MESSAGE_TIMEOUT_MS }: TransactionOptions,
+): TransactionOptions => (isKafka(context) ? { timeoutMs } : {});
 
 /** Sends a heartbeat where one is due. One that fails ends the attempts: the message is another consumer's by now. */
 function heartbeatOf(context: ExecutionContext): () => Promise<void> {

@@ -29,7 +29,10 @@ const RUNNER = Symbol('nestjs-people:transactionRunner');
  * @throws TransactionUsageError when it is applied: options that contradict each other, or a handler that answers by itself
  *   (`@Res()` without `passthrough`, `@Sse()`)
  */
-export function Transactional(options: TransactionalOptions = {}) {
+// eslint-disable-next-line @typescript-eslint/no-explicit-any -- the parameters are the method's own
+export function Transactional<Parameters extends any[] = any[]>(
+  options: TransactionalOptions<Parameters> = {},
+) {
   // eslint-disable-next-line @typescript-eslint/no-explicit-any -- the parameters are the method's own
   return <Method extends (...parameters: any[]) => Promise<unknown> | Observable<unknown>>(
     target: object,

@@ -2,13 +2,16 @@ import type { TransactionContext } from './transaction-context.js';
 import type { TransactionOptions } from './transaction-options.js';
 
 /** Options of `@Transactional`. */
-export interface TransactionalOptions extends Omit<TransactionOptions, 'conflictKey'> {
+// eslint-disable-next-line @typescript-eslint/no-explicit-any -- the parameters are the method's own
+export interface TransactionalOptions<Parameters extends any[] = any[]> extends Omit<
+  TransactionOptions,
+  'conflictKey'
+> {
   /**
    * As in `TransactionOptions`, or a function of the method's parameters. With a function, pipes and parameter decorators
    * of a handler run once, before the first attempt.
    */
-  // eslint-disable-next-line @typescript-eslint/no-explicit-any -- the parameters are the method's own
-  conflictKey?: string | ((...parameters: any[]) => string);
+  conflictKey?: string | ((...parameters: Parameters) => string);
 }
 
 /** On a method: the options of its `@Transactional`. */

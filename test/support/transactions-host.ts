@@ -1,82 +1,162 @@
 import 'reflect-metadata';
-import type { INestApplication, ModuleMetadata, Type } from '@nestjs/common';
-import { HttpAdapterHost, NestFactory } from '@nestjs/core';
-import { Module } from '@nestjs/common';
+import {
+  type DynamicModule,
+  type INestApplication,
+  type LoggerService,
+  Module,
+  type Provider,
+  type Type,
+} from '@nestjs/common';
+import { APP_FILTER, NestFactory } from '@nestjs/core';
 import { ExpressAdapter } from '@nestjs/platform-express';
 import { FastifyAdapter } from '@nestjs/platform-fastify';
 import { TypeOrmModule } from '@nestjs/typeorm';
-import { DataSource } from 'typeorm';
+import { Column, DataSource, Entity, PrimaryColumn } from 'typeorm';
+import { dataSourceOptions } from '../../src/database/data-source-options.js';
 import { ProblemDetailsFilter } from '../../src/errors/error-responses.js';
-import { Person } from '../../src/people/person.entity.js';
+import { currentTransaction } from '../../src/transactions/transaction-context.js';
+import type { TransactionRunnerSettings } from '../../src/transactions/transaction-options.js';
 import { TransactionRunner } from '../../src/transactions/transaction-runner.js';
-import {
-  TransactionsModule,
-  type TransactionsModuleOptions,
-} from '../../src/transactions/transactions.module.js';
+import { TransactionsModule } from '../../src/transactions/transactions.module.js';
 import { poolOf } from './people-app.js';
-import type { TestDatabase } from './test-database.js';
+import { createDatabase, type TestDatabase } from './test-database.js';
 
-export const ADAPTERS = ['express', 'fastify'] as const;
-export type Adapter = (typeof ADAPTERS)[number];
+@Entity('counters')
+export class Counter {
+  @PrimaryColumn('text')
+  name!: string;
 
-/** An application that has TransactionsModule and things of its own, and nothing of people's service. */
-export interface Host {
+  @Column('int')
+  value!: number;
+}
+
+@Module({})
+class HostModule {}
+
+export const PLATFORMS = ['express', 'fastify'] as const;
+export type Platform = (typeof PLATFORMS)[number];
+
+export interface HostOptions {
+  platform?: Platform;
+  controllers?: Type[];
+  providers?: Provider[];
+  /** Over REPEATABLE READ and hardly a wait between attempts. */
+  settings?: TransactionRunnerSettings;
+  poolSize?: number;
+  /** Called before the application listens. */
+  prepare?: (app: INestApplication) => void;
+}
+
+/** Somebody else's Nest application that uses the transactions, and nothing else, of the package. */
+export interface TransactionsHost {
   app: INestApplication;
-  get<T>(type: Type<T>): T;
-  request(path: string, init?: RequestInit): Promise<Response>;
-  transactions: TransactionRunner;
+  /** Where HTTP listens. */
+  url: string;
+  database: TestDatabase;
   dataSource: DataSource;
-  borrowed(): number;
+  transactions: TransactionRunner;
+  /** What was logged as a warning. */
+  warnings: string[];
+  /** fetch with a path. */
+  request(path: string, init?: RequestInit): Promise<Response>;
+  post(path: string, body?: unknown): Promise<Response>;
+  /** Makes the unit of work that calls it meet a conflict in each of its first `attempts` attempts. */
+  conflict(attempts: number): Promise<void>;
+  /** Adds one to a counter, in the unit of work that calls it. */
+  count(name: string): Promise<void>;
+  /** A committed counter, undefined where there is none. */
+  committed(name: string): Promise<number | undefined>;
   close(): Promise<void>;
 }
 
-export interface HostOptions extends Pick<ModuleMetadata, 'controllers' | 'providers'> {
-  database: TestDatabase;
-  adapter?: Adapter;
-  transactions?: TransactionsModuleOptions;
-  /** Of pg's pool. */
-  extra?: Record<string, unknown>;
-  poolSize?: number;
-  /** Called before the application listens. */
-  prepare?: (app: INestApplication) => unknown;
-}
-
-export async function startHost(options: HostOptions): Promise<Host> {
-  const { database, adapter = 'express', controllers = [], providers = [], poolSize = 4 } = options;
-  @Module({
+export async function startTransactionsHost({
+  platform = 'express',
+  controllers = [],
+  providers = [],
+  settings = {},
+  poolSize = 5,
+  prepare,
+}: HostOptions = {}): Promise<TransactionsHost> {
+  const database = await createDatabase('template0');
+  await database.query('CREATE TABLE counters (name text PRIMARY KEY, value int NOT NULL)');
+  await database.query(`INSERT INTO counters VALUES ('hot', 0)`);
+  const warnings: string[] = [];
+  const module: DynamicModule = {
+    module: HostModule,
     imports: [
       TypeOrmModule.forRoot({
-        type: 'postgres',
-        url: database.url,
-        entities: [Person],
-        poolSize,
-        connectTimeoutMS: 5000,
-        extra: options.extra,
-        poolErrorHandler: () => undefined,
+        ...dataSourceOptions(
+          {
+            url: database.url,
+            poolSize,
+            acquireTimeoutMs: 10_000,
+            statementTimeoutMs: 30_000,
+            ssl: 'off',
+          },
+          () => undefined,
+        ),
+        entities: [Counter],
       }),
-      TransactionsModule.forRoot({ backoff: () => 1, ...options.transactions }),
+      TypeOrmModule.forFeature([Counter]),
+      TransactionsModule.forRoot({
+        isolationLevel: 'REPEATABLE READ',
+        backoff: { baseMs: 1, capMs: 1 },
+        ...settings,
+      }),
     ],
     controllers,
-    providers,
-  })
-  class HostModule {}
-  const app = await NestFactory.create(
-    HostModule,
-    adapter === 'express' ? new ExpressAdapter() : new FastifyAdapter(),
-    { logger: false, abortOnError: false },
-  );
-  app.useGlobalFilters(new ProblemDetailsFilter(app.get(HttpAdapterHost)));
-  await options.prepare?.(app);
+    providers: [{ provide: APP_FILTER, useClass: ProblemDetailsFilter }, ...providers],
+  };
+  const adapter = platform === 'express' ? new ExpressAdapter() : new FastifyAdapter();
+  const logger = loggerInto(warnings);
+  const app = await NestFactory.create(module, adapter as ExpressAdapter, { logger, abortOnError: false });
+  prepare?.(app);
+  await app.startAllMicroservices();
   await app.listen(0, '127.0.0.1');
   const url = await app.getUrl();
+  const request = (path: string, init?: RequestInit) => fetch(`${url}${path}`, init);
   const dataSource = app.get(DataSource);
   return {
     app,
-    get: (type) => app.get(type),
-    request: (path, init) => fetch(`${url}${path}`, init),
-    transactions: app.get(TransactionRunner, { strict: false }),
+    url,
+    database,
     dataSource,
-    borrowed: () => poolOf(dataSource).borrowed,
-    close: () => app.close(),
+    transactions: app.get(TransactionRunner),
+    warnings,
+    request,
+    post: (path, body = {}) =>
+      request(path, {
+        method: 'POST',
+        body: JSON.stringify(body),
+        headers: { 'content-type': 'application/json' },
+      }),
+    conflict: async (attempts) => {
+      const transaction = currentTransaction()!;
+      if (transaction.attempt > attempts) return;
+      await transaction.query({ text: `SELECT FROM counters WHERE name = 'hot'` });
+      await database.query(`UPDATE counters SET value = value + 1 WHERE name = 'hot'`);
+      await transaction.query({ text: `UPDATE counters SET value = value + 1 WHERE name = 'hot'` });
+    },
+    count: async (name) => {
+      const text =
+        'INSERT INTO counters VALUES ($1, 1) ON CONFLICT (name) DO UPDATE SET value = counters.value + 1';
+      await currentTransaction()!.query({ text, values: [name] });
+    },
+    committed: async (name) => {
+      const text = 'SELECT value FROM counters WHERE name = $1';
+      return (await database.query<{ value: number }>(text, [name]))[0]?.value;
+    },
+    close: async () => {
+      const pool = poolOf(dataSource);
+      await app.close();
+      await database.drop();
+      // A connection that never came back is a leak of the product, so it fails the test file.
+      if (pool.borrowed > 0) throw new Error(`${pool.borrowed} connections were not given back to the pool`);
+    },
   };
+}
+
+function loggerInto(warnings: string[]): LoggerService {
+  const nothing = () => undefined;
+  return { log: nothing, error: nothing, warn: (message: unknown) => void warnings.push(String(message)) };
 }

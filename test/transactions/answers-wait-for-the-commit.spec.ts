@@ -1,138 +1,141 @@
-import { Controller, Get, Res, Sse, StreamableFile, UseInterceptors } from '@nestjs/common';
-import { concat, from, Observable, of } from 'rxjs';
-import { Readable } from 'node:stream';
-import { RetryingTransactionInterceptor } from '../../src/transactions/retrying-transaction.interceptor.js';
+import {
+  type CallHandler,
+  Controller,
+  type ExecutionContext,
+  type NestInterceptor,
+  Post,
+  Res,
+  UseInterceptors,
+} from '@nestjs/common';
+import { concat, defer, from, ignoreElements, mergeMap, Observable, of } from 'rxjs';
 import { currentTransaction } from '../../src/transactions/transaction-context.js';
 import { Transactional } from '../../src/transactions/transactional.decorator.js';
-import { eventually } from '../support/barrier.js';
-import { ADAPTERS, type Host, startHost } from '../support/transactions-host.js';
-import { createDatabase, type TestDatabase } from '../support/test-database.js';
+import { PLATFORMS, startTransactionsHost, type TransactionsHost } from '../support/transactions-host.js';
 
-let database: TestDatabase;
-beforeAll(async () => {
-  database = await createDatabase();
-});
-afterAll(() => database.drop());
+let host: TransactionsHost;
+let attempts: number[] = [];
+/** What left the unit of work, with how much of it was committed at that moment. */
+let left: [unknown, number | undefined][] = [];
 
-const insert = (name: string) =>
-  currentTransaction()!.query({ text: 'INSERT INTO people (name) VALUES ($1)', values: [name] });
-const stored = async (name: string) =>
-  (await database.query('SELECT FROM people WHERE name = $1', [name])).length;
-const conflict = () =>
-  currentTransaction()!.query({ text: `DO $$ BEGIN RAISE EXCEPTION 'x' USING ERRCODE = '40001'; END $$` });
-
-interface Response {
-  status(code: number): Response;
-  send(body: unknown): Response;
+class WatchesAnswers implements NestInterceptor {
+  intercept(_: ExecutionContext, next: CallHandler) {
+    return next
+      .handle()
+      .pipe(mergeMap(async (value) => (left.push([value, await host.committed('observed')]), value)));
+  }
 }
 
-let attempts = 0;
+interface Reply {
+  status(code: number): Reply;
+  header(name: string, value: string): Reply;
+  send(body: string): void;
+}
 
-@Controller('answers')
-@UseInterceptors(RetryingTransactionInterceptor)
+const counting = async (name: string) => {
+  attempts.push(currentTransaction()!.attempt);
+  await host.count(name);
+};
+
+@Controller()
 class AnswersController {
-  @Get('passthrough')
-  async passthrough(@Res({ passthrough: true }) response: Response): Promise<object> {
-    response.status(202);
-    await insert('passthrough');
-    return { stored: await stored('passthrough') };
+  @Post('status')
+  @Transactional()
+  async status(@Res({ passthrough: true }) response: Reply) {
+    await counting('status');
+    response.status(202).header('x-attempt', String(currentTransaction()!.attempt));
+    await host.conflict(1);
+    return { answer: 'of the handler' };
   }
 
-  @Get('res')
-  async res(@Res() response: Response): Promise<void> {
-    await insert('res');
-    response.send('sent');
+  @Post('early')
+  @Transactional()
+  async early(@Res({ passthrough: true }) response: Reply) {
+    await counting('early');
+    response.status(202).send('too early');
+    await host.conflict(1);
   }
 
-  @Get('sent')
-  async sent(@Res({ passthrough: true }) response: Response): Promise<void> {
-    attempts++;
-    response.send('sent');
-    await conflict();
+  @Post('at-commit')
+  @Transactional()
+  async atCommit() {
+    await counting('refused at commit');
+    return { done: true };
   }
 
-  @Get('file')
-  async file(): Promise<StreamableFile> {
-    await insert('file');
-    return new StreamableFile(Buffer.from('file'));
+  @Post('observable')
+  @Transactional()
+  @UseInterceptors(WatchesAnswers)
+  observable(): Observable<string> {
+    const attempt = currentTransaction()!.attempt;
+    return concat(
+      of(`first value of attempt ${attempt}`),
+      defer(() => from(counting('observed'))).pipe(ignoreElements()),
+      defer(() => from(host.conflict(1))).pipe(ignoreElements()),
+      of(`second value of attempt ${attempt}`),
+    );
   }
 
-  @Get('stream')
-  async stream(): Promise<Readable> {
-    await insert('stream');
-    return Readable.from(['stream']);
-  }
-
-  @Get('observable')
-  observable(): Observable<unknown> {
-    return concat(of('first'), from(insert('observable').then(() => 'last')));
-  }
-
-  @Get('observable-fails')
-  observableFails(): Observable<unknown> {
-    return concat(of('first'), from(insert('fails').then(() => Promise.reject(new Error('no')))));
-  }
-
-  @Sse('sse')
-  sse(): Observable<{ data: string }> {
-    return of({ data: 'x' });
+  @Post('array')
+  @Transactional()
+  async array() {
+    return [1, [2]];
   }
 }
 
-describe.each(ADAPTERS)('on %s, the answer of a handler', (adapter) => {
-  let host: Host;
-  beforeAll(async () => {
-    await database.query('TRUNCATE people');
-    host = await startHost({ database, adapter, controllers: [AnswersController] });
-  });
-  afterEach(() => expect(host.borrowed()).toBe(0));
-  afterAll(() => host.close());
-  const get = (path: string) => host.request(`/answers/${path}`);
-
-  it('is sent after the commit, with the status that the handler chose', async () => {
-    const response = await get('passthrough');
-    expect([response.status, await response.json()]).toEqual([202, { stored: 0 }]);
-    expect(await stored('passthrough')).toBe(1);
-  });
-
-  it('that it would send itself is refused, and nothing is changed', async () => {
-    expect((await get('res')).status).toBe(500);
-    expect(await stored('res')).toBe(0);
-  });
-
-  it('that was sent before a conflict is not sent again: there is no other attempt', async () => {
-    attempts = 0;
-    await (await get('sent')).text();
-    await eventually(() => host.borrowed() === 0);
-    expect(attempts).toBe(1);
-  });
-
-  it.each(['file', 'stream'])('that is read later (%s) is refused, and nothing is changed', async (path) => {
-    expect((await get(path)).status).toBe(500);
-    expect(await stored(path)).toBe(0);
-  });
-
-  it('that is an Observable is what it would be without a transaction, after the commit', async () => {
-    expect(await (await get('observable')).text()).toBe('last');
-    expect(await stored('observable')).toBe(1);
-    expect((await get('observable-fails')).status).toBe(500);
-    expect(await stored('fails')).toBe(0);
-  });
-
-  it('that is a stream of events is refused', async () => {
-    expect((await get('sse')).status).toBe(500);
-  });
+beforeEach(() => {
+  attempts = [];
+  left = [];
 });
 
-it('@Transactional on a handler that answers by itself is refused when it is applied', () => {
-  expect(() => {
-    class Wrong {
-      @Get()
-      @Transactional()
-      async handle(@Res() response: Response): Promise<void> {
-        response.send('x');
-      }
-    }
-    return Wrong;
-  }).toThrow('Wrong.handle: a handler that sends the answer itself sends it before the commit');
+describe.each(PLATFORMS)('on %s', (platform) => {
+  beforeAll(async () => {
+    host = await startTransactionsHost({ platform, controllers: [AnswersController] });
+  });
+  afterAll(() => host.close());
+
+  it('status and headers that a handler sets reach the client with its answer', async () => {
+    const response = await host.post('/status');
+    expect([response.status, response.headers.get('x-attempt'), await response.json()]).toEqual([
+      202,
+      '2',
+      { answer: 'of the handler' },
+    ]);
+    expect(attempts).toEqual([1, 2]);
+    expect(await host.committed('status')).toBe(1);
+  });
+
+  it('an answer that was sent all the same is not followed by another attempt', async () => {
+    const response = await host.post('/early');
+    expect([response.status, await response.text()]).toEqual([202, 'too early']);
+    // The answer came before the end of the unit of work; stopping waits for that.
+    await host.transactions.run({}, async () => undefined);
+    expect(attempts).toEqual([1]);
+    expect(await host.committed('early')).toBeUndefined();
+  });
+
+  it('a commit that fails is answered as the failure it is', async () => {
+    await host.database.query(`
+      CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN RAISE EXCEPTION 'refused' USING ERRCODE = '40001'; END $$;
+      CREATE CONSTRAINT TRIGGER refuse AFTER INSERT ON counters DEFERRABLE INITIALLY DEFERRED
+        FOR EACH ROW WHEN (NEW.name = 'refused at commit') EXECUTE FUNCTION refuse();`);
+    const response = await host.post('/at-commit');
+    expect(response.status).toBe(503);
+    expect(attempts).toHaveLength(10);
+    expect(await host.committed('refused at commit')).toBeUndefined();
+  });
+
+  it('all values of an Observable are sent after the commit, and none of an attempt that failed', async () => {
+    const response = await host.post('/observable');
+    expect(await response.text()).toBe('second value of attempt 2');
+    expect(attempts).toEqual([1, 2]);
+    expect(left).toEqual([
+      ['first value of attempt 2', 1],
+      ['second value of attempt 2', 1],
+    ]);
+  });
+
+  it('a list is sent as the list it is', async () => {
+    expect(await (await host.post('/array')).json()).toEqual([1, [2]]);
+  });
 });

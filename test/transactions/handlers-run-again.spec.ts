@@ -1,262 +1,181 @@
 import {
   Body,
   type CallHandler,
+  type CanActivate,
   Controller,
   createParamDecorator,
   type ExecutionContext,
   Injectable,
   type NestInterceptor,
+  Param,
   type PipeTransform,
   Post,
-  Req,
+  Query,
   Scope,
   UseGuards,
   UseInterceptors,
 } from '@nestjs/common';
-import { APP_INTERCEPTOR } from '@nestjs/core';
-import type { Observable } from 'rxjs';
+import type { EntityManager } from 'typeorm';
 import { RetryingTransactionInterceptor } from '../../src/transactions/retrying-transaction.interceptor.js';
 import { currentTransaction } from '../../src/transactions/transaction-context.js';
-import { Transactional } from '../../src/transactions/transactional.decorator.js';
-import { eventually } from '../support/barrier.js';
-import { ADAPTERS, type Host, startHost } from '../support/transactions-host.js';
-import { createDatabase, type TestDatabase } from '../support/test-database.js';
+import { Transactional, TransactionManager } from '../../src/transactions/transactional.decorator.js';
+import { PLATFORMS, startTransactionsHost, type TransactionsHost } from '../support/transactions-host.js';
 
-let database: TestDatabase;
-let id: string;
-let counts: Record<string, number>;
-const count = (what: string) => (counts[what] = (counts[what] ?? 0) + 1);
-beforeAll(async () => {
-  database = await createDatabase();
-});
-beforeEach(async () => {
-  counts = {};
-  const [row] = await database.query<{ id: string }>(`INSERT INTO people (name) VALUES ('Ada') RETURNING id`);
-  id = row!.id;
-});
-afterAll(() => database.drop());
+let host: TransactionsHost;
+/** Who ran, and in which attempt; 0 is outside of any. */
+let runs: Record<string, number[]> = {};
+const ran = (who: string) => (runs[who] ??= []).push(currentTransaction()?.attempt ?? 0);
 
-/** Collides with others in the first `conflicts` attempts. */
-async function collide(conflicts: number, name: string): Promise<number> {
-  const transaction = currentTransaction()!;
-  await transaction.query({ text: 'SELECT FROM people WHERE id = $1', values: [id] });
-  if (transaction.attempt <= conflicts)
-    await database.query(`UPDATE people SET name = 'other' WHERE id = $1`, [id]);
-  await transaction.query({ text: 'UPDATE people SET name = $2 WHERE id = $1', values: [id, name] });
-  return transaction.attempt;
-}
-const nameOf = async () =>
-  (await database.query<{ name: string }>('SELECT name FROM people WHERE id = $1', [id]))[0]!.name;
-
-const counting = (what: string) =>
-  class implements NestInterceptor {
+const interceptor = (who: string) => {
+  class RanInterceptor implements NestInterceptor {
     intercept(_: ExecutionContext, next: CallHandler) {
-      count(what);
+      ran(who);
       return next.handle();
     }
-  };
-const OuterInterceptor = counting('outer interceptor');
-const InnerInterceptor = counting('inner interceptor');
-class CountingGuard {
-  canActivate() {
-    return count('guard') > 0;
+  }
+  return RanInterceptor;
+};
+
+class RanGuard implements CanActivate {
+  canActivate(): boolean {
+    ran('guard');
+    return true;
   }
 }
-class CountingPipe implements PipeTransform {
-  transform<T>(value: T): T {
-    count('pipe');
+
+class RanPipe implements PipeTransform {
+  transform(value: unknown): unknown {
+    ran('pipe');
     return value;
   }
 }
-const Attempt = createParamDecorator(() => {
-  count('parameter decorator');
-  return currentTransaction()!.attempt;
-});
+
+const RanParameter = createParamDecorator(() => ran('parameter decorator'));
 
 @Injectable({ scope: Scope.REQUEST })
-class OfTheRequest {
-  readonly attempts: number[] = [];
+class OfOneRequest {
+  attempts = 0;
+
   constructor() {
-    count('request-scoped provider');
+    ran('provider of the request');
   }
 }
 
-@Injectable()
-class Inner {
-  @Transactional({ isolationLevel: 'REPEATABLE READ' })
-  async always(): Promise<number> {
-    count('service');
-    return collide(100, 'never');
-  }
+interface Basket {
+  items: string[];
+  owner: { name: string; visits: number };
+  added?: number;
 }
 
-@Controller('counted')
-@UseGuards(CountingGuard)
-@UseInterceptors(
-  OuterInterceptor,
-  RetryingTransactionInterceptor.with({ isolationLevel: 'REPEATABLE READ' }),
-  InnerInterceptor,
-)
-class CountedController {
-  constructor(
-    private readonly ofTheRequest: OfTheRequest,
-    private readonly inner: Inner,
-  ) {}
+@Controller()
+class ShopController {
+  constructor(private readonly ofOneRequest: OfOneRequest) {}
 
-  @Post()
-  async twice(@Body(CountingPipe) body: { n: number }, @Attempt() attempt: number): Promise<object> {
-    count('handler');
-    body.n++;
-    this.ofTheRequest.attempts.push(attempt);
-    await collide(1, `n is ${body.n}`);
-    return { attempts: this.ofTheRequest.attempts };
+  @Post('everything')
+  @UseGuards(RanGuard)
+  @UseInterceptors(interceptor('outer'), RetryingTransactionInterceptor, interceptor('inner'))
+  async everything(@Body(RanPipe) _: unknown, @RanParameter() __: unknown) {
+    ran('handler');
+    this.ofOneRequest.attempts++;
+    await host.conflict(2);
+    return { attempts: this.ofOneRequest.attempts };
   }
 
-  @Post('stacked')
+  @Post('baskets/:id')
   @Transactional()
-  async stacked(): Promise<void> {
-    count('handler');
-    await this.inner.always();
+  async order(@Body() basket: Basket, @Query() query: { tags: string }, @Param() params: { id: string }) {
+    ran('handler');
+    basket.items.push('a gift');
+    basket.owner.visits++;
+    query.tags += '!';
+    params.id += '!';
+    basket.added = (basket.added ?? 0) + 1;
+    const seen = JSON.stringify({ basket, tags: query.tags, id: params.id });
+    await host.conflict(2);
+    return seen;
+  }
+
+  @Post('managers')
+  @UseInterceptors(RetryingTransactionInterceptor)
+  async managers(@TransactionManager() manager: EntityManager) {
+    await manager.query(`INSERT INTO counters VALUES ($1, 1)`, [`attempt ${currentTransaction()!.attempt}`]);
+    managers.push([manager, currentTransaction()!.manager]);
+    await host.conflict(2);
+  }
+
+  @Post('configured')
+  @UseInterceptors(RetryingTransactionInterceptor.with({ isolationLevel: 'SERIALIZABLE', maxAttempts: 2 }))
+  async configured() {
+    ran('handler');
+    levels.push(currentTransaction()!.isolationLevel);
+    await host.conflict(10);
   }
 }
 
-@Controller('all')
-class PlainController {
-  @Post()
-  async handle(@Body() body: { conflicts: number }): Promise<object> {
-    return { attempt: await collide(body.conflicts, 'by APP_INTERCEPTOR') };
-  }
-}
+const managers: [EntityManager, EntityManager][] = [];
+const levels: unknown[] = [];
 
-/** Reads the body's stream, as an upload does. */
-class ReadsTheBody implements NestInterceptor {
-  async intercept(context: ExecutionContext, next: CallHandler): Promise<Observable<unknown>> {
-    const request = context
-      .switchToHttp()
-      .getRequest<{ raw?: NodeJS.ReadableStream } & NodeJS.ReadableStream>();
-    let text = '';
-    for await (const piece of request.raw ?? request) text += String(piece);
-    count(`read ${text}`);
-    return next.handle();
-  }
-}
+beforeEach(() => {
+  runs = {};
+});
 
-@Controller('upload')
-class UploadController {
-  @Post('outside')
-  @Transactional({ isolationLevel: 'REPEATABLE READ' })
-  @UseInterceptors(ReadsTheBody)
-  async outside(@Req() _: unknown): Promise<object> {
-    return { attempt: await collide(1, 'uploaded') };
-  }
-
-  @Post('inside')
-  @UseInterceptors(ReadsTheBody)
-  @Transactional({ isolationLevel: 'REPEATABLE READ' })
-  async inside(): Promise<object> {
-    return { attempt: await collide(1, 'uploaded') };
-  }
-}
-
-const post = (host: Host, path: string, body: string, type = 'application/json') =>
-  host.request(path, { method: 'POST', body, headers: { 'content-type': type } });
-
-describe.each(ADAPTERS)('on %s, a handler that is repeated', (adapter) => {
-  let host: Host;
+describe.each(PLATFORMS)('on %s, a handler that meets two conflicts', (platform) => {
   beforeAll(async () => {
-    host = await startHost({
-      database,
-      adapter,
-      controllers: [CountedController, UploadController],
-      providers: [OfTheRequest, Inner],
-      prepare: (app) => {
-        // Fastify wants to know what it leaves unread.
-        const fastify = app.getHttpAdapter().getInstance() as {
-          addContentTypeParser?: (type: string, parse: (...args: unknown[]) => void) => void;
-        };
-        fastify.addContentTypeParser?.('application/octet-stream', (_request, _payload, done) =>
-          (done as (error: null) => void)(null),
-        );
-      },
+    host = await startTransactionsHost({
+      platform,
+      controllers: [ShopController],
+      providers: [OfOneRequest],
+      prepare: (app) =>
+        app.use((_: unknown, __: unknown, next: () => void) => {
+          ran('middleware');
+          next();
+        }),
     });
   });
-  afterEach(() => expect(host.borrowed()).toBe(0));
   afterAll(() => host.close());
 
-  it('has pipes, parameter decorators and inner interceptors anew, and the body as it came', async () => {
-    const response = await post(host, '/counted', '{"n":0}');
-    expect(counts).toEqual({
-      'request-scoped provider': 1,
-      guard: 1,
-      'outer interceptor': 1,
-      'inner interceptor': 2,
-      pipe: 2,
-      'parameter decorator': 2,
-      handler: 2,
+  it('runs again with its pipes, parameter decorators and inner interceptors, and with nothing else', async () => {
+    const response = await host.post('/everything');
+    expect(runs).toEqual({
+      middleware: [0],
+      'provider of the request': [0],
+      guard: [0],
+      outer: [0],
+      inner: [1, 2, 3],
+      pipe: [1, 2, 3],
+      'parameter decorator': [1, 2, 3],
+      handler: [1, 2, 3],
     });
-    expect(await response.json()).toEqual({ attempts: [1, 2] });
-    expect(await nameOf()).toBe('n is 1');
+    // What is made once for a request keeps what a failed attempt did to it.
+    expect(await response.json()).toEqual({ attempts: 3 });
   });
 
-  it('runs ten times in all, however many of its class, its method and its services retry', async () => {
-    const response = await post(host, '/counted/stacked', '{}');
+  it('finds body, query and parameters as they were sent in every attempt', async () => {
+    const basket = { items: ['tea'], owner: { name: 'Ada', visits: 1 } };
+    const response = await host.post('/baskets/7?tags=new', basket);
+    expect(runs.handler).toEqual([1, 2, 3]);
+    expect(await response.json()).toEqual({
+      basket: { items: ['tea', 'a gift'], owner: { name: 'Ada', visits: 2 }, added: 1 },
+      tags: 'new!',
+      id: '7!',
+    });
+  });
+
+  it('is handed the manager of the attempt it runs in', async () => {
+    managers.length = 0;
+    expect((await host.post('/managers')).status).toBe(201);
+    expect(managers).toHaveLength(3);
+    for (const [given, current] of managers) expect(given).toBe(current);
+    expect(new Set(managers.flat()).size).toBe(3);
+    const rows = await host.database.query(`SELECT name FROM counters WHERE name LIKE 'attempt%'`);
+    expect(rows).toEqual([{ name: 'attempt 3' }]);
+  });
+
+  it('has the options that its interceptor was given', async () => {
+    levels.length = 0;
+    const response = await host.post('/configured');
+    expect(levels).toEqual(['SERIALIZABLE', 'SERIALIZABLE']);
     expect(response.status).toBe(503);
-    expect(response.headers.get('retry-after')).toBe('1');
-    expect(await response.json()).toMatchObject({ type: '/problems/transaction-retries-exhausted' });
-    expect(counts).toMatchObject({ handler: 10, service: 10 });
+    expect(await response.text()).toContain('in each of its 2 attempts');
   });
-
-  it('is repeated when the body’s stream was read before', async () => {
-    const response = await post(host, '/upload/inside', 'text', 'application/octet-stream');
-    expect(counts).toEqual({ 'read text': 1 });
-    expect(response.status).toBe(503);
-    expect(await nameOf()).toBe('other');
-  });
-
-  it('is not repeated when the body’s stream is read in the attempt: it could not be read twice', async () => {
-    const response = await post(host, '/upload/outside', 'text', 'application/octet-stream');
-    expect(response.status).toBe(201);
-    expect(counts).toEqual({ 'read text': 1 });
-    expect(await nameOf()).toBe('uploaded');
-  });
-});
-
-it('every handler of an application is repeated by the interceptor as APP_INTERCEPTOR', async () => {
-  const host = await startHost({
-    database,
-    controllers: [PlainController],
-    providers: [
-      {
-        provide: APP_INTERCEPTOR,
-        useClass: RetryingTransactionInterceptor.with({ isolationLevel: 'REPEATABLE READ' }),
-      },
-    ],
-  });
-  const response = await post(host, '/all', '{"conflicts":3}');
-  expect(await response.json()).toEqual({ attempt: 4 });
-  await host.close();
-});
-
-it('a request whose client has gone is finished all the same, and its connection given back', async () => {
-  const host = await startHost({
-    database,
-    controllers: [CountedController],
-    providers: [OfTheRequest, Inner],
-  });
-  const controller = new AbortController();
-  await database.query('BEGIN');
-  await database.query('SELECT FROM people WHERE id = $1 FOR UPDATE', [id]);
-  const request = host.request('/counted', {
-    method: 'POST',
-    body: '{"n":0}',
-    headers: { 'content-type': 'application/json' },
-    signal: controller.signal,
-  });
-  while (!counts.handler) await new Promise(setImmediate);
-  controller.abort();
-  await expect(request).rejects.toThrow();
-  await database.query('COMMIT');
-  await eventually(async () => (await nameOf()) === 'n is 1');
-  await eventually(() => host.borrowed() === 0);
-  await host.close();
 });

@@ -1,179 +1,194 @@
-import { Controller, Get, Injectable, Param, Post } from '@nestjs/common';
-import { EntityManager } from 'typeorm';
+import {
+  type ArgumentsHost,
+  Body,
+  Catch,
+  Controller,
+  type ExceptionFilter,
+  Injectable,
+  NotFoundException,
+  Post,
+  UseFilters,
+} from '@nestjs/common';
+import { HttpAdapterHost } from '@nestjs/core';
+import type { EntityManager } from 'typeorm';
 import { currentTransaction } from '../../src/transactions/transaction-context.js';
-import { TransactionUsageError } from '../../src/transactions/transaction-errors.js';
 import { Transactional, TransactionManager } from '../../src/transactions/transactional.decorator.js';
-import { ADAPTERS, type Host, startHost } from '../support/transactions-host.js';
-import { watchRetries } from '../support/retries.js';
-import { createDatabase, type TestDatabase } from '../support/test-database.js';
+import { barrier } from '../support/barrier.js';
+import { Counter, startTransactionsHost, type TransactionsHost } from '../support/transactions-host.js';
 
-let database: TestDatabase;
-let id: string;
-beforeAll(async () => {
-  database = await createDatabase();
-});
-beforeEach(async () => {
-  [{ id }] = (await database.query<{ id: string }>(
-    `INSERT INTO people (name) VALUES ('Ada') RETURNING id`,
-  )) as [{ id: string }];
-});
-afterAll(() => database.drop());
+let host: TransactionsHost;
+let attempts: number[] = [];
+const attempted = () => attempts.push(currentTransaction()!.attempt);
 
-const REPEATABLE = { isolationLevel: 'REPEATABLE READ' } as const;
-/** What every method of these tests does: an update that collides in its first `conflicts` attempts. */
-async function collide(conflicts: number, name: string): Promise<void> {
-  const transaction = currentTransaction()!;
-  await transaction.query({ text: 'SELECT FROM people WHERE id = $1', values: [id] });
-  if (transaction.attempt <= conflicts)
-    await database.query(`UPDATE people SET name = 'other' WHERE id = $1`, [id]);
-  await transaction.query({ text: 'UPDATE people SET name = $2 WHERE id = $1', values: [id, name] });
+/** Says what it is given of a failure, outside of the unit of work that failed. */
+@Catch()
+class TellingFilter implements ExceptionFilter {
+  constructor(private readonly adapterHost: HttpAdapterHost) {}
+
+  catch(error: { transactionId?: string; attempts?: number }, context: ArgumentsHost): void {
+    const { transactionId, attempts } = error;
+    const answer = { transactionId, attempts, isInUnit: currentTransaction() !== undefined };
+    this.adapterHost.httpAdapter.reply(context.switchToHttp().getResponse(), answer, 500);
+  }
 }
-const nameOf = async () =>
-  (await database.query<{ name: string }>('SELECT name FROM people WHERE id = $1', [id]))[0]!.name;
+
+interface Order {
+  lines: string[];
+  placed: Date;
+  tags: Set<string>;
+  prices: Map<string, { amount: number }>;
+}
 
 @Injectable()
-class Service {
-  runs = 0;
+class Counters {
+  ids: string[] = [];
 
-  @Transactional(REPEATABLE)
-  async rename(name: string, conflicts = 0): Promise<string> {
-    this.runs++;
-    await collide(conflicts, name);
-    return name;
-  }
-
-  @Transactional(REPEATABLE)
-  async mutate(input: { n: number; list: number[]; at: Date; map: Map<string, number>; extra?: string }) {
-    input.n++;
-    input.list.push(input.n);
-    input.at.setTime(input.at.getTime() + 1);
-    input.map.set(String(input.n), input.n);
-    if (input.n === 1) input.extra = 'left behind';
-    await collide(2, JSON.stringify([input.n, input.list, input.at.getTime(), [...input.map]]));
-    return input;
-  }
-
-  @Transactional(REPEATABLE)
-  async withManager(name: string, @TransactionManager() manager?: EntityManager): Promise<boolean> {
-    await collide(1, name);
-    return manager === currentTransaction()!.manager;
-  }
-
-  @Transactional({ conflictKey: (key: string) => `key of ${key}` })
-  async key(_key: string): Promise<string | undefined> {
-    return currentTransaction()!.conflictKey;
-  }
-
-  @Transactional({ propagation: 'MANDATORY' })
-  async needsOne(): Promise<string> {
-    return currentTransaction()!.id;
+  @Transactional({ isolationLevel: 'SERIALIZABLE' })
+  async count(name: string): Promise<unknown> {
+    attempted();
+    await host.count(name);
+    await host.conflict(2);
+    return currentTransaction()!.isolationLevel;
   }
 
   @Transactional()
-  async calls(): Promise<string[]> {
-    return [currentTransaction()!.id, await this.needsOne()];
+  async save(name: string, @TransactionManager() manager?: EntityManager): Promise<number> {
+    attempted();
+    await manager!.getRepository(Counter).save({ name, value: 7 });
+    await host.conflict(1);
+    return manager!.getRepository(Counter).countBy({ name });
   }
 
   @Transactional()
-  async streams(): Promise<AsyncIterable<number>> {
-    return (async function* () {
-      yield 1;
-    })();
+  async fillIn(order: Order): Promise<string> {
+    attempted();
+    order.lines.push('postage');
+    order.placed.setFullYear(order.placed.getFullYear() + 1);
+    order.tags.add(`tag ${order.tags.size}`);
+    order.prices.get('tea')!.amount *= 2;
+    order.prices.set(`price ${order.prices.size}`, { amount: 1 });
+    const seen = [...order.lines, order.placed.getUTCFullYear(), ...order.tags, ...order.prices.keys()];
+    await host.conflict(2);
+    return `${seen.join(' ')} ${order.prices.get('tea')!.amount}`;
+  }
+
+  @Transactional<[string, number]>({ conflictKey: (name) => name })
+  async inTurn(_: string, turn: number): Promise<void> {
+    order.push(`${turn} begins`);
+    await (meeting?.() ?? currentTransaction()!.query({ text: 'SELECT 1' }));
+    order.push(`${turn} ends`);
   }
 }
 
-@Controller('things')
-class ThingsController {
-  @Post(':name')
-  @Transactional(REPEATABLE)
-  async above(@Param('name') name: string, @TransactionManager() manager: EntityManager): Promise<object> {
-    await collide(1, name);
-    return { own: manager === currentTransaction()!.manager, attempt: currentTransaction()!.attempt };
+let order: string[] = [];
+let meeting: (() => Promise<void>) | undefined;
+
+@Controller()
+class CountersController {
+  constructor(private readonly counters: Counters) {}
+
+  @Post('missing')
+  @Transactional()
+  async missing() {
+    attempted();
+    await host.count('missing');
+    throw new NotFoundException('no such thing');
   }
 
-  @Transactional({ conflictKey: (name: string) => name })
-  @Get(':name')
-  async below(@Param('name') name: string, @TransactionManager() manager: EntityManager): Promise<object> {
-    return { key: currentTransaction()!.conflictKey, own: manager === currentTransaction()!.manager, name };
+  @Post('exhausted')
+  @UseFilters(TellingFilter)
+  @Transactional({ maxAttempts: 2 })
+  async exhausted() {
+    await host.conflict(2);
+  }
+
+  @Post('in-turn')
+  @Transactional<[{ name: string }]>({ conflictKey: ({ name }) => `key of ${name}` })
+  async inTurn(@Body() body: { name: string; seen?: true }, @TransactionManager() manager?: EntityManager) {
+    attempted();
+    await manager!.query('INSERT INTO counters VALUES ($1, $2)', [body.name, body.seen ? 0 : 1]);
+    body.seen = true;
+    await host.conflict(1);
+    return { key: currentTransaction()!.conflictKey };
+  }
+
+  @Post('service')
+  async service() {
+    return { level: await this.counters.count('service') };
   }
 }
 
-describe.each(ADAPTERS)('on %s, @Transactional', (adapter) => {
-  let host: Host;
-  beforeAll(async () => {
-    host = await startHost({ database, adapter, controllers: [ThingsController], providers: [Service] });
-  });
-  afterEach(() => expect(host.borrowed()).toBe(0));
-  afterAll(() => host.close());
+beforeAll(async () => {
+  host = await startTransactionsHost({ controllers: [CountersController], providers: [Counters] });
+});
+beforeEach(() => {
+  attempts = [];
+  order = [];
+  meeting = undefined;
+});
+afterAll(() => host.close());
 
-  it('runs a provider’s method in a unit of work that repeats it', async () => {
-    const service = host.get(Service);
-    const before = service.runs;
-    const { result, retries } = await watchRetries(() => service.rename('mine', 2));
-    expect(result).toEqual({ status: 'fulfilled', value: 'mine' });
-    expect(retries).toHaveLength(2);
-    expect(service.runs - before).toBe(3);
-    expect(await nameOf()).toBe('mine');
-  });
-
-  it('gives each attempt its arguments as they were, and the caller what the last one made of them', async () => {
-    const input = { n: 0, list: [0], at: new Date(0), map: new Map([['0', 0]]) };
-    expect(await host.get(Service).mutate(input)).toBe(input);
-    expect(JSON.parse(await nameOf())).toEqual([1, [0, 1], 1, [['0', 0], ['1', 1]]]); // prettier-ignore
-    expect(input).toEqual({ n: 1, list: [0, 1], at: new Date(1), map: new Map([['0', 0], ['1', 1]]), extra: 'left behind' }); // prettier-ignore
+describe('a method of a provider', () => {
+  it('is committed once, in the attempt that met no conflict', async () => {
+    expect(await host.app.get(Counters).count('provider')).toBe('SERIALIZABLE');
+    expect(attempts).toEqual([1, 2, 3]);
+    expect(await host.committed('provider')).toBe(1);
   });
 
-  it('refuses arguments too large to be put back', async () => {
-    const list = Array.from({ length: 100_001 }, () => ({}));
-    await expect(host.get(Service).mutate({ list } as never)).rejects.toThrow('maxAttempts: 1');
+  it('does the same where a handler that has no unit of work calls it', async () => {
+    expect(await (await host.post('/service')).json()).toEqual({ level: 'SERIALIZABLE' });
+    expect(attempts).toEqual([1, 2, 3]);
+    expect(await host.committed('service')).toBe(1);
   });
 
-  it('hands a provider’s method the manager of its attempt', async () => {
-    expect(await host.get(Service).withManager('managed')).toBe(true);
+  it('is given the manager of its unit of work in each attempt', async () => {
+    expect(await host.app.get(Counters).save('saved')).toBe(1);
+    expect(attempts).toEqual([1, 2]);
+    expect(await host.committed('saved')).toBe(7);
   });
 
-  it('makes the key of the method’s arguments', async () => {
-    expect(await host.get(Service).key('x')).toBe('key of x');
+  it('finds its arguments as the caller gave them in every attempt, and hands the last changes on', async () => {
+    const prices = new Map([['tea', { amount: 3 }]]);
+    const given = { lines: ['tea'], placed: new Date('2020-06-01'), tags: new Set(['new']), prices };
+    expect(await host.app.get(Counters).fillIn(given)).toBe('tea postage 2021 new tag 1 tea price 1 6');
+    expect(attempts).toEqual([1, 2, 3]);
+    expect(given.lines).toEqual(['tea', 'postage']);
   });
 
-  it('joins what it is called in, and is refused without where it must join', async () => {
-    const [outer, inner] = await host.get(Service).calls();
-    expect(inner).toBe(outer);
-    await expect(host.get(Service).needsOne()).rejects.toThrow(TransactionUsageError);
+  it('runs one after another for the same key, and side by side for others', async () => {
+    const counters = host.app.get(Counters);
+    await Promise.all([counters.inTurn('same', 1), counters.inTurn('same', 2)]);
+    expect(order).toEqual(['1 begins', '1 ends', '2 begins', '2 ends']);
+    meeting = barrier(2);
+    await Promise.all([counters.inTurn('one', 3), counters.inTurn('other', 4)]);
+    expect(order.slice(4, 6)).toEqual(['3 begins', '4 begins']);
   });
 
-  it('refuses a result that would be read after its end', async () => {
-    await expect(host.get(Service).streams()).rejects.toThrow('returned a stream');
-  });
-
-  it('runs a handler in a unit of work, with the manager of each attempt among its parameters', async () => {
-    const response = await host.request('/things/handled', { method: 'POST' });
-    expect(response.status).toBe(201);
-    expect(await response.json()).toEqual({ own: true, attempt: 2 });
-    expect(await nameOf()).toBe('handled');
-  });
-
-  it('may stand above or below the route, and take the key from the handler’s parameters', async () => {
-    const response = await host.request('/things/k');
-    expect(await response.json()).toEqual({ key: 'k', own: true, name: 'k' });
+  it('of an object that Nest did not make is refused', () => {
+    expect(() => new Counters().count('by hand')).toThrow(/Counters\.count.*not made by Nest/);
   });
 });
 
-it('an object that Nest did not make is told so', async () => {
-  await expect((async () => new Service().rename('x'))()).rejects.toThrow('the object was not made by Nest');
-});
+describe('a handler', () => {
+  it('that answers with an error of its own is rolled back and not run again', async () => {
+    const response = await host.post('/missing');
+    expect([response.status, attempts]).toEqual([404, [1]]);
+    expect(await host.committed('missing')).toBeUndefined();
+  });
 
-it.each([
-  [{ maxAttempts: 11 }, 'maxAttempts'],
-  [{ deferrable: true, readOnly: false }, 'deferrable'],
-  [{ deferrable: true, isolationLevel: 'READ COMMITTED' as const }, 'deferrable'],
-  [{ timeoutMs: -1 }, 'timeoutMs'],
-])('%p is refused when the decorator is applied', (options, message) => {
-  expect(() => {
-    class Wrong {
-      @Transactional(options)
-      async method(): Promise<void> {}
-    }
-    return Wrong;
-  }).toThrow(message);
+  it('whose key is made of its parameters has them, and its manager, in every attempt', async () => {
+    const response = await host.post('/in-turn', { name: 'keyed' });
+    expect(await response.json()).toEqual({ key: 'key of keyed' });
+    expect(attempts).toEqual([1, 2]);
+    expect(await host.committed('keyed')).toBe(1);
+  });
+
+  it('that fails for good tells an exception filter which unit of work it was', async () => {
+    const response = await host.post('/exhausted');
+    expect(await response.json()).toEqual({
+      transactionId: expect.stringMatching(/^[0-9a-f-]{36}$/),
+      attempts: 2,
+      isInUnit: false,
+    });
+  });
 });
