@@ -27,6 +27,8 @@ export interface CheckOptions {
   directory: string;
   /** How the server goes down in the middle: `clean` saves everything, a `crash` (SIGQUIT) forgets what was not flushed. */
   restart: 'clean' | 'crash';
+  /** Ends the transfers early; everything is compared and removed all the same. */
+  signal?: AbortSignal;
   /** Told the counts now and then. */
   onProgress?: (counts: Counts) => void;
 }
@@ -92,13 +94,14 @@ export async function checkConsistency(options: CheckOptions): Promise<Counts> {
       return decision;
     };
     const end = Date.now() + seconds * 1000;
-    const isOver = () => Date.now() > end;
+    const isOver = () => Date.now() > end || options.signal?.aborted === true;
     const workers = Array.from({ length: WORKERS }, async () => {
       while (!isOver()) await transfer(app, accounts, random, reports, counts);
     });
     const killer = killBackends(() => server.url, random, counts, isOver);
     const progress = setInterval(() => options.onProgress?.(counts), 10_000);
-    await pause((seconds * 1000) / 2);
+    const half = Date.now() + seconds * 500;
+    while (Date.now() < half && !isOver()) await pause(50);
     if (restart === 'crash') process.kill(server.pid, 'SIGQUIT');
     await server.stop();
     server = await startEmbeddedPostgres({ directory, port: server.port });

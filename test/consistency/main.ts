@@ -17,6 +17,9 @@ if (!(seconds > 0) || !Number.isInteger(seed) || !['clean', 'crash'].includes(va
   process.exit(2);
 }
 
+const interrupted = new AbortController();
+for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => interrupted.abort());
+
 const directory = mkdtempSync(path.resolve('.data/consistency-'));
 try {
   console.log(`seed ${seed}, ${seconds} s, restart: ${values.restart}`);
@@ -24,6 +27,7 @@ try {
     seed,
     seconds,
     directory,
+    signal: interrupted.signal,
     restart: values.restart as 'clean' | 'crash',
     onProgress: ({ violations, ...rest }) =>
       console.log(JSON.stringify({ ...rest, violations: violations.length })),
