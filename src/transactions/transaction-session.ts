@@ -67,6 +67,8 @@ export class TransactionSession {
   private begun = false;
   private readonly turns = new StatementTurns();
   private replaced = 0;
+  /** COPYs and cursors that are not at their end. */
+  private streams = 0;
   private ticketSoFar: CommitTicket | undefined;
   /** False while something was sent that may have written without the ticket knowing. */
   private ticketIsCertain = false;
@@ -124,6 +126,8 @@ export class TransactionSession {
     this.phase = 'over';
     this.isRolledBack = true;
     if (this.lease.broken || (!this.begun && !this.isBusy)) return;
+    // ROLLBACK would wait for somebody to read or write the rest, who may be gone.
+    if (this.streams > 0) return this.cut();
     const timer = setTimeout(() => this.cut(), ROLLBACK_MS);
     try {
       await this.turns.run(() => this.lease.client.query('ROLLBACK'));
@@ -312,15 +316,20 @@ export class TransactionSession {
   submit(submittable: Submittable): Submittable {
     this.assertOpen();
     const turn = this.turns.take();
+    this.streams++;
     const { handleReadyForQuery, handleError } = submittable;
-    submittable.handleReadyForQuery = (connection) => {
+    const over = () => {
+      this.streams--;
       turn.done();
+    };
+    submittable.handleReadyForQuery = (connection) => {
+      over();
       handleReadyForQuery?.call(submittable, connection);
     };
     submittable.handleError = (error, connection) => {
       this.firstFailure ??= this.explain(error);
       if (isConnectionFailure(this.firstFailure)) this.lease.broken = true;
-      turn.done();
+      over();
       handleError.call(submittable, error, connection);
     };
     const send = async () => {

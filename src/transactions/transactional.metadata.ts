@@ -9,7 +9,8 @@ export interface TransactionalOptions<Parameters extends any[] = any[]> extends 
 > {
   /**
    * As in `TransactionOptions`, or a function of the method's parameters. With a function, pipes and parameter decorators
-   * of a handler run once, before the first attempt.
+   * of a handler run once, before the first attempt, and what else
+   * `RetryingTransactionInterceptor` does for handlers (Observables, the budget and heartbeats of messages) does not apply.
    */
   conflictKey?: string | ((...parameters: Parameters) => string);
 }
