@@ -159,6 +159,35 @@ describe('a connection lost during COMMIT', () => {
   );
 });
 
+it('an unknown outcome is repeated where applying it twice does no harm', async () => {
+  const { id } = await single.people.create({ name: 'before' });
+  let cuts = 0;
+  proxy.onClientData = (data) => (data.includes('COMMIT') && cuts++ === 0 ? 'cut-after' : 'pass');
+  const attempts = await single.transactions.run(
+    { commitOutcome: 'report', idempotent: true },
+    async (transaction) => {
+      await transaction.query({ text: `UPDATE people SET name = 'after' WHERE id = $1`, values: [id] });
+      return transaction.attempt;
+    },
+  );
+  expect(attempts).toBe(2);
+  expect((await single.people.get(id)).name).toBe('after');
+});
+
+it('a connection that is lost before COMMIT is repeated where retryOn says so', async () => {
+  const attempts = await single.transactions.run(
+    { retryOn: ({ connectionLost, phase }) => connectionLost && phase === 'statement' },
+    async (transaction) => {
+      const { rows } = await transaction.query<{ pid: number }>(ownPid);
+      if (transaction.attempt === 1)
+        await app.database.query('SELECT pg_terminate_backend($1)', [rows[0]!.pid]);
+      await transaction.query({ text: 'SELECT 1' });
+      return transaction.attempt;
+    },
+  );
+  expect(attempts).toBe(2);
+});
+
 describe('an answer to a single statement that was lost', () => {
   // Named statements are sent as Parse/Bind the first time and by name alone later.
   const cutOnce = (name: string) => {
