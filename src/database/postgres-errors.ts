@@ -136,6 +136,9 @@ export function isPoolTimeout(error: unknown): boolean {
 /** The typed error for what is the database's condition rather than the caller's doing; any other error as it is. */
 export function toDatabaseError(error: unknown): unknown {
   if (error instanceof ApplicationError) return error;
+  // TypeORM wraps whatever its client throws, also our own words for why there is none.
+  const { driverError } = Object(error) as ErrorShape;
+  if (driverError instanceof ApplicationError) return driverError;
   if (hasSqlState(error, QUERY_CANCELED)) return new StatementTimeoutError(error);
   if (hasSqlState(error, LOCK_NOT_AVAILABLE)) return new LockTimeoutError(error);
   if (isConnectionFailure(error)) return new DatabaseUnavailableError(error);

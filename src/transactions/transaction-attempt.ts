@@ -124,6 +124,7 @@ class Attempt<T> {
   private async work(): Promise<T> {
     const { session, context, options } = this;
     const { signal } = options.unit;
+    signal?.throwIfAborted();
     const working = options.work(context);
     const value = await (signal ? beforeAbort(working, signal) : working);
     context.close();

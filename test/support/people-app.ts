@@ -6,6 +6,7 @@ import { createApp } from '../../src/app/create-app.js';
 import { readEnvironment } from '../../src/app/environment.js';
 import { PeopleService } from '../../src/people/people.service.js';
 import { TransactionRunner } from '../../src/transactions/transaction-runner.js';
+import { eventually } from './barrier.js';
 import { createDatabase, type TestDatabase } from './test-database.js';
 
 /** The service as `npm start` runs it, in this process and on a database of its own. */
@@ -58,11 +59,13 @@ export async function startPeopleApp(
     send: (method, path, json, headers = {}) =>
       request(path, { method, body: json, headers: { 'content-type': 'application/json', ...headers } }),
     close: async () => {
-      const pool = poolOf(dataSource);
+      // A connection that never comes back is a leak of the product, so it fails the test file. One that a request has whose
+      // client is gone comes back in a moment.
+      const leak = await eventually(() => poolOf(dataSource).borrowed === 0).catch((error: Error) => error);
       await app.close();
       if (!given) await database.drop();
-      // A connection that never came back is a leak of the product, so it fails the test file.
-      if (pool.borrowed > 0) throw new Error(`${pool.borrowed} connections were not given back to the pool`);
+      if (leak instanceof Error)
+        throw new Error('Connections were not given back to the pool', { cause: leak });
     },
   };
 }

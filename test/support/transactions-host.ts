@@ -18,6 +18,7 @@ import { currentTransaction } from '../../src/transactions/transaction-context.j
 import type { TransactionRunnerSettings } from '../../src/transactions/transaction-options.js';
 import { TransactionRunner } from '../../src/transactions/transaction-runner.js';
 import { TransactionsModule } from '../../src/transactions/transactions.module.js';
+import { eventually } from './barrier.js';
 import { poolOf } from './people-app.js';
 import { createDatabase, type TestDatabase } from './test-database.js';
 
@@ -147,11 +148,12 @@ export async function startTransactionsHost({
       return (await database.query<{ value: number }>(text, [name]))[0]?.value;
     },
     close: async () => {
-      const pool = poolOf(dataSource);
+      // A connection that never comes back is a leak of the product, so it fails the test file.
+      const leak = await eventually(() => poolOf(dataSource).borrowed === 0).catch((error: Error) => error);
       await app.close();
       await database.drop();
-      // A connection that never came back is a leak of the product, so it fails the test file.
-      if (pool.borrowed > 0) throw new Error(`${pool.borrowed} connections were not given back to the pool`);
+      if (leak instanceof Error)
+        throw new Error('Connections were not given back to the pool', { cause: leak });
     },
   };
 }
