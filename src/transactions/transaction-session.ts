@@ -235,13 +235,23 @@ export class TransactionSession {
     }
   }
 
+  private isOver(): boolean {
+    return this.phase === 'over';
+  }
+
   /** At most as often as the pool has clients, all of which may have died while idle. */
   private async replaceClient(): Promise<boolean> {
     const { dataSource, recycling, signal } = this.options;
-    if (this.replaced++ >= poolOf(dataSource).options.max) return false;
+    if (this.isOver() || this.replaced++ >= poolOf(dataSource).options.max) return false;
     this.lease.broken = true;
     await returnClient(this.lease);
-    this.lease = await borrowClient(dataSource, recycling, signal);
+    const lease = await borrowClient(dataSource, recycling, signal);
+    if (this.isOver()) {
+      // The attempt has ended meanwhile, and gives nothing back any more.
+      await returnClient(lease);
+      return false;
+    }
+    this.lease = lease;
     return true;
   }
 

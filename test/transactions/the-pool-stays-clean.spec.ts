@@ -188,6 +188,16 @@ it('a connection that is lost before COMMIT is repeated where retryOn says so', 
   expect(attempts).toBe(2);
 });
 
+it('an import that fails while its transaction begins borrows nothing when it is over', async () => {
+  async function* people(): AsyncGenerator<{ name: string }> {
+    yield { name: 'first' };
+    throw new Error('the source fails');
+  }
+  await expect(single.people.importMany(people())).rejects.toThrow('the source fails');
+  expect((await single.people.create({ name: 'next' })).name).toBe('next');
+  expect(poolOf(single.dataSource).borrowed).toBe(0);
+});
+
 describe('an answer to a single statement that was lost', () => {
   // Named statements are sent as Parse/Bind the first time and by name alone later.
   const cutOnce = (name: string) => {
