@@ -1,0 +1,169 @@
+import type { ConnectionOptions } from 'node:tls';
+
+/** Where the brokers are and how to log in. */
+export interface KafkaClientSettings {
+  /** `host:port` each. */
+  brokers: string[];
+  /** How this client names itself to the brokers. */
+  clientId?: string;
+  /** True encrypts and checks certificates. */
+  ssl?: boolean | ConnectionOptions;
+  sasl?: { mechanism: 'plain' | 'scram-sha-256' | 'scram-sha-512'; username: string; password: string };
+}
+
+/** How a topic is created that is missing; one that exists stays as it is. */
+export interface TopicSettings {
+  partitions: number;
+  /** undefined = 3, or the number of brokers where they are fewer. */
+  replication: number | undefined;
+}
+
+export interface TopicPartition {
+  topic: string;
+  partition: number;
+}
+
+/** A header that stands in a record more than once has an array of values. */
+export type RecordHeaders = Record<string, Buffer | string | (Buffer | string)[] | undefined>;
+
+/** One record as the broker gave it. */
+export interface IncomingRecord extends TopicPartition {
+  offset: bigint;
+  /** Ms since 1970. */
+  timestamp: string;
+  key: Buffer | null;
+  value: Buffer | null;
+  headers: RecordHeaders;
+}
+
+/** Records of one partition, in the order of their offsets. */
+export interface RecordBatch extends TopicPartition {
+  records: IncomingRecord[];
+  /** The offset behind this batch: behind its last record, and behind control records and gaps that follow it. */
+  nextOffset: bigint;
+}
+
+/** One record to be sent. */
+export interface OutgoingRecord {
+  topic: string;
+  /** Left out: by the hash of the key (murmur2, as Java's client has it), or any where there is no key. */
+  partition?: number;
+  key?: Buffer | string | null;
+  /** null is a tombstone. */
+  value: Buffer | string | null;
+  headers?: RecordHeaders;
+}
+
+/** Where a group goes on; `offset` is the next to be read. */
+export interface CommitOffset extends TopicPartition {
+  offset: bigint;
+}
+
+/** What is done when a group's committed offset is not in the partition any more (or not yet). */
+export type OffsetOutOfRangePolicy = 'stop' | 'earliest' | 'latest';
+
+export interface ConsumerSettings {
+  groupId: string;
+  topics: (string | RegExp)[];
+  /** How long the group waits for a member that gives no sign of life. */
+  sessionTimeoutMs: number;
+  heartbeatIntervalMs: number;
+  /** How long a fetch waits for records. */
+  fetchWaitMs: number;
+  /** Bytes that one fetch may bring. */
+  fetchMaxBytes: number;
+  /** Where a group begins that has committed nothing: true = with the first record there is. */
+  fromBeginning: boolean;
+  onOffsetOutOfRange: OffsetOutOfRangePolicy;
+}
+
+/** What a consumer tells. None of these may throw, and none is awaited. */
+export interface ConsumerListener {
+  /** The partitions that are this member's from now on, all of them. Comes before the first of their records. */
+  assigned(partitions: TopicPartition[]): void;
+  /** The group is about to share out its partitions anew: the last moment to commit what is done. */
+  revoking(): void;
+  /** Takes the records over; the consumer goes on fetching. Records of a partition come once per assignment, in order. */
+  records(batch: RecordBatch): void;
+  /** The broker can't be reached at the moment, or the like; the consumer goes on trying. */
+  interrupted(reason: Error): void;
+  /** The consumer has ended and does not come back by itself. */
+  failed(reason: Error): void;
+}
+
+/** A member of a consumer group. It sends heartbeats by itself, whatever becomes of the records. */
+export interface KafkaConsumer {
+  /** The library's own object, for `KafkaContext.getConsumer()`. */
+  readonly raw: unknown;
+  /** Fetches nothing more of these partitions; what had been fetched already may still come. */
+  pause(partitions: readonly TopicPartition[]): void;
+  resume(partitions: readonly TopicPartition[]): void;
+  /**
+   * Commits for the current assignment.
+   *
+   * @throws CommitRefusedError the group is sharing out its partitions, or this member is none of it any more
+   * @throws Error the broker can't be reached
+   */
+  commit(offsets: readonly CommitOffset[]): Promise<void>;
+  /** Stops fetching and leaves the group. Does not wait for records that were handed over. */
+  close(): Promise<void>;
+}
+
+export interface KafkaProducer {
+  /** The library's own object, for `KafkaContext.getProducer()`. */
+  readonly raw: unknown;
+  /**
+   * Resolves when every record is acknowledged by all in-sync replicas. Records of one partition arrive in the order given.
+   *
+   * @throws RecordRefusedError the brokers will never take one of the records; others may have been sent
+   * @throws Error the brokers can't be reached; records may have been sent
+   */
+  send(records: readonly OutgoingRecord[]): Promise<void>;
+  close(): Promise<void>;
+}
+
+/** A Kafka client library, as far as the transport and the relay need one. */
+export interface KafkaDriver {
+  /** The library's own client object, for `unwrap()`. */
+  readonly raw: unknown;
+  /** Creates those of `topics` that are missing. @throws Error the brokers can't be reached, or refuse */
+  createMissingTopics(topics: readonly string[], settings: TopicSettings): Promise<void>;
+  /** @throws Error the brokers can't be reached */
+  consume(settings: ConsumerSettings, listener: ConsumerListener): Promise<KafkaConsumer>;
+  /** @throws Error the brokers can't be reached */
+  producer(): Promise<KafkaProducer>;
+}
+
+/** The group does not take the offsets: its partitions are being shared out, or are another member's by now. */
+export class CommitRefusedError extends Error {
+  override readonly name = 'CommitRefusedError';
+}
+
+/** The brokers will never take this record: it is too large, or its topic does not exist or has no such name. */
+export class RecordRefusedError extends Error {
+  override readonly name = 'RecordRefusedError';
+
+  constructor(
+    message: string,
+    /** The record is larger than the broker or the topic takes. */
+    readonly isTooLarge: boolean,
+    options?: ErrorOptions,
+  ) {
+    super(message, options);
+  }
+}
+
+/**
+ * The offset that the group has committed is not in the partition: records were deleted before they were read (retention),
+ * or the topic was made anew. Nothing was skipped; set the group's offset, or choose `onOffsetOutOfRange`.
+ */
+export class OffsetOutOfRangeError extends Error {
+  override readonly name = 'OffsetOutOfRangeError';
+
+  constructor({ topic, partition }: TopicPartition, groupId: string, where: string) {
+    super(
+      `The group ${groupId} can't go on in ${topic}, partition ${partition}: ${where} ` +
+        'Set the offset of the group (kafka-consumer-groups --reset-offsets), or choose onOffsetOutOfRange: earliest or latest.',
+    );
+  }
+}
