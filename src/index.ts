@@ -79,8 +79,20 @@ export { type IsolationLevel } from './database/data-source-options.js';
 export { type RecyclingMethod } from './database/pooled-client.js';
 
 // Messages
-export { KafkaTransport, type KafkaTransportOptions } from './messaging/kafka.transport.js';
-export { type TopicSettings } from './messaging/kafka-topics.js';
+export { BATCHABLE, KafkaTransport, type KafkaTransportOptions } from './messaging/kafka.transport.js';
+export { MessagingModule } from './messaging/messaging.module.js';
+export { MessageStore } from './messaging/message-store.js';
+export { Inbox, MessageIdConflictError } from './messaging/inbox.js';
+export { type HandledMessage, type MessageAnswer } from './messaging/message-answer.js';
+export { type MessageIdentity } from './messaging/message-identity.js';
+export { Outbox, type OutboxEvent } from './messaging/outbox.js';
+export { type DeadLetter, type DeadLetterFilter, DeadLetters } from './messaging/dead-letters.js';
+export {
+  type KafkaClientSettings,
+  type OffsetOutOfRangePolicy,
+  OffsetOutOfRangeError,
+  type TopicSettings,
+} from './messaging/kafka-driver.js';
 
 // Errors, and how they look from outside
 export { ApplicationError, type FieldError, InvalidInputError } from './errors/application-error.js';
@@ -101,6 +113,7 @@ export {
 } from './people/people.errors.js';
 export {
   AfterCommitError,
+  ClaimTakenError,
   ConflictQueueFullError,
   ShuttingDownError,
   TransactionError,

@@ -5,6 +5,7 @@ import { peopleMigrations } from '../../migrations/index.js';
 import { dataSourceOptions } from '../database/data-source-options.js';
 import { ProblemDetailsFilter } from '../errors/error-responses.js';
 import { KafkaTransport } from '../messaging/kafka.transport.js';
+import { MessageStore } from '../messaging/message-store.js';
 import { OperationsModule } from '../operations/operations.module.js';
 import { PeopleModule } from '../people/people.module.js';
 import { BearerTokenGuard } from './bearer-token.guard.js';
@@ -20,9 +21,8 @@ export type ServiceSettings = Environment & {
 /** The composition root: one DataSource, and PeopleModule behind HTTP, Kafka and DI on it. */
 @Module({})
 export class AppModule {
-  static forRoot({ database, recycling, maxAttempts, auth, kafka }: ServiceSettings): DynamicModule {
+  static forRoot({ database, recycling, maxAttempts, auth, kafka, events }: ServiceSettings): DynamicModule {
     const pool = new Logger('Pool');
-    const transport = kafka && kafkaTransport(kafka);
     return {
       module: AppModule,
       imports: [
@@ -34,11 +34,19 @@ export class AppModule {
           retryDelay: 1000,
         }),
         PeopleModule.forRoot({
-          controllers: { http: true, messages: transport !== undefined },
+          controllers: { http: true, messages: kafka !== undefined },
+          events: events && kafka !== undefined,
           transactions: { recycling, maxAttempts },
         }),
         OperationsModule.forRoot(
-          transport ? [{ name: 'kafka', unavailableReason: () => transport.unavailableReason }] : [],
+          kafka
+            ? (moduleRef) => [
+                {
+                  name: 'kafka',
+                  unavailableReason: () => moduleRef.get(KafkaTransport, { strict: false }).unavailableReason,
+                },
+              ]
+            : () => [],
         ),
       ],
       providers: [
@@ -48,7 +56,15 @@ export class AppModule {
           inject: [HttpAdapterHost],
           useFactory: (adapterHost: HttpAdapterHost) => new BearerTokenGuard(auth, adapterHost),
         },
-        ...(transport ? [{ provide: KafkaTransport, useValue: transport }] : []),
+        ...(kafka
+          ? [
+              {
+                provide: KafkaTransport,
+                inject: [MessageStore],
+                useFactory: (store: MessageStore) => kafkaTransport(kafka, store),
+              },
+            ]
+          : []),
       ],
     };
   }

@@ -18,6 +18,8 @@ export interface Environment {
   database: Omit<DatabaseSettings, 'url'> & { url?: string };
   recycling: RecyclingMethod;
   maxAttempts: number;
+  /** Whether events are published, where there is Kafka. */
+  events: boolean;
   /** undefined with `KAFKA=off`. */
   kafka: KafkaSettings | undefined;
   http: { host: string; port: number };
@@ -107,6 +109,7 @@ function toEnvironment(values: Values): Environment {
     },
     recycling: values.DB_RECYCLING,
     maxAttempts: values.TRANSACTION_MAX_ATTEMPTS,
+    events: values.PEOPLE_EVENTS === 'on',
     kafka: values.KAFKA === 'on' ? toKafka(values) : undefined,
     http: { host: values.HOST, port: values.PORT },
     embeddedPorts: { postgres: values.EMBEDDED_POSTGRES_PORT, kafka: values.EMBEDDED_KAFKA_PORT },
@@ -128,12 +131,13 @@ function toKafka(values: Values): KafkaSettings {
     KAFKA_SASL_USERNAME: username,
     KAFKA_SASL_PASSWORD: password,
   } = values;
-  const reserve = Math.ceil(values.DB_POOL_SIZE / 5);
+  // A fifth for HTTP, and one for the relay of events.
+  const most = Math.max(1, values.DB_POOL_SIZE - Math.ceil(values.DB_POOL_SIZE / 5) - 1);
   return {
     ...(values.KAFKA_BROKERS && { brokers: values.KAFKA_BROKERS }),
     clientId: values.KAFKA_CLIENT_ID,
     groupId: values.KAFKA_GROUP_ID,
-    concurrency: values.KAFKA_CONCURRENCY ?? Math.max(1, values.DB_POOL_SIZE - reserve),
+    concurrency: Math.min(values.KAFKA_CONCURRENCY ?? most, most),
     topicPartitions: values.KAFKA_TOPIC_PARTITIONS,
     topicReplication: values.KAFKA_TOPIC_REPLICATION,
     ssl: values.KAFKA_SSL === 'on',

@@ -1,18 +1,27 @@
 import { KafkaTransport } from '../messaging/kafka.transport.js';
+import type { MessageStore } from '../messaging/message-store.js';
+import { PEOPLE_EVENTS } from '../people/people.statements.js';
 import type { KafkaSettings } from './environment.js';
 
 /** The Kafka transport as the environment asks for it. */
-export function kafkaTransport(kafka: KafkaSettings & { brokers: string[] }): KafkaTransport {
+export function kafkaTransport(
+  kafka: KafkaSettings & { brokers: string[] },
+  store: MessageStore,
+): KafkaTransport {
   const { brokers, clientId, groupId, concurrency, topicPartitions, topicReplication, ssl, sasl } = kafka;
   return new KafkaTransport({
     client: {
       brokers,
       clientId,
       ssl,
-      ...(sasl && { sasl: sasl as { mechanism: 'plain'; username: string; password: string } }),
+      ...(sasl && { sasl }),
     },
     groupId,
     concurrency,
+    store,
+    // Every number of the JSON is kept.
+    parser: { keepBinary: true },
+    eventTopics: [PEOPLE_EVENTS.topic],
     topics: { partitions: topicPartitions, replication: topicReplication },
   });
 }

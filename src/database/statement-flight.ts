@@ -1,9 +1,16 @@
 import type { PoolClient, QueryConfig, QueryResult, QueryResultRow } from 'pg';
 
-/** Statements without parameters that travel with a statement, in one write and one answer. */
+/** A prepared statement that gives no rows, with its parameters as the server reads them. */
+export interface Companion {
+  name: string;
+  text: string;
+  values: readonly (string | null)[];
+}
+
+/** Statements that travel with a statement, in one write and one answer. */
 export interface Company {
-  /** Run first; when one of them fails, nothing that stands behind it is run. */
-  before?: readonly string[];
+  /** Run first; when one of them fails, nothing that stands behind it is run. Texts have no parameters. */
+  before?: readonly (string | Companion)[];
   /** A query of one row and one column, run when the statement has succeeded; prepared once per connection. */
   after?: { name: string; text: string };
 }
@@ -106,7 +113,7 @@ function makeFlightClass(Base: QueryClass): FlightClass {
     }
 
     override prepare(connection: Connection): void {
-      for (const text of this.company.before ?? []) run(connection, text);
+      for (const first of this.company.before ?? []) run(connection, first);
       super.prepare(connection);
       this.sent = true;
     }
@@ -122,8 +129,11 @@ function makeFlightClass(Base: QueryClass): FlightClass {
     override handleCommandComplete(message: object, connection: Connection): void {
       const { after } = this.company;
       if (this.done && after) preparedOn(connection).add(after.name);
-      if (this.landing.beforeDone < (this.company.before?.length ?? 0)) this.landing.beforeDone++;
-      else if (!this.done) {
+      const first = this.company.before?.[this.landing.beforeDone];
+      if (first !== undefined) {
+        if (typeof first !== 'string') preparedOn(connection).add(first.name);
+        this.landing.beforeDone++;
+      } else if (!this.done) {
         this.done = true;
         super.handleCommandComplete(message, connection);
       }
@@ -150,17 +160,22 @@ function preparedOn(connection: Connection): Set<string> {
 }
 
 /** Parsed until it has once been run: an error before it makes the server skip the Parse as well. */
-function runPrepared(connection: Connection, { name, text }: { name: string; text: string }): void {
+function runPrepared(
+  connection: Connection,
+  statement: Omit<Companion, 'values'> & Partial<Companion>,
+): void {
+  const { name, text, values } = statement;
   if (!preparedOn(connection).has(name)) {
     connection.close({ type: 'S', name });
     connection.parse({ name, text });
   }
-  connection.bind({ statement: name });
+  connection.bind({ statement: name, ...(values && { values }) });
   connection.execute({});
 }
 
-function run(connection: Connection, text: string): void {
-  connection.parse({ text });
+function run(connection: Connection, first: string | Companion): void {
+  if (typeof first !== 'string') return runPrepared(connection, first);
+  connection.parse({ text: first });
   connection.bind({});
   connection.execute({});
 }

@@ -63,15 +63,24 @@ function httpDetail(error: HttpException, title: string): string {
   return Array.isArray(message) ? message.join('; ') : typeof message === 'string' ? message : title;
 }
 
+const originals = new WeakMap<object, unknown>();
+
+/** The error that `toMessageError` has described, for those who have to know more than the sender; else `error` itself. */
+export function originalOf(error: unknown): unknown {
+  return typeof error === 'object' && error !== null && originals.has(error) ? originals.get(error) : error;
+}
+
 /** The body of an error message reply. */
 export function toMessageError(error: unknown): MessageError {
   const { type, detail, retryable, errors } = describeFailure(error);
-  return {
+  const described = {
     code: type.toUpperCase().replaceAll('-', '_'),
     message: detail,
     retryable,
     ...(errors && { errors: [...errors] }),
   };
+  originals.set(described, error);
+  return described;
 }
 
 interface ProblemRequest {

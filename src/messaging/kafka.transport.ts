@@ -1,81 +1,164 @@
-import { Logger } from '@nestjs/common';
+import { Logger, type OnModuleDestroy } from '@nestjs/common';
 import {
+  type Deserializer,
   KafkaContext,
-  KafkaHeaders,
-  type KafkaOptions,
+  type KafkaParserConfig,
   type MessageHandler,
-  type OutgoingResponse,
+  type Serializer,
   ServerKafka,
 } from '@nestjs/microservices';
-import {
-  type EachMessagePayload,
-  type Kafka,
-  type logCreator,
-  logLevel,
-  type Message,
-  Partitioners,
-  type RecordMetadata,
-} from 'kafkajs';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { lastValueFrom } from 'rxjs';
-import { type MessageError, toMessageError } from '../errors/error-responses.js';
-import { DEAD_LETTER_SUFFIX, deadLetter, messageIdOf } from './dead-letter.js';
-import { ReplyProducer } from './reply-producer.js';
-import { createMissingTopics, type TopicSettings } from './kafka-topics.js';
+import { lastValueFrom, toArray } from 'rxjs';
+import { InvalidInputError } from '../errors/application-error.js';
+import { DEAD_LETTER_SUFFIX, deadLetterRecord } from './dead-letter.js';
+import { type Delivery, laneKeyOf, replyAddressOf, sizeOf } from './delivery.js';
+import { describe } from './failure-policy.js';
+import { knowCall } from './handled-call.js';
+import type {
+  IncomingRecord,
+  KafkaClientSettings,
+  KafkaConsumer,
+  KafkaDriver,
+  KafkaProducer,
+  OffsetOutOfRangePolicy,
+  TopicSettings,
+} from './kafka-driver.js';
+import { OffsetOutOfRangeError } from './kafka-driver.js';
+import { KafkajsDriver } from './kafkajs.driver.js';
+import { digestOfRecord, messageIdOf } from './message-identity.js';
+import { MessageIntake } from './message-intake.js';
+import { MessageLanes } from './message-lanes.js';
+import { MessageProcessor } from './message-processor.js';
+import type { MessageStore } from './message-store.js';
+import { MessageReplies } from './message-replies.js';
+import { OutboxRelay } from './outbox-relay.js';
 
 export interface KafkaTransportOptions {
-  /** Broker addresses and security, as kafkajs takes them. */
-  client: NonNullable<NonNullable<KafkaOptions['options']>['client']>;
+  /** Broker addresses and security. */
+  client: KafkaClientSettings;
   groupId: string;
-  /** Messages in flight at most. Those of one partition run one after another. */
+  /** Messages (or batches of them) that are handled at once, at most. */
   concurrency: number;
-  /** How missing topics, dead letter topics included, are created. */
+  /** How missing topics are created: those of the handlers, their dead letter topics, and `eventTopics`. */
   topics: TopicSettings;
+  /** Topics that events are published to. */
+  eventTopics?: readonly string[];
+  /**
+   * Where it is kept what was handled: with it a message of a batchable or `@Transactional` handler is applied once, and
+   * dead letters and events are sent by the relay. Without it every message is handled at least once.
+   */
+  store?: MessageStore;
+  /** Messages that share a transaction at most, where their handlers are `BATCHABLE`. Default 64. */
+  batchSize?: number;
+  /** How often a message may fail for no known reason before it is dead-lettered. Default 5. */
+  maxAttempts?: number;
+  /** Messages, and their bytes, that are fetched and not done, at most. Default 5,000 and 32 MiB. */
+  bufferMessages?: number;
+  bufferBytes?: number;
+  /** How long the group waits for an instance that gives no sign of life, in ms. Default 10,000. */
+  sessionTimeoutMs?: number;
+  /** What is done when the group's offset is not there any more. Default `stop`: nothing is skipped unasked. */
+  onOffsetOutOfRange?: OffsetOutOfRangePolicy;
+  /** How long stopping waits for messages that are being handled, in ms. Default 20,000. */
+  drainTimeoutMs?: number;
+  /** How long it is remembered that a message was handled, in ms. Default 7 days. */
+  inboxRetentionMs?: number;
+  /** As Nest's; `{ keepBinary: true }` hands the value's bytes over as they came. */
+  parser?: KafkaParserConfig;
+  serializer?: Serializer;
+  deserializer?: Deserializer;
 }
 
-type Outcome = { response: unknown } | { error: MessageError };
+/** Extras of a message pattern whose messages may share a transaction: `@MessagePattern('people.create', BATCHABLE)`. */
+export const BATCHABLE = { batchable: true } as const;
 
+const MEBIBYTE = 1024 * 1024;
+const DEFAULTS = {
+  batchSize: 64,
+  maxAttempts: 5,
+  bufferMessages: 5000,
+  bufferBytes: 32 * MEBIBYTE,
+  sessionTimeoutMs: 10_000,
+  drainTimeoutMs: 20_000,
+  inboxRetentionMs: 7 * 24 * 60 * 60 * 1000,
+  onOffsetOutOfRange: 'stop' as OffsetOutOfRangePolicy,
+};
 const RECONNECT_MS = 1000;
-const RETRY_FIRST_MS = 100;
-const RETRY_MOST_MS = 5000;
-/** How long the group waits for an instance that was killed; one that lives sends heartbeats, also while a handler runs. */
-const SESSION_MS = 10_000;
-const HEARTBEAT_MS = 3000;
+const HEARTBEAT_MS = 1000;
 /** How long a fetch waits for messages, and so how long stopping may take. */
 const FETCH_WAIT_MS = 250;
+const FETCH_BYTES = 4 * MEBIBYTE;
+const COMMIT_EVERY_MS = 250;
+const PROBE_EVERY_MS = 250;
+const PRUNE_EVERY_MS = 60_000;
 
 /**
- * Nest's Kafka server, with what it lacks to lose nothing: the offset moves only when a message's effect is committed and
- * its reply sent; a message that can't be handled goes to `<topic>-dlt` and the partition goes on; one that fails because
- * the database is away or busy is kept and tried again; handlers get the bytes as they came; missing topics are created;
- * and a broker that is away keeps nobody from starting.
+ * Nest's Kafka server, with what it lacks to lose nothing: messages of one key are handled in order and those of different
+ * keys side by side; the offset moves only over messages whose effect is committed and whose reply is acknowledged; what
+ * can't be handled goes to `<topic>-dlt`; while the database is away nothing is fetched and the place in the group is kept;
+ * missing topics are created; and a broker that is away keeps nobody from starting.
  */
-export class KafkaTransport extends ServerKafka {
-  protected override readonly logger: Logger;
+export class KafkaTransport extends ServerKafka implements OnModuleDestroy {
+  protected override readonly logger = new Logger(KafkaTransport.name);
+  private readonly settings: KafkaTransportOptions & typeof DEFAULTS;
   private readonly stopping = new AbortController();
+  private readonly lanes: MessageLanes;
+  private readonly intake: MessageIntake;
+  private readonly replies: MessageReplies;
+  private driver: KafkaDriver | undefined;
+  private kafkaConsumer: KafkaConsumer | undefined;
+  private kafkaProducer: KafkaProducer | undefined;
+  private relay: OutboxRelay | undefined;
   private starting: Promise<void> | undefined;
-  private replies: ReplyProducer | undefined;
+  private draining: Promise<void> | undefined;
+  private probing: Promise<void> | undefined;
+  private timers: NodeJS.Timeout[] = [];
   private unavailable: string | undefined = 'not connected yet';
 
-  constructor(private readonly settings: KafkaTransportOptions) {
-    const logger = new Logger(KafkaTransport.name);
+  constructor(options: KafkaTransportOptions) {
+    const { client, groupId, parser, serializer, deserializer } = options;
     super({
-      client: { logCreator: logTo(logger), ...settings.client },
-      consumer: {
-        groupId: settings.groupId,
-        maxWaitTimeInMs: FETCH_WAIT_MS,
-        allowAutoTopicCreation: false,
-        sessionTimeout: SESSION_MS,
-        heartbeatInterval: HEARTBEAT_MS,
-      },
-      producer: { createPartitioner: Partitioners.DefaultPartitioner },
-      run: { partitionsConsumedConcurrently: settings.concurrency },
-      // A group that is new takes what was sent before it came.
-      subscribe: { fromBeginning: true },
-      parser: { keepBinary: true },
+      client: { brokers: client.brokers, ...(client.clientId && { clientId: client.clientId }) },
+      consumer: { groupId },
       postfixId: '',
+      ...(parser && { parser }),
+      ...(serializer && { serializer }),
+      ...(deserializer && { deserializer }),
     });
-    this.logger = logger;
+    this.settings = { ...DEFAULTS, ...options };
+    const { concurrency, batchSize, store, maxAttempts, bufferMessages, bufferBytes } = this.settings;
+    const processor = new MessageProcessor({
+      store,
+      maxAttempts,
+      call: (delivery) => this.callHandler(delivery),
+      finish: (delivery, answer) => {
+        if (delivery.replyTo) this.replies.send(delivery, answer, () => this.intake.done(delivery));
+        else this.intake.done(delivery);
+      },
+      sendDeadLetter: (delivery, error) => this.sendDeadLetter(delivery, error),
+      isForgotten: (delivery) => this.intake.isForgotten(delivery),
+      onInfrastructureFailure: (error) => this.waitForInfrastructure(error),
+    });
+    this.lanes = new MessageLanes({
+      concurrency,
+      batchSize,
+      handle: (batch, settle) => processor.handle(batch, settle),
+    });
+    this.intake = new MessageIntake({
+      limits: { messages: bufferMessages, bytes: bufferBytes },
+      logger: this.logger,
+      lanes: this.lanes,
+      consumer: () => this.kafkaConsumer,
+      toDelivery: (record) => this.toDelivery(record),
+      onAssigned: () => (this.unavailable = undefined),
+      onInterrupted: (reason) => (this.unavailable = reason.message),
+      onFailed: (reason) => this.failed(reason),
+    });
+    this.replies = new MessageReplies(
+      (response) => this.serializer.serialize(response as never) as never,
+      () => this.kafkaProducer,
+      this.stopping.signal,
+    );
   }
 
   /** undefined while messages are consumed, else why they are not. */
@@ -89,23 +172,25 @@ export class KafkaTransport extends ServerKafka {
     callback();
   }
 
-  /** Finishes the messages that run, commits their offsets and leaves the group. */
+  /** Before Nest closes clients and HTTP: handlers that run may need them. */
+  async onModuleDestroy(): Promise<void> {
+    await this.drain();
+  }
+
+  /** Finishes the messages that run, commits their offsets, leaves the group, and sends what is in the outbox. */
   override async close(): Promise<void> {
-    this.stopping.abort();
-    await this.starting;
-    await this.release();
+    await this.drain();
+  }
+
+  override unwrap<T>(): T {
+    if (!this.driver) throw new Error('Not connected yet. Call startAllMicroservices() first.');
+    return [this.driver.raw, this.kafkaConsumer?.raw, this.kafkaProducer?.raw] as T;
   }
 
   private async connect(): Promise<void> {
     while (!this.stopping.signal.aborted) {
       try {
-        const client = (await this.createClient()) as unknown as Kafka;
-        this.client = client;
-        const topics = [...this.messageHandlers.keys()].filter((pattern) => typeof pattern === 'string');
-        const deadLetters = topics.map((topic) => `${topic}${DEAD_LETTER_SUFFIX}`);
-        await createMissingTopics(client, [...topics, ...deadLetters], this.settings.topics);
-        this.replies = new ReplyProducer(client);
-        await this.start(() => undefined);
+        await this.connectOnce();
         return;
       } catch (error) {
         this.unavailable = (error as Error).message;
@@ -116,124 +201,163 @@ export class KafkaTransport extends ServerKafka {
     }
   }
 
-  override registerConsumerEventListeners(): void {
-    super.registerConsumerEventListeners();
-    const { consumer } = this;
-    if (!consumer) return;
-    const { GROUP_JOIN, CRASH, DISCONNECT } = consumer.events;
-    consumer.on(GROUP_JOIN, () => (this.unavailable = undefined));
-    consumer.on(DISCONNECT, () => (this.unavailable ??= 'disconnected'));
-    consumer.on(CRASH, ({ payload: { error, restart } }) => {
-      this.unavailable = error.message;
-      // kafkajs gives up for good on errors that it takes for programming mistakes.
-      if (!restart) this.starting = this.disconnect().then(() => this.connect());
+  private async connectOnce(): Promise<void> {
+    const { settings, logger } = this;
+    const { client, groupId, sessionTimeoutMs, store, onOffsetOutOfRange } = settings;
+    const driver = (this.driver = new KafkajsDriver(client, logger));
+    const patterns: (string | RegExp)[] = [...this.messageHandlers.keys()];
+    const topics = patterns.filter((pattern) => typeof pattern === 'string');
+    const deadLetters = topics.map((topic) => `${topic}${DEAD_LETTER_SUFFIX}`);
+    const { eventTopics = [] } = settings;
+    await driver.createMissingTopics([...topics, ...deadLetters, ...eventTopics], settings.topics);
+    this.kafkaProducer = await driver.producer();
+    if (store) {
+      const { transactions, outbox } = store;
+      this.relay ??= new OutboxRelay(
+        transactions,
+        outbox,
+        transactions.dataSource,
+        () => this.kafkaProducer!,
+      );
+      this.relay.start();
+    }
+    this.kafkaConsumer = await driver.consume(
+      {
+        groupId,
+        topics: patterns,
+        sessionTimeoutMs,
+        heartbeatIntervalMs: HEARTBEAT_MS,
+        fetchWaitMs: FETCH_WAIT_MS,
+        fetchMaxBytes: FETCH_BYTES,
+        // A group that is new takes what was sent before it came.
+        fromBeginning: true,
+        onOffsetOutOfRange,
+      },
+      this.intake,
+    );
+    this.timers = [
+      setInterval(() => void this.intake.commit(), COMMIT_EVERY_MS),
+      ...(store ? [setInterval(() => void this.prune(store), PRUNE_EVERY_MS)] : []),
+    ];
+  }
+
+  private failed(reason: Error): void {
+    this.unavailable = reason.message;
+    this.logger.error({ msg: 'messages are not consumed any more', err: reason });
+    const isOver = reason instanceof OffsetOutOfRangeError || this.stopping.signal.aborted;
+    this.starting = this.disconnect().then(() => (isOver ? undefined : this.connect()));
+  }
+
+  private toDelivery(record: IncomingRecord): Delivery {
+    const { topic, partition, offset } = record;
+    const handler = this.getHandlerByPattern(topic) ?? undefined;
+    const message = {
+      consumer: this.settings.groupId,
+      messageId: messageIdOf(record),
+      digest: digestOfRecord(record),
+      place: { topic, partition, offset },
+    };
+    const replyTo = handler?.isEventHandler ? undefined : replyAddressOf(record);
+    const isBatchable = this.settings.store !== undefined && handler?.extras?.batchable === true;
+    const raw = { ...record, offset: String(offset), size: sizeOf(record), attributes: 0, topic, partition };
+    const parsed = this.parser!.parse<{ value: unknown }>(raw);
+    const context = new KafkaContext([
+      parsed as never,
+      partition,
+      topic,
+      this.kafkaConsumer?.raw as never,
+      // The driver sends them, whatever handlers do.
+      () => Promise.resolve(),
+      this.kafkaProducer?.raw as never,
+    ]);
+    knowCall(context, {
+      message,
+      isAnswered: replyTo !== undefined,
+      isClaimed: isBatchable,
+      isShared: handler?.next !== undefined,
+    });
+    return {
+      ...{ record, message, handler, isBatchable, context, replyTo },
+      laneKey: laneKeyOf(record),
+      data: parsed,
+      bytes: sizeOf(record),
+      attempts: 0,
+      assignment: 0,
+    };
+  }
+
+  private async callHandler({ handler, data, record, context }: Delivery): Promise<unknown[]> {
+    const { topic, value } = record;
+    if (!handler) throw new InvalidInputError(`No handler takes messages of the topic ${topic}.`);
+    const packet = await this.deserializer.deserialize(data, { channel: topic });
+    // Nest would hand over the whole record.
+    const payload: unknown = value === null ? null : packet.data;
+    const result: unknown = await (handler as MessageHandler<unknown, KafkaContext>)(payload, context);
+    return lastValueFrom(this.transformToObservable(result as never).pipe(toArray()), { defaultValue: [] });
+  }
+
+  private async sendDeadLetter({ record, attempts }: Delivery, error: unknown): Promise<void> {
+    if (!this.kafkaProducer) throw new Error('Not connected.');
+    await this.kafkaProducer.send([deadLetterRecord(record, describe(error), attempts)]);
+  }
+
+  /** Begins nothing until the database answers: messages wait in Kafka, and the place in the group is kept. */
+  private waitForInfrastructure(err: unknown): void {
+    if (this.probing || this.stopping.signal.aborted) return;
+    this.logger.warn({ msg: 'messages wait: the database cannot be used', err });
+    this.intake.suspend();
+    this.probing = this.probe().finally(() => {
+      this.probing = undefined;
+      this.intake.resume();
     });
   }
 
-  /** A message is done when this resolves; when it rejects kafkajs delivers it again. */
-  override async handleMessage(payload: EachMessagePayload): Promise<void> {
-    const { topic, partition, message } = payload;
-    const record = this.parser!.parse<KafkaRecord>({ ...message, topic, partition });
-    const heartbeat = () => payload.heartbeat();
-    const context = new KafkaContext([
-      record as never,
-      partition,
-      topic,
-      this.consumer!,
-      heartbeat,
-      this.producer!,
-    ]);
-    const handler = this.getHandlerByPattern(topic);
-    const reply = handler?.isEventHandler ? undefined : replyAddressOf(record.headers);
-    for (let attempt = 1; ; attempt++) {
-      const outcome = await this.withHeartbeats(payload, () => this.handle(handler, record.value, context));
-      if (reply) return this.reply(reply, outcome, context);
-      if (!('error' in outcome)) return;
-      const { error } = outcome;
-      const messageId = messageIdOf(payload, message);
-      if (!error.retryable) {
-        this.logger.warn({
-          msg: 'message dead-lettered',
-          messageId,
-          topic,
-          code: error.code,
-          detail: error.message,
-        });
-        await this.producer!.send(deadLetter(payload, message, error, attempt));
-        return;
-      }
-      this.logger.warn({
-        msg: 'message waits to be tried again',
-        messageId,
-        topic,
-        attempt,
-        code: error.code,
-      });
-      await this.waitToRetry(attempt, payload);
-    }
+  private async probe(): Promise<void> {
+    const { store } = this.settings;
+    do await this.pause(PROBE_EVERY_MS);
+    while (!this.stopping.signal.aborted && store && !(await isAnswering(store)));
   }
 
-  /** kafkajs sends heartbeats between messages only; a handler may take longer than the group waits. */
-  private async withHeartbeats<T>(payload: EachMessagePayload, work: () => Promise<T>): Promise<T> {
-    const timer = setInterval(() => {
-      payload.heartbeat().catch((err: unknown) => this.logger.warn({ msg: 'heartbeat failed', err }));
-    }, HEARTBEAT_MS);
+  private async prune({ inbox }: MessageStore): Promise<void> {
+    const { groupId, inboxRetentionMs } = this.settings;
     try {
-      return await work();
-    } finally {
-      clearInterval(timer);
+      await inbox.prune(groupId, this.intake.committed, inboxRetentionMs);
+    } catch (err) {
+      this.logger.warn({ msg: 'the inbox could not be pruned; it is again', err });
     }
   }
 
-  private async handle(
-    handler: MessageHandler | null,
-    value: unknown,
-    context: KafkaContext,
-  ): Promise<Outcome> {
-    try {
-      if (!handler) throw new Error(`No handler for the topic ${context.getTopic()}`);
-      const result$ = this.transformToObservable(await handler(value, context));
-      return { response: await lastValueFrom(result$, { defaultValue: null }) };
-    } catch (error) {
-      return { error: isMessageError(error) ? error : toMessageError(error) };
-    }
+  private drain(): Promise<void> {
+    return (this.draining ??= this.drainOnce());
   }
 
-  /** The effect is applied whatever becomes of the reply, so a reply that can't be sent does not stop the partition. */
-  private async reply(
-    { topic, partition, correlationId }: ReplyAddress,
-    outcome: Outcome,
-    context: KafkaContext,
-  ) {
-    const packet = 'error' in outcome ? { err: outcome.error } : { response: outcome.response };
-    const message: OutgoingResponse = { id: correlationId, ...packet, isDisposed: true };
-    try {
-      await this.sendMessage(message, topic, partition, correlationId, context);
-    } catch (error) {
-      this.logger.error({ msg: 'reply could not be sent', correlationId, topic, err: error });
-    }
+  private async drainOnce(): Promise<void> {
+    this.stopping.abort();
+    await this.starting;
+    this.intake.suspend();
+    this.intake.drop();
+    const finished = this.lanes.untilIdle().then(() => this.replies.untilSent());
+    const late = sleep(this.settings.drainTimeoutMs, 'late' as const, { ref: false });
+    if ((await Promise.race([finished, late])) === 'late')
+      this.logger.error('Messages did not end in time; they stay uncommitted, and come again.');
+    await this.intake.commit();
+    await this.disconnect(() => this.relay?.stop());
   }
 
-  override async sendMessage(
-    message: OutgoingResponse,
-    topic: string,
-    partition: string | undefined,
-    correlationId: string,
-    _context: KafkaContext,
-  ): Promise<RecordMetadata[]> {
-    const outgoing = (await this.serializer.serialize(message.response as never)) as Message;
-    this.assignReplyPartition(partition, outgoing);
-    this.assignCorrelationIdHeader(correlationId, outgoing);
-    this.assignErrorHeader(message, outgoing);
-    this.assignIsDisposedHeader(message, outgoing);
-    return this.replies!.send({ topic, messages: [outgoing] });
+  /** A connection that can't be closed properly is no reason not to make another. */
+  private async disconnect(between?: () => Promise<void> | undefined): Promise<void> {
+    for (const timer of this.timers.splice(0)) clearInterval(timer);
+    const { kafkaConsumer, kafkaProducer } = this;
+    this.kafkaConsumer = undefined;
+    this.intake.reset();
+    await this.attempt(kafkaConsumer?.close());
+    await this.attempt(between?.());
+    this.kafkaProducer = undefined;
+    await this.attempt(kafkaProducer?.close());
   }
 
-  private async waitToRetry(attempt: number, payload: EachMessagePayload): Promise<void> {
-    await payload.heartbeat();
-    await this.pause(Math.min(RETRY_MOST_MS, RETRY_FIRST_MS * 2 ** (attempt - 1)));
-    if (this.stopping.signal.aborted)
-      throw new Error(`Stopping; offset ${payload.message.offset} stays uncommitted.`);
+  private async attempt(step: Promise<void> | undefined): Promise<void> {
+    await step?.catch((err: unknown) => this.logger.warn({ msg: 'disconnecting from Kafka failed', err }));
   }
 
   private async pause(milliseconds: number): Promise<void> {
@@ -241,66 +365,11 @@ export class KafkaTransport extends ServerKafka {
       if (error.name !== 'AbortError') throw error;
     });
   }
-
-  private async release(): Promise<void> {
-    await super.close();
-    await this.replies?.close();
-  }
-
-  /** As `release`, of a connection that is given up: that it can't be closed properly is no reason not to make another. */
-  private async disconnect(): Promise<void> {
-    try {
-      await this.release();
-    } catch (error) {
-      this.logger.warn({ msg: 'disconnecting from Kafka failed', err: error });
-    }
-  }
 }
 
-interface KafkaRecord {
-  value: Buffer | null;
-  headers: Record<string, unknown>;
-}
-
-interface ReplyAddress {
-  topic: string;
-  partition: string | undefined;
-  correlationId: string;
-}
-
-/** Where the sender waits for a reply, if it does. */
-function replyAddressOf(headers: Record<string, unknown>): ReplyAddress | undefined {
-  const correlationId = textOf(headers[KafkaHeaders.CORRELATION_ID]);
-  const topic = textOf(headers[KafkaHeaders.REPLY_TOPIC]);
-  return correlationId && topic
-    ? { topic, correlationId, partition: textOf(headers[KafkaHeaders.REPLY_PARTITION]) }
-    : undefined;
-}
-
-/** Nest's parser decodes headers that look like JSON; an id is text whatever it looks like. */
-function textOf(header: unknown): string | undefined {
-  if (header === undefined || header === null) return undefined;
-  return typeof header === 'string'
-    ? header
-    : Buffer.isBuffer(header)
-      ? header.toString()
-      : JSON.stringify(header);
-}
-
-const isMessageError = (error: unknown): error is MessageError =>
-  typeof error === 'object' &&
-  error !== null &&
-  'code' in error &&
-  'retryable' in error &&
-  !(error instanceof Error);
-
-/** kafkajs' own reports, as fields; what it calls errors it mostly tries again. */
-function logTo(logger: Logger): logCreator {
-  return () =>
-    ({ level, namespace, log: { message, ...fields } }) => {
-      const entry = { msg: message, part: namespace, ...fields };
-      if (level <= logLevel.WARN) logger.warn(entry);
-      else if (level === logLevel.INFO) logger.debug(entry);
-      else logger.verbose(entry);
-    };
+async function isAnswering({ transactions }: MessageStore): Promise<boolean> {
+  return transactions.runStatement({ text: 'SELECT 1' }, { writes: false }).then(
+    () => true,
+    () => false,
+  );
 }

@@ -13,8 +13,7 @@ import { type JsonInput, readJsonObject } from './json-input.js';
 export class MessageInputPipe implements PipeTransform<unknown, JsonInput> {
   transform(value: unknown): JsonInput {
     if (value instanceof Uint8Array && value.length > 0) return readJsonObject(value, 'the message');
-    if (isRecordOfNull(value))
-      throw new InvalidInputError('The message has no value; a JSON object was expected.');
+    if (isRecordOfNull(value)) throw noValue();
     if (typeof value !== 'object' || Array.isArray(value)) {
       throw new InvalidInputError('The message must be a JSON object.');
     }
@@ -22,6 +21,8 @@ export class MessageInputPipe implements PipeTransform<unknown, JsonInput> {
     return value as JsonInput;
   }
 }
+
+export const noValue = () => new InvalidInputError('The message has no value; a JSON object was expected.');
 
 /** Nest's Kafka transport hands the whole record over when its value is null. */
 const isRecordOfNull = (value: unknown): value is null | undefined | Uint8Array =>
@@ -33,6 +34,16 @@ const isRecordOfNull = (value: unknown): value is null | undefined | Uint8Array 
     'timestamp' in value &&
     'value' in value &&
     value.value === null);
+
+/** As `MessageInputPipe`; a message without a value gives null. */
+@Injectable()
+export class OptionalMessageInputPipe implements PipeTransform<unknown, JsonInput | null> {
+  private readonly input = new MessageInputPipe();
+
+  transform(value: unknown): JsonInput | null {
+    return isRecordOfNull(value) && !(value instanceof Uint8Array) ? null : this.input.transform(value);
+  }
+}
 
 function assertExact(value: unknown, pointer: string): void {
   if (typeof value === 'number' && !Number.isSafeInteger(value) && Number.isInteger(value)) {

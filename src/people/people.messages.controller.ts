@@ -1,8 +1,12 @@
-import { Controller, Inject, UseFilters, UsePipes } from '@nestjs/common';
-import { MessagePattern, Payload } from '@nestjs/microservices';
+import { Controller, Inject, UseFilters } from '@nestjs/common';
+import { Ctx, KafkaContext, MessagePattern, Payload } from '@nestjs/microservices';
 import { MessageErrorFilter } from '../errors/error-responses.js';
+import { InvalidInputError } from '../errors/application-error.js';
+import { BATCHABLE } from '../messaging/kafka.transport.js';
+import { Transactional } from '../transactions/transactional.decorator.js';
 import { type JsonInput, readMemberArray } from './json-input.js';
-import { MessageInputPipe } from './message-input.pipe.js';
+import { MessageInputPipe, noValue, OptionalMessageInputPipe } from './message-input.pipe.js';
+import { PEOPLE_OPTIONS, type PeopleOptions } from './people.options.js';
 import { type IfMatch, type NewPerson, PeopleService } from './people.service.js';
 import { PeopleDto, PersonIdDto, validateInput } from './person.dto.js';
 import { relocate } from './person-data.js';
@@ -14,18 +18,43 @@ import { pageJson, personJson } from './person.entity.js';
  * its global ones to message handlers.
  */
 @Controller()
-@UsePipes(MessageInputPipe)
 @UseFilters(MessageErrorFilter)
 export class PeopleMessagesController {
-  constructor(@Inject(PeopleService) private readonly people: PeopleService) {}
+  constructor(
+    @Inject(PeopleService) private readonly people: PeopleService,
+    @Inject(PEOPLE_OPTIONS) private readonly options: PeopleOptions,
+  ) {}
 
-  @MessagePattern('people.create')
-  async create(@Payload() input: JsonInput): Promise<string> {
+  /**
+   * The same operations on one topic, where Kafka keeps what happens to a person in order: key = the person's id, header
+   * `people-operation` = `create`, `update`, …
+   */
+  @MessagePattern('people.commands', BATCHABLE)
+  @Transactional()
+  async command(
+    @Payload(OptionalMessageInputPipe) input: JsonInput | null,
+    @Ctx() context: KafkaContext,
+  ): Promise<string | null> {
+    const { headers = {}, key } = context.getMessage() as unknown as CommandMessage;
+    if (input === null) return this.remove(this.tombstone(key));
+    const name = String(headers['people-operation']);
+    const operation = OPERATIONS.get(name);
+    if (!operation)
+      throw new InvalidInputError(
+        `The header people-operation must be one of ${[...OPERATIONS.keys()].join(', ')}, not ${name}.`,
+      );
+    return this[operation](input);
+  }
+
+  @MessagePattern('people.create', BATCHABLE)
+  @Transactional()
+  async create(@Payload(MessageInputPipe) input: JsonInput): Promise<string> {
     return personJson(await this.people.create(input as unknown as NewPerson));
   }
 
-  @MessagePattern('people.create-many')
-  async createMany(@Payload() input: JsonInput): Promise<string> {
+  @MessagePattern('people.create-many', BATCHABLE)
+  @Transactional()
+  async createMany(@Payload(MessageInputPipe) input: JsonInput): Promise<string> {
     validateInput(PeopleDto, input);
     const people = readMemberArray(input, 'people');
     try {
@@ -35,30 +64,51 @@ export class PeopleMessagesController {
     }
   }
 
+  private tombstone(key: unknown): JsonInput {
+    if (this.options.tombstones !== 'delete') throw noValue();
+    return { id: String(key) };
+  }
+
   @MessagePattern('people.get')
-  async get(@Payload() input: JsonInput): Promise<string> {
+  async get(@Payload(MessageInputPipe) input: JsonInput): Promise<string> {
     const { id } = validateInput(PersonIdDto, input);
     return personJson(await this.people.get(id));
   }
 
   @MessagePattern('people.find-by-name')
-  async findByName(@Payload() { name, ...page }: JsonInput): Promise<string> {
+  async findByName(@Payload(MessageInputPipe) { name, ...page }: JsonInput): Promise<string> {
     return pageJson(await this.people.findByName(name as string, page));
   }
 
-  @MessagePattern('people.update')
-  async update(@Payload() { id, ifMatch, ...changes }: JsonInput): Promise<string> {
+  @MessagePattern('people.update', BATCHABLE)
+  @Transactional()
+  async update(@Payload(MessageInputPipe) { id, ifMatch, ...changes }: JsonInput): Promise<string> {
     const person = await this.people.update(id as string, changes, ifMatchOf(ifMatch));
     return personJson(person);
   }
 
-  @MessagePattern('people.delete')
-  async remove(@Payload() { ifMatch, ...rest }: JsonInput): Promise<null> {
+  @MessagePattern('people.delete', BATCHABLE)
+  @Transactional()
+  async remove(@Payload(MessageInputPipe) { ifMatch, ...rest }: JsonInput): Promise<null> {
     const { id } = validateInput(PersonIdDto, rest);
     await this.people.remove(id, ifMatchOf(ifMatch));
     return null;
   }
 }
+
+interface CommandMessage {
+  key: unknown;
+  headers?: Record<string, unknown>;
+}
+
+const OPERATIONS = new Map<string, 'create' | 'createMany' | 'get' | 'findByName' | 'update' | 'remove'>([
+  ['create', 'create'],
+  ['create-many', 'createMany'],
+  ['get', 'get'],
+  ['find-by-name', 'findByName'],
+  ['update', 'update'],
+  ['delete', 'remove'],
+]);
 
 const ifMatchOf = (ifMatch: unknown): IfMatch =>
   ifMatch === undefined ? {} : { ifMatch: ifMatch as string };

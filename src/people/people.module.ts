@@ -10,7 +10,7 @@ import {
 import { HttpAdapterHost } from '@nestjs/core';
 import { getDataSourceToken, TypeOrmModule } from '@nestjs/typeorm';
 import type { TransactionRunnerSettings } from '../transactions/transaction-options.js';
-import { TransactionsModule } from '../transactions/transactions.module.js';
+import { MessagingModule } from '../messaging/messaging.module.js';
 import type { JsonObject } from './lossless-json.js';
 import { NDJSON } from './ndjson.js';
 import { PeopleHttpController } from './people.http.controller.js';
@@ -68,7 +68,7 @@ export class PeopleCoreModule implements OnModuleInit {
       imports: [
         optionsModule,
         TypeOrmModule.forFeature([Person], dataSource),
-        TransactionsModule.forRootAsync({
+        MessagingModule.forRootAsync({
           ...(dataSource && { dataSource }),
           imports: [optionsModule],
           inject: [PEOPLE_OPTIONS],
@@ -83,7 +83,7 @@ export class PeopleCoreModule implements OnModuleInit {
         { provide: PEOPLE_DATA_SOURCE, useExisting: getDataSourceToken(dataSource) },
         PeopleService,
       ],
-      exports: [PeopleService, PEOPLE_DATA_SOURCE, TransactionsModule],
+      exports: [PeopleService, PEOPLE_DATA_SOURCE, MessagingModule],
     };
   }
 

@@ -15,4 +15,11 @@ export interface PeopleOptions<Data extends object = JsonObject> {
    * Fields it does not name are refused. Left out, `data` is any JSON object.
    */
   dataType?: Type<Data>;
+  /**
+   * True to publish `person.created`, `person.updated` and `person.deleted` to `people.events`, whichever door was used.
+   * Something has to relay them: `KafkaTransport` with a `store`, or Debezium on `message_outbox`. Default false.
+   */
+  events?: boolean;
+  /** What a message of `people.commands` without a value means: `delete` the person that is its key. Default: it is refused. */
+  tombstones?: 'refuse' | 'delete';
 }

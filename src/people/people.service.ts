@@ -1,4 +1,5 @@
 import { Inject, Injectable, type OnModuleInit } from '@nestjs/common';
+import type { PoolClient, QueryConfig } from 'pg';
 import type { DataSource } from 'typeorm';
 import { v7 as uuidv7 } from 'uuid';
 import {
@@ -7,9 +8,14 @@ import {
   hasSqlState,
   UNIQUE_VIOLATION,
 } from '../database/postgres-errors.js';
+import { Outbox } from '../messaging/outbox.js';
 import type { TransactionOptions } from '../transactions/transaction-options.js';
 import { TransactionRunner } from '../transactions/transaction-runner.js';
-import type { Statement, TransactionContext } from '../transactions/transaction-context.js';
+import {
+  currentTransaction,
+  type Statement,
+  type TransactionContext,
+} from '../transactions/transaction-context.js';
 import { mergeJson } from './json-merge.js';
 import { JsonText, sameJson } from './json-text.js';
 import type { JsonObject } from './lossless-json.js';
@@ -52,6 +58,7 @@ export interface IfMatch {
   ifMatch?: string | readonly string[];
 }
 
+const ROWS_PER_COPY = 10_000;
 const DEFAULT_PAGE = 100;
 const LARGEST_PAGE = 1000;
 /** A merge patch is a part of what `dataType` describes: the whole is checked once it is merged. */
@@ -71,6 +78,7 @@ const SMALLEST_ID = '00000000-0000-0000-0000-000000000000';
 @Injectable()
 export class PeopleService<Data extends object = JsonObject> implements OnModuleInit {
   private readonly mapper: PersonDataMapper<Data>;
+  private readonly hasEvents: boolean;
   private statements = peopleStatements('people');
   /** What has been read once, in whatever attempt: reading it again would import nothing in silence. */
   private readonly imported = new WeakSet<AsyncIterable<unknown>>();
@@ -80,8 +88,10 @@ export class PeopleService<Data extends object = JsonObject> implements OnModule
   constructor(
     private readonly transactions: TransactionRunner,
     @Inject(PEOPLE_DATA_SOURCE) private readonly dataSource: DataSource,
+    private readonly outbox: Outbox,
     @Inject(PEOPLE_OPTIONS) options: PeopleOptions<Data>,
   ) {
+    this.hasEvents = options.events ?? false;
     this.mapper = new PersonDataMapper(options.dataType);
   }
 
@@ -93,7 +103,8 @@ export class PeopleService<Data extends object = JsonObject> implements OnModule
       );
     }
     const { schema } = this.dataSource.getMetadata(Person);
-    if (schema) this.statements = peopleStatements(`"${schema}"."people"`);
+    const table = schema ? `"${schema}"."people"` : 'people';
+    this.statements = peopleStatements(table, this.hasEvents ? this.outbox.table : undefined);
   }
 
   /**
@@ -140,6 +151,7 @@ export class PeopleService<Data extends object = JsonObject> implements OnModule
         await this.transactions.run({}, (transaction) => inOrder(statements, transaction));
       else if (first) await this.write(first);
     });
+    this.published();
     return { inserted: rows.length, ids: rows.map(([id]) => id) };
   }
 
@@ -158,9 +170,10 @@ export class PeopleService<Data extends object = JsonObject> implements OnModule
       this.transactions.run(options, ({ client }) => {
         if (isOneShot && this.imported.has(people)) throw new ImportNotRepeatableError();
         this.imported.add(people);
-        return copyRows(client, this.statements.copy, this.toRows(people));
+        return this.copy(client, this.toRows(people));
       }),
     );
+    this.published();
     return { inserted };
   }
 
@@ -231,6 +244,7 @@ export class PeopleService<Data extends object = JsonObject> implements OnModule
       throw hasSqlState(cause, FOREIGN_KEY_VIOLATION) ? new PersonInUseError(id, { cause }) : cause;
     });
     if (rowCount === 0) throw await this.whyNotFound(id);
+    this.published();
   }
 
   private mergeData(id: string, name: string | null, patch: string | null, versions: string[] | null) {
@@ -258,7 +272,30 @@ export class PeopleService<Data extends object = JsonObject> implements OnModule
     options: TransactionOptions = {},
   ): Promise<Row[]> {
     const { rows } = await this.transactions.runStatement<Row>(statement, { ...options, writes: true });
+    this.published();
     return rows;
+  }
+
+  /** In pieces where events are published, as these are made of what is stored, and memory is to stay bounded. */
+  private async copy(client: PoolClient, rows: AsyncGenerator<CopyRow>): Promise<number> {
+    const { copy, publishCreated } = this.statements;
+    if (!publishCreated) return copyRows(client, copy, rows);
+    let inserted = 0;
+    for (;;) {
+      const ids: string[] = [];
+      await copyRows(client, copy, take(rows, ROWS_PER_COPY, ids));
+      if (ids.length === 0) return inserted;
+      await client.query(publishCreated(ids) as QueryConfig);
+      inserted += ids.length;
+    }
+  }
+
+  /** In a unit of work around this one the events are there once that is committed; polling is behind it. */
+  private published(): void {
+    if (!this.hasEvents) return;
+    const outer = currentTransaction();
+    if (outer && !outer.hasEnded) outer.afterCommit(() => this.outbox.wake());
+    else this.outbox.wake();
   }
 
   private async whyNotFound(id: string): Promise<PersonNotFoundError | PersonChangedError> {
@@ -284,6 +321,16 @@ export class PeopleService<Data extends object = JsonObject> implements OnModule
 
 /** Changes of one person queue up in this process; another process meets them as conflicts. */
 const keyOf = (id: string) => `people:${id.toLowerCase()}`;
+
+/** The next rows of a generator, and their ids; the rest stays in it. */
+async function* take(rows: AsyncGenerator<CopyRow>, atMost: number, ids: string[]): AsyncGenerator<CopyRow> {
+  while (ids.length < atMost) {
+    const next = await rows.next();
+    if (next.done) return;
+    ids.push(next.value[0]);
+    yield next.value;
+  }
+}
 
 async function inOrder(statements: readonly Statement[], transaction: TransactionContext): Promise<void> {
   for (const statement of statements) await transaction.query(statement);

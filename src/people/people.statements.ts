@@ -12,32 +12,55 @@ export const INDEXED_NAME_BYTES = 2000;
 // As text the JSON needs no parsing and loses no digit on its way.
 const PERSON = 'id, name, data::text AS data, xmin, ctid';
 
+/** The topic of the events, and what they are about. */
+export const PEOPLE_EVENTS = { aggregateType: 'people', topic: 'people.events' };
+
 /**
  * Every fixed statement of the service, as data: named, so that a connection parses and plans each once.
  *
  * @param table `people`, or with the schema of the DataSource
+ * @param outbox the table of the outbox, where each change is to write its event with it: in the same statement, which is
+ *   one way there and back and one transaction; behind the change, whose row is locked by then, so in the person's order
  */
-export function peopleStatements(table: string) {
+export function peopleStatements(table: string, outbox?: string) {
   const named = (name: string, text: string): PeopleStatement => {
     const statement = { name: `people_${name}`, text };
     return (...values) => ({ ...statement, values });
   };
+  const event = (type: string, from: string, payload: string) =>
+    `INSERT INTO ${outbox} (aggregatetype, aggregateid, type, topic, payload)
+     SELECT '${PEOPLE_EVENTS.aggregateType}', id::text, 'person.${type}', '${PEOPLE_EVENTS.topic}', ${payload} FROM ${from}`;
+  const whole = `json_build_object('id', id, 'name', name, 'data', data)`;
+  /** A statement whose RETURNING gives `columns`, and an event for each row of them. */
+  const changing = (type: string, text: string, payload = whole) =>
+    outbox
+      ? `WITH changed AS (${text} RETURNING id, name, data, xmin, ctid),
+           event AS (${event(type, 'changed', payload)})
+         SELECT id, name, data::text AS data, xmin, ctid FROM changed`
+      : `${text} RETURNING ${PERSON}`;
   const byName = (condition: string) =>
     `SELECT ${PERSON} FROM ${table}
      WHERE name = $1 AND ${condition} AND id >= $2 ORDER BY id LIMIT $3`;
+  const creating = (rows: number) => {
+    const insert = insertRows(table, rows);
+    if (!outbox) return insert;
+    return `WITH changed AS (${insert} RETURNING id, name, data) ${event('created', 'changed', whole)}`;
+  };
   const ifVersion = (parameter: string) =>
     `(${parameter}::text[] IS NULL OR xmin::text || ctid::text = ANY (${parameter}))`;
   return {
     /** id, name, data */
     create: named(
       'create',
-      `INSERT INTO ${table} (id, name, data) VALUES ($1, $2, $3)
-       ON CONFLICT (id) DO NOTHING RETURNING ${PERSON}`,
+      changing(
+        'created',
+        `INSERT INTO ${table} (id, name, data) VALUES ($1, $2, $3) ON CONFLICT (id) DO NOTHING`,
+      ),
     ),
     /** 3 × `ROWS_PER_INSERT` values */
-    createMany: named(`create_${ROWS_PER_INSERT}`, insertRows(table, ROWS_PER_INSERT)),
+    createMany: named(`create_${ROWS_PER_INSERT}`, creating(ROWS_PER_INSERT)),
     /** For the rows that are left over; without a name, or each size would stay prepared for ever. */
-    createRest: (values: unknown[]): Statement => ({ text: insertRows(table, values.length / 3), values }),
+    createRest: (values: unknown[]): Statement => ({ text: creating(values.length / 3), values }),
     /** id */
     get: named('get', `SELECT ${PERSON} FROM ${table} WHERE id = $1`),
     /** id */
@@ -49,11 +72,25 @@ export function peopleStatements(table: string) {
     /** id, name or null to keep it, whether data is given, data, versions or null */
     update: named(
       'update',
-      `UPDATE ${table} SET name = coalesce($2, name), data = CASE WHEN $3::bool THEN $4::json ELSE data END
-       WHERE id = $1 AND ${ifVersion('$5')} RETURNING ${PERSON}`,
+      changing(
+        'updated',
+        `UPDATE ${table} SET name = coalesce($2, name), data = CASE WHEN $3::bool THEN $4::json ELSE data END
+         WHERE id = $1 AND ${ifVersion('$5')}`,
+      ),
     ),
     /** id, versions or null */
-    remove: named('remove', `DELETE FROM ${table} WHERE id = $1 AND ${ifVersion('$2')}`),
+    remove: named(
+      'remove',
+      changing(
+        'deleted',
+        `DELETE FROM ${table} WHERE id = $1 AND ${ifVersion('$2')}`,
+        `json_build_object('id', id)`,
+      ),
+    ),
+    /** ids of people that this transaction has stored by COPY; undefined where no events are published */
+    publishCreated: outbox
+      ? named('publish_created', event('created', `${table} WHERE id = ANY ($1::uuid[])`, whole))
+      : undefined,
     copy: `COPY ${table} (id, name, data) FROM STDIN`,
   };
 }

@@ -7,8 +7,9 @@ import {
   type NestInterceptor,
   type Type,
 } from '@nestjs/common';
-import { from, lastValueFrom, map, mergeMap, type Observable, toArray } from 'rxjs';
+import { defer, from, lastValueFrom, map, mergeMap, type Observable, toArray } from 'rxjs';
 import { snapshot } from './argument-snapshot.js';
+import { type HandlerClaim, handlerClaimsOf, runClaimed, withPendingClaim } from './handler-claims.js';
 import { assertAnswersAfterCommit, assertPlainResult, type Replay, replayOf } from './handler-guards.js';
 import { type TransactionOptions, validateOwnOptions } from './transaction-options.js';
 import { TransactionRunner } from './transaction-runner.js';
@@ -57,8 +58,27 @@ export class RetryingTransactionInterceptor implements NestInterceptor {
     // Also of a handler with @Transactional: @Sse() may have been applied after it.
     assertAnswersAfterCommit(context.getClass().prototype as object, handler.name, handler);
     const own = Reflect.getMetadata(TRANSACTIONAL_OPTIONS, handler) as TransactionalOptions | undefined;
+    const claims = context.getType() === 'rpc' ? handlerClaimsOf(this.runner.dataSource) : undefined;
+    if (!claims) return this.interceptClaimed(context, next, own, undefined);
+    const transaction = currentTransaction();
+    if (transaction && claims.isClaimed(context)) {
+      beginHandler(transaction, handler);
+      return next.handle();
+    }
+    return defer(() => claims.claimFor(context)).pipe(
+      mergeMap((claim) => this.interceptClaimed(context, next, own, claim)),
+    );
+  }
+
+  private interceptClaimed(
+    context: ExecutionContext,
+    next: CallHandler,
+    own: TransactionalOptions | undefined,
+    claim: HandlerClaim | undefined,
+  ): Observable<unknown> {
+    const handler = context.getHandler();
     // The parameters that the key is made of are known where the method is called, which then begins the unit of work.
-    if (typeof own?.conflictKey === 'function') return next.handle();
+    if (typeof own?.conflictKey === 'function') return withPendingClaim(claim, () => next.handle());
     const replay = replayOf(context);
     const options = {
       ...messageDefaults(context, this.runner.settings),
@@ -68,7 +88,8 @@ export class RetryingTransactionInterceptor implements NestInterceptor {
     const inputs = options.maxAttempts === 1 ? [] : (replay?.inputs ?? [context.getArgs()[0]]);
     const restore = snapshot(inputs);
     const beat = heartbeatOf(context);
-    const values = this.runner.run(
+    const values = runClaimed(
+      this.runner,
       {
         ...options,
         beforeRetry: async (retry) => {
@@ -78,6 +99,7 @@ export class RetryingTransactionInterceptor implements NestInterceptor {
           return true;
         },
       },
+      claim,
       (transaction) => {
         beginHandler(transaction, handler);
         return lastValueFrom(next.handle().pipe(map(assertPlainResult<unknown>), toArray()));

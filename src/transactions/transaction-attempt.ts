@@ -11,6 +11,7 @@ import { describeAttempt, isRetryable } from './retry-policy.js';
 import { clientOf } from './transaction-client.js';
 import { currentTransaction, runInContext, TransactionContext } from './transaction-context.js';
 import {
+  ClaimTakenError,
   TransactionOutcomeUnknownError,
   TransactionRolledBackError,
   TransactionUsageError,
@@ -64,6 +65,7 @@ async function openSession<T>({ unit, attempt, dataSource, recycling }: AttemptO
     recycling,
     transactionId: unit.id,
     begin: beginStatements(options),
+    claim: unit.claim,
     statementTimeoutMs: options.statementTimeoutMs,
     tracksXid: options.commitOutcome !== 'report' && !options.readOnly,
     signal: unit.signal,
@@ -112,6 +114,7 @@ class Attempt<T> {
     }
     session.phase = 'ending';
     try {
+      session.lastStatements = context.callbacks.atCommit.flatMap((last) => last() ?? []);
       await queryRunner.commitTransaction();
       if (!session.isCommitted)
         throw new TransactionUsageError('The work began a nested transaction and left it open.');
@@ -139,7 +142,8 @@ class Attempt<T> {
    * An error that the work chose to throw after a failure which is not repeated stays what it is.
    */
   private decisive(thrown: unknown): unknown {
-    const { firstFailure } = this.session;
+    const { firstFailure, claimIsTaken } = this.session;
+    if (claimIsTaken) return new ClaimTakenError();
     if (firstFailure === undefined) return this.session.explain(thrown);
     const { unit, attempt } = this.options;
     if (isRetryable(describeAttempt(firstFailure, 'statement', attempt), unit.options.retryOn))
@@ -152,12 +156,12 @@ class Attempt<T> {
     const { session } = this;
     // A subscriber of TypeORM's afterTransactionCommit failed.
     if (session.isCommitted) return this.committed(value, [thrown]);
-    const error = session.commitFailure ?? thrown;
+    const error = session.claimIsTaken ? new ClaimTakenError() : (session.commitFailure ?? thrown);
     // Only an answer of a server that lives on says for sure that nothing was committed.
     const isLost = findPostgresError(error) === undefined || isConnectionFailure(error);
     if (error instanceof RolledBackByServer)
       return this.failed(this.rolledBack(session.firstFailure), 'commit');
-    if (session.commitWasSent && isLost) return this.afterLostCommit(value, error);
+    if (session.commitWasSent && isLost && !session.claimIsTaken) return this.afterLostCommit(value, error);
     await this.rollBack();
     return this.failed(error, 'commit');
   }

@@ -2,6 +2,7 @@ import { AsyncLocalStorage } from 'node:async_hooks';
 import type { PoolClient, QueryConfig, QueryResult, QueryResultRow } from 'pg';
 import type { DataSource, EntityManager } from 'typeorm';
 import { hasSqlState, IN_FAILED_SQL_TRANSACTION } from '../database/postgres-errors.js';
+import type { Companion } from '../database/statement-flight.js';
 import { TransactionUsageError } from './transaction-errors.js';
 import type { TransactionSession } from './transaction-session.js';
 import type { Unit } from './unit-of-work.js';
@@ -28,8 +29,13 @@ interface ContextParts {
 
 /** One attempt at a unit of work: what the work may use while that attempt lasts, and not longer. */
 export class TransactionContext {
-  /** Those of `afterCommit` and `afterRollback`, in order. */
-  readonly callbacks: { afterCommit: Callback[]; afterRollback: Callback[] } = {
+  /** Those of `atCommit`, `afterCommit` and `afterRollback`, in order. */
+  readonly callbacks: {
+    atCommit: (() => Companion | undefined)[];
+    afterCommit: Callback[];
+    afterRollback: Callback[];
+  } = {
+    atCommit: [],
     afterCommit: [],
     afterRollback: [],
   };
@@ -136,6 +142,17 @@ export class TransactionContext {
     this.callbacks.afterRollback.push(callback);
   }
 
+  /**
+   * Sends what `last` gives together with COMMIT, so that it costs no way there and back of its own. Where it fails,
+   * nothing is committed. For what is to be written once the work is done: events, the result of a message.
+   *
+   * @param last called when the work has returned; undefined sends nothing
+   */
+  atCommit(last: () => Companion | undefined): void {
+    this.assertOpen();
+    this.callbacks.atCommit.push(last);
+  }
+
   /** Called by the runner when the work has returned, before COMMIT or ROLLBACK. */
   close(): void {
     this.open = false;
@@ -159,6 +176,7 @@ export class TransactionContext {
       const result = await runInContext(nested, () => work(nested));
       nested.close();
       await this.query({ text: `RELEASE SAVEPOINT ${name}` });
+      this.callbacks.atCommit.push(...nested.callbacks.atCommit);
       this.callbacks.afterCommit.push(...nested.callbacks.afterCommit);
       this.callbacks.afterRollback.push(...nested.callbacks.afterRollback);
       return result;

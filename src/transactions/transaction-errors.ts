@@ -139,6 +139,14 @@ export class ShuttingDownError extends ApplicationError {
   }
 }
 
+/**
+ * The unit of work was run with a claim, an INSERT that travels ahead of its first statement, and the row is there already:
+ * another unit of work has done the same. Nothing was changed. For whoever made the claim, who knows what was done.
+ */
+export class ClaimTakenError extends Error {
+  override readonly name = 'ClaimTakenError';
+}
+
 /** Transactions are used in a way that can't be right. A mistake of the program: the message is for its author. */
 export class TransactionUsageError extends Error {
   constructor(message: string, options?: ErrorOptions) {

@@ -5,6 +5,7 @@ import type { QueryResult, QueryResultRow } from 'pg';
 import type { DataSource } from 'typeorm';
 import { cutConnection, type Lease, poolOf, withClient } from '../database/pooled-client.js';
 import { isConnectionFailure, isSocketFailure, PoolExhaustedError } from '../database/postgres-errors.js';
+import type { Companion } from '../database/statement-flight.js';
 import { ApplicationError } from '../errors/application-error.js';
 import { ConflictQueue } from './conflict-queue.js';
 import { attemptTransaction, type Cuttable } from './transaction-attempt.js';
@@ -66,15 +67,21 @@ export class TransactionRunner implements BeforeApplicationShutdown {
    * @throws AfterCommitError committed, but an `afterCommit` callback failed
    * @throws PoolExhaustedError, DatabaseUnavailableError no usable connection; nothing was changed
    * @throws ConflictQueueFullError, ShuttingDownError not begun
+   * @throws ClaimTakenError the row of `claim` is there already; nothing was changed
    * @throws TransactionUsageError options that contradict each other, or the unit of work around this one
    */
   async run<T>(
-    options: TransactionOptions,
+    options: TransactionOptions & {
+      /** An INSERT that travels ahead of the first statement; where its row is there already, ClaimTakenError. */
+      claim?: Companion;
+    },
     work: (transaction: TransactionContext) => Promise<T>,
   ): Promise<T> {
     validateOptions({ ...this.settings, ...options });
     const { propagation = 'REQUIRED' } = options;
     const outer = this.outer();
+    if (outer && options.claim && propagation !== 'REQUIRES_NEW')
+      throw new TransactionUsageError('A unit of work with a claim can not join another.');
     if (!outer && propagation === 'MANDATORY')
       throw new TransactionUsageError(
         "propagation: 'MANDATORY' needs a unit of work around it, and there is none.",
@@ -177,12 +184,12 @@ export class TransactionRunner implements BeforeApplicationShutdown {
    * @param share how many like it may have the turn of their key together
    */
   private async unit<T>(
-    options: TransactionOptions,
+    { claim, ...options }: TransactionOptions & { claim?: Companion },
     share: number,
     attemptOnce: (unit: Unit, attempt: number) => Promise<AttemptOutcome<T>>,
   ): Promise<T> {
     if (this.stopping.signal.aborted && !this.outer()) throw new ShuttingDownError();
-    const unit = new Unit({ ...this.settings, ...options }, this.stopping.signal);
+    const unit = new Unit({ ...this.settings, ...options }, this.stopping.signal, claim);
     const done = this.inTurn(unit, share, () =>
       repeatUntilCommitted(unit, (attempt) => attemptOnce(unit, attempt)),
     );

@@ -8,8 +8,13 @@ import {
   type RecyclingMethod,
   returnClient,
 } from '../database/pooled-client.js';
-import { findPostgresError, isConnectionFailure } from '../database/postgres-errors.js';
-import { newLanding, sendTogether, travelsAlone } from '../database/statement-flight.js';
+import {
+  findPostgresError,
+  hasSqlState,
+  isConnectionFailure,
+  UNIQUE_VIOLATION,
+} from '../database/postgres-errors.js';
+import { type Companion, newLanding, sendTogether, travelsAlone } from '../database/statement-flight.js';
 import type { DataSource } from 'typeorm';
 import { NOTHING, refuseControl, type Submittable } from './transaction-statements.js';
 import { StatementTurns } from './statement-turns.js';
@@ -23,6 +28,8 @@ export interface SessionOptions {
   transactionId: string;
   /** The statements that begin the transaction. */
   begin: readonly string[];
+  /** Travels behind them; see `ClaimTakenError`. */
+  claim: Companion | undefined;
   /** True to learn the transaction's id before COMMIT, so that a lost COMMIT can be asked for. */
   tracksXid: boolean;
   /** Ends every wait; its reason is thrown. */
@@ -62,6 +69,10 @@ export class TransactionSession {
   commitFailure: unknown;
   /** Nothing of the transaction is left on the server, or its connection is as good as closed. */
   isRolledBack = false;
+  /** The claim met a row that is there already: somebody else has done this work. */
+  claimIsTaken = false;
+  /** They travel with COMMIT. */
+  lastStatements: readonly Companion[] = [];
   private isReleased = false;
   phase: Phase = 'starting';
   private begun = false;
@@ -197,12 +208,16 @@ export class TransactionSession {
     if (this.firstFailure !== undefined && !this.begun) throw this.firstFailure as Error;
     for (;;) {
       const begin = this.begun ? [] : this.options.begin;
+      const claim = this.begun || !this.options.claim ? [] : [this.options.claim];
       const landing = newLanding();
-      const company = { before: [...begin, ...this.statementTimeout()], ...this.ticketCompany() };
+      const ahead = [...begin, ...this.statementTimeout()];
+      const company = { before: [...ahead, ...claim], ...this.ticketCompany() };
       try {
         return await sendTogether<Row>(this.lease.client, statement, company, landing);
       } catch (error) {
         const failedAtBegin = !this.begun && landing.beforeDone < begin.length;
+        const failedAtClaim = claim.length > 0 && landing.beforeDone === ahead.length;
+        this.claimIsTaken ||= failedAtClaim && hasSqlState(error, UNIQUE_VIOLATION);
         // A dead client found at BEGIN: nothing was done, and the work has seen nothing of it.
         if (failedAtBegin && isConnectionFailure(error) && (await this.replaceClient())) continue;
         if (failedAtBegin) this.lease.broken = true;
@@ -227,12 +242,23 @@ export class TransactionSession {
       try {
         await this.lease.client.query([...this.options.begin, ...this.statementTimeout()].join('; '));
         this.begun = true;
+        await this.claim();
       } catch (error) {
         if (isConnectionFailure(error) && (await this.replaceClient())) continue;
         this.lease.broken = true;
         throw error;
       }
     }
+  }
+
+  /** For what can't travel in company. */
+  private async claim(): Promise<void> {
+    const { claim } = this.options;
+    if (!claim) return;
+    await this.lease.client.query({ ...claim, values: [...claim.values] }).catch((error: unknown) => {
+      this.claimIsTaken ||= hasSqlState(error, UNIQUE_VIOLATION);
+      throw error;
+    });
   }
 
   private isOver(): boolean {
@@ -299,9 +325,10 @@ export class TransactionSession {
 
   private async sendCommit(): Promise<void> {
     this.phase = 'over';
-    if (!this.begun) return;
     if (this.isBusy)
       throw new TransactionUsageError('The work returned before its statements had: await each.');
+    const last = await this.sendAheadOfCommit();
+    if (!this.begun) return;
     const { client } = this.lease;
     if (this.options.tracksXid && !this.ticketIsCertain) {
       const { rows } = await client.query<{ concat: string }>(this.ticketQuery());
@@ -315,11 +342,28 @@ export class TransactionSession {
     signal?.addEventListener('abort', cut, { once: true });
     this.commitWasSent = true;
     try {
-      const { command } = await client.query('COMMIT');
+      const { command } = await (last.length === 0
+        ? client.query('COMMIT')
+        : sendTogether(client, { text: 'COMMIT' }, { before: last }, newLanding()));
       if (command !== 'COMMIT') throw new RolledBackByServer();
     } finally {
       signal?.removeEventListener('abort', cut);
     }
+  }
+
+  /**
+   * Sends what may not wait for COMMIT: a claim that no statement has carried, and statements that are the first to write,
+   * for the transaction's id has to be known before COMMIT is sent.
+   *
+   * @returns those that travel with COMMIT
+   */
+  private async sendAheadOfCommit(): Promise<readonly Companion[]> {
+    const { claim, tracksXid } = this.options;
+    const last = this.lastStatements;
+    if (this.begun && (!tracksXid || this.ticketSoFar?.xid)) return last;
+    const first = last.length === 0 && claim && !this.begun ? [{ text: 'SELECT' }] : last;
+    for (const statement of first) await this.send(statement as QueryConfig);
+    return [];
   }
 
   /** A COPY or a cursor: returned at once, as pg does, and sent when its turn has come. */

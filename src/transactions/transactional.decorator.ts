@@ -4,6 +4,7 @@ import type { Observable } from 'rxjs';
 import { snapshot } from './argument-snapshot.js';
 import { assertAnswersAfterCommit, assertPlainResult } from './handler-guards.js';
 import { RetryingTransactionInterceptor } from './retrying-transaction.interceptor.js';
+import { runClaimed, takePendingClaim } from './handler-claims.js';
 import { currentTransaction } from './transaction-context.js';
 import { TransactionUsageError } from './transaction-errors.js';
 import { type TransactionOptions, validateOwnOptions } from './transaction-options.js';
@@ -98,10 +99,11 @@ async function runInUnit(
   method: () => Promise<unknown>,
 ): Promise<unknown> {
   const restore = options.maxAttempts === 1 ? () => undefined : snapshot(parameters);
-  return runner.run(options, async ({ attempt }) => {
+  const [value] = await runClaimed(runner, options, takePendingClaim(), async ({ attempt }) => {
     if (attempt > 1) restore();
-    return assertPlainResult(await method());
+    return [assertPlainResult(await method())];
   });
+  return value;
 }
 
 function withManager(target: object, key: string | symbol, parameters: unknown[]): unknown[] {

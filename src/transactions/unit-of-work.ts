@@ -21,6 +21,7 @@ import {
   TransactionRetriesExhaustedError,
   TransactionTimeoutError,
 } from './transaction-errors.js';
+import type { Companion } from '../database/statement-flight.js';
 import type { TransactionOptions } from './transaction-options.js';
 import { inSpan } from './transaction-tracing.js';
 
@@ -54,6 +55,8 @@ export class Unit {
     readonly options: TransactionOptions,
     /** Aborted when the application stops: nobody waits between attempts any more. */
     readonly stopping: AbortSignal,
+    /** See `ClaimTakenError`. */
+    readonly claim?: Companion,
   ) {
     this.maxAttempts = options.maxAttempts ?? DEFAULT_MAX_ATTEMPTS;
     const { timeoutMs } = options;

@@ -1,0 +1,83 @@
+import type { MigrationInterface, QueryRunner } from 'typeorm';
+
+/** The tables of `messaging/`: what was handled (inbox), what is to be sent (outbox), and what could not be handled. */
+export class CreateMessaging1700000000001 implements MigrationInterface {
+  name = 'CreateMessaging1700000000001';
+
+  async up(queryRunner: QueryRunner): Promise<void> {
+    const schema = schemaOf(queryRunner);
+    await queryRunner.query(
+      `CREATE TABLE ${schema}"message_inbox" (
+        "consumer" text NOT NULL,
+        "message_id" text NOT NULL,
+        "digest" text NOT NULL,
+        "reply" json,
+        "topic" text,
+        "partition" int,
+        "offset" bigint,
+        "handled_at" timestamptz NOT NULL DEFAULT now(),
+        CONSTRAINT "message_inbox_pkey" PRIMARY KEY ("consumer", "message_id")
+      )`,
+    );
+    // For pruning; rows come in its order, so it costs little.
+    await queryRunner.query(
+      `CREATE INDEX "message_inbox_handled_at_idx" ON ${schema}"message_inbox" ("handled_at")`,
+    );
+    // The first five columns are those of Debezium's outbox event router, but for payload: jsonb would change numbers.
+    await queryRunner.query(
+      `CREATE TABLE ${schema}"message_outbox" (
+        "id" uuid NOT NULL DEFAULT gen_random_uuid(),
+        "aggregatetype" text NOT NULL,
+        "aggregateid" text NOT NULL,
+        "type" text NOT NULL,
+        "payload" json,
+        "topic" text NOT NULL,
+        "dead_letter" bigint,
+        "seq" bigint GENERATED ALWAYS AS IDENTITY,
+        "shard" smallint NOT NULL GENERATED ALWAYS AS (abs(hashtext("aggregateid") % 16)) STORED,
+        "created_at" timestamptz NOT NULL DEFAULT now(),
+        "attempts" int NOT NULL DEFAULT 0,
+        "next_attempt_at" timestamptz,
+        "last_error" text,
+        CONSTRAINT "message_outbox_pkey" PRIMARY KEY ("shard", "seq")
+      )`,
+    );
+    await queryRunner.query(
+      `CREATE INDEX "message_outbox_delayed_idx" ON ${schema}"message_outbox" ("shard", "aggregateid", "seq")
+        WHERE "next_attempt_at" IS NOT NULL`,
+    );
+    await queryRunner.query(
+      `CREATE TABLE ${schema}"message_dead_letter" (
+        "seq" bigint GENERATED ALWAYS AS IDENTITY,
+        "consumer" text NOT NULL,
+        "message_id" text NOT NULL,
+        "topic" text NOT NULL,
+        "partition" int NOT NULL,
+        "offset" bigint NOT NULL,
+        "timestamp" text NOT NULL,
+        "key" bytea,
+        "value" bytea,
+        "headers" json NOT NULL,
+        "code" text NOT NULL,
+        "message" text NOT NULL,
+        "attempts" int NOT NULL,
+        "state" text NOT NULL DEFAULT 'dead' CHECK ("state" IN ('dead', 'replayed', 'discarded')),
+        "created_at" timestamptz NOT NULL DEFAULT now(),
+        "settled_at" timestamptz,
+        CONSTRAINT "message_dead_letter_pkey" PRIMARY KEY ("seq")
+      )`,
+    );
+    await queryRunner.query(
+      `CREATE INDEX "message_dead_letter_dead_idx" ON ${schema}"message_dead_letter" ("topic", "seq") WHERE "state" = 'dead'`,
+    );
+  }
+
+  async down(queryRunner: QueryRunner): Promise<void> {
+    for (const table of ['message_dead_letter', 'message_outbox', 'message_inbox'])
+      await queryRunner.query(`DROP TABLE ${schemaOf(queryRunner)}"${table}"`);
+  }
+}
+
+function schemaOf({ connection: { options } }: QueryRunner): string {
+  return 'schema' in options && options.schema ? `"${options.schema}".` : '';
+}

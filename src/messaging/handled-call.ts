@@ -1,0 +1,101 @@
+import type { ExecutionContext } from '@nestjs/common';
+import { KafkaContext, KafkaHeaders } from '@nestjs/microservices';
+import type { IncomingRecord } from './kafka-driver.js';
+import { digestOf, headerText, type MessageIdentity, messageIdOf } from './message-identity.js';
+
+/** A message as a handler's unit of work has to know it. */
+export interface HandledCall {
+  message: MessageIdentity;
+  /** True when the sender waits for an answer, which then is kept. */
+  isAnswered: boolean;
+}
+
+/** What our transport knows of the call that a context stands for. */
+interface KnownCall extends HandledCall {
+  /** Claimed by the transport itself, for a batch. */
+  isClaimed: boolean;
+  /** Several handlers take this message, each once. */
+  isShared: boolean;
+}
+
+const known = new WeakMap<object, KnownCall>();
+const groupIds = new WeakMap<object, Promise<string>>();
+
+/** Says what is called with this context. */
+export function knowCall(context: KafkaContext, call: KnownCall): void {
+  known.set(context, call);
+}
+
+/** True for one of a batch that our transport has claimed as a whole. */
+export const isClaimedCall = (context: object): boolean => known.get(context)?.isClaimed ?? false;
+
+/** undefined: no Kafka message, or one that is claimed already. */
+export async function identityOfCall(
+  context: KafkaContext,
+  execution: ExecutionContext,
+): Promise<HandledCall | undefined> {
+  if (!(context instanceof KafkaContext)) return undefined;
+  const call = known.get(context);
+  if (call?.isClaimed) return undefined;
+  const name = `${execution.getClass().name}.${execution.getHandler().name}`;
+  if (call) return call.isShared ? withHandler(call, name) : call;
+  return withHandler(await callOfStockTransport(context), name);
+}
+
+/** Several handlers may take one message, and which of them do is known to our transport only. */
+function withHandler({ message, isAnswered }: HandledCall, name: string): HandledCall {
+  return { message: { ...message, consumer: `${message.consumer}/${name}` }, isAnswered };
+}
+
+/** Nest's own Kafka server has parsed the message already. */
+async function callOfStockTransport(context: KafkaContext): Promise<HandledCall> {
+  const { key, value, headers, offset, timestamp } = context.getMessage() as unknown as Record<
+    'key' | 'value' | 'headers' | 'offset' | 'timestamp',
+    unknown
+  >;
+  const [topic, partition] = [context.getTopic(), context.getPartition()];
+  const texts = Object.fromEntries(
+    Object.entries((headers ?? {}) as Record<string, unknown>).map(([name, header]) => [
+      name,
+      textOf(header),
+    ]),
+  );
+  const place = { topic, partition, offset: String(offset) };
+  const record = {
+    topic,
+    partition,
+    offset: BigInt(place.offset),
+    timestamp: String(timestamp),
+    headers: texts,
+  };
+  return {
+    message: {
+      consumer: await groupIdOf(context),
+      messageId: messageIdOf(record as IncomingRecord),
+      digest: digestOf(topic, textOf(key), textOf(value)),
+      place,
+    },
+    isAnswered:
+      headerText(texts, KafkaHeaders.CORRELATION_ID) !== undefined &&
+      headerText(texts, KafkaHeaders.REPLY_TOPIC) !== undefined,
+  };
+}
+
+/** kafkajs tells it to those who ask the broker only; once per consumer. */
+function groupIdOf(context: KafkaContext): Promise<string> {
+  const consumer = context.getConsumer();
+  let groupId = groupIds.get(consumer);
+  if (!groupId) {
+    groupId = consumer.describeGroup().then((group) => group.groupId);
+    groupIds.set(consumer, groupId);
+    groupId.catch(() => groupIds.delete(consumer));
+  }
+  return groupId;
+}
+
+/** Nest's parser decodes what looks like JSON. */
+function textOf(value: unknown): string | undefined {
+  if (value === undefined || value === null) return undefined;
+  if (typeof value === 'string' || Buffer.isBuffer(value)) return value.toString();
+  return JSON.stringify(value);
+}

@@ -1,0 +1,148 @@
+import { type ExecutionContext, Inject, Injectable, type OnModuleInit } from '@nestjs/common';
+import type { KafkaContext } from '@nestjs/microservices';
+import type { DataSource } from 'typeorm';
+import type { Companion } from '../database/statement-flight.js';
+import { ApplicationError } from '../errors/application-error.js';
+import { type HandlerClaim, useHandlerClaims } from '../transactions/handler-claims.js';
+import { ClaimTakenError } from '../transactions/transaction-errors.js';
+import type { TransactionContext } from '../transactions/transaction-context.js';
+import type { TransactionOptions } from '../transactions/transaction-options.js';
+import { TransactionRunner, TRANSACTIONS_DATA_SOURCE } from '../transactions/transaction-runner.js';
+import { identityOfCall, isClaimedCall } from './handled-call.js';
+import { inboxStatements } from './inbox.statements.js';
+import type { HandledMessage, MessageAnswer } from './message-answer.js';
+import type { MessageIdentity } from './message-identity.js';
+
+/** A message with this id was handled before, and it was another one: nothing was changed. HTTP 409. */
+export class MessageIdConflictError extends ApplicationError {
+  constructor(readonly messageId: string) {
+    super(
+      `Another message with the id ${messageId} was handled before; nothing was changed. Send this one with an id of its own.`,
+      { type: 'message-id-conflict', status: 409 },
+    );
+  }
+}
+
+const PRUNE_AT_ONCE = 10_000;
+
+/**
+ * What was handled, and what the answer was: one row per consumer and message, written in the transaction of the message's
+ * effect. So a message that is delivered again meets the row, changes nothing, and is answered as it was the first time.
+ *
+ * Rows are found by `consumer` and `messageId`; the table is `message_inbox`.
+ */
+@Injectable()
+export class Inbox implements OnModuleInit {
+  private readonly statements: ReturnType<typeof inboxStatements>;
+
+  constructor(
+    private readonly transactions: TransactionRunner,
+    @Inject(TRANSACTIONS_DATA_SOURCE) private readonly dataSource: DataSource,
+  ) {
+    this.statements = inboxStatements(dataSource);
+  }
+
+  /** Message handlers that begin units of work on this DataSource (`@Transactional`) are run once per message from here on. */
+  onModuleInit(): void {
+    useHandlerClaims(this.dataSource, {
+      isClaimed: (context) => isClaimedCall(context.switchToRpc().getContext()),
+      claimFor: (context) => this.claimFor(context),
+    });
+  }
+
+  /** The INSERT that claims messages: for the option `claim` of `TransactionRunner.run`. */
+  claim(messages: readonly MessageIdentity[]): Companion {
+    return this.statements.claim(messages);
+  }
+
+  /** Keeps the answers of messages that were claimed; for `TransactionContext.atCommit`. */
+  keep(answers: readonly { message: MessageIdentity; answer: MessageAnswer }[]): Companion | undefined {
+    return answers.length === 0 ? undefined : this.statements.keep(answers);
+  }
+
+  /** Those of the messages that were handled, by their ids. */
+  async find(messages: readonly MessageIdentity[]): Promise<Map<string, HandledMessage>> {
+    const { rows } = await this.transactions.runStatement<{
+      message_id: string;
+      digest: string;
+      reply: string | null;
+    }>(this.statements.find(messages), { writes: false });
+    return new Map(
+      rows.map(({ message_id, digest, reply }) => [
+        message_id,
+        { digest, answer: reply === null ? undefined : (JSON.parse(reply) as MessageAnswer) },
+      ]),
+    );
+  }
+
+  /**
+   * Runs `work` in a unit of work of its own, once for all calls with this identity.
+   *
+   * @returns what `work` gave: the first time as it is, later as JSON keeps it, with `isFirst` false
+   * @throws MessageIdConflictError the id was used for something else
+   * @throws what `TransactionRunner.run` throws; then nothing is kept, and another call runs `work` again
+   */
+  async once<T>(
+    message: MessageIdentity,
+    options: TransactionOptions,
+    work: (transaction: TransactionContext) => Promise<T>,
+  ): Promise<{ value: T; isFirst: boolean }> {
+    try {
+      const claim = this.claim([message]);
+      const value = await this.transactions.run({ ...options, claim }, async (transaction) => {
+        const result = await work(transaction);
+        transaction.atCommit(() => this.keep([{ message, answer: { values: [result] } }]));
+        return result;
+      });
+      return { value, isFirst: true };
+    } catch (error) {
+      if (!(error instanceof ClaimTakenError)) throw error;
+      const [value] = await this.kept(message);
+      return { value: value as T, isFirst: false };
+    }
+  }
+
+  /** The values that the handler of a handled message gave. @throws MessageIdConflictError, or its MessageError */
+  async kept(message: MessageIdentity): Promise<unknown[]> {
+    const handled = (await this.find([message])).get(message.messageId);
+    if (handled && handled.digest !== message.digest) throw new MessageIdConflictError(message.messageId);
+    const answer = handled?.answer;
+    // eslint-disable-next-line @typescript-eslint/only-throw-error -- as the handler's filter has thrown it
+    if (answer && 'error' in answer) throw answer.error;
+    return [...(answer?.values ?? [])];
+  }
+
+  /**
+   * Removes rows that are older than `retentionMs`: of messages below the offsets committed for their partitions, which can
+   * only be delivered again when somebody sets the group back, and of what is no Kafka message.
+   *
+   * @returns how many
+   */
+  async prune(
+    consumer: string,
+    committed: readonly { topic: string; partition: number; offset: bigint }[],
+    retentionMs: number,
+  ): Promise<number> {
+    let removed = 0;
+    for (;;) {
+      const statement = this.statements.prune(consumer, committed, retentionMs, PRUNE_AT_ONCE);
+      const { rowCount } = await this.transactions.runStatement(statement, {
+        writes: true,
+        idempotent: true,
+      });
+      removed += rowCount ?? 0;
+      if ((rowCount ?? 0) < PRUNE_AT_ONCE) return removed;
+    }
+  }
+
+  private async claimFor(context: ExecutionContext): Promise<HandlerClaim | undefined> {
+    const call = await identityOfCall(context.switchToRpc().getContext<KafkaContext>(), context);
+    if (!call) return undefined;
+    const { message, isAnswered } = call;
+    return {
+      statement: this.claim([message]),
+      keep: (values) => (isAnswered ? this.keep([{ message, answer: { values } }]) : undefined),
+      kept: () => this.kept(message),
+    };
+  }
+}

@@ -1,0 +1,190 @@
+import type { Logger } from '@nestjs/common';
+import { type Delivery, placeOf } from './delivery.js';
+import {
+  CommitRefusedError,
+  type ConsumerListener,
+  type IncomingRecord,
+  type KafkaConsumer,
+  type RecordBatch,
+  type TopicPartition,
+} from './kafka-driver.js';
+import type { MessageLanes } from './message-lanes.js';
+import { PartitionProgress } from './partition-progress.js';
+
+/** Past either of these nothing more is fetched, until half of it is left. */
+export interface IntakeLimits {
+  messages: number;
+  bytes: number;
+}
+
+export interface IntakeSettings {
+  limits: IntakeLimits;
+  logger: Logger;
+  lanes: MessageLanes;
+  /** undefined while there is none. */
+  consumer: () => KafkaConsumer | undefined;
+  toDelivery: (record: IncomingRecord) => Delivery;
+  onAssigned: () => void;
+  onInterrupted: (reason: Error) => void;
+  onFailed: (reason: Error) => void;
+}
+
+/**
+ * What was fetched and is not done: hands messages to the lanes, pauses and resumes partitions, and commits the offset of
+ * the lowest message that is not done, of the partitions that are this member's now.
+ */
+export class MessageIntake implements ConsumerListener {
+  private readonly progress = new Map<string, PartitionProgress & TopicPartition>();
+  /** By place, from the fetch until the reply is acknowledged. */
+  private readonly held = new Map<string, Delivery>();
+  private bytes = 0;
+  private assignment = 0;
+  private isFull = false;
+  private isSuspended = false;
+  private committing: Promise<void> | undefined;
+
+  constructor(private readonly settings: IntakeSettings) {}
+
+  assigned(partitions: TopicPartition[]): void {
+    this.assignment++;
+    // They come again, from the committed offset on: here, or wherever their partition is now.
+    for (const delivery of this.settings.lanes.dropWaiting()) this.release(delivery);
+    this.progress.clear();
+    for (const where of partitions)
+      this.progress.set(keyOf(where), Object.assign(new PartitionProgress(), where));
+    this.isFull = false;
+    if (this.isSuspended) this.settings.consumer()?.pause(partitions);
+    this.settings.onAssigned();
+  }
+
+  revoking(): void {
+    void this.commit();
+  }
+
+  records({ topic, partition, records, nextOffset }: RecordBatch): void {
+    const progress = this.progress.get(keyOf({ topic, partition }));
+    if (!progress) return;
+    progress.received(
+      records.map(({ offset }) => offset),
+      nextOffset,
+    );
+    for (const record of records) this.take(record);
+    this.balance();
+  }
+
+  interrupted(reason: Error): void {
+    this.settings.onInterrupted(reason);
+  }
+
+  failed(reason: Error): void {
+    this.settings.onFailed(reason);
+  }
+
+  /** The message is handled, and its sender has the reply. */
+  done(delivery: Delivery): void {
+    this.release(delivery);
+    this.progress.get(keyOf(delivery.record))?.done(delivery.record.offset);
+    this.balance();
+  }
+
+  /** True when the message is not this member's any more, or comes again. */
+  isForgotten = (delivery: Delivery): boolean => {
+    const isForgotten = delivery.assignment !== this.assignment;
+    if (isForgotten) this.release(delivery);
+    return isForgotten;
+  };
+
+  /** Fetches nothing and begins nothing until `resume`. */
+  suspend(): void {
+    if (this.isSuspended) return;
+    this.isSuspended = true;
+    this.settings.lanes.suspend();
+    this.settings.consumer()?.pause(this.partitions);
+  }
+
+  resume(): void {
+    if (!this.isSuspended) return;
+    this.isSuspended = false;
+    if (!this.isFull) this.settings.consumer()?.resume(this.partitions);
+    this.settings.lanes.resume();
+  }
+
+  /** Forgets what has not begun; it stays uncommitted. */
+  drop(): void {
+    for (const delivery of this.settings.lanes.dropWaiting()) this.release(delivery);
+  }
+
+  /** Nothing of this consumer counts any more. */
+  reset(): void {
+    this.assignment++;
+    this.drop();
+    this.progress.clear();
+  }
+
+  /** Of this member's partitions. */
+  get committed(): (TopicPartition & { offset: bigint })[] {
+    return [...this.progress.values()].flatMap(({ topic, partition, lastCommitted }) =>
+      lastCommitted === undefined ? [] : [{ topic, partition, offset: lastCommitted }],
+    );
+  }
+
+  /** Commits what is done, once at a time. Where that fails the next time commits it as well. */
+  async commit(): Promise<void> {
+    if (this.committing) return this.committing;
+    const consumer = this.settings.consumer();
+    const { assignment } = this;
+    const offsets = [...this.progress.values()].flatMap(({ topic, partition, uncommitted }) =>
+      uncommitted === undefined ? [] : [{ topic, partition, offset: uncommitted }],
+    );
+    if (!consumer || offsets.length === 0) return;
+    this.committing = consumer.commit(offsets).then(
+      () => {
+        if (assignment !== this.assignment) return;
+        for (const at of offsets) this.progress.get(keyOf(at))?.wasCommitted(at.offset);
+      },
+      (err: unknown) => {
+        const report = { msg: 'offsets could not be committed; they are again', err };
+        if (err instanceof CommitRefusedError) this.settings.logger.debug(report);
+        else this.settings.logger.warn(report);
+      },
+    );
+    await this.committing;
+    this.committing = undefined;
+  }
+
+  private get partitions(): TopicPartition[] {
+    return [...this.progress.values()].map(({ topic, partition }) => ({ topic, partition }));
+  }
+
+  private take(record: IncomingRecord): void {
+    const running = this.held.get(placeOf(record));
+    // It was begun before the partitions were shared out anew, and is this member's still.
+    if (running) {
+      running.assignment = this.assignment;
+      return;
+    }
+    const delivery = this.settings.toDelivery(record);
+    delivery.assignment = this.assignment;
+    this.held.set(placeOf(record), delivery);
+    this.bytes += delivery.bytes;
+    this.settings.lanes.add(delivery);
+  }
+
+  private release(delivery: Delivery): void {
+    if (this.held.delete(placeOf(delivery.record))) this.bytes -= delivery.bytes;
+  }
+
+  private balance(): void {
+    const { messages, bytes } = this.settings.limits;
+    const { size } = this.held;
+    if (!this.isFull && (size >= messages || this.bytes >= bytes)) {
+      this.isFull = true;
+      this.settings.consumer()?.pause(this.partitions);
+    } else if (this.isFull && size <= messages / 2 && this.bytes <= bytes / 2) {
+      this.isFull = false;
+      if (!this.isSuspended) this.settings.consumer()?.resume(this.partitions);
+    }
+  }
+}
+
+const keyOf = ({ topic, partition }: TopicPartition) => `${topic} ${partition}`;

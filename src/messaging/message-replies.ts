@@ -1,0 +1,91 @@
+import { Logger } from '@nestjs/common';
+import { KafkaHeaders, type OutgoingResponse } from '@nestjs/microservices';
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { Delivery } from './delivery.js';
+import { retryDelay } from './failure-policy.js';
+import type { MessageAnswer } from './message-answer.js';
+import { type KafkaProducer, type OutgoingRecord, RecordRefusedError } from './kafka-driver.js';
+
+/** What Nest's serializers make of a response. */
+interface Serialized {
+  value: Buffer | string | null;
+  key?: Buffer | string | null;
+  headers?: OutgoingRecord['headers'];
+}
+
+/** Sends replies as `ClientKafka` expects them, and tells when the broker has each. */
+export class MessageReplies {
+  private readonly logger = new Logger(MessageReplies.name);
+  private readonly pending = new Set<Promise<void>>();
+
+  constructor(
+    private readonly serialize: (response: unknown) => Serialized | Promise<Serialized>,
+    private readonly producer: () => KafkaProducer | undefined,
+    private readonly stopping: AbortSignal,
+  ) {}
+
+  /** @param acknowledged called when the reply is with the broker, or can never be */
+  send(delivery: Delivery, answer: MessageAnswer, acknowledged: () => void): void {
+    const sending = this.sendUntilAcknowledged(delivery, answer).then((isDone) => {
+      this.pending.delete(sending);
+      if (isDone) acknowledged();
+    });
+    this.pending.add(sending);
+  }
+
+  async untilSent(): Promise<void> {
+    await Promise.all(this.pending);
+  }
+
+  /** @returns false when it was given up because the application stops; the message then keeps its offset */
+  private async sendUntilAcknowledged(delivery: Delivery, answer: MessageAnswer): Promise<boolean> {
+    const { topic, correlationId } = delivery.replyTo!;
+    for (let attempt = 1; ; attempt++) {
+      try {
+        const records = await this.recordsOf(delivery, answer);
+        const producer = this.producer();
+        if (!producer) throw new Error('Not connected.');
+        await producer.send(records);
+        return true;
+      } catch (err) {
+        const report = { msg: 'reply could not be sent', correlationId, topic, err };
+        // The effect is applied whatever becomes of the reply, so one that nobody can take does not stop the partition.
+        if (err instanceof RecordRefusedError || err instanceof TypeError) {
+          this.logger.error(report);
+          return true;
+        }
+        this.logger.warn(report);
+        if (this.stopping.aborted) return false;
+        await sleep(retryDelay(attempt), undefined, { signal: this.stopping }).catch(() => undefined);
+      }
+    }
+  }
+
+  /** As Nest's server: one record for each value, the last of them says that it is. */
+  private async recordsOf({ replyTo }: Delivery, answer: MessageAnswer): Promise<OutgoingRecord[]> {
+    const responses: Partial<OutgoingResponse>[] =
+      'error' in answer ? [{ err: answer.error }] : answer.values.map((response) => ({ response }));
+    if (responses.length === 0) responses.push({});
+    responses.at(-1)!.isDisposed = true;
+    const { topic, partition, correlationId } = replyTo!;
+    return Promise.all(
+      responses.map(async ({ response, err, isDisposed }) => {
+        const { value, key, headers } = await this.serialize(response);
+        return {
+          topic,
+          ...(partition !== undefined && { partition }),
+          ...(key != null && { key }),
+          value: value ?? null,
+          headers: {
+            ...headers,
+            [KafkaHeaders.CORRELATION_ID]: correlationId,
+            ...(err !== undefined && {
+              [KafkaHeaders.NEST_ERR]: typeof err === 'object' ? JSON.stringify(err) : String(err),
+            }),
+            ...(isDisposed && { [KafkaHeaders.NEST_IS_DISPOSED]: Buffer.alloc(1) }),
+          },
+        };
+      }),
+    );
+  }
+}

@@ -1,0 +1,75 @@
+import { KafkaHeaders } from '@nestjs/microservices';
+import { deadLetterRecord } from './dead-letter.js';
+import { type DeadLetterRow, recordOf } from './dead-letters.js';
+import type { OutgoingRecord, RecordHeaders } from './kafka-driver.js';
+
+/** A row of `message_outbox`, with its dead letter where it stands for one. */
+export interface OutboxRow {
+  seq: string;
+  shard: number;
+  id: string;
+  aggregatetype: string;
+  aggregateid: string;
+  type: string;
+  topic: string;
+  payload: string | null;
+  created_at: Date;
+  attempts: number;
+  dead_letter: string | null;
+  dead: DeadLetterRow | null;
+  dead_key: Buffer | null;
+  dead_value: Buffer | null;
+}
+
+/** What a row is sent as: a CloudEvent (Kafka binding 1.0, binary mode), a dead letter, or a message sent again. */
+export function outboxRecord(row: OutboxRow): OutgoingRecord {
+  if (!row.dead) return eventRecord(row);
+  const dead = { ...row.dead, key: row.dead_key, value: row.dead_value };
+  const original = recordOf(dead);
+  if (row.type === 'dead-letter') return deadLetterRecord(original, dead, dead.attempts);
+  const { key, value, headers } = original;
+  const own = headers['message-id'] ?? headers.ce_id;
+  const again: RecordHeaders = { ...headers, ...(own === undefined && { 'message-id': dead.message_id }) };
+  // Whoever waited for a reply does so no more.
+  delete again[KafkaHeaders.CORRELATION_ID];
+  delete again[KafkaHeaders.REPLY_TOPIC];
+  return { topic: row.topic, key, value, headers: again };
+}
+
+function eventRecord({
+  id,
+  aggregatetype,
+  aggregateid,
+  type,
+  topic,
+  payload,
+  created_at,
+}: OutboxRow): OutgoingRecord {
+  return {
+    topic,
+    key: aggregateid,
+    value: payload,
+    headers: {
+      ce_specversion: '1.0',
+      ce_id: id,
+      ce_source: `/${aggregatetype}`,
+      ce_type: type,
+      ce_time: created_at.toISOString(),
+      'content-type': 'application/json',
+      // As Debezium's outbox event router names it.
+      id,
+    },
+  };
+}
+
+/** A dead letter without the bytes, and with the number of the row that has them. */
+export function claimCheckOf(record: OutgoingRecord, { dead_letter }: OutboxRow): OutgoingRecord {
+  const headers = Object.entries(record.headers ?? {}).filter(
+    ([name]) => name.startsWith('kafka_dlt') || name === 'people-attempts',
+  );
+  return {
+    ...record,
+    value: null,
+    headers: { ...Object.fromEntries(headers), 'people-dead-letter': dead_letter ?? '' },
+  };
+}

@@ -1,0 +1,110 @@
+import { Inject, Injectable } from '@nestjs/common';
+import type { DataSource } from 'typeorm';
+import type { Companion } from '../database/statement-flight.js';
+import { currentTransaction, type TransactionContext } from '../transactions/transaction-context.js';
+import { TransactionUsageError } from '../transactions/transaction-errors.js';
+import { TransactionRunner, TRANSACTIONS_DATA_SOURCE } from '../transactions/transaction-runner.js';
+import { tableIn } from '../database/table-name.js';
+
+/** Something that happened, for others to know. Sent as a CloudEvent 1.0. */
+export interface OutboxEvent {
+  /** What it happened to; `ce_source` is `/<aggregateType>`. */
+  aggregateType: string;
+  /** Which one; the Kafka key. Events of one aggregate are sent in order. */
+  aggregateId: string;
+  /** `ce_type`, for instance `person.created`. */
+  type: string;
+  /** The Kafka topic. */
+  topic: string;
+  /** The data, as JSON text or as a value that `JSON.stringify` takes; undefined sends a tombstone. */
+  payload?: { json: string } | { value: unknown } | undefined;
+}
+
+/** Processes without a relay tell those that have one. */
+export const OUTBOX_CHANNEL = 'nestjs_people_outbox';
+
+const relays = new WeakMap<DataSource, Set<() => void>>();
+const NOTIFY_EVERY_MS = 50;
+
+/**
+ * Events that leave if and only if the unit of work that publishes them is committed: rows of `message_outbox`, written in
+ * the same transaction, which a relay sends to Kafka at least once. The columns are those of Debezium's outbox event router.
+ */
+@Injectable()
+export class Outbox {
+  private readonly published = new WeakMap<TransactionContext, OutboxEvent[]>();
+  private notifying: NodeJS.Timeout | undefined;
+
+  constructor(
+    private readonly transactions: TransactionRunner,
+    @Inject(TRANSACTIONS_DATA_SOURCE) private readonly dataSource: DataSource,
+  ) {}
+
+  /** The table, with its schema, for statements that write events themselves. */
+  get table(): string {
+    return tableIn(this.dataSource, 'message_outbox');
+  }
+
+  /**
+   * Publishes an event in the unit of work that calls it; it is written together with COMMIT. For the order of an
+   * aggregate's events to be that of its changes, change (or lock) its row in the same unit of work.
+   *
+   * @throws TransactionUsageError there is no unit of work on this DataSource around the call
+   */
+  publish(event: OutboxEvent): void {
+    const transaction = currentTransaction();
+    if (!transaction || transaction.dataSource !== this.dataSource)
+      throw new TransactionUsageError(
+        'outbox.publish() needs a unit of work around it: TransactionRunner.run or @Transactional.',
+      );
+    let events = this.published.get(transaction);
+    if (!events) {
+      const all: OutboxEvent[] = (events = []);
+      this.published.set(transaction, all);
+      transaction.atCommit(() => this.insert(all));
+      transaction.afterCommit(() => this.wake());
+    }
+    events.push(event);
+  }
+
+  /** Tells a relay that there is something to send. Polling is behind it, so that nothing depends on this. */
+  wake(): void {
+    const here = relays.get(this.dataSource);
+    if (here?.size) for (const wake of here) wake();
+    else this.notify();
+  }
+
+  /** A relay of this process, to be woken. @returns ends that */
+  addRelay(wake: () => void): () => void {
+    const here = relays.get(this.dataSource) ?? new Set();
+    relays.set(this.dataSource, here.add(wake));
+    return () => here.delete(wake);
+  }
+
+  /** Not in the transactions: NOTIFY makes them commit one after another. */
+  private notify(): void {
+    if (this.notifying) return;
+    this.notifying = setTimeout(() => {
+      this.notifying = undefined;
+      // Whoever polls finds the rows without it.
+      this.transactions
+        .runStatement({ text: `NOTIFY ${OUTBOX_CHANNEL}` }, { writes: false })
+        .catch(() => undefined);
+    }, NOTIFY_EVERY_MS);
+    this.notifying.unref();
+  }
+
+  private insert(events: readonly OutboxEvent[]): Companion {
+    const rows = events.map(({ aggregateType, aggregateId, type, topic, payload }) => ({
+      ...{ aggregatetype: aggregateType, aggregateid: aggregateId, type, topic },
+      payload: payload && ('json' in payload ? payload.json : JSON.stringify(payload.value)),
+    }));
+    return {
+      name: 'nestjs_people_outbox_insert',
+      text: `INSERT INTO ${this.table} (aggregatetype, aggregateid, type, topic, payload)
+        SELECT aggregatetype, aggregateid, type, topic, payload::json
+        FROM json_to_recordset($1) AS e(aggregatetype text, aggregateid text, type text, topic text, payload text)`,
+      values: [JSON.stringify(rows)],
+    };
+  }
+}

@@ -1,0 +1,69 @@
+import type { ExecutionContext } from '@nestjs/common';
+import { AsyncLocalStorage } from 'node:async_hooks';
+import type { DataSource } from 'typeorm';
+import type { Companion } from '../database/statement-flight.js';
+import { ClaimTakenError } from './transaction-errors.js';
+import type { TransactionContext } from './transaction-context.js';
+import type { TransactionOptions } from './transaction-options.js';
+import type { TransactionRunner } from './transaction-runner.js';
+
+/** What keeps one call of a handler from being applied twice. */
+export interface HandlerClaim {
+  /** Fails with a unique violation when the call was applied before; written in the handler's own unit of work. */
+  statement: Companion;
+  /** Travels with COMMIT; undefined where the result need not be kept. @param values what the handler gave */
+  keep(values: readonly unknown[]): Companion | undefined;
+  /** What the handler gave when the call was applied. @throws what it threw, or that another call had the same name */
+  kept(): Promise<unknown[]>;
+}
+
+/** Who knows which calls are messages that may be delivered again; registered for a DataSource. */
+export interface HandlerClaims {
+  /** True: the unit of work that the call is made in has claimed it. */
+  isClaimed(context: ExecutionContext): boolean;
+  /** undefined: the call need not be claimed. */
+  claimFor(context: ExecutionContext): Promise<HandlerClaim | undefined>;
+}
+
+const claims = new WeakMap<DataSource, HandlerClaims>();
+/** Of a handler that begins its unit of work where it is called, see `TransactionalOptions.conflictKey`. */
+const pending = new AsyncLocalStorage<{ claim: HandlerClaim | undefined }>();
+
+export function useHandlerClaims(dataSource: DataSource, of: HandlerClaims): void {
+  claims.set(dataSource, of);
+}
+
+export const handlerClaimsOf = (dataSource: DataSource): HandlerClaims | undefined => claims.get(dataSource);
+
+/** Hands a claim to the unit of work that the handler itself begins. */
+export function withPendingClaim<T>(claim: HandlerClaim | undefined, call: () => T): T {
+  return claim ? pending.run({ claim }, call) : call();
+}
+
+/** The claim that waits for the unit of work which is about to begin; for one only. */
+export function takePendingClaim(): HandlerClaim | undefined {
+  const store = pending.getStore();
+  const claim = store?.claim;
+  if (store) store.claim = undefined;
+  return claim;
+}
+
+/** Runs a handler's unit of work, or gives what it gave when the same call was applied before. */
+export async function runClaimed(
+  runner: TransactionRunner,
+  options: TransactionOptions,
+  claim: HandlerClaim | undefined,
+  work: (transaction: TransactionContext) => Promise<unknown[]>,
+): Promise<unknown[]> {
+  if (!claim) return runner.run(options, work);
+  try {
+    return await runner.run({ ...options, claim: claim.statement }, async (transaction) => {
+      const values = await work(transaction);
+      transaction.atCommit(() => claim.keep(values));
+      return values;
+    });
+  } catch (error) {
+    if (!(error instanceof ClaimTakenError)) throw error;
+    return claim.kept();
+  }
+}
