@@ -108,6 +108,7 @@ export class KafkaTransport extends ServerKafka implements OnModuleDestroy {
   private driver: KafkaDriver | undefined;
   private kafkaConsumer: KafkaConsumer | undefined;
   private kafkaProducer: KafkaProducer | undefined;
+  private relayProducer: KafkaProducer | undefined;
   private relay: OutboxRelay | undefined;
   private starting: Promise<void> | undefined;
   private draining: Promise<void> | undefined;
@@ -213,12 +214,9 @@ export class KafkaTransport extends ServerKafka implements OnModuleDestroy {
     this.kafkaProducer = await driver.producer();
     if (store) {
       const { transactions, outbox } = store;
-      this.relay ??= new OutboxRelay(
-        transactions,
-        outbox,
-        transactions.dataSource,
-        () => this.kafkaProducer!,
-      );
+      // Apart from that of the replies, whose topics come and go.
+      this.relayProducer = await driver.producer();
+      this.relay ??= new OutboxRelay(transactions, outbox, transactions.dataSource, () => this.relayProducer);
       this.relay.start();
     }
     this.kafkaConsumer = await driver.consume(
@@ -304,7 +302,10 @@ export class KafkaTransport extends ServerKafka implements OnModuleDestroy {
   /** Begins nothing until the database answers: messages wait in Kafka, and the place in the group is kept. */
   private waitForInfrastructure(err: unknown): void {
     if (this.probing || this.stopping.signal.aborted) return;
-    this.logger.warn({ msg: 'messages wait: the database cannot be used', err });
+    this.logger.warn({
+      msg: 'messages wait: the database cannot be used, or what became of one could not be written',
+      err,
+    });
     this.intake.suspend();
     this.probing = this.probe().finally(() => {
       this.probing = undefined;
@@ -347,13 +348,14 @@ export class KafkaTransport extends ServerKafka implements OnModuleDestroy {
   /** A connection that can't be closed properly is no reason not to make another. */
   private async disconnect(between?: () => Promise<void> | undefined): Promise<void> {
     for (const timer of this.timers.splice(0)) clearInterval(timer);
-    const { kafkaConsumer, kafkaProducer } = this;
+    const { kafkaConsumer, kafkaProducer, relayProducer } = this;
     this.kafkaConsumer = undefined;
     this.intake.reset();
     await this.attempt(kafkaConsumer?.close());
     await this.attempt(between?.());
-    this.kafkaProducer = undefined;
+    this.kafkaProducer = this.relayProducer = undefined;
     await this.attempt(kafkaProducer?.close());
+    await this.attempt(relayProducer?.close());
   }
 
   private async attempt(step: Promise<void> | undefined): Promise<void> {

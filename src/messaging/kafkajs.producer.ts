@@ -1,4 +1,4 @@
-import { type Kafka, Partitioners, type Producer, type TopicMessages } from 'kafkajs';
+import { type Kafka, Partitioners, type Producer, type ProducerBatch, type TopicMessages } from 'kafkajs';
 import { type KafkaProducer, type OutgoingRecord, RecordRefusedError } from './kafka-driver.js';
 
 const ABOUT_TOPICS =
@@ -15,6 +15,8 @@ export class KafkajsProducer implements KafkaProducer {
   raw: Producer | undefined;
   private current: Promise<Producer> | undefined;
   private isClosed = false;
+  /** How many sends of each producer are under way. */
+  private readonly sending = new Map<Producer, number>();
 
   constructor(private readonly kafka: Kafka) {}
 
@@ -35,13 +37,13 @@ export class KafkajsProducer implements KafkaProducer {
     const batch = { acks: -1, topicMessages: byTopic(records) };
     const used = await this.connect();
     try {
-      await used.sendBatch(batch);
+      await this.sendBy(used, batch);
     } catch (error) {
       if (!isAboutTopics(error)) throw refusal(error) ?? error;
       await this.replace(used);
       const fresh = await this.connect();
       try {
-        await fresh.sendBatch(batch);
+        await this.sendBy(fresh, batch);
       } catch (again) {
         // What it has just learnt of a topic that is gone would spoil what is sent next.
         if (isAboutTopics(again)) await this.replace(fresh);
@@ -58,11 +60,22 @@ export class KafkajsProducer implements KafkaProducer {
     );
   }
 
-  /** By whoever notices first; the others find its successor. */
+  private async sendBy(producer: Producer, batch: ProducerBatch): Promise<void> {
+    this.sending.set(producer, (this.sending.get(producer) ?? 0) + 1);
+    try {
+      await producer.sendBatch(batch);
+    } finally {
+      const left = this.sending.get(producer)! - 1;
+      this.sending.set(producer, left);
+      if (left === 0 && producer !== this.raw && !this.isClosed) await producer.disconnect();
+    }
+  }
+
+  /** By whoever notices first; the others find its successor. It is closed once nobody sends by it. */
   private async replace(used: Producer): Promise<void> {
     if (this.raw !== used) return;
     this.raw = this.current = undefined;
-    await used.disconnect();
+    if (this.sending.get(used) === 0) await used.disconnect();
   }
 }
 

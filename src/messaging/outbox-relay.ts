@@ -39,7 +39,7 @@ export class OutboxRelay {
     private readonly transactions: TransactionRunner,
     private readonly outbox: Outbox,
     dataSource: DataSource,
-    private readonly producer: () => KafkaProducer,
+    private readonly producer: () => KafkaProducer | undefined,
   ) {
     this.statements = relayStatements(dataSource);
   }
@@ -135,12 +135,18 @@ export class OutboxRelay {
   /** @returns the rows that are to be removed */
   private async send(rows: OutboxRow[], transaction: TransactionContext): Promise<OutboxRow[]> {
     try {
-      await this.producer().send(rows.map(outboxRecord));
+      await this.sendBy(rows.map(outboxRecord));
       return rows;
     } catch (error) {
       if (!(error instanceof RecordRefusedError)) throw error;
       return this.sendOneByOne(rows, transaction);
     }
+  }
+
+  private async sendBy(records: OutgoingRecord[]): Promise<void> {
+    const producer = this.producer();
+    if (!producer) throw new Error('Kafka is not connected.');
+    await producer.send(records);
   }
 
   /** A row that is refused delays its own aggregate, and no other. */
@@ -180,12 +186,12 @@ export class OutboxRelay {
   /** A dead letter with its headers may be larger than its message was; the row keeps what does not fit. */
   private async sendOrCheckIn(record: OutgoingRecord, row: OutboxRow): Promise<void> {
     try {
-      await this.producer().send([record]);
+      await this.sendBy([record]);
     } catch (error) {
       const isCheckable =
         error instanceof RecordRefusedError && error.isTooLarge && row.type === 'dead-letter';
       if (!isCheckable) throw error;
-      await this.producer().send([claimCheckOf(record, row)]);
+      await this.sendBy([claimCheckOf(record, row)]);
     }
   }
 }

@@ -255,7 +255,7 @@ export class TransactionSession {
   private async claim(): Promise<void> {
     const { claim } = this.options;
     if (!claim) return;
-    await this.lease.client.query({ ...claim, values: [...claim.values] }).catch((error: unknown) => {
+    await this.lease.client.query(claim.text, [...claim.values]).catch((error: unknown) => {
       this.claimIsTaken ||= hasSqlState(error, UNIQUE_VIOLATION);
       throw error;
     });
@@ -361,8 +361,9 @@ export class TransactionSession {
     const { claim, tracksXid } = this.options;
     const last = this.lastStatements;
     if (this.begun && (!tracksXid || this.ticketSoFar?.xid)) return last;
-    const first = last.length === 0 && claim && !this.begun ? [{ text: 'SELECT' }] : last;
-    for (const statement of first) await this.send(statement as QueryConfig);
+    const first = last.length === 0 && claim && !this.begun ? [{ text: 'SELECT', values: undefined }] : last;
+    // Without the names: pg has not heard of those that have travelled with others.
+    for (const { text, values } of first) await this.send({ text, ...(values && { values: [...values] }) });
     return [];
   }
 
