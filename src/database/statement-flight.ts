@@ -30,6 +30,8 @@ interface Connection {
   bind(message: object): void;
   execute(message: { portal?: string }): void;
   sync(): void;
+  /** Names whose Parse is on its way. */
+  submittedNamedStatements?: Record<string, string>;
 }
 interface Query {
   callback: unknown;
@@ -38,6 +40,7 @@ interface Query {
   handleCommandComplete(message: object, connection: Connection): void;
   handleDataRow(message: { fields: (string | null)[] }): void;
   handleEmptyQuery(connection: Connection): void;
+  handleError(error: Error, connection: Connection): void;
 }
 type Callback = (error: Error | null, result: QueryResult) => void;
 type QueryClass = new (config: QueryConfig, values: undefined, callback: Callback) => Query;
@@ -137,6 +140,12 @@ function makeFlightClass(Base: QueryClass): FlightClass {
         this.done = true;
         super.handleCommandComplete(message, connection);
       }
+    }
+
+    /** pg has noted the name when it sent the Parse, and asks `name`, which is hidden then, to forget it. */
+    override handleError(error: Error, connection: Connection): void {
+      if (this.ownName) delete connection.submittedNamedStatements?.[this.ownName];
+      super.handleError(error, connection);
     }
 
     override handleEmptyQuery(connection: Connection): void {

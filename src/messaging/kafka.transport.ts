@@ -164,7 +164,7 @@ export class KafkaTransport extends ServerKafka implements OnModuleDestroy {
 
   /** undefined while messages are consumed, else why they are not. */
   get unavailableReason(): string | undefined {
-    return this.unavailable;
+    return this.stopping.signal.aborted ? 'is stopping' : this.unavailable;
   }
 
   /** Returns at once and connects in the background, again and again until the brokers can be reached. */

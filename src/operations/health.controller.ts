@@ -1,8 +1,8 @@
 import {
-  type BeforeApplicationShutdown,
   Controller,
   Get,
   Inject,
+  type OnModuleDestroy,
   Res,
   ServiceUnavailableException,
 } from '@nestjs/common';
@@ -23,7 +23,7 @@ export const READINESS_SOURCES = Symbol('READINESS_SOURCES');
 /** Whether this process lives, and whether it should get work. */
 @Controller('health')
 @ApiTags('operations')
-export class HealthController implements BeforeApplicationShutdown {
+export class HealthController implements OnModuleDestroy {
   private stopping = false;
 
   constructor(
@@ -62,7 +62,7 @@ export class HealthController implements BeforeApplicationShutdown {
   }
 
   /** Tells load balancers before the server stops listening. */
-  beforeApplicationShutdown(): void {
+  onModuleDestroy(): void {
     this.stopping = true;
   }
 
