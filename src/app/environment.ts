@@ -68,6 +68,10 @@ export function readEnvironment(environment: NodeJS.ProcessEnv = process.env): E
   return toEnvironment(values);
 }
 
+/** The database of the environment, for tools that need nothing else of it. @throws EnvironmentError */
+export const readDatabase = (environment: NodeJS.ProcessEnv = process.env): Environment['database'] =>
+  readEnvironment({ ...environment, KAFKA: 'off', EMBEDDED_KAFKA_PORT: '', HOST: '', AUTH: 'none' }).database;
+
 const LOOPBACK = /^(localhost|127(\.\d+){3}|::1)$/;
 
 function* contradictions(values: Values): Generator<string> {

@@ -34,7 +34,7 @@ export function runningDatabaseUrl(): string | undefined {
   return readServices()?.databaseUrl;
 }
 
-function readServices(): Services | undefined {
+export function readServices(): Services | undefined {
   try {
     return JSON.parse(readFileSync(SERVICES_FILE, 'utf8')) as Services;
   } catch (error) {

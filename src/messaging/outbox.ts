@@ -3,7 +3,7 @@ import type { DataSource } from 'typeorm';
 import type { Companion } from '../database/statement-flight.js';
 import { currentTransaction, type TransactionContext } from '../transactions/transaction-context.js';
 import { TransactionUsageError } from '../transactions/transaction-errors.js';
-import { TransactionRunner, TRANSACTIONS_DATA_SOURCE } from '../transactions/transaction-runner.js';
+import { TRANSACTIONS_DATA_SOURCE } from '../transactions/transaction-runner.js';
 import { tableIn } from '../database/table-name.js';
 
 /** Something that happened, for others to know. Sent as a CloudEvent 1.0. */
@@ -20,11 +20,7 @@ export interface OutboxEvent {
   payload?: { json: string } | { value: unknown } | undefined;
 }
 
-/** Processes without a relay tell those that have one. */
-export const OUTBOX_CHANNEL = 'nestjs_people_outbox';
-
 const relays = new WeakMap<DataSource, Set<() => void>>();
-const NOTIFY_EVERY_MS = 50;
 
 /**
  * Events that leave if and only if the unit of work that publishes them is committed: rows of `message_outbox`, written in
@@ -33,12 +29,8 @@ const NOTIFY_EVERY_MS = 50;
 @Injectable()
 export class Outbox {
   private readonly published = new WeakMap<TransactionContext, OutboxEvent[]>();
-  private notifying: NodeJS.Timeout | undefined;
 
-  constructor(
-    private readonly transactions: TransactionRunner,
-    @Inject(TRANSACTIONS_DATA_SOURCE) private readonly dataSource: DataSource,
-  ) {}
+  constructor(@Inject(TRANSACTIONS_DATA_SOURCE) private readonly dataSource: DataSource) {}
 
   /** The table, with its schema, for statements that write events themselves. */
   get table(): string {
@@ -67,11 +59,9 @@ export class Outbox {
     events.push(event);
   }
 
-  /** Tells a relay that there is something to send. Polling is behind it, so that nothing depends on this. */
+  /** Tells the relay of this process that there is something to send. Relays look by themselves as well. */
   wake(): void {
-    const here = relays.get(this.dataSource);
-    if (here?.size) for (const wake of here) wake();
-    else this.notify();
+    for (const wake of relays.get(this.dataSource) ?? []) wake();
   }
 
   /** A relay of this process, to be woken. @returns ends that */
@@ -79,19 +69,6 @@ export class Outbox {
     const here = relays.get(this.dataSource) ?? new Set();
     relays.set(this.dataSource, here.add(wake));
     return () => here.delete(wake);
-  }
-
-  /** Not in the transactions: NOTIFY makes them commit one after another. */
-  private notify(): void {
-    if (this.notifying) return;
-    this.notifying = setTimeout(() => {
-      this.notifying = undefined;
-      // Whoever polls finds the rows without it.
-      this.transactions
-        .runStatement({ text: `NOTIFY ${OUTBOX_CHANNEL}` }, { writes: false })
-        .catch(() => undefined);
-    }, NOTIFY_EVERY_MS);
-    this.notifying.unref();
   }
 
   private insert(events: readonly OutboxEvent[]): Companion {

@@ -1,5 +1,5 @@
-import { v5 as uuidv5 } from 'uuid';
 import { InvalidInputError } from '../errors/application-error.js';
+import { digestOf, type MessageIdentity, storable } from '../messaging/message-identity.js';
 import type { IfMatch } from './people.service.js';
 import type { Person } from './person.entity.js';
 
@@ -20,18 +20,16 @@ export function matchesAny(header: string, person: Person): boolean {
   return header.trim() === '*' || tagsOf(header).some((tag) => tag.replace(/^W\//, '') === etagOf(person));
 }
 
-const KEY_NAMESPACE = '6f1d1c9e-0d0b-5e0a-9c53-7d1e3a2f4b60';
 const KEY_CHARACTERS = 255;
 
 /**
- * The id that a request with this `Idempotency-Key` creates: the same key gives the same id, so the table's primary key
- * makes the repetition harmless.
+ * Names a request with this `Idempotency-Key`: the same key with another body is a mistake of the caller.
  *
  * @throws InvalidInputError an empty or an overlong key
  */
-export function idFromIdempotencyKey(key: string): string {
+export function identityOfRequest(route: string, key: string, body: Uint8Array): MessageIdentity {
   if (key === '' || key.length > KEY_CHARACTERS) {
     throw new InvalidInputError(`The header Idempotency-Key must have 1 to ${KEY_CHARACTERS} characters.`);
   }
-  return uuidv5(key, KEY_NAMESPACE);
+  return { consumer: `http ${route}`, messageId: storable(key), digest: digestOf(body) };
 }

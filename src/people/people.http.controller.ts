@@ -18,7 +18,8 @@ import {
 import { HttpAdapterHost } from '@nestjs/core';
 import { Readable } from 'node:stream';
 import { ProblemDetailsFilter } from '../errors/error-responses.js';
-import { etagOf, idFromIdempotencyKey, matchesAny, toIfMatch } from './http-preconditions.js';
+import { Inbox } from '../messaging/inbox.js';
+import { etagOf, identityOfRequest, matchesAny, toIfMatch } from './http-preconditions.js';
 import {
   assertMediaType,
   bodyBytes,
@@ -53,6 +54,7 @@ const ANSWERS_JSON = Header('Content-Type', 'application/json; charset=utf-8');
 export class PeopleHttpController {
   constructor(
     private readonly people: PeopleService,
+    private readonly inbox: Inbox,
     @Inject(HttpAdapterHost) private readonly adapterHost: HttpAdapterHost,
   ) {}
 
@@ -66,21 +68,38 @@ export class PeopleHttpController {
     @Res({ passthrough: true }) response: unknown,
   ): Promise<string> {
     const input = readJsonObject(body, 'the body');
-    if (idempotencyKey !== undefined) input.id ??= idFromIdempotencyKey(idempotencyKey);
-    const { person, created } = await this.people.createIfAbsent(input as unknown as NewPerson);
-    if (!created) this.adapter.status(response, 200);
-    this.adapter.setHeader(response, 'Location', `${pathOf(request)}/${person.id}`);
-    return this.answer(response, person);
+    const create = async () => {
+      const { person, created } = await this.people.createIfAbsent(input as unknown as NewPerson);
+      return { created, id: person.id, etag: etagOf(person), json: personJson(person) };
+    };
+    const identity =
+      idempotencyKey === undefined ? undefined : identityOfRequest('POST /people', idempotencyKey, body);
+    const { value, isFirst } = identity
+      ? await this.inbox.once(identity, {}, create)
+      : { value: await create(), isFirst: true };
+    if (!value.created || !isFirst) this.adapter.status(response, 200);
+    this.adapter.setHeader(response, 'Location', `${pathOf(request)}/${value.id}`);
+    this.adapter.setHeader(response, 'ETag', value.etag);
+    return value.json;
   }
 
   @Post('bulk')
   @ANSWERS_JSON
   @DocumentCreateMany()
-  async createMany(@Req() request: BodyRequest): Promise<string> {
+  async createMany(
+    @Req() request: BodyRequest,
+    @Headers('idempotency-key') idempotencyKey: string | undefined,
+    @Res({ passthrough: true }) response: unknown,
+  ): Promise<string> {
     assertMediaType(request, [JSON_TYPE, NDJSON]);
     if (mediaTypeOf(request) === NDJSON) return this.importMany(new NdjsonReader(bodyStream(request)));
-    const people = readJsonArray(bodyBytes(request), 'the body');
-    return JSON.stringify(await this.people.createMany(people as unknown as NewPerson[]));
+    const body = bodyBytes(request);
+    const people = readJsonArray(body, 'the body') as unknown as NewPerson[];
+    if (idempotencyKey === undefined) return JSON.stringify(await this.people.createMany(people));
+    const identity = identityOfRequest('POST /people/bulk', idempotencyKey, body);
+    const { value, isFirst } = await this.inbox.once(identity, {}, () => this.people.createMany(people));
+    if (!isFirst) this.adapter.status(response, 200);
+    return JSON.stringify(value);
   }
 
   @Get(':id')

@@ -51,12 +51,14 @@ describe('POST /people', () => {
     expect(await count()).toBe('1');
   });
 
-  it('takes an Idempotency-Key for the id of a person that brings none', async () => {
+  it('answers a request that is repeated with its Idempotency-Key as the first time, and refuses another with it', async () => {
     const key = { 'idempotency-key': 'order 7' };
     const first = await post('{"name":"Ada"}', key);
     const again = await post('{"name":"Ada"}', key);
     const other = await post('{"name":"Bob"}', key);
     expect([first.status, again.status, other.status]).toEqual([201, 200, 409]);
+    expect(await other.json()).toMatchObject({ type: '/problems/message-id-conflict' });
+    expect(again.headers.get('etag')).toBe(first.headers.get('etag'));
     expect(await again.text()).toBe(await first.text());
     expect((await post('{"name":"Ada"}', { 'idempotency-key': 'order 8' })).status).toBe(201);
     expect((await post('{"name":"Ada"}', { 'idempotency-key': 'x'.repeat(256) })).status).toBe(400);

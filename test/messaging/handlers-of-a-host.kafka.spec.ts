@@ -1,0 +1,250 @@
+import { Controller, type INestApplication, Module, type PipeTransform } from '@nestjs/common';
+import { NestFactory } from '@nestjs/core';
+import { ExpressAdapter } from '@nestjs/platform-express';
+import { Ctx, EventPattern, KafkaContext, MessagePattern, Payload, Transport } from '@nestjs/microservices';
+import { TypeOrmModule } from '@nestjs/typeorm';
+import { logLevel } from 'kafkajs';
+import { randomUUID } from 'node:crypto';
+import { dataSourceOptions } from '../../src/database/data-source-options.js';
+import { KafkaTransport, type KafkaTransportOptions } from '../../src/messaging/kafka.transport.js';
+import { MessageStore } from '../../src/messaging/message-store.js';
+import { MessagingModule } from '../../src/messaging/messaging.module.js';
+import { Outbox } from '../../src/messaging/outbox.js';
+import { currentTransaction } from '../../src/transactions/transaction-context.js';
+import { Transactional } from '../../src/transactions/transactional.decorator.js';
+import { eventually } from '../support/barrier.js';
+import { KafkaPeer } from '../support/kafka.js';
+import { createDatabase, onServer, type TestDatabase } from '../support/test-database.js';
+
+const run = randomUUID();
+const topic = (name: string) => `${name}-${run}`;
+const TOPICS = ['count', 'count-by-name', 'plain', 'slow', 'flaky', 'event', 'published'].map(topic);
+
+let database: TestDatabase;
+let host: INestApplication;
+let seen: string[] = [];
+let release: () => void = () => undefined;
+const peer = new KafkaPeer();
+
+/** Our transport may hand over bytes, Nest's own has parsed them. */
+class Text implements PipeTransform {
+  transform(value: unknown): unknown {
+    return Buffer.isBuffer(value) ? JSON.parse(value.toString()) : value;
+  }
+}
+
+const count = (name: string) =>
+  currentTransaction()!.query({
+    text: 'INSERT INTO counters VALUES ($1, 1) ON CONFLICT (name) DO UPDATE SET value = counters.value + 1',
+    values: [name],
+  });
+const counted = async (name: string) =>
+  (await database.query<{ value: number }>('SELECT value FROM counters WHERE name = $1', [name]))[0]?.value;
+
+@Controller()
+class HostController {
+  constructor(private readonly outbox: Outbox) {}
+
+  @MessagePattern(topic('count'))
+  @Transactional()
+  async count(@Payload(Text) { name }: { name: string }) {
+    await count(name);
+    seen.push(name);
+    return { counted: name };
+  }
+
+  @MessagePattern(topic('count-by-name'))
+  @Transactional<[{ name: string }]>({ conflictKey: ({ name }) => name })
+  async countByName(@Payload(Text) { name }: { name: string }) {
+    await count(name);
+    this.outbox.publish({
+      aggregateType: 'counter',
+      aggregateId: name,
+      type: 'counter.counted',
+      topic: topic('published'),
+      payload: { value: { name } },
+    });
+    return { counted: name };
+  }
+
+  @EventPattern(topic('event'))
+  @Transactional()
+  async first(@Payload(Text) { name }: { name: string }) {
+    await count(`${name} first`);
+  }
+
+  @EventPattern(topic('event'))
+  @Transactional()
+  async second(@Payload(Text) { name }: { name: string }) {
+    await count(`${name} second`);
+  }
+
+  @EventPattern(topic('slow'))
+  async slow(@Payload(Text) { name }: { name: string }, @Ctx() context: KafkaContext) {
+    if (name === 'slow') await new Promise<void>((resolve) => (release = resolve));
+    seen.push(`${String(context.getMessage().key as unknown)} ${name}`);
+  }
+
+  @EventPattern(topic('flaky'))
+  flaky(@Payload(Text) { name }: { name: string }) {
+    seen.push(name);
+    if (name === 'bad') (undefined as unknown as () => void)();
+  }
+}
+
+@Module({})
+class HostModule {}
+
+async function startHost(connect: (app: INestApplication) => void): Promise<void> {
+  const settings = { url: database.url, poolSize: 5, acquireTimeoutMs: 5000, statementTimeoutMs: 30_000, ssl: 'off' } as const; // prettier-ignore
+  const module = {
+    module: HostModule,
+    imports: [TypeOrmModule.forRoot(dataSourceOptions(settings, () => undefined)), MessagingModule.forRoot()],
+    controllers: [HostController],
+  };
+  host = await NestFactory.create(module, new ExpressAdapter(), { logger: false, abortOnError: false });
+  connect(host);
+  await host.startAllMicroservices();
+  await host.init();
+}
+
+const brokers = () => process.env.TEST_KAFKA_BROKERS!.split(',');
+const ours =
+  (options: Partial<KafkaTransportOptions> = {}) =>
+  (app: INestApplication) =>
+    app.connectMicroservice({
+      strategy: new KafkaTransport({
+        client: { brokers: brokers(), clientId: 'host' },
+        groupId: `host-${randomUUID()}`,
+        concurrency: 3,
+        topics: { partitions: 1, replication: undefined },
+        store: app.get(MessageStore, { strict: false }),
+        ...options,
+      }),
+    });
+const stock = (app: INestApplication) =>
+  app.connectMicroservice({
+    transport: Transport.KAFKA,
+    options: {
+      client: { brokers: brokers(), clientId: 'host', logLevel: logLevel.NOTHING },
+      consumer: { groupId: `host-${randomUUID()}`, maxWaitTimeInMs: 100 },
+    },
+  });
+
+beforeAll(async () => {
+  await peer.connect();
+  await peer.admin.createTopics({
+    topics: TOPICS.map((name) => ({ topic: name, numPartitions: 1 })),
+    waitForLeaders: true,
+  });
+});
+afterAll(() => peer.close());
+beforeEach(async () => {
+  seen = [];
+  database = await createDatabase();
+  await database.query('CREATE TABLE counters (name text PRIMARY KEY, value int NOT NULL)');
+});
+afterEach(async () => {
+  await host.close();
+  await database.drop();
+});
+
+describe.each([
+  ['our transport', ours()],
+  ['our transport without a store', (app: INestApplication) => ours({ store: undefined as never })(app)],
+  ['Nest’s own', stock],
+])('a @Transactional handler behind %s', (_, connect) => {
+  it('is applied once per message, and answers the second as the first', async () => {
+    await startHost(connect);
+    for (const name of ['count', 'count-by-name']) {
+      const headers = { 'message-id': randomUUID() };
+      const value = JSON.stringify({ name });
+      const first = await peer.ask(topic(name), value, { headers });
+      expect(JSON.parse(first.value!)).toEqual({ counted: name });
+      expect(await peer.ask(topic(name), value, { headers })).toEqual(first);
+      expect(await counted(name)).toBe(1);
+    }
+  });
+
+  it('shares a message with another handler, each once', async () => {
+    await startHost(connect);
+    const headers = { 'message-id': randomUUID() };
+    for (const _ of [1, 2]) await peer.emit(topic('event'), { value: '{"name":"shared"}', headers });
+    await peer.ask(topic('count'), '{"name":"behind"}');
+    await eventually(
+      async () => (await counted('shared second')) === 1 && (await counted('shared first')) === 1,
+    );
+    await eventually(async () => {
+      const [row] = await database.query<{ rows: number }>('SELECT count(*)::int AS rows FROM message_inbox');
+      return row!.rows === 3;
+    });
+    expect([await counted('shared first'), await counted('shared second')]).toEqual([1, 1]);
+  });
+});
+
+it('an event of the host’s own is sent once its unit of work is committed', async () => {
+  const published: string[] = [];
+  await peer.consume([topic('published')], ({ key, headers }) =>
+    published.push(`${String(headers?.ce_type)} ${String(key)}`),
+  );
+  await startHost(ours());
+  const name = randomUUID();
+  await peer.ask(topic('count-by-name'), JSON.stringify({ name }));
+  await eventually(() => published.includes(`counter.counted ${name}`));
+});
+
+it('one key whose handler takes its time delays no other key of its partition, and its offset stays', async () => {
+  await startHost(ours());
+  await peer.emit(topic('slow'), { key: 'a', value: '{"name":"slow"}' });
+  await peer.emit(topic('slow'), { key: 'a', value: '{"name":"behind"}' });
+  for (const key of ['b', 'c', 'd']) await peer.emit(topic('slow'), { key, value: '{"name":"fast"}' });
+  await eventually(() => seen.length === 3);
+  expect(seen).toEqual(['b fast', 'c fast', 'd fast']);
+  release();
+  await eventually(() => seen.length === 5);
+  expect(seen.slice(3)).toEqual(['a slow', 'a behind']);
+});
+
+it('a handler that throws whatever it likes is tried a few times, dead-lettered, and stops nobody', async () => {
+  const dead: string[] = [];
+  await peer.consume([topic('flaky')], () => undefined);
+  await startHost(ours({ maxAttempts: 3 }));
+  await peer.emit(topic('flaky'), { key: 'a', value: '{"name":"bad"}' });
+  await peer.emit(topic('flaky'), { key: 'a', value: '{"name":"behind"}' });
+  await peer.emit(topic('flaky'), { key: 'b', value: '{"name":"beside"}' });
+  await eventually(() => seen.includes('behind'));
+  expect(seen.filter((name) => name === 'bad')).toHaveLength(3);
+  expect(seen.indexOf('beside')).toBeLessThan(seen.lastIndexOf('bad'));
+  await peer.consume([`${topic('flaky')}-dlt`], ({ headers }) =>
+    dead.push(String(headers?.['people-attempts'])),
+  );
+  await eventually(() => dead.length > 0);
+  expect(dead).toEqual(['3']);
+});
+
+it('while the database is away nothing is dead-lettered or lost, the place in the group is kept, and work goes on by itself', async () => {
+  const groupId = `host-${randomUUID()}`;
+  await startHost(ours({ groupId, sessionTimeoutMs: 6000 }));
+  await peer.ask(topic('count'), '{"name":"before"}');
+  const members = async () =>
+    (await peer.admin.describeGroups([groupId])).groups[0]!.members.map(({ memberId }) => memberId);
+  const before = await members();
+  const name = new URL(database.url).pathname.slice(1);
+  await onServer(async (query) => {
+    await query(`ALTER DATABASE ${name} ALLOW_CONNECTIONS false`);
+    await query(`SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = '${name}' AND application_name = 'nestjs-people'`); // prettier-ignore
+  });
+  for (let n = 0; n < 10; n++)
+    await peer.emit(topic('count'), { key: String(n % 3), value: JSON.stringify({ name: `away ${n}` }) });
+  // Longer than the group waits for a member that sends no heartbeats.
+  const since = Date.now();
+  await eventually(() => Date.now() - since > 8000, 20_000);
+  expect(seen.filter((text) => text.startsWith('away'))).toEqual([]);
+  await onServer((query) => query(`ALTER DATABASE ${name} ALLOW_CONNECTIONS true`));
+  await eventually(() => seen.filter((text) => text.startsWith('away')).length === 10);
+  expect(await members()).toEqual(before);
+  const [row] = await database.query<{ letters: number; counted: number }>(
+    `SELECT (SELECT count(*)::int FROM message_dead_letter) AS letters, (SELECT count(*)::int FROM counters WHERE name LIKE 'away%' AND value = 1) AS counted`,
+  );
+  expect(row).toEqual({ letters: 0, counted: 10 });
+});
