@@ -40,7 +40,7 @@ export function inboxStatements(dataSource: DataSource) {
     `DELETE FROM ${table} WHERE ctid = ANY (ARRAY(
        SELECT i.ctid FROM ${table} i
        LEFT JOIN json_to_recordset($2) AS c(topic text, partition int, "offset" bigint)
-         ON i.consumer = $1 AND i.topic = c.topic AND i.partition = c.partition
+         ON (i.consumer = $1 OR starts_with(i.consumer, $1 || '/')) AND i.topic = c.topic AND i.partition = c.partition
        WHERE i.handled_at < now() - $3::bigint * interval '1 ms'
          AND (i.topic IS NULL OR i."offset" < c."offset")
        LIMIT $4::int))`,

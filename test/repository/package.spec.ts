@@ -59,6 +59,7 @@ describe('the tarball', () => {
       'LICENSE',
       'ARCHITECTURE.md',
       'CHANGELOG.md',
+      'docs/messaging.md',
       'docs/transactions.md',
     ];
     const built = packed.filter((file) => /^dist\/.*\.(js|js\.map|d\.ts)$/.test(file));

@@ -51,6 +51,10 @@ export class KafkaPeer {
     await this.producer.send({ topic, messages: [message] });
   }
 
+  async emitAll(topic: string, messages: Message[]): Promise<void> {
+    await this.producer.send({ topic, messages });
+  }
+
   /** Sends and waits for the reply. */
   async ask(topic: string, value: Message['value'], message: Partial<Message> = {}): Promise<Reply> {
     const id = randomUUID();

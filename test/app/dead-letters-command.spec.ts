@@ -1,0 +1,80 @@
+import { execFile } from 'node:child_process';
+import { promisify } from 'node:util';
+import { createDatabase, type TestDatabase } from '../support/test-database.js';
+
+let database: TestDatabase;
+
+beforeEach(async () => {
+  database = await createDatabase();
+  for (const [n, topic, key, code] of [
+    [1, 'people.create', 'ada', 'INVALID_INPUT'],
+    [2, 'people.create', 'grace', 'INTERNAL_ERROR'],
+    [3, 'people.update', 'ada', 'INTERNAL_ERROR'],
+  ] as const) {
+    await database.query(
+      `INSERT INTO message_dead_letter (consumer, message_id, topic, partition, "offset", "timestamp", key, value, headers, code, message, attempts)
+       VALUES ('people', $1, $2, 0, $3, '0', $4, '{}', '[]', $5, 'what was wrong', 1)`,
+      [`m${n}`, topic, n, Buffer.from(key), code],
+    );
+    await database.query(`INSERT INTO message_inbox (consumer, message_id, digest) VALUES ('people', $1, '')`, [`m${n}`]); // prettier-ignore
+  }
+});
+afterEach(() => database.drop());
+
+/** `npx nestjs-people …`, as its bin is run. */
+async function nestjsPeople(...args: string[]): Promise<{ code: number; stdout: string; stderr: string }> {
+  const { PATH, HOME } = process.env;
+  const options = { env: { PATH, HOME, DATABASE_URL: database.url } };
+  return promisify(execFile)(process.execPath, ['dist/src/cli.js', ...args], options).then(
+    ({ stdout, stderr }) => ({ code: 0, stdout, stderr }),
+    (error: { code: number; stdout: string; stderr: string }) => error,
+  );
+}
+
+const listed = async (...filter: string[]) => {
+  const { code, stdout } = await nestjsPeople('dead-letters', 'list', ...filter);
+  expect(code).toBe(0);
+  return stdout
+    .trim()
+    .split('\n')
+    .filter(Boolean)
+    .map((line) => JSON.parse(line).messageId);
+};
+
+it('dead letters are listed by topic, key, id and error', async () => {
+  expect(await listed()).toEqual(['m1', 'm2', 'm3']);
+  expect(await listed('--topic', 'people.create')).toEqual(['m1', 'm2']);
+  expect(await listed('--key', 'ada')).toEqual(['m1', 'm3']);
+  expect(await listed('--id', 'm2')).toEqual(['m2']);
+  expect(await listed('--error', 'INTERNAL_ERROR', '--key', 'ada')).toEqual(['m3']);
+});
+
+it('what is replayed is marked as not handled and waits for the relay, once', async () => {
+  expect((await nestjsPeople('dead-letters', 'replay', '--key', 'ada')).stdout).toBe('2 replayed\n');
+  expect((await nestjsPeople('dead-letters', 'replay', '--key', 'ada')).stdout).toBe('0 replayed\n');
+  expect(await listed()).toEqual(['m2']);
+  expect(await database.query('SELECT type, topic FROM message_outbox ORDER BY seq')).toEqual([
+    { type: 'replay', topic: 'people.create' },
+    { type: 'replay', topic: 'people.update' },
+  ]);
+  expect(await database.query('SELECT message_id FROM message_inbox')).toEqual([{ message_id: 'm2' }]);
+});
+
+it('what is discarded is listed no more, and stays handled', async () => {
+  expect((await nestjsPeople('dead-letters', 'discard', '--id', 'm1')).stdout).toBe('1 discarded\n');
+  expect(await listed()).toEqual(['m2', 'm3']);
+  expect(await database.query('SELECT FROM message_inbox')).toHaveLength(3);
+});
+
+it.each([
+  [['letters'], 'expected dead-letters'],
+  [['dead-letters', 'remove'], 'expected list, replay or discard'],
+  [['dead-letters', 'replay'], 'say which, or --all'],
+  [['dead-letters', 'list', '--color', 'red'], '--color'],
+])('%j is refused with what to write instead, and changes nothing', async (args, expected) => {
+  const { code, stderr } = await nestjsPeople(...args);
+  expect(code).toBe(2);
+  expect(stderr).toContain(expected);
+  expect(stderr).toContain('usage: nestjs-people dead-letters');
+  expect(await database.query(`SELECT FROM message_dead_letter WHERE state = 'dead'`)).toHaveLength(3);
+});
