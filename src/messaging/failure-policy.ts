@@ -40,9 +40,18 @@ export function classify(thrown: unknown): FailureKind {
   return 'unexpected';
 }
 
-/** The error as it is told to a sender, or in a dead letter. */
-export const describe = (error: unknown): MessageError =>
-  isMessageError(error) ? error : toMessageError(error);
+/** The error in a dead letter. */
+export function describe(error: unknown): MessageError {
+  if (isMessageError(error)) return error;
+  if (error instanceof Error || typeof error !== 'object' || error === null) return toMessageError(error);
+  const { code, status, message } = error as Record<string, unknown>;
+  const text = (value: unknown) => (typeof value === 'string' ? value : JSON.stringify(value ?? ''));
+  return { code: text(code ?? status ?? 'INTERNAL_ERROR'), message: text(message), retryable: false };
+}
+
+/** The error as it is told to a sender: what Nest's filters have made of it, or, where none did, what is safe to tell. */
+export const replyErrorOf = (error: unknown): unknown =>
+  error instanceof Error ? toMessageError(error) : error;
 
 /** What `MessageErrorFilter`, or a filter that does the same, makes of an error. */
 const isMessageError = (error: unknown): error is MessageError =>

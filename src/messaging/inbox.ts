@@ -107,7 +107,7 @@ export class Inbox implements OnModuleInit {
     const handled = (await this.find([message])).get(message.messageId);
     if (handled && handled.digest !== message.digest) throw new MessageIdConflictError(message.messageId);
     const answer = handled?.answer;
-    // eslint-disable-next-line @typescript-eslint/only-throw-error -- as the handler's filter has thrown it
+
     if (answer && 'error' in answer) throw answer.error;
     return [...(answer?.values ?? [])];
   }

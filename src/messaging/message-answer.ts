@@ -1,7 +1,5 @@
-import type { MessageError } from '../errors/error-responses.js';
-
 /** What a message was answered with: the values its handler gave, or the error. */
-export type MessageAnswer = { values: readonly unknown[] } | { error: MessageError };
+export type MessageAnswer = { values: readonly unknown[] } | { error: unknown };
 
 /** What is known of a message that was handled. */
 export interface HandledMessage {

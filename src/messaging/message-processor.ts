@@ -2,7 +2,7 @@ import { Logger } from '@nestjs/common';
 import { originalOf } from '../errors/error-responses.js';
 import { AfterCommitError, ClaimTakenError } from '../transactions/transaction-errors.js';
 import type { Delivery } from './delivery.js';
-import { classify, describe, type FailureKind, retryDelay } from './failure-policy.js';
+import { classify, describe, type FailureKind, replyErrorOf, retryDelay } from './failure-policy.js';
 import { MessageIdConflictError } from './inbox.js';
 import type { HandledMessage, MessageAnswer } from './message-answer.js';
 import type { MessageStore } from './message-store.js';
@@ -171,7 +171,7 @@ export class MessageProcessor {
   /** A sender who waits is told at once, and may send again what is worth it. */
   private async answerError(delivery: Delivery, error: unknown, kind: FailureKind, run: Run): Promise<void> {
     const { store, finish } = this.settings;
-    let answer: MessageAnswer = { error: describe(error) };
+    let answer: MessageAnswer = { error: replyErrorOf(error) };
     const isOver = kind === 'permanent' || kind === 'unexpected';
     // Somebody else handled the message with this id, and its answer is not to be replaced.
     const isConflict = originalOf(error) instanceof MessageIdConflictError;
