@@ -309,7 +309,8 @@ export class KafkaTransport extends ServerKafka implements OnModuleDestroy {
     this.intake.suspend();
     this.probing = this.probe().finally(() => {
       this.probing = undefined;
-      this.intake.resume();
+      // What came since stopping began is not to be begun.
+      if (!this.stopping.signal.aborted) this.intake.resume();
     });
   }
 

@@ -21,6 +21,7 @@ const topic = (name: string) => `${name}-${run}`;
 const TOPICS = ['count', 'count-by-name', 'plain', 'slow', 'flaky', 'event', 'published'].map(topic);
 
 let database: TestDatabase;
+let lastTransport: KafkaTransport;
 let host: INestApplication;
 let seen: string[] = [];
 let release: () => void = () => undefined;
@@ -116,14 +117,14 @@ const ours =
   (options: Partial<KafkaTransportOptions> = {}) =>
   (app: INestApplication) =>
     app.connectMicroservice({
-      strategy: new KafkaTransport({
+      strategy: (lastTransport = new KafkaTransport({
         client: { brokers: brokers(), clientId: 'host' },
         groupId: `host-${randomUUID()}`,
         concurrency: 3,
         topics: { partitions: 1, replication: undefined },
         store: app.get(MessageStore, { strict: false }),
         ...options,
-      }),
+      })),
     });
 const stock = (app: INestApplication) =>
   app.connectMicroservice({
@@ -251,4 +252,43 @@ it('while the database is away nothing is dead-lettered or lost, the place in th
     `SELECT (SELECT count(*)::int FROM message_dead_letter) AS letters, (SELECT count(*)::int FROM counters WHERE name LIKE 'away%' AND value = 1) AS counted`,
   );
   expect(row).toEqual({ letters: 0, counted: 10 });
+});
+
+describe('a group whose offset is not in the partition any more', () => {
+  /** Commits offset 1, and lets the broker delete five records of which the group has seen none. */
+  const leaveBehind = async (groupId: string) => {
+    await startHost(ours({ groupId }));
+    await peer.ask(topic('count'), '{"name":"before"}');
+    await host.close();
+    for (let n = 0; n < 5; n++) await peer.emit(topic('count'), { value: '{"name":"deleted"}' });
+    const partitions = [{ partition: 0, offset: '5' }];
+    // kafkajs knows the topic of this name that was deleted before, and learns of this one by failing.
+    await eventually(() =>
+      peer.admin.deleteTopicRecords({ topic: topic('count'), partitions }).then(
+        () => true,
+        () => false,
+      ),
+    );
+  };
+  const committed = async (groupId: string) =>
+    (await peer.admin.fetchOffsets({ groupId, topics: [topic('count')] }))[0]!.partitions[0]!.offset;
+
+  it('stops with what to do, and skips nothing', async () => {
+    const groupId = `host-${randomUUID()}`;
+    await leaveBehind(groupId);
+    await startHost(ours({ groupId }));
+    const reason = await eventually(
+      () => /onOffsetOutOfRange/.exec(lastTransport.unavailableReason ?? '')?.input,
+    );
+    expect(reason).toContain('its offset 1 is not among those from 5 to 6');
+    expect(await committed(groupId)).toBe('1');
+    expect(await counted('deleted')).toBeUndefined();
+  });
+
+  it('goes on where it was told to', async () => {
+    const groupId = `host-${randomUUID()}`;
+    await leaveBehind(groupId);
+    await startHost(ours({ groupId, onOffsetOutOfRange: 'earliest' }));
+    await eventually(async () => (await counted('deleted')) === 1);
+  });
 });
