@@ -1,13 +1,14 @@
 import type { MigrationInterface, QueryRunner } from 'typeorm';
+import { tableIn } from '../src/database/table-name.js';
 
 /** The tables of `messaging/`: what was handled (inbox), what is to be sent (outbox), and what could not be handled. */
 export class CreateMessaging1700000000001 implements MigrationInterface {
   name = 'CreateMessaging1700000000001';
 
   async up(queryRunner: QueryRunner): Promise<void> {
-    const schema = schemaOf(queryRunner);
+    const [inbox, outbox, deadLetter] = tablesIn(queryRunner);
     await queryRunner.query(
-      `CREATE TABLE ${schema}"message_inbox" (
+      `CREATE TABLE ${inbox} (
         "consumer" text NOT NULL,
         "message_id" text NOT NULL,
         "digest" text NOT NULL,
@@ -20,12 +21,10 @@ export class CreateMessaging1700000000001 implements MigrationInterface {
       )`,
     );
     // For pruning; rows come in its order, so it costs little.
-    await queryRunner.query(
-      `CREATE INDEX "message_inbox_handled_at_idx" ON ${schema}"message_inbox" ("handled_at")`,
-    );
+    await queryRunner.query(`CREATE INDEX "message_inbox_handled_at_idx" ON ${inbox} ("handled_at")`);
     // The first five columns are those of Debezium's outbox event router, but for payload: jsonb would change numbers.
     await queryRunner.query(
-      `CREATE TABLE ${schema}"message_outbox" (
+      `CREATE TABLE ${outbox} (
         "id" uuid NOT NULL DEFAULT gen_random_uuid(),
         "aggregatetype" text NOT NULL,
         "aggregateid" text NOT NULL,
@@ -43,11 +42,11 @@ export class CreateMessaging1700000000001 implements MigrationInterface {
       )`,
     );
     await queryRunner.query(
-      `CREATE INDEX "message_outbox_delayed_idx" ON ${schema}"message_outbox" ("shard", "aggregateid", "seq")
+      `CREATE INDEX "message_outbox_delayed_idx" ON ${outbox} ("shard", "aggregateid", "seq")
         WHERE "next_attempt_at" IS NOT NULL`,
     );
     await queryRunner.query(
-      `CREATE TABLE ${schema}"message_dead_letter" (
+      `CREATE TABLE ${deadLetter} (
         "seq" bigint GENERATED ALWAYS AS IDENTITY,
         "consumer" text NOT NULL,
         "message_id" text NOT NULL,
@@ -68,16 +67,18 @@ export class CreateMessaging1700000000001 implements MigrationInterface {
       )`,
     );
     await queryRunner.query(
-      `CREATE INDEX "message_dead_letter_dead_idx" ON ${schema}"message_dead_letter" ("topic", "seq") WHERE "state" = 'dead'`,
+      `CREATE INDEX "message_dead_letter_dead_idx" ON ${deadLetter} ("topic", "seq") WHERE "state" = 'dead'`,
     );
   }
 
   async down(queryRunner: QueryRunner): Promise<void> {
-    for (const table of ['message_dead_letter', 'message_outbox', 'message_inbox'])
-      await queryRunner.query(`DROP TABLE ${schemaOf(queryRunner)}"${table}"`);
+    for (const table of tablesIn(queryRunner)) await queryRunner.query(`DROP TABLE ${table}`);
   }
 }
 
-function schemaOf({ connection: { options } }: QueryRunner): string {
-  return 'schema' in options && options.schema ? `"${options.schema}".` : '';
-}
+const tablesIn = ({ connection }: QueryRunner) =>
+  [
+    tableIn(connection, 'message_inbox'),
+    tableIn(connection, 'message_outbox'),
+    tableIn(connection, 'message_dead_letter'),
+  ] as const;

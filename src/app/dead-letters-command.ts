@@ -6,7 +6,7 @@ import { dataSourceOptions } from '../database/data-source-options.js';
 import { DeadLetters } from '../messaging/dead-letters.js';
 import { MessagingModule } from '../messaging/messaging.module.js';
 import { readDatabase } from './environment.js';
-import { readServices } from './services-file.js';
+import { runningDatabaseUrl } from './services-file.js';
 
 export const USAGE = `usage: nestjs-people dead-letters list|replay|discard [--topic T] [--key K] [--id ID] [--error CODE] [--all]
 
@@ -40,7 +40,7 @@ class DeadLettersModule {
 export async function deadLettersCommand(args: string[], print: (line: string) => void): Promise<void> {
   const { action, filter } = parse(args);
   const database = readDatabase();
-  const url = database.url ?? readServices()?.databaseUrl;
+  const url = database.url ?? runningDatabaseUrl();
   if (!url) throw new UsageError('DATABASE_URL: missing, and no service runs in this directory.');
   const module = DeadLettersModule.on({ ...database, url, poolSize: 2 });
   const app = await NestFactory.createApplicationContext(module, { logger: false, abortOnError: false });

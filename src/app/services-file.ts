@@ -34,7 +34,7 @@ export function runningDatabaseUrl(): string | undefined {
   return readServices()?.databaseUrl;
 }
 
-export function readServices(): Services | undefined {
+function readServices(): Services | undefined {
   try {
     return JSON.parse(readFileSync(SERVICES_FILE, 'utf8')) as Services;
   } catch (error) {

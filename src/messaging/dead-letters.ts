@@ -67,17 +67,14 @@ export class DeadLetters {
   async add({ record, message, attempts }: Delivery, { code, message: text }: MessageError): Promise<void> {
     const { topic, partition, offset, timestamp, key, value, headers } = record;
     const claim = this.inbox.claim([message]);
-    const dead = tableIn(this.dataSource, 'message_dead_letter');
     const statement = {
       text: `WITH dead AS (
-          INSERT INTO ${dead} (consumer, message_id, topic, partition, "offset", "timestamp", key, value, headers, code, message, attempts)
-          VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) RETURNING seq)
-        INSERT INTO ${this.outboxTable} (aggregatetype, aggregateid, type, topic, dead_letter)
-        SELECT 'dead-letter', $13, 'dead-letter', $14, seq FROM dead`,
+          INSERT INTO ${this.table} (consumer, message_id, topic, partition, "offset", "timestamp", key, value, headers, code, message, attempts)
+          VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) RETURNING *)
+        ${this.enqueue('dead-letter', `topic || '${DEAD_LETTER_SUFFIX}'`, 'dead')}`,
       values: [
         ...[message.consumer, message.messageId, topic, partition, String(offset), timestamp, key, value],
         ...[JSON.stringify(packHeaders(headers)), code, text.replaceAll('\0', '�'), attempts],
-        ...[aggregateOf(record), `${topic}${DEAD_LETTER_SUFFIX}`],
       ],
     };
     try {
@@ -116,10 +113,7 @@ export class DeadLetters {
         UPDATE ${this.table} SET state = 'replayed', settled_at = now() WHERE ${condition} RETURNING *),
       unmarked AS (
         DELETE FROM ${inbox} i USING settled s WHERE i.consumer = s.consumer AND i.message_id = s.message_id),
-      replayed AS (
-        INSERT INTO ${this.outboxTable} (aggregatetype, aggregateid, type, topic, dead_letter)
-        SELECT 'replay', topic || ' ' || coalesce(encode(key, 'base64'), partition::text), 'replay', topic, seq
-        FROM settled ORDER BY seq)
+      replayed AS (${this.enqueue('replay', 'topic', 'settled')})
       SELECT count(*)::int AS settled FROM settled`;
     return this.settle(text, values);
   }
@@ -145,8 +139,11 @@ export class DeadLetters {
     return tableIn(this.dataSource, 'message_dead_letter');
   }
 
-  private get outboxTable(): string {
-    return tableIn(this.dataSource, 'message_outbox');
+  /** Rows of dead letters on their way to Kafka; those of one key keep their order. */
+  private enqueue(type: string, topic: string, rows: string): string {
+    return `INSERT INTO ${this.outbox.table} (aggregatetype, aggregateid, type, topic, dead_letter)
+      SELECT '${type}', topic || ' ' || coalesce(encode(key, 'base64'), partition::text), '${type}', ${topic}, seq
+      FROM ${rows} ORDER BY seq`;
   }
 }
 
@@ -156,10 +153,6 @@ export function recordOf(row: DeadLetterRow): IncomingRecord {
   const headers = unpackHeaders(row.headers);
   return { topic, partition, offset: BigInt(offset), timestamp, key, value, headers };
 }
-
-/** Dead letters of one key keep their order on their way out. */
-const aggregateOf = ({ topic, partition, key }: IncomingRecord) =>
-  `${topic} ${key === null ? partition : key.toString('base64')}`;
 
 function conditionOf({ topic, key, id, error }: DeadLetterFilter) {
   const values: unknown[] = [];

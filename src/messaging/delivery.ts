@@ -1,4 +1,4 @@
-import { KafkaHeaders, type KafkaContext, type MessageHandler } from '@nestjs/microservices';
+import { KafkaHeaders, type MessageHandler } from '@nestjs/microservices';
 import type { IncomingRecord } from './kafka-driver.js';
 import { headerText, type MessageIdentity } from './message-identity.js';
 
@@ -18,8 +18,6 @@ export interface Delivery {
   /** undefined: nobody takes this pattern. */
   readonly handler: MessageHandler | undefined;
   readonly isBatchable: boolean;
-  readonly data: unknown;
-  readonly context: KafkaContext;
   readonly replyTo: ReplyAddress | undefined;
   readonly bytes: number;
   /** How often it was handled and failed by no fault of the infrastructure. */

@@ -1,7 +1,8 @@
 import type { ExecutionContext } from '@nestjs/common';
-import { KafkaContext, KafkaHeaders } from '@nestjs/microservices';
+import { KafkaContext } from '@nestjs/microservices';
+import { replyAddressOf } from './delivery.js';
 import type { IncomingRecord } from './kafka-driver.js';
-import { digestOf, headerText, type MessageIdentity, messageIdOf } from './message-identity.js';
+import { digestOf, type MessageIdentity, messageIdOf } from './message-identity.js';
 
 /** A message as a handler's unit of work has to know it. */
 export interface HandledCall {
@@ -67,17 +68,15 @@ async function callOfStockTransport(context: KafkaContext): Promise<HandledCall>
     offset: BigInt(place.offset),
     timestamp: String(timestamp),
     headers: texts,
-  };
+  } as unknown as IncomingRecord;
   return {
     message: {
       consumer: await groupIdOf(context),
-      messageId: messageIdOf(record as IncomingRecord),
+      messageId: messageIdOf(record),
       digest: digestOf(topic, textOf(key), textOf(value)),
       place,
     },
-    isAnswered:
-      headerText(texts, KafkaHeaders.CORRELATION_ID) !== undefined &&
-      headerText(texts, KafkaHeaders.REPLY_TOPIC) !== undefined,
+    isAnswered: replyAddressOf(record) !== undefined,
   };
 }
 

@@ -3,12 +3,11 @@ import type { KafkaContext } from '@nestjs/microservices';
 import type { DataSource } from 'typeorm';
 import type { Companion } from '../database/statement-flight.js';
 import { ApplicationError } from '../errors/application-error.js';
-import { type HandlerClaim, useHandlerClaims } from '../transactions/handler-claims.js';
-import { ClaimTakenError } from '../transactions/transaction-errors.js';
+import { type HandlerClaim, runClaimed, useHandlerClaims } from '../transactions/handler-claims.js';
 import type { TransactionContext } from '../transactions/transaction-context.js';
 import type { TransactionOptions } from '../transactions/transaction-options.js';
 import { TransactionRunner, TRANSACTIONS_DATA_SOURCE } from '../transactions/transaction-runner.js';
-import { identityOfCall, isClaimedCall } from './handled-call.js';
+import { type HandledCall, identityOfCall, isClaimedCall } from './handled-call.js';
 import { inboxStatements } from './inbox.statements.js';
 import type { HandledMessage, MessageAnswer } from './message-answer.js';
 import type { MessageIdentity } from './message-identity.js';
@@ -87,19 +86,16 @@ export class Inbox implements OnModuleInit {
     options: TransactionOptions,
     work: (transaction: TransactionContext) => Promise<T>,
   ): Promise<{ value: T; isFirst: boolean }> {
-    try {
-      const claim = this.claim([message]);
-      const value = await this.transactions.run({ ...options, claim }, async (transaction) => {
-        const result = await work(transaction);
-        transaction.atCommit(() => this.keep([{ message, answer: { values: [result] } }]));
-        return result;
-      });
-      return { value, isFirst: true };
-    } catch (error) {
-      if (!(error instanceof ClaimTakenError)) throw error;
-      const [value] = await this.kept(message);
-      return { value: value as T, isFirst: false };
-    }
+    const claim = this.claimOf({ message, isAnswered: true });
+    let isFirst = true;
+    const kept = () => {
+      isFirst = false;
+      return claim.kept();
+    };
+    const [value] = await runClaimed(this.transactions, options, { ...claim, kept }, async (transaction) => [
+      await work(transaction),
+    ]);
+    return { value: value as T, isFirst };
   }
 
   /** The values that the handler of a handled message gave. @throws MessageIdConflictError, or its MessageError */
@@ -107,7 +103,6 @@ export class Inbox implements OnModuleInit {
     const handled = (await this.find([message])).get(message.messageId);
     if (handled && handled.digest !== message.digest) throw new MessageIdConflictError(message.messageId);
     const answer = handled?.answer;
-
     if (answer && 'error' in answer) throw answer.error;
     return [...(answer?.values ?? [])];
   }
@@ -137,8 +132,10 @@ export class Inbox implements OnModuleInit {
 
   private async claimFor(context: ExecutionContext): Promise<HandlerClaim | undefined> {
     const call = await identityOfCall(context.switchToRpc().getContext<KafkaContext>(), context);
-    if (!call) return undefined;
-    const { message, isAnswered } = call;
+    return call && this.claimOf(call);
+  }
+
+  private claimOf({ message, isAnswered }: HandledCall): HandlerClaim {
     return {
       statement: this.claim([message]),
       keep: (values) => (isAnswered ? this.keep([{ message, answer: { values } }]) : undefined),

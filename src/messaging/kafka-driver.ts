@@ -23,6 +23,9 @@ export interface TopicPartition {
   partition: number;
 }
 
+/** Names a partition, for maps. */
+export const partitionKey = ({ topic, partition }: TopicPartition): string => `${topic} ${partition}`;
+
 /** A header that stands in a record more than once has an array of values. */
 export type RecordHeaders = Record<string, Buffer | string | (Buffer | string)[] | undefined>;
 

@@ -257,12 +257,34 @@ export class KafkaTransport extends ServerKafka implements OnModuleDestroy {
     };
     const replyTo = handler?.isEventHandler ? undefined : replyAddressOf(record);
     const isBatchable = this.settings.store !== undefined && handler?.extras?.batchable === true;
-    const raw = { ...record, offset: String(offset), size: sizeOf(record), attributes: 0, topic, partition };
-    const parsed = this.parser!.parse<{ value: unknown }>(raw);
+    return {
+      ...{ record, message, handler, isBatchable, replyTo },
+      laneKey: laneKeyOf(record),
+      bytes: sizeOf(record),
+      attempts: 0,
+      assignment: 0,
+    };
+  }
+
+  private async callHandler(delivery: Delivery): Promise<unknown[]> {
+    const { handler, record } = delivery;
+    const { topic, value } = record;
+    if (!handler) throw new InvalidInputError(`No handler takes messages of the topic ${topic}.`);
+    const context = this.contextOf(delivery);
+    const packet = await this.deserializer.deserialize(context.getMessage(), { channel: topic });
+    // Nest would hand over the whole record.
+    const payload: unknown = value === null ? null : packet.data;
+    const result: unknown = await (handler as MessageHandler<unknown, KafkaContext>)(payload, context);
+    return lastValueFrom(this.transformToObservable(result as never).pipe(toArray()), { defaultValue: [] });
+  }
+
+  /** Anew for each call, so that none sees what an earlier one has made of the message. */
+  private contextOf({ record, message, handler, isBatchable, replyTo, bytes }: Delivery): KafkaContext {
+    const raw = { ...record, offset: String(record.offset), size: bytes, attributes: 0 };
     const context = new KafkaContext([
-      parsed as never,
-      partition,
-      topic,
+      this.parser!.parse(raw),
+      record.partition,
+      record.topic,
       this.kafkaConsumer?.raw as never,
       // The driver sends them, whatever handlers do.
       () => Promise.resolve(),
@@ -274,24 +296,7 @@ export class KafkaTransport extends ServerKafka implements OnModuleDestroy {
       isClaimed: isBatchable,
       isShared: handler?.next !== undefined,
     });
-    return {
-      ...{ record, message, handler, isBatchable, context, replyTo },
-      laneKey: laneKeyOf(record),
-      data: parsed,
-      bytes: sizeOf(record),
-      attempts: 0,
-      assignment: 0,
-    };
-  }
-
-  private async callHandler({ handler, data, record, context }: Delivery): Promise<unknown[]> {
-    const { topic, value } = record;
-    if (!handler) throw new InvalidInputError(`No handler takes messages of the topic ${topic}.`);
-    const packet = await this.deserializer.deserialize(data, { channel: topic });
-    // Nest would hand over the whole record.
-    const payload: unknown = value === null ? null : packet.data;
-    const result: unknown = await (handler as MessageHandler<unknown, KafkaContext>)(payload, context);
-    return lastValueFrom(this.transformToObservable(result as never).pipe(toArray()), { defaultValue: [] });
+    return context;
   }
 
   private async sendDeadLetter({ record, attempts }: Delivery, error: unknown): Promise<void> {

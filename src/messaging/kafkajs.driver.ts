@@ -18,6 +18,7 @@ import {
   type KafkaDriver,
   type KafkaProducer,
   OffsetOutOfRangeError,
+  partitionKey,
   type TopicPartition,
   type TopicSettings,
 } from './kafka-driver.js';
@@ -104,8 +105,6 @@ export class KafkajsDriver implements KafkaDriver {
   }
 }
 
-const keyOf = ({ topic, partition }: TopicPartition) => `${topic} ${partition}`;
-
 class KafkajsConsumer implements KafkaConsumer {
   readonly raw: Consumer;
   whenClosed: () => void = () => undefined;
@@ -159,12 +158,12 @@ class KafkajsConsumer implements KafkaConsumer {
   }
 
   pause(partitions: readonly TopicPartition[]): void {
-    for (const partition of partitions) this.paused.add(keyOf(partition));
+    for (const partition of partitions) this.paused.add(partitionKey(partition));
     this.raw.pause(byTopic(partitions));
   }
 
   resume(partitions: readonly TopicPartition[]): void {
-    for (const partition of partitions) this.paused.delete(keyOf(partition));
+    for (const partition of partitions) this.paused.delete(partitionKey(partition));
     this.raw.resume(byTopic(partitions));
   }
 
@@ -186,8 +185,8 @@ class KafkajsConsumer implements KafkaConsumer {
 
   /** Told while kafkajs goes on with its default offset, which it commits at once. */
   async fetchedOutOfRange(where: TopicPartition): Promise<void> {
-    const next = this.next.get(keyOf(where));
-    if (!this.next.has(keyOf(where)) || this.hasFailed) return;
+    const next = this.next.get(partitionKey(where));
+    if (!this.next.has(partitionKey(where)) || this.hasFailed) return;
     const { onOffsetOutOfRange: policy, groupId } = this.settings;
     if (policy === 'earliest') return;
     if (policy === 'latest') return this.raw.seek({ ...where, offset: '-1' });
@@ -199,7 +198,7 @@ class KafkajsConsumer implements KafkaConsumer {
       numbers.map((partition) => ({ topic, partition })),
     );
     this.assignment++;
-    this.next = new Map(partitions.map((partition) => [keyOf(partition), undefined]));
+    this.next = new Map(partitions.map((partition) => [partitionKey(partition), undefined]));
     for (const key of this.paused) if (!this.next.has(key)) this.paused.delete(key);
     // Nothing is fetched before it is known that the group's offsets are there: kafkajs would skip in silence.
     this.raw.pause(byTopic(partitions));
@@ -232,7 +231,7 @@ class KafkajsConsumer implements KafkaConsumer {
     }
     for (const { topic, partition, low, high } of found)
       this.raw.seek({ topic, partition, offset: String(policy === 'latest' ? high : low) });
-    this.raw.resume(byTopic(partitions.filter((partition) => !this.paused.has(keyOf(partition)))));
+    this.raw.resume(byTopic(partitions.filter((partition) => !this.paused.has(partitionKey(partition)))));
   }
 
   private async findOutOfRange(admin: Admin, partitions: TopicPartition[]): Promise<OutOfRange[]> {
@@ -245,9 +244,9 @@ class KafkajsConsumer implements KafkaConsumer {
       const bounds = new Map((await admin.fetchTopicOffsets(topic)).map((bound) => [bound.partition, bound]));
       for (const { partition, offset } of offsets) {
         const bound = bounds.get(partition);
-        if (!bound || !this.next.has(keyOf({ topic, partition })) || Number(offset) < 0) continue;
+        if (!bound || !this.next.has(partitionKey({ topic, partition })) || Number(offset) < 0) continue;
         const [at, low, high] = [BigInt(offset), BigInt(bound.low), BigInt(bound.high)];
-        this.next.set(keyOf({ topic, partition }), at);
+        this.next.set(partitionKey({ topic, partition }), at);
         if (at < low || at > high) found.push({ topic, partition, committed: at, low, high });
       }
     }
@@ -263,7 +262,7 @@ class KafkajsConsumer implements KafkaConsumer {
 
   private deliver(where: TopicPartition, messages: readonly KafkaMessage[], nextOffset: bigint): void {
     const { topic, partition } = where;
-    const key = keyOf(where);
+    const key = partitionKey(where);
     if (!this.next.has(key)) return;
     const from = this.next.get(key) ?? 0n;
     if (nextOffset < from) return;

@@ -66,7 +66,8 @@ export class KafkajsProducer implements KafkaProducer {
       await producer.sendBatch(batch);
     } finally {
       const left = this.sending.get(producer)! - 1;
-      this.sending.set(producer, left);
+      if (left > 0) this.sending.set(producer, left);
+      else this.sending.delete(producer);
       if (left === 0 && producer !== this.raw && !this.isClosed) await producer.disconnect();
     }
   }
@@ -75,7 +76,7 @@ export class KafkajsProducer implements KafkaProducer {
   private async replace(used: Producer): Promise<void> {
     if (this.raw !== used) return;
     this.raw = this.current = undefined;
-    if (this.sending.get(used) === 0) await used.disconnect();
+    if (!this.sending.has(used)) await used.disconnect();
   }
 }
 

@@ -14,7 +14,6 @@ export interface MessageIdentity {
 
 const LONGEST_ID = 255;
 // What PostgreSQL's text can't hold, and what is too long for an index.
-
 const UNSTORABLE = /\u0000|\p{Surrogate}/u;
 
 /** A header's text; the first where it stands more than once. */
@@ -24,17 +23,18 @@ export function headerText(headers: RecordHeaders, name: string): string | undef
   return first?.toString();
 }
 
-/**
- * The message's own id: header `message-id`, or `ce_id` (unique per `ce_source`, says CloudEvents), else its place and its
- * timestamp: a topic that was made anew counts its offsets anew.
- */
-export function messageIdOf({ topic, partition, offset, timestamp, headers }: IncomingRecord): string {
+/** The id that the sender gave: header `message-id`, or `ce_id`, which is unique per `ce_source` says CloudEvents. */
+export function ownIdOf(headers: RecordHeaders): string | undefined {
   const cloudEventId = headerText(headers, 'ce_id');
   const own =
     headerText(headers, 'message-id') ??
     (cloudEventId && [headerText(headers, 'ce_source'), cloudEventId].filter(Boolean).join(' '));
-  return storable(own || `${topic}-${partition}-${offset}-${timestamp}`);
+  return own || undefined;
 }
+
+/** The message's own id, else its place and its timestamp: a topic that was made anew counts its offsets anew. */
+export const messageIdOf = ({ topic, partition, offset, timestamp, headers }: IncomingRecord): string =>
+  storable(ownIdOf(headers) ?? `${topic}-${partition}-${offset}-${timestamp}`);
 
 /** An id as it can be stored: one that is too long or holds what text can't is replaced by its hash. */
 export function storable(id: string): string {
@@ -49,5 +49,4 @@ export function digestOf(...parts: (string | Uint8Array | null | undefined)[]): 
 }
 
 /** Of a message: where it was sent to, and its bytes. */
-export const digestOfRecord = ({ topic, key, value, headers }: IncomingRecord, operationHeader?: string) =>
-  digestOf(topic, operationHeader && headerText(headers, operationHeader), key, value);
+export const digestOfRecord = ({ topic, key, value }: IncomingRecord) => digestOf(topic, key, value);

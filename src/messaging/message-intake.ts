@@ -5,6 +5,7 @@ import {
   type ConsumerListener,
   type IncomingRecord,
   type KafkaConsumer,
+  partitionKey,
   type RecordBatch,
   type TopicPartition,
 } from './kafka-driver.js';
@@ -51,7 +52,7 @@ export class MessageIntake implements ConsumerListener {
     for (const delivery of this.settings.lanes.dropWaiting()) this.release(delivery);
     this.progress.clear();
     for (const where of partitions)
-      this.progress.set(keyOf(where), Object.assign(new PartitionProgress(), where));
+      this.progress.set(partitionKey(where), Object.assign(new PartitionProgress(), where));
     this.isFull = false;
     if (this.isSuspended) this.settings.consumer()?.pause(partitions);
     this.settings.onAssigned();
@@ -62,7 +63,7 @@ export class MessageIntake implements ConsumerListener {
   }
 
   records({ topic, partition, records, nextOffset }: RecordBatch): void {
-    const progress = this.progress.get(keyOf({ topic, partition }));
+    const progress = this.progress.get(partitionKey({ topic, partition }));
     if (!progress) return;
     progress.received(
       records.map(({ offset }) => offset),
@@ -83,7 +84,7 @@ export class MessageIntake implements ConsumerListener {
   /** The message is handled, and its sender has the reply. */
   done(delivery: Delivery): void {
     this.release(delivery);
-    this.progress.get(keyOf(delivery.record))?.done(delivery.record.offset);
+    this.progress.get(partitionKey(delivery.record))?.done(delivery.record.offset);
     this.balance();
   }
 
@@ -140,7 +141,7 @@ export class MessageIntake implements ConsumerListener {
     this.committing = consumer.commit(offsets).then(
       () => {
         if (assignment !== this.assignment) return;
-        for (const at of offsets) this.progress.get(keyOf(at))?.wasCommitted(at.offset);
+        for (const at of offsets) this.progress.get(partitionKey(at))!.lastCommitted = at.offset;
       },
       (err: unknown) => {
         const report = { msg: 'offsets could not be committed; they are again', err };
@@ -186,5 +187,3 @@ export class MessageIntake implements ConsumerListener {
     }
   }
 }
-
-const keyOf = ({ topic, partition }: TopicPartition) => `${topic} ${partition}`;

@@ -36,15 +36,9 @@ export class MessageLanes {
   private readonly ready = new Set<Lane>();
   private running = 0;
   private suspended = false;
-  private waiting = 0;
   private idle: (() => void)[] = [];
 
   constructor(private readonly settings: LanesSettings) {}
-
-  /** Messages that wait or run. */
-  get size(): number {
-    return this.waiting;
-  }
 
   add(delivery: Delivery): void {
     let lane = this.lanes.get(delivery.laneKey);
@@ -53,7 +47,6 @@ export class MessageLanes {
       this.lanes.set(lane.key, lane);
     }
     lane.queue.push(delivery);
-    this.waiting++;
     this.makeReady(lane);
     this.pump();
   }
@@ -78,7 +71,6 @@ export class MessageLanes {
       if (lane.taken === 0) this.lanes.delete(lane.key);
     }
     this.ready.clear();
-    this.waiting -= dropped.length;
     return dropped;
   }
 
@@ -128,7 +120,6 @@ export class MessageLanes {
     const taken = lane.queue.splice(0, lane.taken);
     lane.taken = 0;
     const left = taken.filter((delivery) => settled.get(delivery) !== 'done');
-    this.waiting -= taken.length - left.length;
     lane.queue.unshift(...left);
     const [head] = lane.queue;
     if (!head) {

@@ -1,5 +1,6 @@
 import { type DynamicModule, Module } from '@nestjs/common';
 import {
+  knownNow,
   TransactionsModule,
   type TransactionsModuleAsyncOptions,
   type TransactionsModuleOptions,
@@ -17,12 +18,8 @@ import { Outbox } from './outbox.js';
 @Module({})
 export class MessagingModule {
   /** The defaults of every unit of work, known now. */
-  static forRoot({
-    dataSource,
-    isGlobal = false,
-    ...settings
-  }: TransactionsModuleOptions = {}): DynamicModule {
-    return this.forRootAsync({ ...(dataSource && { dataSource }), isGlobal, useFactory: () => settings });
+  static forRoot(options: TransactionsModuleOptions = {}): DynamicModule {
+    return this.forRootAsync(knownNow(options));
   }
 
   /** The same, from a factory. */

@@ -1,6 +1,7 @@
 import { KafkaHeaders } from '@nestjs/microservices';
 import { deadLetterRecord } from './dead-letter.js';
 import { type DeadLetterRow, recordOf } from './dead-letters.js';
+import { ownIdOf } from './message-identity.js';
 import type { OutgoingRecord, RecordHeaders } from './kafka-driver.js';
 
 /** A row of `message_outbox`, with its dead letter where it stands for one. */
@@ -28,8 +29,10 @@ export function outboxRecord(row: OutboxRow): OutgoingRecord {
   const original = recordOf(dead);
   if (row.type === 'dead-letter') return deadLetterRecord(original, dead, dead.attempts);
   const { key, value, headers } = original;
-  const own = headers['message-id'] ?? headers.ce_id;
-  const again: RecordHeaders = { ...headers, ...(own === undefined && { 'message-id': dead.message_id }) };
+  const again: RecordHeaders = {
+    ...headers,
+    ...(ownIdOf(headers) === undefined && { 'message-id': dead.message_id }),
+  };
   // Whoever waited for a reply does so no more.
   delete again[KafkaHeaders.CORRELATION_ID];
   delete again[KafkaHeaders.REPLY_TOPIC];

@@ -45,8 +45,9 @@ export class OutboxRelay {
   }
 
   start(): void {
+    if (this.running) return;
     this.forgetRelay = this.outbox.addRelay(() => this.wake());
-    this.running ??= this.run();
+    this.running = this.run();
   }
 
   /** Sends what is there, once more, and ends. */
@@ -54,15 +55,10 @@ export class OutboxRelay {
     this.forgetRelay();
     this.stopping.abort();
     this.wake();
-    // A shard of rows that are refused one by one is not worked off any more.
-    const ending = setTimeout(() => (this.isOver = true), FLUSH_MS);
-    await this.running;
-    clearTimeout(ending);
-    this.isOver = false;
-    if (!this.running) return;
     // What is left then is sent by another instance, or by the next start.
     const late = setTimeout(() => (this.isOver = true), FLUSH_MS);
-    await this.relayAll().catch((err: unknown) => this.report(err));
+    await this.running;
+    if (this.running) await this.relayAll().catch((err: unknown) => this.report(err));
     clearTimeout(late);
   }
 

@@ -3,7 +3,8 @@ export class PartitionProgress {
   /** Offsets that were received and are not done, in the order they came. */
   private readonly open = new Set<bigint>();
   private next: bigint | undefined;
-  private committed: bigint | undefined;
+  /** What the group has committed. */
+  lastCommitted: bigint | undefined;
 
   /** @param nextOffset the offset behind everything received so far */
   received(offsets: Iterable<bigint>, nextOffset: bigint): void {
@@ -13,11 +14,6 @@ export class PartitionProgress {
 
   done(offset: bigint): void {
     this.open.delete(offset);
-  }
-
-  /** How many messages are not done. */
-  get size(): number {
-    return this.open.size;
   }
 
   /**
@@ -33,15 +29,6 @@ export class PartitionProgress {
   /** The watermark, when it has moved since the last commit. */
   get uncommitted(): bigint | undefined {
     const { watermark } = this;
-    return watermark === this.committed ? undefined : watermark;
-  }
-
-  /** What the group has committed. */
-  get lastCommitted(): bigint | undefined {
-    return this.committed;
-  }
-
-  wasCommitted(offset: bigint): void {
-    this.committed = offset;
+    return watermark === this.lastCommitted ? undefined : watermark;
   }
 }

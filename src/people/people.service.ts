@@ -147,11 +147,11 @@ export class PeopleService<Data extends object = JsonObject> implements OnModule
     }
     const [first, ...others] = statements;
     await reportingConflicts(async () => {
-      if (others.length > 0)
+      if (others.length > 0) {
         await this.transactions.run({}, (transaction) => inOrder(statements, transaction));
-      else if (first) await this.write(first);
+        this.published();
+      } else if (first) await this.write(first);
     });
-    this.published();
     return { inserted: rows.length, ids: rows.map(([id]) => id) };
   }
 
@@ -252,11 +252,9 @@ export class PeopleService<Data extends object = JsonObject> implements OnModule
       const stored = await transaction.query<PersonRow>(this.statements.getForUpdate(id));
       const merged = mergeJson(stored.rows[0]?.data ?? 'null', patch ?? 'null');
       const json = this.mapper.toJson(JsonText.of(merged), '#/data');
-      const { rows } = await transaction.query<PersonRow>(
-        this.statements.update(id, name, true, json, versions),
-      );
-      if (!rows[0]) throw await this.whyNotFound(id);
-      return this.toPerson(rows[0]);
+      const [row] = await this.write<PersonRow>(this.statements.update(id, name, true, json, versions));
+      if (!row) throw await this.whyNotFound(id);
+      return this.toPerson(row);
     });
   }
 

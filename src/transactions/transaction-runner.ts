@@ -28,6 +28,12 @@ import { type AttemptOutcome, publishBegin, repeatUntilCommitted, Unit } from '.
 export const TRANSACTIONS_DATA_SOURCE = Symbol.for('nestjs-people:TRANSACTIONS_DATA_SOURCE');
 export const TRANSACTION_SETTINGS = Symbol.for('nestjs-people:TRANSACTION_SETTINGS');
 
+/** Options of one unit of work that no default can be given for. */
+export interface UnitOptions extends TransactionOptions {
+  /** An INSERT that travels ahead of the first statement; where its row is there already, ClaimTakenError. */
+  claim?: Companion;
+}
+
 const DEFAULT_DRAIN_MS = 20_000;
 const DEFAULT_QUEUE_SIZE = 1000;
 
@@ -70,13 +76,7 @@ export class TransactionRunner implements BeforeApplicationShutdown {
    * @throws ClaimTakenError the row of `claim` is there already; nothing was changed
    * @throws TransactionUsageError options that contradict each other, or the unit of work around this one
    */
-  async run<T>(
-    options: TransactionOptions & {
-      /** An INSERT that travels ahead of the first statement; where its row is there already, ClaimTakenError. */
-      claim?: Companion;
-    },
-    work: (transaction: TransactionContext) => Promise<T>,
-  ): Promise<T> {
+  async run<T>(options: UnitOptions, work: (transaction: TransactionContext) => Promise<T>): Promise<T> {
     validateOptions({ ...this.settings, ...options });
     const { propagation = 'REQUIRED' } = options;
     const outer = this.outer();
@@ -149,10 +149,7 @@ export class TransactionRunner implements BeforeApplicationShutdown {
     return context;
   }
 
-  private begin<T>(
-    options: TransactionOptions,
-    work: (transaction: TransactionContext) => Promise<T>,
-  ): Promise<T> {
+  private begin<T>(options: UnitOptions, work: (transaction: TransactionContext) => Promise<T>): Promise<T> {
     const { dataSource, sessions } = this;
     const recycling = this.settings.recycling ?? 'fast';
     return this.unit(options, 1, (unit, attempt) =>
@@ -163,7 +160,7 @@ export class TransactionRunner implements BeforeApplicationShutdown {
   /** Whoever holds a connection must not wait for another one that those may hold who wait for it. */
   private beginBeside<T>(
     outer: TransactionContext,
-    options: TransactionOptions,
+    options: UnitOptions,
     work: (transaction: TransactionContext) => Promise<T>,
   ): Promise<T> {
     assertKeyIsFree(options, outer);
@@ -184,7 +181,7 @@ export class TransactionRunner implements BeforeApplicationShutdown {
    * @param share how many like it may have the turn of their key together
    */
   private async unit<T>(
-    { claim, ...options }: TransactionOptions & { claim?: Companion },
+    { claim, ...options }: UnitOptions,
     share: number,
     attemptOnce: (unit: Unit, attempt: number) => Promise<AttemptOutcome<T>>,
   ): Promise<T> {

@@ -236,29 +236,20 @@ export class TransactionSession {
     return this.lease.client.query<Row>(statement);
   }
 
+  /** For what can't travel with BEGIN, or does not come. A claim has parameters, so a statement that does nothing carries it. */
   private async begin(): Promise<void> {
+    if (this.options.claim && !this.begun) await this.fly({ text: 'SELECT' });
     if (this.firstFailure !== undefined && !this.begun) throw this.firstFailure as Error;
     while (!this.begun) {
       try {
         await this.lease.client.query([...this.options.begin, ...this.statementTimeout()].join('; '));
         this.begun = true;
-        await this.claim();
       } catch (error) {
         if (isConnectionFailure(error) && (await this.replaceClient())) continue;
         this.lease.broken = true;
         throw error;
       }
     }
-  }
-
-  /** For what can't travel in company. */
-  private async claim(): Promise<void> {
-    const { claim } = this.options;
-    if (!claim) return;
-    await this.lease.client.query(claim.text, [...claim.values]).catch((error: unknown) => {
-      this.claimIsTaken ||= hasSqlState(error, UNIQUE_VIOLATION);
-      throw error;
-    });
   }
 
   private isOver(): boolean {
@@ -360,10 +351,10 @@ export class TransactionSession {
   private async sendAheadOfCommit(): Promise<readonly Companion[]> {
     const { claim, tracksXid } = this.options;
     const last = this.lastStatements;
+    if (last.length === 0 && claim) await this.begin();
     if (this.begun && (!tracksXid || this.ticketSoFar?.xid)) return last;
-    const first = last.length === 0 && claim && !this.begun ? [{ text: 'SELECT', values: undefined }] : last;
     // Without the names: pg has not heard of those that have travelled with others.
-    for (const { text, values } of first) await this.send({ text, ...(values && { values: [...values] }) });
+    for (const { text, values } of last) await this.send({ text, values: [...values] });
     return [];
   }
 

@@ -27,6 +27,15 @@ export interface TransactionsModuleAsyncOptions extends Pick<ModuleMetadata, 'im
   useFactory: (...dependencies: any[]) => TransactionRunnerSettings | Promise<TransactionRunnerSettings>;
 }
 
+/** Options that need no factory, as one gives them. */
+export function knownNow({
+  dataSource,
+  isGlobal = false,
+  ...settings
+}: TransactionsModuleOptions): TransactionsModuleAsyncOptions {
+  return { ...(dataSource && { dataSource }), isGlobal, useFactory: () => settings };
+}
+
 /** Provides `TransactionRunner` on one of the application's TypeORM DataSources. Needs a `TypeOrmModule.forRoot`. */
 @Module({})
 export class TransactionsModule implements OnModuleInit {
@@ -38,12 +47,8 @@ export class TransactionsModule implements OnModuleInit {
   }
 
   /** The defaults of every unit of work, known now. */
-  static forRoot({
-    dataSource,
-    isGlobal = false,
-    ...settings
-  }: TransactionsModuleOptions = {}): DynamicModule {
-    return this.forRootAsync({ ...(dataSource && { dataSource }), isGlobal, useFactory: () => settings });
+  static forRoot(options: TransactionsModuleOptions = {}): DynamicModule {
+    return this.forRootAsync(knownNow(options));
   }
 
   /** The same, from a factory. */

@@ -36,7 +36,7 @@ export async function startPeopleApp(
   const database = given ?? (await createDatabase());
   const kafka = environment.KAFKA_BROKERS ? 'on' : 'off';
   const settings = readEnvironment({
-    LOG_LEVEL: process.env.TLOG ?? 'silent',
+    LOG_LEVEL: 'silent',
     PORT: '0',
     KAFKA: kafka,
     DATABASE_URL: database.url,
