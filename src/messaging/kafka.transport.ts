@@ -241,8 +241,9 @@ export class KafkaTransport extends ServerKafka implements OnModuleDestroy {
 
   private failed(reason: Error): void {
     this.unavailable = reason.message;
-    this.logger.error({ msg: 'messages are not consumed any more', err: reason });
     const isOver = reason instanceof OffsetOutOfRangeError || this.stopping.signal.aborted;
+    if (isOver) this.logger.error({ msg: 'messages are not consumed any more', err: reason });
+    else this.logger.warn({ msg: 'messages are not consumed; connecting anew', err: reason });
     this.starting = this.disconnect().then(() => (isOver ? undefined : this.connect()));
   }
 

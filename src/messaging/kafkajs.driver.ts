@@ -27,6 +27,7 @@ import { KafkajsProducer } from './kafkajs.producer.js';
 const USUAL_REPLICATION = 3;
 const OUT_OF_RANGE = /^Offset out of range, resetting/;
 const CHECK_AGAIN_MS = 500;
+const CONSUMER_RETRIES = 5;
 
 /** kafkajs 2.2 behind the driver's interface. */
 export class KafkajsDriver implements KafkaDriver {
@@ -112,7 +113,11 @@ class KafkajsConsumer implements KafkaConsumer {
   private next = new Map<string, bigint | undefined>();
   private readonly paused = new Set<string>();
   private assignment = 0;
+  private checking: Promise<void> | undefined;
   private closing: Promise<void> | undefined;
+  private isRunning = false;
+  /** What kept it from starting: `run()` resolves all the same. */
+  private crash: Error | undefined;
   private hasFailed = false;
 
   constructor(
@@ -130,6 +135,8 @@ class KafkajsConsumer implements KafkaConsumer {
       maxBytes: fetchMaxBytes,
       maxBytesPerPartition: fetchMaxBytes,
       allowAutoTopicCreation: false,
+      // Left to itself it may start once more while it is closed, and stay in the group for ever.
+      retry: { retries: CONSUMER_RETRIES, restartOnFailure: () => Promise.resolve(false) },
     });
   }
 
@@ -138,10 +145,9 @@ class KafkajsConsumer implements KafkaConsumer {
     const { GROUP_JOIN, REBALANCING, CRASH, END_BATCH_PROCESS } = raw.events;
     raw.on(GROUP_JOIN, ({ payload }) => this.joined(payload.memberAssignment));
     raw.on(REBALANCING, () => listener.revoking());
-    raw.on(CRASH, ({ payload: { error, restart } }) => {
-      if (this.closing) return;
-      if (restart) listener.interrupted(error);
-      else this.fail(error);
+    raw.on(CRASH, ({ payload: { error } }) => {
+      if (this.isRunning) this.fail(error);
+      else this.crash = error;
     });
     // A batch of control records alone reaches no handler.
     raw.on(END_BATCH_PROCESS, ({ payload: { topic, partition, batchSize, lastOffset } }) => {
@@ -155,6 +161,8 @@ class KafkajsConsumer implements KafkaConsumer {
       // A fetch is handed over at once, whatever the number of its partitions.
       partitionsConsumedConcurrently: 1000,
     });
+    if (this.crash) throw this.crash;
+    this.isRunning = true;
   }
 
   pause(partitions: readonly TopicPartition[]): void {
@@ -179,8 +187,13 @@ class KafkajsConsumer implements KafkaConsumer {
   }
 
   close(): Promise<void> {
+    return (this.closing ??= this.closeOnce());
+  }
+
+  private async closeOnce(): Promise<void> {
     this.whenClosed();
-    return (this.closing ??= this.raw.disconnect());
+    await this.raw.disconnect();
+    await this.checking;
   }
 
   /** Told while kafkajs goes on with its default offset, which it commits at once. */
@@ -203,7 +216,9 @@ class KafkajsConsumer implements KafkaConsumer {
     // Nothing is fetched before it is known that the group's offsets are there: kafkajs would skip in silence.
     this.raw.pause(byTopic(partitions));
     this.listener.assigned(partitions);
-    void this.checkOffsets(partitions, this.assignment);
+    const before = this.checking;
+    const check = this.checkOffsets(partitions, this.assignment);
+    this.checking = Promise.all([before, check]).then(() => undefined);
   }
 
   private async checkOffsets(partitions: TopicPartition[], assignment: number): Promise<void> {

@@ -3,7 +3,7 @@ import { NestFactory } from '@nestjs/core';
 import { ExpressAdapter } from '@nestjs/platform-express';
 import { Ctx, EventPattern, KafkaContext, MessagePattern, Payload, Transport } from '@nestjs/microservices';
 import { TypeOrmModule } from '@nestjs/typeorm';
-import { logLevel } from 'kafkajs';
+import { type Consumer, type KafkaMessage, logLevel } from 'kafkajs';
 import { randomUUID } from 'node:crypto';
 import { dataSourceOptions } from '../../src/database/data-source-options.js';
 import { KafkaTransport, type KafkaTransportOptions } from '../../src/messaging/kafka.transport.js';
@@ -25,6 +25,7 @@ let lastTransport: KafkaTransport;
 let host: INestApplication;
 let seen: string[] = [];
 let release: () => void = () => undefined;
+const listeners: Consumer[] = [];
 const peer = new KafkaPeer();
 
 /** Our transport may hand over bytes, Nest's own has parsed them. */
@@ -112,6 +113,8 @@ async function startHost(connect: (app: INestApplication) => void): Promise<void
   await host.init();
 }
 
+const listen = async (to: string, take: (message: KafkaMessage) => void) =>
+  listeners.push(await peer.consume([to], take));
 const brokers = () => process.env.TEST_KAFKA_BROKERS!.split(',');
 const ours =
   (options: Partial<KafkaTransportOptions> = {}) =>
@@ -150,6 +153,8 @@ beforeEach(async () => {
 afterEach(async () => {
   await host.close();
   await database.drop();
+  // One that consumes a topic as it goes starts again and again, also after it was told to end.
+  await Promise.all(listeners.splice(0).map((consumer) => consumer.disconnect()));
   const ours = (await peer.admin.listTopics()).filter((name) => name.includes(run));
   await peer.admin.deleteTopics({ topics: ours });
   await eventually(async () => !(await peer.admin.listTopics()).some((name) => name.includes(run)));
@@ -190,7 +195,7 @@ describe.each([
 
 it('an event of the host’s own is sent once its unit of work is committed', async () => {
   const published: string[] = [];
-  await peer.consume([topic('published')], ({ key, headers }) =>
+  await listen(topic('published'), ({ key, headers }) =>
     published.push(`${String(headers?.ce_type)} ${String(key)}`),
   );
   await startHost(ours());
@@ -220,9 +225,7 @@ it('a handler that throws whatever it likes is tried a few times, dead-lettered,
   await eventually(() => seen.includes('behind'));
   expect(seen.filter((name) => name === 'bad')).toHaveLength(3);
   expect(seen.indexOf('beside')).toBeLessThan(seen.lastIndexOf('bad'));
-  await peer.consume([`${topic('flaky')}-dlt`], ({ headers }) =>
-    dead.push(String(headers?.['people-attempts'])),
-  );
+  await listen(`${topic('flaky')}-dlt`, ({ headers }) => dead.push(String(headers?.['people-attempts'])));
   await eventually(() => dead.length > 0);
   expect(dead).toEqual(['3']);
 });
