@@ -63,6 +63,8 @@ export interface KafkaTransportOptions {
   drainTimeoutMs?: number;
   /** How long it is remembered that a message was handled, in ms. Default 7 days. */
   inboxRetentionMs?: number;
+  /** How often the outbox is looked at when nobody has told that there is something to send, in ms. Default 1,000. */
+  outboxPollMs?: number;
   /** As Nest's; `{ keepBinary: true }` hands the value's bytes over as they came. */
   parser?: KafkaParserConfig;
   serializer?: Serializer;
@@ -81,6 +83,7 @@ const DEFAULTS = {
   sessionTimeoutMs: 10_000,
   drainTimeoutMs: 20_000,
   inboxRetentionMs: 7 * 24 * 60 * 60 * 1000,
+  outboxPollMs: 1000,
   onOffsetOutOfRange: 'stop' as OffsetOutOfRangePolicy,
 };
 const RECONNECT_MS = 1000;
@@ -216,7 +219,14 @@ export class KafkaTransport extends ServerKafka implements OnModuleDestroy {
       const { transactions, outbox } = store;
       // Apart from that of the replies, whose topics come and go.
       this.relayProducer = await driver.producer();
-      this.relay ??= new OutboxRelay(transactions, outbox, transactions.dataSource, () => this.relayProducer);
+      const { dataSource } = transactions;
+      this.relay ??= new OutboxRelay(
+        transactions,
+        outbox,
+        dataSource,
+        settings.outboxPollMs,
+        () => this.relayProducer,
+      );
       this.relay.start();
     }
     this.kafkaConsumer = await driver.consume(

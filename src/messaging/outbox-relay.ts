@@ -5,11 +5,10 @@ import type { TransactionContext } from '../transactions/transaction-context.js'
 import type { TransactionRunner } from '../transactions/transaction-runner.js';
 import { type KafkaProducer, type OutgoingRecord, RecordRefusedError } from './kafka-driver.js';
 import type { Outbox } from './outbox.js';
+import { canListen, untilPending } from './outbox-notifications.js';
 import { claimCheckOf, type OutboxRow, outboxRecord } from './outbox-record.js';
 import { relayStatements } from './outbox-relay.statements.js';
 
-/** How long nothing is looked for when nothing was there; whoever publishes in this process wakes the relay at once. */
-const POLL_MS = 1000;
 /** After a shard that another instance works on. */
 const BUSY_MS = 50;
 const FAILED_MS = 1000;
@@ -38,7 +37,8 @@ export class OutboxRelay {
   constructor(
     private readonly transactions: TransactionRunner,
     private readonly outbox: Outbox,
-    dataSource: DataSource,
+    private readonly dataSource: DataSource,
+    private readonly pollMs: number,
     private readonly producer: () => KafkaProducer | undefined,
   ) {
     this.statements = relayStatements(dataSource);
@@ -70,17 +70,29 @@ export class OutboxRelay {
   private async run(): Promise<void> {
     while (!this.stopping.signal.aborted) {
       this.isAwake = false;
-      let pause = POLL_MS;
       try {
         const { sent, found } = await this.relayAll();
-        if (sent > 0) continue;
-        if (found > 0) pause = BUSY_MS;
+        if (found > 0 && sent === 0) await this.rest(BUSY_MS, true);
+        if (found === 0) await this.idle();
       } catch (error) {
         this.report(error);
         await this.rest(FAILED_MS, false);
-        continue;
       }
-      await this.rest(pause, true);
+    }
+  }
+
+  /** Until there may be something to send. */
+  private async idle(): Promise<void> {
+    if (!canListen(this.dataSource)) return this.rest(this.pollMs, true);
+    if (this.stopping.signal.aborted || this.isAwake) return;
+    const woken = new AbortController();
+    this.wakeUp = () => woken.abort();
+    try {
+      await untilPending(this.dataSource, this.statements.pending(), this.pollMs, woken.signal);
+    } catch (error) {
+      if (!woken.signal.aborted) throw error;
+    } finally {
+      this.wakeUp = undefined;
     }
   }
 

@@ -1,10 +1,12 @@
-import { Inject, Injectable } from '@nestjs/common';
+import { Inject, Injectable, Logger, type OnModuleDestroy } from '@nestjs/common';
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { DataSource } from 'typeorm';
 import type { Companion } from '../database/statement-flight.js';
 import { currentTransaction, type TransactionContext } from '../transactions/transaction-context.js';
 import { TransactionUsageError } from '../transactions/transaction-errors.js';
 import { TRANSACTIONS_DATA_SOURCE } from '../transactions/transaction-runner.js';
 import { tableIn } from '../database/table-name.js';
+import { notifyRelays } from './outbox-notifications.js';
 
 /** Something that happened, for others to know. Sent as a CloudEvent 1.0. */
 export interface OutboxEvent {
@@ -20,6 +22,9 @@ export interface OutboxEvent {
   payload?: { json: string } | { value: unknown } | undefined;
 }
 
+/** Notifications follow one another no faster. */
+const NOTIFY_EVERY_MS = 20;
+
 const relays = new WeakMap<DataSource, Set<() => void>>();
 
 /**
@@ -27,7 +32,10 @@ const relays = new WeakMap<DataSource, Set<() => void>>();
  * the same transaction, which a relay sends to Kafka at least once. The columns are those of Debezium's outbox event router.
  */
 @Injectable()
-export class Outbox {
+export class Outbox implements OnModuleDestroy {
+  private readonly logger = new Logger(Outbox.name);
+  private notifying: Promise<void> | undefined;
+  private isNotifyingAgain = false;
   private readonly published = new WeakMap<TransactionContext, OutboxEvent[]>();
 
   constructor(@Inject(TRANSACTIONS_DATA_SOURCE) private readonly dataSource: DataSource) {}
@@ -59,9 +67,18 @@ export class Outbox {
     events.push(event);
   }
 
-  /** Tells the relay of this process that there is something to send. Relays look by themselves as well. */
+  /** Tells the relay of this process, or else those of others, that there is something to send. They look by themselves as well. */
   wake(): void {
-    for (const wake of relays.get(this.dataSource) ?? []) wake();
+    const here = relays.get(this.dataSource);
+    if (here && here.size > 0) for (const wake of here) wake();
+    else {
+      this.isNotifyingAgain = true;
+      this.notifying ??= this.notify().finally(() => (this.notifying = undefined));
+    }
+  }
+
+  async onModuleDestroy(): Promise<void> {
+    await this.notifying;
   }
 
   /** A relay of this process, to be woken. @returns ends that */
@@ -69,6 +86,16 @@ export class Outbox {
     const here = relays.get(this.dataSource) ?? new Set();
     relays.set(this.dataSource, here.add(wake));
     return () => here.delete(wake);
+  }
+
+  private async notify(): Promise<void> {
+    while (this.isNotifyingAgain) {
+      this.isNotifyingAgain = false;
+      await notifyRelays(this.dataSource).catch((err: unknown) =>
+        this.logger.debug({ msg: 'relays could not be notified; they look by themselves', err }),
+      );
+      await sleep(NOTIFY_EVERY_MS);
+    }
   }
 
   private insert(events: readonly OutboxEvent[]): Companion {

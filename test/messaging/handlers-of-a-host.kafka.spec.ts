@@ -1,4 +1,11 @@
-import { Controller, type INestApplication, Module, type PipeTransform } from '@nestjs/common';
+import {
+  Controller,
+  type DynamicModule,
+  type INestApplication,
+  Module,
+  type PipeTransform,
+  type Type,
+} from '@nestjs/common';
 import { NestFactory } from '@nestjs/core';
 import { ExpressAdapter } from '@nestjs/platform-express';
 import { Ctx, EventPattern, KafkaContext, MessagePattern, Payload, Transport } from '@nestjs/microservices';
@@ -11,6 +18,7 @@ import { MessageStore } from '../../src/messaging/message-store.js';
 import { MessagingModule } from '../../src/messaging/messaging.module.js';
 import { Outbox } from '../../src/messaging/outbox.js';
 import { currentTransaction } from '../../src/transactions/transaction-context.js';
+import { TransactionRunner } from '../../src/transactions/transaction-runner.js';
 import { Transactional } from '../../src/transactions/transactional.decorator.js';
 import { eventually } from '../support/barrier.js';
 import { KafkaPeer } from '../support/kafka.js';
@@ -100,14 +108,20 @@ class HostController {
 @Module({})
 class HostModule {}
 
-async function startHost(connect: (app: INestApplication) => void): Promise<void> {
+function hostModule(controllers: Type[]): DynamicModule {
   const settings = { url: database.url, poolSize: 5, acquireTimeoutMs: 5000, statementTimeoutMs: 30_000, ssl: 'off' } as const; // prettier-ignore
-  const module = {
+  return {
     module: HostModule,
     imports: [TypeOrmModule.forRoot(dataSourceOptions(settings, () => undefined)), MessagingModule.forRoot()],
-    controllers: [HostController],
+    controllers,
   };
-  host = await NestFactory.create(module, new ExpressAdapter(), { logger: false, abortOnError: false });
+}
+
+async function startHost(connect: (app: INestApplication) => void): Promise<void> {
+  host = await NestFactory.create(hostModule([HostController]), new ExpressAdapter(), {
+    logger: false,
+    abortOnError: false,
+  });
   connect(host);
   await host.startAllMicroservices();
   await host.init();
@@ -202,6 +216,24 @@ it('an event of the host’s own is sent once its unit of work is committed', as
   const name = randomUUID();
   await peer.ask(topic('count-by-name'), JSON.stringify({ name }));
   await eventually(() => published.includes(`counter.counted ${name}`));
+});
+
+it('events of a process that has no relay are sent by that of another, which is notified', async () => {
+  const published: string[] = [];
+  await listen(topic('published'), ({ value }) => published.push(String(value)));
+  await startHost(ours({ outboxPollMs: 3_600_000 }));
+  const other = await NestFactory.createApplicationContext(hostModule([]), { logger: false, abortOnError: false }); // prettier-ignore
+  const transactions = other.get(TransactionRunner, { strict: false });
+  for (const value of [1, 2, 3]) {
+    await transactions.run({}, async () =>
+      other.get(Outbox, { strict: false }).publish({
+        ...{ aggregateType: 'counter', aggregateId: 'a', type: 'counter.counted', topic: topic('published') },
+        payload: { value },
+      }),
+    );
+    await eventually(() => published.includes(String(value)));
+  }
+  await other.close();
 });
 
 it('one key whose handler takes its time delays no other key of its partition, and its offset stays', async () => {
