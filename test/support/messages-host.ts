@@ -1,0 +1,77 @@
+import { type INestApplication, Module, type PipeTransform, type Type } from '@nestjs/common';
+import { NestFactory } from '@nestjs/core';
+import { ExpressAdapter } from '@nestjs/platform-express';
+import { TypeOrmModule } from '@nestjs/typeorm';
+import { randomUUID } from 'node:crypto';
+import { dataSourceOptions } from '../../src/database/data-source-options.js';
+import { KafkaTransport, type KafkaTransportOptions } from '../../src/messaging/kafka.transport.js';
+import { MessageStore } from '../../src/messaging/message-store.js';
+import { MessagingModule } from '../../src/messaging/messaging.module.js';
+import { currentTransaction } from '../../src/transactions/transaction-context.js';
+import type { TestDatabase } from './test-database.js';
+
+/** Somebody else's application whose handlers take messages through `KafkaTransport`. */
+export interface MessagesHost {
+  app: INestApplication;
+  transport: KafkaTransport;
+  store: MessageStore;
+}
+
+export interface MessagesHostOptions {
+  controllers?: Type[];
+  /** In place of the defaults: a group of its own, topics of one partition, three messages at once. */
+  transport?: Partial<KafkaTransportOptions>;
+}
+
+@Module({})
+class HostModule {}
+
+/** @param database with the migrations applied; several hosts on one are instances of one service */
+export async function startMessagesHost(
+  database: TestDatabase,
+  { controllers = [], transport: options = {} }: MessagesHostOptions = {},
+): Promise<MessagesHost> {
+  const settings = { url: database.url, poolSize: 6, acquireTimeoutMs: 5000, statementTimeoutMs: 30_000, ssl: 'off' } as const; // prettier-ignore
+  const module = {
+    module: HostModule,
+    imports: [TypeOrmModule.forRoot(dataSourceOptions(settings, () => undefined)), MessagingModule.forRoot()],
+    controllers,
+  };
+  const app = await NestFactory.create(module, new ExpressAdapter(), { logger: false, abortOnError: false });
+  const store = app.get(MessageStore, { strict: false });
+  const transport = new KafkaTransport({
+    client: { brokers: process.env.TEST_KAFKA_BROKERS!.split(','), clientId: 'host' },
+    groupId: `host-${randomUUID()}`,
+    concurrency: 3,
+    topics: { partitions: 1, replication: undefined },
+    store,
+    ...options,
+  });
+  app.connectMicroservice({ strategy: transport });
+  await app.startAllMicroservices();
+  await app.init();
+  return { app, transport, store };
+}
+
+/** For `@Payload`: our transport hands over what Nest's parser has made of the value, or bytes. */
+export class ParsedValue implements PipeTransform {
+  transform(value: unknown): unknown {
+    return Buffer.isBuffer(value) ? JSON.parse(value.toString()) : value;
+  }
+}
+
+export const createCounters = (database: TestDatabase) =>
+  database.query('CREATE TABLE counters (name text PRIMARY KEY, value int NOT NULL)');
+
+/** Adds one, in the unit of work that calls it. */
+export const count = (name: string) =>
+  currentTransaction()!.query({
+    text: 'INSERT INTO counters VALUES ($1, 1) ON CONFLICT (name) DO UPDATE SET value = counters.value + 1',
+    values: [name],
+  });
+
+/** Every counter that is committed. */
+export async function counters(database: TestDatabase): Promise<Record<string, number>> {
+  const rows = await database.query<{ name: string; value: number }>('SELECT name, value FROM counters');
+  return Object.fromEntries(rows.map(({ name, value }) => [name, value]));
+}
