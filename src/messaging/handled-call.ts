@@ -1,5 +1,6 @@
 import type { ExecutionContext } from '@nestjs/common';
 import { KafkaContext } from '@nestjs/microservices';
+import { PATTERN_EXTRAS_METADATA } from '@nestjs/microservices/constants.js';
 import { replyAddressOf } from './delivery.js';
 import type { IncomingRecord } from './kafka-driver.js';
 import { digestOf, type MessageIdentity, messageIdOf } from './message-identity.js';
@@ -9,6 +10,12 @@ export interface HandledCall {
   message: MessageIdentity;
   /** True when the sender waits for an answer, which then is kept. */
   isAnswered: boolean;
+}
+
+/** What a message pattern may say of its messages, beside `BATCHABLE`. */
+export interface HandlerExtras {
+  /** Headers that the handler reads: the same id with another of these is another message. */
+  digestHeaders?: readonly string[];
 }
 
 /** What our transport knows of the call that a context stands for. */
@@ -40,7 +47,9 @@ export async function identityOfCall(
   if (call?.isClaimed) return undefined;
   const name = `${execution.getClass().name}.${execution.getHandler().name}`;
   if (call) return call.isShared ? withHandler(call, name) : call;
-  return withHandler(await callOfStockTransport(context), name);
+  const extras = Reflect.getMetadata(PATTERN_EXTRAS_METADATA, execution.getHandler()) as
+    HandlerExtras | undefined;
+  return withHandler(await callOfStockTransport(context, extras?.digestHeaders ?? []), name);
 }
 
 /** Several handlers may take one message, and which of them do is known to our transport only. */
@@ -49,7 +58,10 @@ function withHandler({ message, isAnswered }: HandledCall, name: string): Handle
 }
 
 /** Nest's own Kafka server has parsed the message already. */
-async function callOfStockTransport(context: KafkaContext): Promise<HandledCall> {
+async function callOfStockTransport(
+  context: KafkaContext,
+  digestHeaders: readonly string[],
+): Promise<HandledCall> {
   const { key, value, headers, offset, timestamp } = context.getMessage() as unknown as Record<
     'key' | 'value' | 'headers' | 'offset' | 'timestamp',
     unknown
@@ -73,7 +85,7 @@ async function callOfStockTransport(context: KafkaContext): Promise<HandledCall>
     message: {
       consumer: await groupIdOf(context),
       messageId: messageIdOf(record),
-      digest: digestOf(topic, textOf(key), textOf(value)),
+      digest: digestOf(topic, textOf(key), textOf(value), ...digestHeaders.map((name) => texts[name])),
       place,
     },
     isAnswered: replyAddressOf(record) !== undefined,

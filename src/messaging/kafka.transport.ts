@@ -13,7 +13,7 @@ import { InvalidInputError } from '../errors/application-error.js';
 import { DEAD_LETTER_SUFFIX, deadLetterRecord } from './dead-letter.js';
 import { type Delivery, laneKeyOf, replyAddressOf, sizeOf } from './delivery.js';
 import { describe } from './failure-policy.js';
-import { knowCall } from './handled-call.js';
+import { type HandlerExtras, knowCall } from './handled-call.js';
 import type {
   IncomingRecord,
   KafkaClientSettings,
@@ -25,7 +25,7 @@ import type {
 } from './kafka-driver.js';
 import { OffsetOutOfRangeError } from './kafka-driver.js';
 import { KafkajsDriver } from './kafkajs.driver.js';
-import { digestOfRecord, messageIdOf } from './message-identity.js';
+import { identityOf } from './message-identity.js';
 import { MessageIntake } from './message-intake.js';
 import { MessageLanes } from './message-lanes.js';
 import { MessageProcessor } from './message-processor.js';
@@ -258,14 +258,9 @@ export class KafkaTransport extends ServerKafka implements OnModuleDestroy {
   }
 
   private toDelivery(record: IncomingRecord): Delivery {
-    const { topic, partition, offset } = record;
-    const handler = this.getHandlerByPattern(topic) ?? undefined;
-    const message = {
-      consumer: this.settings.groupId,
-      messageId: messageIdOf(record),
-      digest: digestOfRecord(record),
-      place: { topic, partition, offset },
-    };
+    const handler = this.getHandlerByPattern(record.topic) ?? undefined;
+    const { digestHeaders } = (handler?.extras ?? {}) as HandlerExtras;
+    const message = identityOf(record, this.settings.groupId, digestHeaders);
     const replyTo = handler?.isEventHandler ? undefined : replyAddressOf(record);
     const isBatchable = this.settings.store !== undefined && handler?.extras?.batchable === true;
     return {
@@ -285,8 +280,23 @@ export class KafkaTransport extends ServerKafka implements OnModuleDestroy {
     const packet = await this.deserializer.deserialize(context.getMessage(), { channel: topic });
     // Nest would hand over the whole record.
     const payload: unknown = value === null ? null : packet.data;
-    const result: unknown = await (handler as MessageHandler<unknown, KafkaContext>)(payload, context);
-    return lastValueFrom(this.transformToObservable(result as never).pipe(toArray()), { defaultValue: [] });
+    return this.withProcessingHooks(context, async () => {
+      const result: unknown = await (handler as MessageHandler<unknown, KafkaContext>)(payload, context);
+      return lastValueFrom(this.transformToObservable(result as never).pipe(toArray()), { defaultValue: [] });
+    });
+  }
+
+  /** Around each call of a handler; what becomes of the call does not depend on what the hooks return. */
+  private withProcessingHooks<T>(context: KafkaContext, call: () => Promise<T>): Promise<T> {
+    return new Promise((resolve, reject) => {
+      const done = () => {
+        const called = call().finally(() => this.onProcessingEndHook?.(this.transportId, context));
+        called.then(resolve, reject);
+        return called;
+      };
+      // A hook may pass on the failure of the call, which is told already.
+      Promise.resolve(this.onProcessingStartHook(this.transportId, context, done)).catch(reject);
+    });
   }
 
   /** Anew for each call, so that none sees what an earlier one has made of the message. */

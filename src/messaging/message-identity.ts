@@ -48,5 +48,31 @@ export function digestOf(...parts: (string | Uint8Array | null | undefined)[]): 
   return hash.digest('base64url');
 }
 
-/** Of a message: where it was sent to, and its bytes. */
-export const digestOfRecord = ({ topic, key, value }: IncomingRecord) => digestOf(topic, key, value);
+/**
+ * Of a message: where it was sent to, its bytes, and the headers that its handler reads. Not every header: a sender that
+ * sends it again may give it another trace and another correlation id.
+ */
+export function digestOfRecord(
+  { topic, key, value, headers }: IncomingRecord,
+  digestHeaders: readonly string[],
+) {
+  return digestOf(topic, key, value, ...digestHeaders.map((name) => headerText(headers, name)));
+}
+
+/** The digest is made when it is asked for: handlers that claim nothing don't need it. */
+export function identityOf(
+  record: IncomingRecord,
+  consumer: string,
+  digestHeaders: readonly string[] = [],
+): MessageIdentity {
+  const { topic, partition, offset } = record;
+  let digest: string | undefined;
+  return {
+    consumer,
+    messageId: messageIdOf(record),
+    get digest() {
+      return (digest ??= digestOfRecord(record, digestHeaders));
+    },
+    place: { topic, partition, offset },
+  };
+}

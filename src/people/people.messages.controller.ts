@@ -12,6 +12,8 @@ import { PeopleDto, PersonIdDto, validateInput } from './person.dto.js';
 import { relocate } from './person-data.js';
 import { pageJson, personJson } from './person.entity.js';
 
+const OPERATION = 'people-operation';
+
 /**
  * The topics `people.*`: each is request-reply when the message asks for a reply, else fire-and-forget. Replies are JSON
  * text, for a serializer would change numbers. Pipe and filter are bound here because a hybrid application does not hand
@@ -29,7 +31,7 @@ export class PeopleMessagesController {
    * The same operations on one topic, where Kafka keeps what happens to a person in order: key = the person's id, header
    * `people-operation` = `create`, `update`, …
    */
-  @MessagePattern('people.commands', BATCHABLE)
+  @MessagePattern('people.commands', { ...BATCHABLE, digestHeaders: [OPERATION] })
   @Transactional()
   async command(
     @Payload(OptionalMessageInputPipe) input: JsonInput | null,
@@ -37,11 +39,11 @@ export class PeopleMessagesController {
   ): Promise<string | null> {
     const { headers = {}, key } = context.getMessage() as unknown as CommandMessage;
     if (input === null) return this.remove(this.tombstone(key));
-    const name = String(headers['people-operation']);
+    const name = String(headers[OPERATION]);
     const operation = OPERATIONS.get(name);
     if (!operation)
       throw new InvalidInputError(
-        `The header people-operation must be one of ${[...OPERATIONS.keys()].join(', ')}, not ${name}.`,
+        `The header ${OPERATION} must be one of ${[...OPERATIONS.keys()].join(', ')}, not ${name}.`,
       );
     return this[operation](input);
   }

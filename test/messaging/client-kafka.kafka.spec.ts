@@ -10,6 +10,7 @@ import {
   type MicroserviceOptions,
   Payload,
   RpcException,
+  ServerKafka,
   Transport,
 } from '@nestjs/microservices';
 import { logLevel } from 'kafkajs';
@@ -39,6 +40,7 @@ const peer = new KafkaPeer();
 let server: INestMicroservice;
 let client: ClientKafka;
 let seen: unknown[] = [];
+let hooks: string[] = [];
 
 @Controller()
 class EchoController {
@@ -90,22 +92,19 @@ class EchoController {
 @Module({ controllers: [EchoController] })
 class EchoModule {}
 
-const ours = (): MicroserviceOptions => ({
-  strategy: new KafkaTransport({
+const ours = () =>
+  new KafkaTransport({
     client: { brokers: brokers(), clientId: 'echo' },
     groupId: `echo-${randomUUID()}`,
     concurrency: 4,
     topics: { partitions: 1, replication: undefined },
-  }),
-});
-const stock = (): MicroserviceOptions => ({
-  transport: Transport.KAFKA,
-  options: {
+  });
+const stock = () =>
+  new ServerKafka({
     client: { brokers: brokers(), clientId: 'echo', logLevel: logLevel.NOTHING },
     consumer: { groupId: `echo-${randomUUID()}`, maxWaitTimeInMs: 100 },
     subscribe: { fromBeginning: true },
-  },
-});
+  });
 
 beforeAll(async () => {
   await peer.connect();
@@ -120,11 +119,19 @@ afterAll(() => peer.close());
 describe.each([
   ['our server', ours],
   ['Nest’s own server', stock],
-])('ClientKafka with %s', (_, options) => {
+])('ClientKafka with %s', (_, makeServer) => {
   beforeAll(async () => {
     seen = [];
+    hooks = [];
+    const strategy = makeServer();
+    const where = (context: unknown) => (context as KafkaContext).getTopic();
+    strategy.setOnProcessingStartHook((_transport, context, done) => {
+      hooks.push(`start ${where(context)}`);
+      void done();
+    });
+    strategy.setOnProcessingEndHook((_transport, context) => void hooks.push(`end ${where(context)}`));
     server = await NestFactory.createMicroservice<MicroserviceOptions>(EchoModule, {
-      ...options(),
+      strategy,
       logger: false,
     });
     await server.listen();
@@ -188,6 +195,18 @@ describe.each([
     expect(unexpected).toBeTruthy();
   });
 
+  it.each([
+    ['ends', ECHO],
+    ['gives several values', SEVERAL],
+    ['gives nothing', NOTHING],
+    ['throws', THROWS],
+  ])('the processing hooks are called around a handler that %s', async (_name, topic) => {
+    hooks = [];
+    await lastValueFrom(client.send(topic, {}), { defaultValue: undefined }).catch(() => undefined);
+    await eventually(() => hooks.length >= 2);
+    expect(hooks).toEqual([`start ${topic}`, `end ${topic}`]);
+  });
+
   it('requests that are sent together are answered each with its own reply', async () => {
     const inputs = Array.from({ length: 50 }, (_value, n) => ({ n }));
     expect(await Promise.all(inputs.map((input) => firstValueFrom(client.send(ECHO, input))))).toEqual(
@@ -199,5 +218,6 @@ describe.each([
     await lastValueFrom(client.emit(EVENT, { value: { n: 1 } }));
     await eventually(() => seen.length > 0);
     expect(seen[0]).toEqual({ n: 1 });
+    await eventually(() => hooks.at(-1) === `end ${EVENT}`);
   });
 });
