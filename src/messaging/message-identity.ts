@@ -32,9 +32,13 @@ export function ownIdOf(headers: RecordHeaders): string | undefined {
   return own || undefined;
 }
 
-/** The message's own id, else its place and its timestamp: a topic that was made anew counts its offsets anew. */
-export const messageIdOf = ({ topic, partition, offset, timestamp, headers }: IncomingRecord): string =>
-  storable(ownIdOf(headers) ?? `${topic}-${partition}-${offset}-${timestamp}`);
+/** The message's own id, else its place. */
+export const messageIdOf = (record: IncomingRecord): string =>
+  storable(ownIdOf(record.headers) ?? placeIdOf(record));
+
+/** With the timestamp: a topic that was made anew counts its offsets anew. */
+export const placeIdOf = ({ topic, partition, offset, timestamp }: IncomingRecord): string =>
+  storable(`${topic}-${partition}-${offset}-${timestamp}`);
 
 /** An id as it can be stored: one that is too long or holds what text can't is replaced by its hash. */
 export function storable(id: string): string {

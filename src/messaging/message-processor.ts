@@ -5,6 +5,7 @@ import type { Delivery } from './delivery.js';
 import { classify, describe, type FailureKind, replyErrorOf, retryDelay } from './failure-policy.js';
 import { MessageIdConflictError } from './inbox.js';
 import type { HandledMessage, MessageAnswer } from './message-answer.js';
+import { placeIdOf } from './message-identity.js';
 import type { MessageStore } from './message-store.js';
 import type { Settle } from './message-lanes.js';
 
@@ -174,8 +175,7 @@ export class MessageProcessor {
     let answer: MessageAnswer = { error: replyErrorOf(error) };
     const isOver = kind === 'permanent' || kind === 'unexpected';
     // Somebody else handled the message with this id, and its answer is not to be replaced.
-    const isConflict = originalOf(error) instanceof MessageIdConflictError;
-    if (store && isOver && !isConflict && !(error instanceof AfterCommitError)) {
+    if (store && isOver && !isIdConflict(error) && !(error instanceof AfterCommitError)) {
       try {
         answer = await this.keepAnswer(store, delivery, answer);
       } catch (failure) {
@@ -206,8 +206,10 @@ export class MessageProcessor {
 
   private async deadLetter(delivery: Delivery, error: unknown, run: Run): Promise<void> {
     const { store, sendDeadLetter, finish } = this.settings;
+    // By its own id it is marked already: as the other message.
+    const dead = isIdConflict(error) ? knownByPlace(delivery) : delivery;
     try {
-      await (store ? store.deadLetters.add(delivery, describe(error)) : sendDeadLetter(delivery, error));
+      await (store ? store.deadLetters.add(dead, describe(error)) : sendDeadLetter(dead, error));
     } catch (failure) {
       // Nothing is marked as handled before its dead letter is safe.
       this.settings.onInfrastructureFailure(failure);
@@ -225,6 +227,13 @@ export class MessageProcessor {
     this.logger.warn({ msg, ...where, attempts, code, detail });
   }
 }
+
+const isIdConflict = (error: unknown) => originalOf(error) instanceof MessageIdConflictError;
+
+const knownByPlace = (delivery: Delivery): Delivery => ({
+  ...delivery,
+  message: { ...delivery.message, messageId: placeIdOf(delivery.record) },
+});
 
 /** The handling of one batch. */
 interface Run {

@@ -1,0 +1,196 @@
+import { Controller } from '@nestjs/common';
+import { Ctx, EventPattern, KafkaContext, MessagePattern, Payload } from '@nestjs/microservices';
+import { randomUUID } from 'node:crypto';
+import { BATCHABLE } from '../../src/messaging/kafka.transport.js';
+import { Transactional } from '../../src/transactions/transactional.decorator.js';
+import { eventually } from '../support/barrier.js';
+import { KafkaPeer } from '../support/kafka.js';
+import {
+  count,
+  counters,
+  createCounters,
+  type MessagesHost,
+  type MessagesHostOptions,
+  ParsedValue,
+  startMessagesHost,
+} from '../support/messages-host.js';
+import { createDatabase, type TestDatabase } from '../support/test-database.js';
+
+const run = randomUUID();
+const topic = (name: string) => `${name}-${run}`;
+const [COUNT, ANEW, COUNT_OR_NOT, FAIL] = [
+  topic('count'),
+  topic('anew'),
+  topic('count-or-not'),
+  topic('fail'),
+];
+const groupId = `group-${run}`;
+const OnEvent = EventPattern as (pattern: string) => MethodDecorator;
+
+let database: TestDatabase;
+const hosts: MessagesHost[] = [];
+const calls: string[] = [];
+/** Sends what is to be healthy beside the failing message. */
+let beside: () => Promise<void>;
+const peer = new KafkaPeer();
+
+@Controller()
+class CountersController {
+  @MessagePattern([COUNT, ANEW], BATCHABLE)
+  @Transactional()
+  async count(@Payload(ParsedValue) { name }: { name: string }) {
+    await count(name);
+    return { counted: name };
+  }
+
+  @MessagePattern(COUNT_OR_NOT, { ...BATCHABLE, digestHeaders: ['operation'] })
+  @Transactional()
+  async countOrNot(@Payload(ParsedValue) { name }: { name: string }, @Ctx() context: KafkaContext) {
+    const operation = String(context.getMessage().headers!.operation);
+    if (operation === 'count') await count(name);
+    return { operation };
+  }
+
+  @OnEvent(FAIL)
+  async fail(@Payload(ParsedValue) { name }: { name: string }) {
+    calls.push(name);
+    if (name !== 'bad') return;
+    await beside();
+    throw new TypeError('again and again');
+  }
+}
+
+const start = async (transport: MessagesHostOptions['transport'] = {}) => {
+  const host = await startMessagesHost(database, {
+    controllers: [CountersController],
+    transport: { groupId, ...transport },
+  });
+  hosts.push(host);
+  return host;
+};
+const stop = async () => {
+  for (const { app } of hosts.splice(0)) await app.close();
+};
+const committed = async () =>
+  Number((await peer.admin.fetchOffsets({ groupId, topics: [COUNT] }))[0]!.partitions[0]!.offset);
+
+beforeAll(async () => {
+  await peer.connect();
+  database = await createDatabase();
+  await createCounters(database);
+});
+afterEach(stop);
+afterAll(async () => {
+  await peer.close();
+  await database.drop();
+});
+
+it('messages without an id in a topic that was deleted and made anew are no repetition of those in the old one', async () => {
+  await start();
+  await peer.ask(ANEW, '{"name":"anew"}', { key: 'k' });
+  await stop();
+  await peer.admin.deleteTopics({ topics: [ANEW] });
+  await eventually(async () => !(await peer.admin.listTopics()).includes(ANEW));
+  await start({ onOffsetOutOfRange: 'earliest' });
+  // The same bytes, key, partition and offset as before. The producer has to learn that there is another topic.
+  await eventually(() =>
+    peer.emit(ANEW, { key: 'k', value: '{"name":"anew"}' }).then(
+      () => true,
+      () => false,
+    ),
+  );
+  await eventually(async () => (await counters(database)).anew === 2);
+});
+
+it('the inbox forgets what is old and below the committed offset, and nothing else; what it forgot is applied again when it is sent again', async () => {
+  const { store } = await start();
+  const headers = { 'message-id': 'late' };
+  const ids = async () => {
+    const text = `SELECT message_id FROM message_inbox WHERE message_id IN ('late', 'next')`;
+    return (await database.query<{ message_id: string }>(text)).map(({ message_id }) => message_id);
+  };
+  await peer.ask(COUNT, '{"name":"late"}', { headers });
+  await peer.ask(COUNT, '{"name":"next"}', { headers: { 'message-id': 'next' } });
+  const offset = BigInt(await eventually(async () => (await committed()) === 2 && 2));
+  const below = [{ topic: COUNT, partition: 0, offset: offset - 1n }];
+  const DAY = 24 * 60 * 60 * 1000;
+
+  expect(await store.inbox.prune(groupId, below, DAY)).toBe(0);
+  expect(await store.inbox.prune('another group', below, 0)).toBe(0);
+  expect(await store.inbox.prune(groupId, [{ ...below[0]!, partition: 1 }], 0)).toBe(0);
+  await peer.ask(COUNT, '{"name":"late"}', { headers });
+  expect(await counters(database)).toMatchObject({ late: 1, next: 1 });
+
+  expect(await store.inbox.prune(groupId, below, 0)).toBe(1);
+  expect(await ids()).toEqual(['next']);
+  await peer.ask(COUNT, '{"name":"late"}', { headers });
+  expect(await counters(database)).toMatchObject({ late: 2, next: 1 });
+});
+
+it('a sender whose reply topic is gone by then gets the first answer when it asks again', async () => {
+  await start();
+  const headers = { 'message-id': randomUUID() };
+  const gone = { kafka_correlationId: 'nobody', kafka_replyTopic: topic('gone') };
+  await peer.emit(COUNT, { key: 'k', value: '{"name":"asked twice"}', headers: { ...headers, ...gone } });
+  await eventually(async () => (await counters(database))['asked twice'] === 1);
+  const reply = await peer.ask(COUNT, '{"name":"asked twice"}', { key: 'k', headers });
+  expect(reply).toEqual({ value: '{"counted":"asked twice"}', error: undefined });
+  expect(await counters(database)).toMatchObject({ 'asked twice': 1 });
+});
+
+describe('the same id', () => {
+  const send = (operation: string, headers: Record<string, string>, name = 'one id') =>
+    peer.ask(COUNT_OR_NOT, JSON.stringify({ name }), { key: 'k', headers: { operation, ...headers } });
+
+  it('with another of the headers that the handler reads is a conflict, and changes nothing', async () => {
+    await start();
+    const id = { 'message-id': randomUUID() };
+    expect((await send('skip', id)).value).toBe('{"operation":"skip"}');
+    expect((await send('count', id)).error).toMatchObject({ code: 'MESSAGE_ID_CONFLICT', retryable: false });
+    expect((await send('skip', id)).value).toBe('{"operation":"skip"}');
+    expect(await counters(database)).not.toHaveProperty('one id');
+  });
+
+  it('with another trace is the same message', async () => {
+    await start();
+    const id = { 'message-id': randomUUID() };
+    for (const traceparent of ['00-1-1-01', '00-2-2-01'])
+      expect((await send('count', { ...id, traceparent }, 'another trace')).value).toBe(
+        '{"operation":"count"}',
+      );
+    expect(await counters(database)).toMatchObject({ 'another trace': 1 });
+  });
+
+  it('of a message that asks for no reply, with another value, becomes a dead letter that says so', async () => {
+    await start();
+    const headers = { 'message-id': randomUUID() };
+    for (const name of ['first', 'second'])
+      await peer.emit(COUNT, { value: JSON.stringify({ name }), headers });
+    const [letter] = await eventually(async () => {
+      const letters = await database.query<{ code: string; value: Buffer }>('SELECT code, value FROM message_dead_letter WHERE topic = $1', [COUNT]); // prettier-ignore
+      return letters.length > 0 && letters;
+    });
+    expect([letter!.code, String(letter!.value)]).toEqual(['MESSAGE_ID_CONFLICT', '{"name":"second"}']);
+    expect(await counters(database)).toMatchObject({ first: 1 });
+    expect(await counters(database)).not.toHaveProperty('second');
+  });
+});
+
+it('a message that always fails is dead-lettered after its attempts, however many healthy ones pass by meanwhile', async () => {
+  let sent = 0;
+  beside = () => peer.emit(FAIL, { key: `key ${sent % 3}`, value: `{"name":"healthy ${++sent}"}` });
+  await start({ maxAttempts: 4 });
+  await peer.emit(FAIL, { key: 'bad', value: '{"name":"bad"}' });
+  const [letter] = await eventually(async () => {
+    const letters = await database.query<{ attempts: number }>(
+      'SELECT attempts FROM message_dead_letter WHERE topic = $1',
+      [FAIL],
+    );
+    return letters.length > 0 && letters;
+  });
+  expect(letter!.attempts).toBe(4);
+  await eventually(() => calls.length === 8);
+  expect(calls.filter((name) => name === 'bad')).toHaveLength(4);
+  // Between two attempts somebody else was handled.
+  expect(calls.slice(0, calls.indexOf('bad', calls.indexOf('bad') + 1))).toContain('healthy 1');
+});
