@@ -1,4 +1,10 @@
-import { type INestApplication, Module, type PipeTransform, type Type } from '@nestjs/common';
+import {
+  type DynamicModule,
+  type INestApplication,
+  Module,
+  type PipeTransform,
+  type Type,
+} from '@nestjs/common';
 import { NestFactory } from '@nestjs/core';
 import { ExpressAdapter } from '@nestjs/platform-express';
 import { TypeOrmModule } from '@nestjs/typeorm';
@@ -19,6 +25,8 @@ export interface MessagesHost {
 
 export interface MessagesHostOptions {
   controllers?: Type[];
+  /** What brings MessageStore along. */
+  imports?: DynamicModule[];
   /** In place of the defaults: a group of its own, topics of one partition, three messages at once. */
   transport?: Partial<KafkaTransportOptions>;
 }
@@ -29,12 +37,19 @@ class HostModule {}
 /** @param database with the migrations applied; several hosts on one are instances of one service */
 export async function startMessagesHost(
   database: TestDatabase,
-  { controllers = [], transport: options = {} }: MessagesHostOptions = {},
+  {
+    controllers = [],
+    imports = [MessagingModule.forRoot()],
+    transport: options = {},
+  }: MessagesHostOptions = {},
 ): Promise<MessagesHost> {
   const settings = { url: database.url, poolSize: 6, acquireTimeoutMs: 5000, statementTimeoutMs: 30_000, ssl: 'off' } as const; // prettier-ignore
   const module = {
     module: HostModule,
-    imports: [TypeOrmModule.forRoot(dataSourceOptions(settings, () => undefined)), MessagingModule.forRoot()],
+    imports: [
+      TypeOrmModule.forRoot({ ...dataSourceOptions(settings, () => undefined), autoLoadEntities: true }),
+      ...imports,
+    ],
     controllers,
   };
   const app = await NestFactory.create(module, new ExpressAdapter(), { logger: false, abortOnError: false });
