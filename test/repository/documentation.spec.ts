@@ -39,6 +39,16 @@ it('the README names every route and every topic', () => {
   for (const topic of names) expect(readme).toContain(`\`${topic}\``);
 });
 
+it('every test that docs/messaging.md names for a trap is there', () => {
+  const rows = [
+    ...readFileSync('docs/messaging.md', 'utf8').matchAll(/^\| .* \| `(test\/.*)` \| (.*) \|$/gm),
+  ];
+  expect(rows.length).toBeGreaterThan(40);
+  // Also of it.each, whose titles stand on a line of their own.
+  const missing = rows.filter(([, file, title]) => !readFileSync(file!, 'utf8').includes(`'${title}'`));
+  expect(missing.map(([row]) => row)).toEqual([]);
+});
+
 it('every exported class and function of the package has a docstring', () => {
   const missing = Object.keys(api).filter((name) => {
     const declaration = new RegExp(
