@@ -132,6 +132,32 @@ it('a message that is held while its partition moves to another instance does no
   expect((await committed()).get(moved[0])).toBe('2');
 });
 
+it('an instance whose handler takes longer than the session stays in the group, and is given the message once', async () => {
+  const groupId = `group-${randomUUID()}`;
+  const topic = `slow-${run}`;
+  @Controller()
+  class WaitsController {
+    @OnEvent(topic)
+    async wait(@Payload(ParsedValue) { name }: { name: string }) {
+      calls.push(name);
+      if (name === 'slow') await released;
+    }
+  }
+  await start(WaitsController, { groupId, sessionTimeoutMs: SESSION_MS });
+  const members = async () =>
+    (await peer.admin.describeGroups([groupId])).groups[0]!.members.map(({ memberId }) => memberId);
+  const before = await members();
+  for (const name of ['slow', 'behind'])
+    await peer.emit(topic, { key: 'k', value: JSON.stringify({ name }) });
+  await eventually(() => calls.length === 1);
+  const since = Date.now();
+  await eventually(() => Date.now() - since > PAST_SESSION_MS);
+  release();
+  await eventually(() => calls.length === 2);
+  expect(calls).toEqual(['slow', 'behind']);
+  expect(await members()).toEqual(before);
+});
+
 it('an instance whose event loop is blocked longer than its session is put out of the group, comes back by itself, and has applied each message once', async () => {
   await peer.admin.createTopics({ topics: [{ topic: BLOCKED, numPartitions: 1 }], waitForLeaders: true });
   const groupId = `group-${randomUUID()}`;
