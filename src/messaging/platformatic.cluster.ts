@@ -41,9 +41,12 @@ interface Apis {
   Produce: typeof produceV11;
   SyncGroup: typeof syncGroupV5;
 }
-type ApiName = keyof Apis;
-type Request<N extends ApiName> = Parameters<Apis[N]['createRequest']>;
-type Answer<N extends ApiName> = ReturnType<Apis[N]['parseResponse']>;
+/** The name of a request. */
+export type ApiName = keyof Apis;
+/** What a request has in it. */
+export type Request<N extends ApiName> = Parameters<Apis[N]['createRequest']>;
+/** What it is answered with. */
+export type Answer<N extends ApiName> = ReturnType<Apis[N]['parseResponse']>;
 
 /** What a client knows of the cluster for some topics. */
 export interface ClusterView {
@@ -56,6 +59,8 @@ export interface ClusterView {
 }
 
 const CONNECT_TIMEOUT_MS = 5_000;
+const CLOSE_MS = 1_000;
+const CLOSED = 'The connection to Kafka is closed.';
 /** How long a broker may take to answer what it need not wait for. */
 export const REQUEST_TIMEOUT_MS = 10_000;
 
@@ -93,6 +98,8 @@ export function clientOptions({ brokers, clientId, ssl, sasl }: KafkaClientSetti
 export class Cluster {
   private readonly bootstrap: Broker[];
   private known: Broker[] = [];
+  private isClosed = false;
+  private readonly underWay = new Set<(reason: Error) => void>();
   private readonly pools: ConnectionPool[];
 
   /** @param client the library's client, whose connections are used and closed. */
@@ -127,9 +134,30 @@ export class Cluster {
     request: Request<N>,
     { pool = this.client.connections, timeoutMs = REQUEST_TIMEOUT_MS } = {},
   ): Promise<Answer<N>> {
+    let onClose!: (reason: Error) => void;
+    const closed = new Promise<never>((_, reject) => (onClose = reject));
+    this.underWay.add(onClose);
+    try {
+      // The library does not tell everyone who waits for a connection that it will not come.
+      return await Promise.race([closed, this.send(name, broker, request, pool, timeoutMs)]);
+    } finally {
+      this.underWay.delete(onClose);
+    }
+  }
+
+  private async send<N extends ApiName>(
+    name: N,
+    broker: Broker | undefined,
+    request: Request<N>,
+    pool: ConnectionPool,
+    timeoutMs: number,
+  ): Promise<Answer<N>> {
+    if (this.isClosed) throw new Error(CLOSED);
+    // The first request of a client asks, over a connection, for the versions that the brokers have.
+    const limit = setTimeout(() => cut(this.client.connections), REQUEST_TIMEOUT_MS);
     const send = await new Promise<(connection: Connection, ...rest: unknown[]) => void>((resolve, reject) =>
       this.client[kGetApi]<unknown[], Answer<N>>(name, (error, api) => (api ? resolve(api) : reject(error!))),
-    );
+    ).finally(() => clearTimeout(limit));
     const connection = await (broker
       ? pool.get(broker)
       : pool.getFirstAvailable([...this.bootstrap, ...this.known]));
@@ -178,8 +206,17 @@ export class Cluster {
 
   /** Cuts the connections: whoever waits for an answer is told at once. */
   async close(): Promise<void> {
-    await Promise.all([...this.pools.map((pool) => closePool(pool)), this.client.close()]);
+    this.isClosed = true;
+    for (const onClose of this.underWay) onClose(new Error(CLOSED));
+    const closed = [...this.pools.map((pool) => closePool(pool)), this.client.close()];
+    // The library waits for ever for the end of a connection that ended while it was being made.
+    await atMost(CLOSE_MS, Promise.all(closed));
   }
+}
+
+/** Gives up the requests that are under way on connections of `pool`; the next one makes new connections. */
+export function cut(pool: ConnectionPool): void {
+  for (const [, connection] of pool) if (connection.isConnected()) connection.socket.destroy();
 }
 
 /** Closes the connections of `pool` without waiting for the other side. */

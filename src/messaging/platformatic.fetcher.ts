@@ -13,12 +13,12 @@ import {
   kafkaName,
   REQUEST_TIMEOUT_MS,
 } from './platformatic.cluster.js';
+import { keyOf } from './platformatic.coordinator.js';
 import { committedRecords } from './platformatic.fetched.js';
 
 const RETRY_MS = 500;
 /** As much of one partition as Java's client takes; a larger record comes alone. */
 const PARTITION_MAX_BYTES = 1024 * 1024;
-const READ_UNCOMMITTED = 0;
 const READ_COMMITTED = 1;
 const NO_SESSION = { id: 0, epoch: -1 };
 const NO_EPOCH = -1;
@@ -43,9 +43,6 @@ interface Leaders {
   view: ClusterView;
   isStale: boolean;
 }
-
-/** Identifies a partition. */
-export const keyOf = ({ topic, partition }: TopicPartition): string => `${topic}:${partition}`;
 
 /**
  * Fetches from the leaders of partitions, with one request under way for each. Nothing is kept back: memory is bounded by
@@ -105,41 +102,6 @@ export class Fetcher {
     }
   }
 
-  /** The offset of the first record (`EARLIEST`), or that of the next one to be written (`LATEST`). */
-  async watermarks(partitions: readonly TopicPartition[], which: bigint): Promise<Map<string, bigint>> {
-    const { brokers, topics } = await this.cluster.view(partitions.map(({ topic }) => topic));
-    const byLeader = new Map<number, Map<string, number[]>>();
-    for (const { topic, partition } of partitions) {
-      const leader = topics.get(topic)?.leaders[partition];
-      if (leader === undefined)
-        throw new Error(`${topic}, partition ${partition}, has no leader at the moment.`);
-      const own = byLeader.get(leader) ?? new Map<string, number[]>();
-      byLeader.set(leader, own.set(topic, [...(own.get(topic) ?? []), partition]));
-    }
-    const answers = await Promise.all(
-      [...byLeader].map(([leader, own]) => {
-        const wanted = [...own].map(([name, numbers]) => ({
-          name,
-          partitions: numbers.map((partitionIndex) => ({
-            partitionIndex,
-            currentLeaderEpoch: NO_EPOCH,
-            timestamp: which,
-          })),
-        }));
-        return this.cluster.call('ListOffsets', brokers.get(leader), [-1, READ_UNCOMMITTED, wanted]);
-      }),
-    );
-    return new Map(
-      answers
-        .flatMap((answer) => answer.topics)
-        .flatMap(({ name: topic, partitions: own }) =>
-          own.map(
-            ({ partitionIndex, offset }) => [keyOf({ topic, partition: partitionIndex }), offset] as const,
-          ),
-        ),
-    );
-  }
-
   private async fetchFrom(
     broker: Broker,
     own: Assigned[],
@@ -192,13 +154,11 @@ export class Fetcher {
     leaders: Leaders,
     signal: AbortSignal,
   ): Promise<void> {
-    const names = new Map([...leaders.view.topics].map(([name, { id }]) => [id, name]));
+    const byId = new Map(own.map((at) => [`${leaders.view.topics.get(at.topic)!.id}:${at.partition}`, at]));
     let problem: string | undefined;
     for (const { topicId, partitions } of topics) {
       for (const fetched of partitions) {
-        const at = own.find(
-          (one) => one.topic === names.get(topicId) && one.partition === fetched.partitionIndex,
-        );
+        const at = byId.get(`${topicId}:${fetched.partitionIndex}`);
         if (!at) continue;
         const error = kafkaName(fetched.errorCode);
         if (fetched.errorCode === 0) {
