@@ -90,6 +90,8 @@ export interface ConsumerListener {
   records(batch: RecordBatch): void;
   /** The broker can't be reached at the moment, or the like; the consumer goes on trying. */
   interrupted(reason: Error): void;
+  /** What was interrupted goes on. */
+  recovered(): void;
   /** The consumer has ended and does not come back by itself. */
   failed(reason: Error): void;
 }

@@ -572,6 +572,8 @@ export function describeDriverContract(
             return member.consumer.commit(offsets).then(() => true, () => false); // prettier-ignore
           }, PATIENCE_MS);
           expect(member.failure).toBeUndefined();
+          // Each interruption is told once, and so is its end.
+          expect(member.recoveries).toBe(member.interruptions.length);
 
           await broker.stop();
           broker = undefined;

@@ -28,6 +28,7 @@ export class Member implements ConsumerListener {
   /** `events`, with `records` for each run of batches. */
   readonly log: string[] = [];
   readonly interruptions: Error[] = [];
+  recoveries = 0;
   /** What became of the commits that were made when revoking. */
   readonly commits: Promise<string>[] = [];
   failure: Error | undefined;
@@ -92,6 +93,10 @@ export class Member implements ConsumerListener {
 
   interrupted(reason: Error): void {
     this.interruptions.push(reason);
+  }
+
+  recovered(): void {
+    this.recoveries++;
   }
 
   failed(reason: Error): void {

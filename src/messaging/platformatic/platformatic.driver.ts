@@ -9,7 +9,7 @@ import type {
   KafkaDriver,
   KafkaProducer,
   TopicSettings,
-} from './kafka-driver.js';
+} from '../kafka-driver.js';
 import { answerOf, clientOptions, Cluster, kafkaName, REQUEST_TIMEOUT_MS } from './platformatic.cluster.js';
 import { PlatformaticConsumer } from './platformatic.consumer.js';
 import { PlatformaticProducer } from './platformatic.producer.js';

@@ -13,7 +13,7 @@ import {
   CommitRefusedError,
   type ConsumerSettings,
   type TopicPartition,
-} from './kafka-driver.js';
+} from '../kafka-driver.js';
 import {
   type Answer,
   answerOf,

@@ -1,4 +1,4 @@
-import type { TopicPartition } from './kafka-driver.js';
+import type { TopicPartition } from '../kafka-driver.js';
 
 /**
  * The names under which members of a classic group agree on who shares out the partitions, and how. All stand for the

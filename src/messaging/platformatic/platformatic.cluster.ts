@@ -24,7 +24,7 @@ import {
 } from '@platformatic/kafka';
 import { isIP } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { KafkaClientSettings } from './kafka-driver.js';
+import type { KafkaClientSettings } from '../kafka-driver.js';
 
 /** The requests used, with the newest version of each that the library has: older ones take and answer the same. */
 interface Apis {

@@ -1,5 +1,5 @@
 import type { RecordsBatch } from '@platformatic/kafka';
-import type { IncomingRecord, RecordBatch, RecordHeaders, TopicPartition } from './kafka-driver.js';
+import type { IncomingRecord, RecordBatch, RecordHeaders, TopicPartition } from '../kafka-driver.js';
 
 /** Of `RecordsBatch.attributes`, and of the key of a control record. */
 const IS_LOG_APPEND_TIME = 1 << 3;

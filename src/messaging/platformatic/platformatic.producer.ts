@@ -7,7 +7,7 @@ import {
   type OutgoingRecord,
   type RecordHeaders,
   RecordRefusedError,
-} from './kafka-driver.js';
+} from '../kafka-driver.js';
 import {
   answerOf,
   atMost,

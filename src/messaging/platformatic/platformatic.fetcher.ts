@@ -5,7 +5,7 @@ import {
   OffsetOutOfRangeError,
   type RecordBatch,
   type TopicPartition,
-} from './kafka-driver.js';
+} from '../kafka-driver.js';
 import {
   answerOf,
   type Cluster,

@@ -11,7 +11,7 @@ import {
   type KafkaConsumer,
   OffsetOutOfRangeError,
   type TopicPartition,
-} from './kafka-driver.js';
+} from '../kafka-driver.js';
 import { atMost, clientOptions, Cluster, cut, kafkaNames } from './platformatic.cluster.js';
 import { GroupCoordinator, isOutOfGeneration, keyOf, type Membership } from './platformatic.coordinator.js';
 import { Fetcher } from './platformatic.fetcher.js';
@@ -57,7 +57,8 @@ export class PlatformaticConsumer implements KafkaConsumer {
   private topics: string[] = [];
   private topicsSeen = '';
   private generation: Generation | undefined;
-  private isInterrupted = false;
+  /** What does not work at the moment: `interrupted` was told, and `recovered` is when nothing is left. */
+  private readonly broken = new Set<'group' | 'fetch'>();
   /** Settles with the last commit. */
   private committing: Promise<void> = Promise.resolve();
   private running: Promise<void> = Promise.resolve();
@@ -76,8 +77,8 @@ export class PlatformaticConsumer implements KafkaConsumer {
     this.fetchPool = this.cluster.newPool();
     this.fetcher = new Fetcher(this.cluster, this.fetchPool, settings, this.paused, {
       records: (batch) => listener.records(batch),
-      interrupted: (reason) => this.interrupted(reason),
-      recovered: () => (this.isInterrupted = false),
+      interrupted: (reason) => this.interrupted('fetch', reason),
+      recovered: () => this.recovered('fetch'),
       position: (partition) => this.positions.instead(partition),
       failed: (reason) => this.fail(reason),
     });
@@ -153,7 +154,7 @@ export class PlatformaticConsumer implements KafkaConsumer {
       } catch (error) {
         if (signal.aborted) return;
         if (kafkaNames(error).some((name) => FATAL.includes(name))) return this.fail(error as Error);
-        this.interrupted(error as Error);
+        this.interrupted('group', error as Error);
         await this.wait(RETRY_MS, signal);
       }
     }
@@ -188,11 +189,12 @@ export class PlatformaticConsumer implements KafkaConsumer {
         this.paused.clear();
         generation.isTold = true;
         this.listener.assigned([...generation.partitions]);
+        this.recovered('fetch');
         return await this.fetcher.run(assigned, signal);
       } catch (error) {
         if (signal.aborted) return;
         if (error instanceof OffsetOutOfRangeError) return this.fail(error);
-        this.interrupted(error as Error);
+        this.interrupted('fetch', error as Error);
         await this.wait(RETRY_MS, signal);
       }
     }
@@ -207,7 +209,7 @@ export class PlatformaticConsumer implements KafkaConsumer {
       if (this.closing.signal.aborted) return;
       try {
         await this.coordinator.heartbeat(generation);
-        this.isInterrupted = false;
+        this.recovered('group');
         if (signal.aborted) return;
         if (Date.now() < checkAt && !this.fetcher.isTopicGone) continue;
         checkAt = Date.now() + TOPICS_CHECK_MS;
@@ -216,7 +218,7 @@ export class PlatformaticConsumer implements KafkaConsumer {
       } catch (error) {
         if (isOutOfGeneration(error)) return;
         if (kafkaNames(error).some((name) => FATAL.includes(name))) throw error;
-        this.interrupted(error as Error);
+        this.interrupted('group', error as Error);
         if (signal.aborted) await this.wait(RETRY_MS, this.closing.signal);
       }
     }
@@ -253,10 +255,14 @@ export class PlatformaticConsumer implements KafkaConsumer {
     return isChanged;
   }
 
-  private interrupted(reason: Error): void {
-    if (this.closing.signal.aborted || this.isInterrupted) return;
-    this.isInterrupted = true;
-    this.listener.interrupted(reason);
+  private interrupted(what: 'group' | 'fetch', reason: Error): void {
+    if (this.closing.signal.aborted) return;
+    if (this.broken.size === 0) this.listener.interrupted(reason);
+    this.broken.add(what);
+  }
+
+  private recovered(what: 'group' | 'fetch'): void {
+    if (this.broken.delete(what) && this.broken.size === 0) this.listener.recovered();
   }
 
   private fail(reason: Error): void {

@@ -1,5 +1,5 @@
 import type { Logger } from '@nestjs/common';
-import { type ConsumerSettings, OffsetOutOfRangeError, type TopicPartition } from './kafka-driver.js';
+import { type ConsumerSettings, OffsetOutOfRangeError, type TopicPartition } from '../kafka-driver.js';
 import type { Cluster } from './platformatic.cluster.js';
 import { type GroupCoordinator, keyOf } from './platformatic.coordinator.js';
 import type { Assigned } from './platformatic.fetcher.js';
