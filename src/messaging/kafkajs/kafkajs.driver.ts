@@ -17,6 +17,7 @@ import { KafkajsProducer } from './kafkajs.producer.js';
 const USUAL_REPLICATION = 3;
 /** Less than kafkajs' own 30 s: closing waits for the answers of a broker that hangs. */
 const REQUEST_TIMEOUT_MS = 10_000;
+const RETRIES = 2;
 const OUT_OF_RANGE = /^Offset out of range, resetting/;
 
 /** kafkajs 2.2 behind the driver's interface. */
@@ -67,8 +68,7 @@ export class KafkajsDriver implements KafkaDriver {
   }
 
   private async withAdmin<T>(use: (admin: Admin) => Promise<T>): Promise<T> {
-    // Whoever needs it tries again, and must be able to stop in between.
-    const admin = this.raw.admin({ retry: { retries: 1 } });
+    const admin = this.raw.admin();
     await admin.connect();
     try {
       return await use(admin);
@@ -85,6 +85,8 @@ export class KafkajsDriver implements KafkaDriver {
       ...(ssl !== undefined && { ssl }),
       ...(sasl && { sasl: sasl as KafkaConfig['sasl'] }),
       requestTimeout: REQUEST_TIMEOUT_MS,
+      // Whoever needs it tries again, and must be able to stop in between.
+      retry: { retries: RETRIES },
       logCreator: logTo(this.logger, onOutOfRange),
     });
   }

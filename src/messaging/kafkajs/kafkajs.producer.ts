@@ -117,7 +117,6 @@ async function connect(kafka: Kafka): Promise<Producer> {
     allowAutoTopicCreation: false,
     // As Java's default, so that a key's partition is the same whoever sends.
     createPartitioner: Partitioners.DefaultPartitioner,
-    retry: { retries: 2 },
   });
   await producer.connect();
   return producer;
