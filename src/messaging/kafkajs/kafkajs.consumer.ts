@@ -8,9 +8,11 @@ import {
   type KafkaConsumer,
   OffsetOutOfRangeError,
   partitionKey,
+  partitionsByTopic,
   type TopicPartition,
 } from '../kafka-driver.js';
 import { isAnswer } from './kafkajs.errors.js';
+import { committedOffsets, positionsInRange } from './kafkajs.positions.js';
 
 const TRY_AGAIN_MS = 500;
 const START_ATTEMPTS = 10;
@@ -62,7 +64,7 @@ export class KafkajsConsumer implements KafkaConsumer {
   pause(partitions: readonly TopicPartition[]): void {
     for (const partition of partitions) this.paused.add(partitionKey(partition));
     const assigned = partitions.filter((partition) => this.next.has(partitionKey(partition)));
-    if (assigned.length > 0) this.raw.pause(byTopic(assigned));
+    if (assigned.length > 0) this.raw.pause(topicPartitions(assigned));
   }
 
   resume(partitions: readonly TopicPartition[]): void {
@@ -179,7 +181,7 @@ export class KafkajsConsumer implements KafkaConsumer {
     this.revoking();
     this.paused.clear();
     this.isAssigned = true;
-    this.lookUp(partitions, (admin) => this.committed(admin, partitions));
+    this.lookUp(partitions, (admin) => committedOffsets(admin, this.settings.groupId, partitions));
     this.listener.assigned(partitions);
   }
 
@@ -196,7 +198,7 @@ export class KafkajsConsumer implements KafkaConsumer {
   ): void {
     const { assignment } = this;
     for (const partition of partitions) this.next.set(partitionKey(partition), undefined);
-    this.raw.pause(byTopic(partitions));
+    this.raw.pause(topicPartitions(partitions));
     this.await(this.position(partitions, positions, () => assignment === this.assignment));
   }
 
@@ -209,7 +211,7 @@ export class KafkajsConsumer implements KafkaConsumer {
     while (isCurrent() && !signal.aborted) {
       try {
         const found = await this.withAdmin(async (admin) =>
-          this.inRange(admin, partitions, await positions(admin)),
+          positionsInRange(admin, partitions, await positions(admin), this.settings),
         );
         if (!isCurrent() || signal.aborted) return;
         for (const at of found) {
@@ -227,49 +229,10 @@ export class KafkajsConsumer implements KafkaConsumer {
     }
   }
 
-  private async committed(
-    admin: Admin,
-    partitions: readonly TopicPartition[],
-  ): Promise<ReadonlyMap<string, bigint>> {
-    const topics = [...new Set(partitions.map(({ topic }) => topic))];
-    if (topics.length === 0) return new Map();
-    const committed = await admin.fetchOffsets({ groupId: this.settings.groupId, topics });
-    return new Map(
-      committed.flatMap(({ topic, partitions: offsets }) =>
-        offsets
-          .filter(({ offset }) => BigInt(offset) >= 0n)
-          .map(({ partition, offset }) => [partitionKey({ topic, partition }), BigInt(offset)] as const),
-      ),
-    );
-  }
-
-  /** Where to go on, given what has been read. @throws OffsetOutOfRangeError */
-  private async inRange(
-    admin: Admin,
-    partitions: readonly TopicPartition[],
-    positions: ReadonlyMap<string, bigint>,
-  ): Promise<CommitOffset[]> {
-    const { onOffsetOutOfRange: policy, fromBeginning, groupId } = this.settings;
-    const bounds = new Map<string, { low: bigint; high: bigint }>();
-    for (const topic of new Set(partitions.map((at) => at.topic)))
-      for (const { partition, low, high } of await admin.fetchTopicOffsets(topic))
-        bounds.set(partitionKey({ topic, partition }), { low: BigInt(low), high: BigInt(high) });
-    return partitions.map((at) => {
-      const found = bounds.get(partitionKey(at));
-      if (!found) throw new Error(`${at.topic} has no partition ${at.partition} at the moment.`);
-      const { low, high } = found;
-      const offset = positions.get(partitionKey(at));
-      if (offset === undefined) return { ...at, offset: fromBeginning ? low : high };
-      if (offset >= low && offset <= high) return { ...at, offset };
-      if (policy !== 'stop') return { ...at, offset: policy === 'earliest' ? low : high };
-      throw new OffsetOutOfRangeError(at, groupId, `its offset ${offset} is not from ${low} to ${high}.`);
-    });
-  }
-
   private resumeReady(partitions: readonly TopicPartition[]): void {
     const isReady = (key: string) => this.next.get(key) !== undefined && !this.paused.has(key);
     const ready = partitions.filter((partition) => isReady(partitionKey(partition)));
-    if (ready.length > 0) this.raw.resume(byTopic(ready));
+    if (ready.length > 0) this.raw.resume(topicPartitions(ready));
   }
 
   private async eachBatch(payload: EachBatchPayload): Promise<void> {
@@ -332,8 +295,5 @@ export class KafkajsConsumer implements KafkaConsumer {
   }
 }
 
-function byTopic(partitions: readonly TopicPartition[]): { topic: string; partitions: number[] }[] {
-  const topics = new Map<string, number[]>();
-  for (const { topic, partition } of partitions) topics.set(topic, [...(topics.get(topic) ?? []), partition]);
-  return [...topics].map(([topic, numbers]) => ({ topic, partitions: numbers }));
-}
+const topicPartitions = (partitions: readonly TopicPartition[]) =>
+  [...partitionsByTopic(partitions)].map(([topic, numbers]) => ({ topic, partitions: numbers }));

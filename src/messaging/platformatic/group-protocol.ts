@@ -1,4 +1,4 @@
-import type { TopicPartition } from '../kafka-driver.js';
+import { partitionsByTopic, type TopicPartition } from '../kafka-driver.js';
 
 /**
  * The names under which members of a classic group agree on who shares out the partitions, and how. All stand for the
@@ -54,13 +54,6 @@ export function shareOut(
     }
   }
   return shares;
-}
-
-/** The numbers of the partitions of each topic. */
-export function partitionsByTopic(partitions: readonly TopicPartition[]): Map<string, number[]> {
-  const topics = new Map<string, number[]>();
-  for (const { topic, partition } of partitions) topics.set(topic, [...(topics.get(topic) ?? []), partition]);
-  return topics;
 }
 
 const int16 = (value: number): Buffer => {

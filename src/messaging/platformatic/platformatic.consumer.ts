@@ -1,7 +1,6 @@
 import type { Logger } from '@nestjs/common';
 import { Consumer, type ConnectionPool } from '@platformatic/kafka';
-import { setImmediate as immediate, setTimeout as sleep } from 'node:timers/promises';
-import { partitionsByTopic } from './group-protocol.js';
+import { setImmediate as immediate } from 'node:timers/promises';
 import {
   type CommitOffset,
   CommitRefusedError,
@@ -10,10 +9,12 @@ import {
   type KafkaClientSettings,
   type KafkaConsumer,
   OffsetOutOfRangeError,
+  partitionKey,
+  partitionsByTopic,
   type TopicPartition,
 } from '../kafka-driver.js';
-import { atMost, clientOptions, Cluster, cut, kafkaNames } from './platformatic.cluster.js';
-import { GroupCoordinator, isOutOfGeneration, keyOf, type Membership } from './platformatic.coordinator.js';
+import { atMost, clientOptions, Cluster, cut, kafkaNames, pause } from './platformatic.cluster.js';
+import { GroupCoordinator, isOutOfGeneration, type Membership } from './platformatic.coordinator.js';
 import { Fetcher } from './platformatic.fetcher.js';
 import { Positions } from './platformatic.positions.js';
 
@@ -96,17 +97,17 @@ export class PlatformaticConsumer implements KafkaConsumer {
   }
 
   pause(partitions: readonly TopicPartition[]): void {
-    for (const partition of partitions) this.paused.add(keyOf(partition));
+    for (const partition of partitions) this.paused.add(partitionKey(partition));
   }
 
   resume(partitions: readonly TopicPartition[]): void {
-    for (const partition of partitions) this.paused.delete(keyOf(partition));
+    for (const partition of partitions) this.paused.delete(partitionKey(partition));
     this.fetcher.wake();
   }
 
   async commit(offsets: readonly CommitOffset[]): Promise<void> {
     const { generation } = this;
-    if (!generation || !offsets.every((offset) => generation.keys.has(keyOf(offset))))
+    if (!generation || !offsets.every((offset) => generation.keys.has(partitionKey(offset))))
       throw new CommitRefusedError(
         `The group ${this.settings.groupId} has not given these partitions to this member.`,
       );
@@ -133,7 +134,7 @@ export class PlatformaticConsumer implements KafkaConsumer {
         }
         const isOver = attempt === COMMIT_ATTEMPTS || generation.over.signal.aborted;
         if (isOver || !GroupCoordinator.isTemporary(error)) throw error;
-        await this.wait(RETRY_MS * attempt, generation.over.signal);
+        await pause(RETRY_MS * attempt, generation.over.signal);
       }
     }
   }
@@ -155,7 +156,7 @@ export class PlatformaticConsumer implements KafkaConsumer {
         if (signal.aborted) return;
         if (kafkaNames(error).some((name) => FATAL.includes(name))) return this.fail(error as Error);
         this.interrupted('group', error as Error);
-        await this.wait(RETRY_MS, signal);
+        await pause(RETRY_MS, signal);
       }
     }
   }
@@ -172,7 +173,7 @@ export class PlatformaticConsumer implements KafkaConsumer {
     }));
     return (this.generation = {
       ...membership,
-      keys: new Set(partitions.map(keyOf)),
+      keys: new Set(partitions.map(partitionKey)),
       over,
       rejoin,
       isTold: false,
@@ -195,7 +196,7 @@ export class PlatformaticConsumer implements KafkaConsumer {
         if (signal.aborted) return;
         if (error instanceof OffsetOutOfRangeError) return this.fail(error);
         this.interrupted('fetch', error as Error);
-        await this.wait(RETRY_MS, signal);
+        await pause(RETRY_MS, signal);
       }
     }
   }
@@ -205,7 +206,7 @@ export class PlatformaticConsumer implements KafkaConsumer {
     const { signal } = generation.rejoin;
     let checkAt = Date.now() + TOPICS_CHECK_MS;
     for (;;) {
-      await this.wait(this.settings.heartbeatIntervalMs, signal);
+      await pause(this.settings.heartbeatIntervalMs, signal);
       if (this.closing.signal.aborted) return;
       try {
         await this.coordinator.heartbeat(generation);
@@ -219,7 +220,7 @@ export class PlatformaticConsumer implements KafkaConsumer {
         if (isOutOfGeneration(error)) return;
         if (kafkaNames(error).some((name) => FATAL.includes(name))) throw error;
         this.interrupted('group', error as Error);
-        if (signal.aborted) await this.wait(RETRY_MS, this.closing.signal);
+        if (signal.aborted) await pause(RETRY_MS, this.closing.signal);
       }
     }
   }
@@ -288,10 +289,5 @@ export class PlatformaticConsumer implements KafkaConsumer {
     // Ends what the rest is waiting for.
     await this.cluster.close();
     await Promise.all([left, this.running, this.committing]);
-  }
-
-  /** Waits, until `signal` says to go on. */
-  private async wait(milliseconds: number, signal: AbortSignal): Promise<void> {
-    await sleep(milliseconds, undefined, { signal }).catch(() => undefined);
   }
 }

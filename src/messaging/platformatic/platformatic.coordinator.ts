@@ -5,13 +5,14 @@ import {
   decodeSubscription,
   encodeAssignment,
   encodeSubscription,
-  partitionsByTopic,
   shareOut,
 } from './group-protocol.js';
 import {
   type CommitOffset,
   CommitRefusedError,
   type ConsumerSettings,
+  partitionKey,
+  partitionsByTopic,
   type TopicPartition,
 } from '../kafka-driver.js';
 import {
@@ -38,9 +39,6 @@ const TEMPORARY = [
   'REQUEST_TIMED_OUT',
 ];
 const BY_GROUP = 0;
-
-/** Identifies a partition. */
-export const keyOf = ({ topic, partition }: TopicPartition): string => `${topic}:${partition}`;
 
 /** True when the member has to join the group anew. */
 export const isOutOfGeneration = (error: unknown): boolean =>
@@ -126,7 +124,7 @@ export class GroupCoordinator {
     }
   }
 
-  /** What the group has committed, by `keyOf`; -1 for nothing. Waits for transactions that are committing some. */
+  /** What the group has committed, by `partitionKey`; -1 for nothing. Waits for transactions that are committing some. */
   async committed(partitions: readonly TopicPartition[]): Promise<Map<string, bigint>> {
     const { groupId } = this.settings;
     const topics = [...partitionsByTopic(partitions)].map(([name, partitionIndexes]) => ({
@@ -137,7 +135,7 @@ export class GroupCoordinator {
     const offsets = new Map<string, bigint>();
     for (const { name: topic, partitions: own } of groups.flatMap((group) => group.topics))
       for (const { partitionIndex: partition, committedOffset } of own)
-        offsets.set(keyOf({ topic, partition }), committedOffset);
+        offsets.set(partitionKey({ topic, partition }), committedOffset);
     return offsets;
   }
 

@@ -1,8 +1,8 @@
 import type { Broker, ConnectionPool } from '@platformatic/kafka';
-import { setTimeout as sleep } from 'node:timers/promises';
 import {
   type ConsumerSettings,
   OffsetOutOfRangeError,
+  partitionKey,
   type RecordBatch,
   type TopicPartition,
 } from '../kafka-driver.js';
@@ -11,9 +11,9 @@ import {
   type Cluster,
   type ClusterView,
   kafkaName,
+  pause,
   REQUEST_TIMEOUT_MS,
 } from './platformatic.cluster.js';
-import { keyOf } from './platformatic.coordinator.js';
 import { committedRecords } from './platformatic.fetched.js';
 
 const RETRY_MS = 500;
@@ -90,14 +90,14 @@ export class Fetcher {
           .map(({ broker, own }) => this.fetchFrom(broker, own, leaders, signal));
         if (partitions.some((partition) => led(partition) === undefined)) {
           this.isTopicGone = true;
-          loops.push(this.pause(RETRY_MS, signal).then(() => this.setStale(leaders)));
+          loops.push(pause(RETRY_MS, signal).then(() => this.setStale(leaders)));
         }
         await Promise.all(loops);
       } catch (error) {
         if (signal.aborted) return;
         if (error instanceof OffsetOutOfRangeError) return this.listener.failed(error);
         this.listener.interrupted(error as Error);
-        await this.pause(RETRY_MS, signal);
+        await pause(RETRY_MS, signal);
       }
     }
   }
@@ -111,7 +111,7 @@ export class Fetcher {
     const { fetchWaitMs, fetchMaxBytes } = this.settings;
     try {
       for (let turn = 0; !signal.aborted && !leaders.isStale; turn++) {
-        const wanted = own.filter((partition) => !this.paused.has(keyOf(partition)));
+        const wanted = own.filter((partition) => !this.paused.has(partitionKey(partition)));
         if (wanted.length === 0) {
           await this.woken;
           continue;
@@ -170,7 +170,7 @@ export class Fetcher {
           at.next = await this.listener.position(at);
           if (signal.aborted) return;
         } else {
-          problem = `${keyOf(at)}: ${error}`;
+          problem = `${partitionKey(at)}: ${error}`;
           if (error.startsWith('UNKNOWN_TOPIC') || error === 'INCONSISTENT_TOPIC_ID') this.isTopicGone = true;
         }
       }
@@ -182,9 +182,5 @@ export class Fetcher {
   private setStale(leaders: Leaders): void {
     leaders.isStale = true;
     this.wake();
-  }
-
-  private async pause(milliseconds: number, signal: AbortSignal): Promise<void> {
-    await sleep(milliseconds, undefined, { signal }).catch(() => undefined);
   }
 }

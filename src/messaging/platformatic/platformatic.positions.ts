@@ -1,7 +1,12 @@
 import type { Logger } from '@nestjs/common';
-import { type ConsumerSettings, OffsetOutOfRangeError, type TopicPartition } from '../kafka-driver.js';
+import {
+  type ConsumerSettings,
+  OffsetOutOfRangeError,
+  partitionKey,
+  type TopicPartition,
+} from '../kafka-driver.js';
 import type { Cluster } from './platformatic.cluster.js';
-import { type GroupCoordinator, keyOf } from './platformatic.coordinator.js';
+import type { GroupCoordinator } from './platformatic.coordinator.js';
 import type { Assigned } from './platformatic.fetcher.js';
 
 /** Timestamps that ListOffsets takes for the first record, and for the next one to be written. */
@@ -28,7 +33,7 @@ export class Positions {
       this.watermarks(partitions, LATEST),
     ]);
     return partitions.map((partition) => {
-      const key = keyOf(partition);
+      const key = partitionKey(partition);
       const bounds = { low: low.get(key)!, high: high.get(key)! };
       const offset = committed.get(key) ?? -1n;
       if (offset < 0n) return { ...partition, next: this.settings.fromBeginning ? bounds.low : bounds.high };
@@ -39,7 +44,7 @@ export class Positions {
 
   /** Where to go on in a partition that a broker has no record of at `next`. @throws OffsetOutOfRangeError */
   async instead(assigned: Assigned): Promise<bigint> {
-    const key = keyOf(assigned);
+    const key = partitionKey(assigned);
     const [low, high] = await Promise.all([
       this.watermarks([assigned], EARLIEST),
       this.watermarks([assigned], LATEST),
@@ -90,7 +95,8 @@ export class Positions {
         .flatMap((answer) => answer.topics)
         .flatMap(({ name: topic, partitions: own }) =>
           own.map(
-            ({ partitionIndex, offset }) => [keyOf({ topic, partition: partitionIndex }), offset] as const,
+            ({ partitionIndex, offset }) =>
+              [partitionKey({ topic, partition: partitionIndex }), offset] as const,
           ),
         ),
     );

@@ -14,6 +14,7 @@ import {
   clientOptions,
   Cluster,
   kafkaName,
+  pause,
   REQUEST_TIMEOUT_MS,
 } from './platformatic.cluster.js';
 
@@ -123,9 +124,7 @@ export class PlatformaticProducer implements KafkaProducer {
           throw error;
         if (error instanceof SentInPart) queues = error.queues;
         for (const name of names) this.topics.delete(name);
-        await sleep(RETRY_MS * 2 ** (attempt - 1), undefined, { signal: this.closing.signal }).catch(
-          () => undefined,
-        );
+        await pause(RETRY_MS * 2 ** (attempt - 1), this.closing.signal);
       }
     }
   }
