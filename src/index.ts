@@ -87,8 +87,22 @@ export { type HandledMessage, type MessageAnswer } from './messaging/message-ans
 export { type MessageIdentity } from './messaging/message-identity.js';
 export { Outbox, type OutboxEvent } from './messaging/outbox.js';
 export { type DeadLetter, type DeadLetterFilter, DeadLetters } from './messaging/dead-letters.js';
+export { type KafkaClientName, type KafkaDriverFactory } from './messaging/kafka-clients.js';
 export {
+  type CommitOffset,
+  CommitRefusedError,
+  type ConsumerListener,
+  type ConsumerSettings,
+  type IncomingRecord,
   type KafkaClientSettings,
+  type KafkaConsumer,
+  type KafkaDriver,
+  type KafkaProducer,
+  type OutgoingRecord,
+  type RecordBatch,
+  type RecordHeaders,
+  RecordRefusedError,
+  type TopicPartition,
   type OffsetOutOfRangePolicy,
   OffsetOutOfRangeError,
   type TopicSettings,

@@ -1,5 +1,6 @@
 import { RECYCLING_METHODS } from '../database/pooled-client.js';
 import { ISOLATION_LEVELS } from '../database/data-source-options.js';
+import { KAFKA_CLIENTS } from '../messaging/kafka-clients.js';
 
 /** One variable of the environment. */
 export interface Variable<T> {
@@ -62,6 +63,7 @@ export const VARIABLES = {
   TRANSACTION_ISOLATION_LEVEL: optional({ ...oneOf(ISOLATION_LEVELS), meaning: "The isolation level; unset: the server's default." }),
   KAFKA: variable({ ...oneOf(['on', 'off'] as const), default: 'on', meaning: '`off` serves HTTP alone.' }),
   KAFKA_BROKERS: optional({ ...list, meaning: 'The brokers. Unset: the embedded Kafka, except in production.' }),
+  KAFKA_CLIENT: variable({ ...oneOf(KAFKA_CLIENTS), default: 'kafkajs', meaning: 'The client library: kafkajs, or @platformatic/kafka.' }),
   KAFKA_CLIENT_ID: variable({ ...text, default: 'people', meaning: 'How this service names itself to the brokers.' }),
   KAFKA_GROUP_ID: variable({ ...text, default: 'people', meaning: 'The consumer group; instances of one group share the work.' }),
   KAFKA_CONCURRENCY: optional({ ...wholeNumber(1, 1000), meaning: 'Messages, or batches of them, in flight at most. Unset, and at most: `DB_POOL_SIZE` less a fifth kept for HTTP and one for the relay of events.' }),

@@ -1,3 +1,4 @@
+import type { KafkaClientName } from '../messaging/kafka-clients.js';
 import type { DatabaseSettings } from '../database/data-source-options.js';
 import type { RecyclingMethod } from '../database/pooled-client.js';
 import { type SASL_MECHANISMS, type Values, type Variable, VARIABLES } from './environment-variables.js';
@@ -31,6 +32,7 @@ export interface Environment {
 
 export interface KafkaSettings {
   brokers?: string[];
+  library: KafkaClientName;
   clientId: string;
   groupId: string;
   concurrency: number;
@@ -139,6 +141,7 @@ function toKafka(values: Values): KafkaSettings {
   const most = Math.max(1, values.DB_POOL_SIZE - Math.ceil(values.DB_POOL_SIZE / 5) - 1);
   return {
     ...(values.KAFKA_BROKERS && { brokers: values.KAFKA_BROKERS }),
+    library: values.KAFKA_CLIENT,
     clientId: values.KAFKA_CLIENT_ID,
     groupId: values.KAFKA_GROUP_ID,
     concurrency: Math.min(values.KAFKA_CONCURRENCY ?? most, most),

@@ -8,7 +8,8 @@ export function kafkaTransport(
   kafka: KafkaSettings & { brokers: string[] },
   store: MessageStore,
 ): KafkaTransport {
-  const { brokers, clientId, groupId, concurrency, topicPartitions, topicReplication, ssl, sasl } = kafka;
+  const { brokers, library, clientId, groupId, concurrency, topicPartitions, topicReplication, ssl, sasl } =
+    kafka;
   return new KafkaTransport({
     client: {
       brokers,
@@ -16,6 +17,7 @@ export function kafkaTransport(
       ssl,
       ...(sasl && { sasl }),
     },
+    driver: library,
     groupId,
     concurrency,
     store,

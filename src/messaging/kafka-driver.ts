@@ -26,6 +26,13 @@ export interface TopicPartition {
 /** Names a partition, for maps. */
 export const partitionKey = ({ topic, partition }: TopicPartition): string => `${topic} ${partition}`;
 
+/** The numbers of the partitions of each topic. */
+export function partitionsByTopic(partitions: readonly TopicPartition[]): Map<string, number[]> {
+  const topics = new Map<string, number[]>();
+  for (const { topic, partition } of partitions) topics.set(topic, [...(topics.get(topic) ?? []), partition]);
+  return topics;
+}
+
 /** A header that stands in a record more than once has an array of values. */
 export type RecordHeaders = Record<string, Buffer | string | (Buffer | string)[] | undefined>;
 
@@ -90,6 +97,8 @@ export interface ConsumerListener {
   records(batch: RecordBatch): void;
   /** The broker can't be reached at the moment, or the like; the consumer goes on trying. */
   interrupted(reason: Error): void;
+  /** What was interrupted goes on. */
+  recovered(): void;
   /** The consumer has ended and does not come back by itself. */
   failed(reason: Error): void;
 }

@@ -24,7 +24,7 @@ import type {
   TopicSettings,
 } from './kafka-driver.js';
 import { OffsetOutOfRangeError } from './kafka-driver.js';
-import { KafkajsDriver } from './kafkajs.driver.js';
+import { driverFactory, type KafkaClientName, type KafkaDriverFactory } from './kafka-clients.js';
 import { identityOf } from './message-identity.js';
 import { MessageIntake } from './message-intake.js';
 import { MessageLanes } from './message-lanes.js';
@@ -36,6 +36,8 @@ import { OutboxRelay } from './outbox-relay.js';
 export interface KafkaTransportOptions {
   /** Broker addresses and security. */
   client: KafkaClientSettings;
+  /** The client library (`platformatic` is @platformatic/kafka, to be installed), or a driver of your own. Default `kafkajs`. */
+  driver?: KafkaClientName | KafkaDriverFactory;
   groupId: string;
   /** Messages (or batches of them) that are handled at once, at most. */
   concurrency: number;
@@ -76,6 +78,7 @@ export const BATCHABLE = { batchable: true } as const;
 
 const MEBIBYTE = 1024 * 1024;
 const DEFAULTS = {
+  driver: 'kafkajs' as KafkaClientName | KafkaDriverFactory,
   batchSize: 64,
   maxAttempts: 5,
   bufferMessages: 5000,
@@ -156,6 +159,7 @@ export class KafkaTransport extends ServerKafka implements OnModuleDestroy {
       toDelivery: (record) => this.toDelivery(record),
       onAssigned: () => (this.unavailable = undefined),
       onInterrupted: (reason) => (this.unavailable = reason.message),
+      onRecovered: () => (this.unavailable = undefined),
       onFailed: (reason) => this.failed(reason),
     });
     this.replies = new MessageReplies(
@@ -170,9 +174,19 @@ export class KafkaTransport extends ServerKafka implements OnModuleDestroy {
     return this.stopping.signal.aborted ? 'is stopping' : this.unavailable;
   }
 
-  /** Returns at once and connects in the background, again and again until the brokers can be reached. */
+  /**
+   * Connects in the background, again and again until the brokers can be reached. Calls back with an error only where the
+   * client library is not installed.
+   */
   override async listen(callback: (error?: unknown) => void): Promise<void> {
-    this.starting = this.connect();
+    const { driver, client } = this.settings;
+    try {
+      const create = typeof driver === 'string' ? await driverFactory(driver) : driver;
+      this.driver = create(client, this.logger);
+    } catch (error) {
+      return callback(error);
+    }
+    this.starting = this.connect(this.driver);
     callback();
   }
 
@@ -191,10 +205,10 @@ export class KafkaTransport extends ServerKafka implements OnModuleDestroy {
     return [this.driver.raw, this.kafkaConsumer?.raw, this.kafkaProducer?.raw] as T;
   }
 
-  private async connect(): Promise<void> {
+  private async connect(driver: KafkaDriver): Promise<void> {
     while (!this.stopping.signal.aborted) {
       try {
-        await this.connectOnce();
+        await this.connectOnce(driver);
         return;
       } catch (error) {
         this.unavailable = (error as Error).message;
@@ -205,10 +219,9 @@ export class KafkaTransport extends ServerKafka implements OnModuleDestroy {
     }
   }
 
-  private async connectOnce(): Promise<void> {
-    const { settings, logger } = this;
-    const { client, groupId, sessionTimeoutMs, store, onOffsetOutOfRange } = settings;
-    const driver = (this.driver = new KafkajsDriver(client, logger));
+  private async connectOnce(driver: KafkaDriver): Promise<void> {
+    const { settings } = this;
+    const { groupId, sessionTimeoutMs, store, onOffsetOutOfRange } = settings;
     const patterns: (string | RegExp)[] = [...this.messageHandlers.keys()];
     const topics = patterns.filter((pattern) => typeof pattern === 'string');
     const deadLetters = topics.map((topic) => `${topic}${DEAD_LETTER_SUFFIX}`);
@@ -254,7 +267,7 @@ export class KafkaTransport extends ServerKafka implements OnModuleDestroy {
     const isOver = reason instanceof OffsetOutOfRangeError || this.stopping.signal.aborted;
     if (isOver) this.logger.error({ msg: 'messages are not consumed any more', err: reason });
     else this.logger.warn({ msg: 'messages are not consumed; connecting anew', err: reason });
-    this.starting = this.disconnect().then(() => (isOver ? undefined : this.connect()));
+    this.starting = this.disconnect().then(() => (isOver ? undefined : this.connect(this.driver!)));
   }
 
   private toDelivery(record: IncomingRecord): Delivery {

@@ -27,6 +27,7 @@ export interface IntakeSettings {
   toDelivery: (record: IncomingRecord) => Delivery;
   onAssigned: () => void;
   onInterrupted: (reason: Error) => void;
+  onRecovered: () => void;
   onFailed: (reason: Error) => void;
 }
 
@@ -75,6 +76,10 @@ export class MessageIntake implements ConsumerListener {
 
   interrupted(reason: Error): void {
     this.settings.onInterrupted(reason);
+  }
+
+  recovered(): void {
+    this.settings.onRecovered();
   }
 
   failed(reason: Error): void {

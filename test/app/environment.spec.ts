@@ -28,6 +28,7 @@ const REFUSED: Partial<Record<Name, string[]>> = {
   TRANSACTION_ISOLATION_LEVEL: ['serializable', 'READ UNCOMMITTED'],
   KAFKA: ['no', 'OFF'],
   KAFKA_BROKERS: ['broker', 'a:9092,', 'a:9092;b:9092', 'kafka://a:9092'],
+  KAFKA_CLIENT: ['KafkaJS', '@platformatic/kafka'],
   KAFKA_CONCURRENCY: ['0', '1001'],
   KAFKA_TOPIC_PARTITIONS: ['0', '10001'],
   EMBEDDED_POSTGRES_PORT: ['0', '65536'],
@@ -140,7 +141,7 @@ describe('the environment', () => {
       database: { poolSize: 10, acquireTimeoutMs: 5000, statementTimeoutMs: 30_000, ssl: 'off' },
       recycling: 'fast',
       maxAttempts: 10,
-      kafka: { clientId: 'people', groupId: 'people', concurrency: 7, topicPartitions: 8, topicReplication: undefined, ssl: false, sasl: undefined },
+      kafka: { library: 'kafkajs', clientId: 'people', groupId: 'people', concurrency: 7, topicPartitions: 8, topicReplication: undefined, ssl: false, sasl: undefined },
       events: true,
       http: { host: '127.0.0.1', port: 3000 },
       embeddedPorts: { postgres: undefined, kafka: undefined },
@@ -156,14 +157,14 @@ describe('the environment', () => {
     const environment = readEnvironment({
       DATABASE_URL: 'postgres://a/b', DB_HOSTNAME: 'ignored', DB_SSL: 'verify-full', DB_POOL_SIZE: '5', DB_STATEMENT_TIMEOUT_MS: '0',
       TRANSACTION_ISOLATION_LEVEL: 'SERIALIZABLE', TRANSACTION_MAX_ATTEMPTS: '3', DB_RECYCLING: 'clean',
-      KAFKA_BROKERS: 'a:1, b:2', KAFKA_SSL: 'on', KAFKA_SASL_MECHANISM: 'plain', KAFKA_SASL_USERNAME: 'u', KAFKA_SASL_PASSWORD: 'p',
+      KAFKA_BROKERS: 'a:1, b:2', KAFKA_CLIENT: 'platformatic', KAFKA_SSL: 'on', KAFKA_SASL_MECHANISM: 'plain', KAFKA_SASL_USERNAME: 'u', KAFKA_SASL_PASSWORD: 'p',
       HOST: '::1', PORT: '0', AUTH: 'jwt', AUTH_JWKS_URL: 'https://i/k', AUTH_ISSUER: 'i', AUTH_AUDIENCE: 'a', LOG_LEVEL: 'silent',
     }); // prettier-ignore
     expect(environment).toMatchObject({
       database: { url: 'postgres://a/b', poolSize: 5, ssl: 'verify-full', statementTimeoutMs: 0, isolationLevel: 'SERIALIZABLE' },
       recycling: 'clean',
       maxAttempts: 3,
-      kafka: { brokers: ['a:1', 'b:2'], concurrency: 3, ssl: true, sasl: { mechanism: 'plain', username: 'u', password: 'p' } },
+      kafka: { brokers: ['a:1', 'b:2'], library: 'platformatic', concurrency: 3, ssl: true, sasl: { mechanism: 'plain', username: 'u', password: 'p' } },
       http: { host: '::1', port: 0 },
       auth: { method: 'jwt', jwksUrl: 'https://i/k', issuer: 'i', audience: 'a' },
       logLevel: 'silent',

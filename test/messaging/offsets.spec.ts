@@ -75,6 +75,7 @@ class World {
         ({ record, laneKey: String(record.key), isBatchable: true, bytes: 1 }) as unknown as Delivery,
       onAssigned: () => undefined,
       onInterrupted: () => undefined,
+      onRecovered: () => undefined,
       onFailed: () => undefined,
     });
   }

@@ -55,6 +55,20 @@ function mayImport(file: string, target: string): boolean {
   return FOLDERS.indexOf(to!) > FOLDERS.indexOf(from!);
 }
 
+it.each([
+  ['kafkajs', ['messaging/kafkajs/', 'dev/']],
+  ['@platformatic/kafka', ['messaging/platformatic/']],
+])('only its driver imports %s, and nobody the driver before it is chosen', (library, folders) => {
+  const isOutside = (file: string) => !folders.some((folder) => file.startsWith(folder));
+  const outside = files.filter(isOutside);
+  const importing = (file: string) =>
+    readFileSync(path.join(SOURCE, file), 'utf8').includes(`from '${library}'`);
+  expect(outside.filter(importing)).toEqual([]);
+  expect(outside.filter((file) => graph.get(file)!.some((target) => target.startsWith(folders[0]!)))).toEqual(
+    [],
+  );
+});
+
 describe('the lint rule', () => {
   it.each([
     ['src/transactions/x.ts', '../people/people.service.js'],

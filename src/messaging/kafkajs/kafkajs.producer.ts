@@ -1,10 +1,27 @@
-import { type Kafka, Partitioners, type Producer, type ProducerBatch, type TopicMessages } from 'kafkajs';
-import { type KafkaProducer, type OutgoingRecord, RecordRefusedError } from './kafka-driver.js';
+import {
+  type IHeaders,
+  type Kafka,
+  Partitioners,
+  type Producer,
+  type ProducerBatch,
+  type TopicMessages,
+} from 'kafkajs';
+import {
+  type KafkaProducer,
+  type OutgoingRecord,
+  type RecordHeaders,
+  RecordRefusedError,
+} from '../kafka-driver.js';
+import { causesOf } from './kafkajs.errors.js';
 
 const ABOUT_TOPICS =
   /does not host this topic-partition|no leader for this topic|topic.*invalid|invalid topic/i;
 const REFUSED =
   /^(UNKNOWN_TOPIC_OR_PARTITION|INVALID_TOPIC_EXCEPTION|TOPIC_AUTHORIZATION_FAILED|INVALID_RECORD)$/;
+/** Brokers take a batch of 1 MiB by default. */
+const CHUNK_BYTES = 768 * 1024;
+/** More than what surrounds a key, value or header. */
+const OVERHEAD_BYTES = 16;
 const TOO_LARGE = /^(MESSAGE_TOO_LARGE|RECORD_LIST_TOO_LARGE)$/;
 
 /**
@@ -33,7 +50,22 @@ export class KafkajsProducer implements KafkaProducer {
   }
 
   async send(records: readonly OutgoingRecord[]): Promise<void> {
-    if (records.length === 0) return;
+    for (const chunk of chunksOf(records)) await this.sendChunk(chunk);
+  }
+
+  private async sendChunk(records: readonly OutgoingRecord[]): Promise<void> {
+    try {
+      await this.sendAtOnce(records);
+    } catch (error) {
+      // The topic may take less at once than brokers do by default.
+      if (!(error instanceof RecordRefusedError && error.isTooLarge) || records.length === 1) throw error;
+      const half = records.length >> 1;
+      await this.sendChunk(records.slice(0, half));
+      await this.sendChunk(records.slice(half));
+    }
+  }
+
+  private async sendAtOnce(records: readonly OutgoingRecord[]): Promise<void> {
     const batch = { acks: -1, topicMessages: byTopic(records) };
     const used = await this.connect();
     try {
@@ -85,10 +117,36 @@ async function connect(kafka: Kafka): Promise<Producer> {
     allowAutoTopicCreation: false,
     // As Java's default, so that a key's partition is the same whoever sends.
     createPartitioner: Partitioners.DefaultPartitioner,
-    retry: { retries: 2 },
   });
   await producer.connect();
   return producer;
+}
+
+/** In order, none larger than a broker takes by default: kafkajs makes one batch of all that it is given for a partition. */
+function* chunksOf(records: readonly OutgoingRecord[]): Generator<OutgoingRecord[]> {
+  let chunk: OutgoingRecord[] = [];
+  let bytes = 0;
+  for (const record of records) {
+    const size = sizeOf(record);
+    if (chunk.length > 0 && bytes + size > CHUNK_BYTES) {
+      yield chunk;
+      [chunk, bytes] = [[], 0];
+    }
+    chunk.push(record);
+    bytes += size;
+  }
+  if (chunk.length > 0) yield chunk;
+}
+
+function sizeOf({ key, value, headers = {} }: OutgoingRecord): number {
+  const parts = [key, value, ...Object.entries(headers).flat(2)];
+  return parts.reduce((sum: number, part) => sum + Buffer.byteLength(part ?? '') + OVERHEAD_BYTES, 0);
+}
+
+function withoutUndefined(headers: RecordHeaders): IHeaders {
+  const isThere = ([, value]: [string, RecordHeaders[string]]) => value !== undefined;
+  // fromEntries, as a header may have the name __proto__.
+  return Object.fromEntries(Object.entries(headers).filter(isThere));
 }
 
 function byTopic(records: readonly OutgoingRecord[]): TopicMessages[] {
@@ -98,7 +156,7 @@ function byTopic(records: readonly OutgoingRecord[]): TopicMessages[] {
     messages.push({
       key,
       value,
-      ...(headers && { headers: headers }),
+      ...(headers && { headers: withoutUndefined(headers) }),
       ...(partition !== undefined && { partition }),
     });
     topics.set(topic, messages);
@@ -106,13 +164,8 @@ function byTopic(records: readonly OutgoingRecord[]): TopicMessages[] {
   return [...topics].map(([topic, messages]) => ({ topic, messages }));
 }
 
-/** kafkajs gives up with an error that has the last failure as its cause. */
-function* causesOf(error: unknown): Generator<{ type?: string; message: string }> {
-  for (let at = error; at instanceof Error; at = at.cause) yield at;
-}
-
 const isAboutTopics = (error: unknown) =>
-  [...causesOf(error)].some(
+  causesOf(error).some(
     ({ type, message }) => type === 'UNKNOWN_TOPIC_OR_PARTITION' || ABOUT_TOPICS.test(message),
   );
 

@@ -1,0 +1,28 @@
+import { execFile } from 'node:child_process';
+import { promisify } from 'node:util';
+import { KafkaTransport } from '../../src/messaging/kafka.transport.js';
+
+const toUrl = (module: string) => `data:text/javascript,${encodeURIComponent(module)}`;
+
+it('a client library that is not installed is named, with how to install it', async () => {
+  const hook = `export const resolve = (name, context, next) => next(name.replace('@platformatic/kafka', '$&-that-is-not-there'), context);`;
+  const register = `import { register } from 'node:module'; register(${JSON.stringify(toUrl(hook))});`;
+  const script = `const { driverFactory } = await import('./dist/src/messaging/kafka-clients.js'); await driverFactory('platformatic');`;
+  const run = promisify(execFile)(process.execPath, ['--import', toUrl(register), '--input-type=module', '-e', script]); // prettier-ignore
+  await expect(run).rejects.toThrow('npm install @platformatic/kafka@~1.35.0');
+});
+
+it('a transport whose driver can not be made fails to start', async () => {
+  const transport = new KafkaTransport({
+    client: { brokers: ['localhost:1'] },
+    groupId: 'none',
+    concurrency: 1,
+    topics: { partitions: 1, replication: undefined },
+    driver: () => {
+      throw new Error('no driver');
+    },
+  });
+  const error = await new Promise((resolve) => void transport.listen(resolve));
+  expect(error).toEqual(new Error('no driver'));
+  await transport.close();
+});
