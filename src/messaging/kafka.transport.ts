@@ -26,6 +26,8 @@ import type {
 import { OffsetOutOfRangeError } from './kafka-driver.js';
 import { driverFactory, type KafkaClientName, type KafkaDriverFactory } from './kafka-clients.js';
 import { identityOf } from './message-identity.js';
+import type { MessageAnswer } from './message-answer.js';
+import { MessageFailures } from './message-failures.js';
 import { MessageIntake } from './message-intake.js';
 import { MessageLanes } from './message-lanes.js';
 import { MessageProcessor } from './message-processor.js';
@@ -134,18 +136,21 @@ export class KafkaTransport extends ServerKafka implements OnModuleDestroy {
     });
     this.settings = { ...DEFAULTS, ...options };
     const { concurrency, batchSize, store, maxAttempts, bufferMessages, bufferBytes } = this.settings;
-    const processor = new MessageProcessor({
+    const finish = (delivery: Delivery, answer: MessageAnswer) => {
+      if (delivery.replyTo) this.replies.send(delivery, answer, () => this.intake.done(delivery));
+      else this.intake.done(delivery);
+    };
+    const failures = new MessageFailures({
       store,
       maxAttempts,
-      call: (delivery) => this.callHandler(delivery),
-      finish: (delivery, answer) => {
-        if (delivery.replyTo) this.replies.send(delivery, answer, () => this.intake.done(delivery));
-        else this.intake.done(delivery);
-      },
-      sendDeadLetter: (delivery, error) => this.sendDeadLetter(delivery, error),
+      finish,
+      putAside: (delivery, error) =>
+        store ? store.deadLetters.add(delivery, describe(error)) : this.sendDeadLetter(delivery, error),
       isForgotten: (delivery) => this.intake.isForgotten(delivery),
       onInfrastructureFailure: (error) => this.waitForInfrastructure(error),
     });
+    const call = (delivery: Delivery) => this.callHandler(delivery);
+    const processor = new MessageProcessor({ store, call, finish, failures });
     this.lanes = new MessageLanes({
       concurrency,
       batchSize,

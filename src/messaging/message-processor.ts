@@ -1,39 +1,31 @@
-import { Logger } from '@nestjs/common';
-import { originalOf } from '../errors/error-responses.js';
 import { AfterCommitError, ClaimTakenError } from '../transactions/transaction-errors.js';
 import type { Delivery } from './delivery.js';
-import { classify, describe, type FailureKind, replyErrorOf, retryDelay } from './failure-policy.js';
+import { classify } from './failure-policy.js';
 import { MessageIdConflictError } from './inbox.js';
 import type { HandledMessage, MessageAnswer } from './message-answer.js';
-import { placeIdOf } from './message-identity.js';
+import type { MessageFailures } from './message-failures.js';
 import type { MessageStore } from './message-store.js';
 import type { Settle } from './message-lanes.js';
 
 export interface ProcessorSettings {
   store: MessageStore | undefined;
-  /** How often a message may fail for no known reason before it is dead-lettered. */
-  maxAttempts: number;
   /** Calls the handler. @returns the values it gave */
   call: (delivery: Delivery) => Promise<unknown[]>;
   /** The message is handled: answers it, and lets its offset move. */
   finish: (delivery: Delivery, answer: MessageAnswer) => void;
-  /** Sends a dead letter where there is no store to put it into. */
-  sendDeadLetter: (delivery: Delivery, error: unknown) => Promise<void>;
-  /** True when its partition is another member's by now. */
-  isForgotten: (delivery: Delivery) => boolean;
-  /** Nothing can be handled at the moment. */
-  onInfrastructureFailure: (error: unknown) => void;
+  failures: MessageFailures;
 }
 
 /** A batch waits for a lock no longer than this: the others of the batch are not to wait for one message. */
 const BATCH_LOCK_TIMEOUT_MS = 1000;
-const AFTER_INFRASTRUCTURE_MS = 100;
 
-/** Handles messages and decides what becomes of those that fail. */
+/** Handles messages, alone or in one transaction. */
 export class MessageProcessor {
-  private readonly logger = new Logger(MessageProcessor.name);
+  private readonly failures: MessageFailures;
 
-  constructor(private readonly settings: ProcessorSettings) {}
+  constructor(private readonly settings: ProcessorSettings) {
+    this.failures = settings.failures;
+  }
 
   /** Settles each of the batch, but those behind one of the same lane that is to be tried again. */
   async handle(batch: readonly Delivery[], settle: Settle): Promise<void> {
@@ -54,7 +46,7 @@ export class MessageProcessor {
     try {
       this.succeeded(delivery, await this.settings.call(delivery), run);
     } catch (error) {
-      await this.failed(delivery, error, run);
+      await this.failures.settle(delivery, error, run.settle);
     }
   }
 
@@ -68,9 +60,9 @@ export class MessageProcessor {
       batch.forEach((delivery, index) => this.succeeded(delivery, results[index]!, run));
     } catch (error) {
       if (error instanceof ClaimTakenError) return this.withoutHandled(store, batch, run);
-      if (batch.length === 1) return this.failed(batch[0]!, error, run);
+      if (batch.length === 1) return this.failures.settle(batch[0]!, error, run.settle);
       if (error instanceof AfterCommitError || classify(error) === 'infrastructure') {
-        for (const delivery of batch) await this.failed(delivery, error, run);
+        for (const delivery of batch) await this.failures.settle(delivery, error, run.settle);
         return;
       }
       // At COMMIT nobody knows which it was.
@@ -109,7 +101,7 @@ export class MessageProcessor {
       .find(batch.map(({ message }) => message))
       .catch((error: unknown) => error);
     if (!(handled instanceof Map)) {
-      for (const delivery of batch) await this.failed(delivery, handled, run);
+      for (const delivery of batch) await this.failures.settle(delivery, handled, run.settle);
       return;
     }
     const rest: Delivery[] = [];
@@ -132,7 +124,8 @@ export class MessageProcessor {
     run: Run,
   ): Promise<void> {
     const { messageId, digest: own } = delivery.message;
-    if (digest !== own) return this.failed(delivery, new MessageIdConflictError(messageId), run);
+    if (digest !== own)
+      return this.failures.settle(delivery, new MessageIdConflictError(messageId), run.settle);
     this.settings.finish(delivery, answer ?? { values: [] });
     run.settle(delivery, 'done');
   }
@@ -141,99 +134,7 @@ export class MessageProcessor {
     this.settings.finish(delivery, { values });
     settle(delivery, 'done');
   }
-
-  private async failed(delivery: Delivery, error: unknown, run: Run): Promise<void> {
-    const { settings } = this;
-    if (settings.isForgotten(delivery)) return run.settle(delivery, 'done');
-    const kind = await this.kindOf(error, delivery);
-    if (kind === 'infrastructure') settings.onInfrastructureFailure(error);
-    else delivery.attempts++;
-    const isLasting =
-      kind === 'permanent' || (kind === 'unexpected' && delivery.attempts >= settings.maxAttempts);
-    if (delivery.replyTo) return this.answerError(delivery, error, kind, run);
-    if (isLasting) return this.deadLetter(delivery, error, run);
-    if (kind !== 'infrastructure') this.report('message waits to be tried again', delivery, error);
-    run.settle(delivery, {
-      retryInMs: kind === 'infrastructure' ? AFTER_INFRASTRUCTURE_MS : retryDelay(delivery.attempts),
-    });
-  }
-
-  /** What a handler makes of a database that is away need not look like it, so it is asked. */
-  private async kindOf(error: unknown, { message }: Delivery): Promise<FailureKind> {
-    const kind = classify(error);
-    const { store } = this.settings;
-    if (kind !== 'unexpected' || !store) return kind;
-    return store.inbox.find([message]).then(
-      () => kind,
-      (failure: unknown) => (classify(failure) === 'infrastructure' ? 'infrastructure' : kind),
-    );
-  }
-
-  /** A sender who waits is told at once, and may send again what is worth it. */
-  private async answerError(delivery: Delivery, error: unknown, kind: FailureKind, run: Run): Promise<void> {
-    const { store, finish } = this.settings;
-    let answer: MessageAnswer = { error: replyErrorOf(error) };
-    const isOver = kind === 'permanent' || kind === 'unexpected';
-    // Somebody else handled the message with this id, and its answer is not to be replaced.
-    if (store && isOver && !isIdConflict(error) && !(error instanceof AfterCommitError)) {
-      try {
-        answer = await this.keepAnswer(store, delivery, answer);
-      } catch (failure) {
-        this.settings.onInfrastructureFailure(failure);
-        return run.settle(delivery, { retryInMs: AFTER_INFRASTRUCTURE_MS });
-      }
-    }
-    finish(delivery, answer);
-    run.settle(delivery, 'done');
-  }
-
-  /** So that the message, delivered again, is not applied after its sender was told that it was not. */
-  private async keepAnswer(
-    { transactions, inbox }: MessageStore,
-    { message }: Delivery,
-    answer: MessageAnswer,
-  ): Promise<MessageAnswer> {
-    try {
-      await transactions.run({ claim: inbox.claim([message]) }, async (transaction) =>
-        transaction.atCommit(() => inbox.keep([{ message, answer }])),
-      );
-      return answer;
-    } catch (error) {
-      if (!(error instanceof ClaimTakenError)) throw error;
-      return (await inbox.find([message])).get(message.messageId)?.answer ?? answer;
-    }
-  }
-
-  private async deadLetter(delivery: Delivery, error: unknown, run: Run): Promise<void> {
-    const { store, sendDeadLetter, finish } = this.settings;
-    // By its own id it is marked already: as the other message.
-    const dead = isIdConflict(error) ? knownByPlace(delivery) : delivery;
-    try {
-      await (store ? store.deadLetters.add(dead, describe(error)) : sendDeadLetter(dead, error));
-    } catch (failure) {
-      // Nothing is marked as handled before its dead letter is safe.
-      this.settings.onInfrastructureFailure(failure);
-      return run.settle(delivery, { retryInMs: AFTER_INFRASTRUCTURE_MS });
-    }
-    this.report('message dead-lettered', delivery, error);
-    finish(delivery, { values: [] });
-    run.settle(delivery, 'done');
-  }
-
-  private report(msg: string, { message, record, attempts }: Delivery, error: unknown): void {
-    const { topic, partition, offset } = record;
-    const { code, message: detail } = describe(error);
-    const where = { messageId: message.messageId, topic, partition, offset: String(offset) };
-    this.logger.warn({ msg, ...where, attempts, code, detail });
-  }
 }
-
-const isIdConflict = (error: unknown) => originalOf(error) instanceof MessageIdConflictError;
-
-const knownByPlace = (delivery: Delivery): Delivery => ({
-  ...delivery,
-  message: { ...delivery.message, messageId: placeIdOf(delivery.record) },
-});
 
 /** The handling of one batch. */
 interface Run {

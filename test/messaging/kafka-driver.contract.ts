@@ -631,7 +631,7 @@ export function describeDriverContract(
           }, PATIENCE_MS);
           expect(member.failure).toBeUndefined();
           // Each interruption is told once, and so is its end.
-          expect(member.recoveries).toBe(member.interruptions.length);
+          await eventually(() => member.recoveries === member.interruptions.length, PATIENCE_MS);
 
           await broker.stop();
           broker = undefined;

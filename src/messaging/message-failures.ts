@@ -1,0 +1,131 @@
+import { Logger } from '@nestjs/common';
+import { originalOf } from '../errors/error-responses.js';
+import { AfterCommitError, ClaimTakenError } from '../transactions/transaction-errors.js';
+import type { Delivery } from './delivery.js';
+import { classify, describe, type FailureKind, replyErrorOf, retryDelay } from './failure-policy.js';
+import { MessageIdConflictError } from './inbox.js';
+import type { MessageAnswer } from './message-answer.js';
+import { placeIdOf } from './message-identity.js';
+import type { Settle } from './message-lanes.js';
+import type { MessageStore } from './message-store.js';
+
+export interface FailureSettings {
+  store: MessageStore | undefined;
+  /** How often a message may fail for no known reason before it is dead-lettered. */
+  maxAttempts: number;
+  /** The message is handled: answers it, and lets its offset move. */
+  finish: (delivery: Delivery, answer: MessageAnswer) => void;
+  /** Puts the message aside for good. @throws that could not be written */
+  putAside: (delivery: Delivery, error: unknown) => Promise<void>;
+  /** True when its partition is another member's by now. */
+  isForgotten: (delivery: Delivery) => boolean;
+  /** Nothing can be handled at the moment. */
+  onInfrastructureFailure: (error: unknown) => void;
+}
+
+const AFTER_INFRASTRUCTURE_MS = 100;
+
+/** Decides what becomes of messages that fail. */
+export class MessageFailures {
+  private readonly logger = new Logger(MessageFailures.name);
+
+  constructor(private readonly settings: FailureSettings) {}
+
+  /** Settles it: as done, or to be tried again. */
+  async settle(delivery: Delivery, error: unknown, settle: Settle): Promise<void> {
+    const { settings } = this;
+    if (settings.isForgotten(delivery)) return settle(delivery, 'done');
+    const kind = await this.kindOf(error, delivery);
+    if (kind === 'infrastructure') settings.onInfrastructureFailure(error);
+    else delivery.attempts++;
+    const isLasting =
+      kind === 'permanent' || (kind === 'unexpected' && delivery.attempts >= settings.maxAttempts);
+    if (delivery.replyTo) return this.answerError(delivery, error, kind, settle);
+    if (isLasting) return this.deadLetter(delivery, error, settle);
+    if (kind !== 'infrastructure') this.report('message waits to be tried again', delivery, error);
+    settle(delivery, {
+      retryInMs: kind === 'infrastructure' ? AFTER_INFRASTRUCTURE_MS : retryDelay(delivery.attempts),
+    });
+  }
+
+  /** What a handler makes of a database that is away need not look like it, so it is asked. */
+  private async kindOf(error: unknown, { message }: Delivery): Promise<FailureKind> {
+    const kind = classify(error);
+    const { store } = this.settings;
+    if (kind !== 'unexpected' || !store) return kind;
+    return store.inbox.find([message]).then(
+      () => kind,
+      (failure: unknown) => (classify(failure) === 'infrastructure' ? 'infrastructure' : kind),
+    );
+  }
+
+  /** A sender who waits is told at once, and may send again what is worth it. */
+  private async answerError(
+    delivery: Delivery,
+    error: unknown,
+    kind: FailureKind,
+    settle: Settle,
+  ): Promise<void> {
+    const { store, finish } = this.settings;
+    let answer: MessageAnswer = { error: replyErrorOf(error) };
+    const isOver = kind === 'permanent' || kind === 'unexpected';
+    // Somebody else handled the message with this id, and its answer is not to be replaced.
+    if (store && isOver && !isIdConflict(error) && !(error instanceof AfterCommitError)) {
+      try {
+        answer = await this.keepAnswer(store, delivery, answer);
+      } catch (failure) {
+        this.settings.onInfrastructureFailure(failure);
+        return settle(delivery, { retryInMs: AFTER_INFRASTRUCTURE_MS });
+      }
+    }
+    finish(delivery, answer);
+    settle(delivery, 'done');
+  }
+
+  /** So that the message, delivered again, is not applied after its sender was told that it was not. */
+  private async keepAnswer(
+    { transactions, inbox }: MessageStore,
+    { message }: Delivery,
+    answer: MessageAnswer,
+  ): Promise<MessageAnswer> {
+    try {
+      await transactions.run({ claim: inbox.claim([message]) }, async (transaction) =>
+        transaction.atCommit(() => inbox.keep([{ message, answer }])),
+      );
+      return answer;
+    } catch (error) {
+      if (!(error instanceof ClaimTakenError)) throw error;
+      return (await inbox.find([message])).get(message.messageId)?.answer ?? answer;
+    }
+  }
+
+  private async deadLetter(delivery: Delivery, error: unknown, settle: Settle): Promise<void> {
+    const { putAside, finish } = this.settings;
+    // By its own id it is marked already: as the other message.
+    const dead = isIdConflict(error) ? knownByPlace(delivery) : delivery;
+    try {
+      await putAside(dead, error);
+    } catch (failure) {
+      // Nothing is marked as handled before its dead letter is safe.
+      this.settings.onInfrastructureFailure(failure);
+      return settle(delivery, { retryInMs: AFTER_INFRASTRUCTURE_MS });
+    }
+    this.report('message dead-lettered', delivery, error);
+    finish(delivery, { values: [] });
+    settle(delivery, 'done');
+  }
+
+  private report(msg: string, { message, record, attempts }: Delivery, error: unknown): void {
+    const { topic, partition, offset } = record;
+    const { code, message: detail } = describe(error);
+    const where = { messageId: message.messageId, topic, partition, offset: String(offset) };
+    this.logger.warn({ msg, ...where, attempts, code, detail });
+  }
+}
+
+const isIdConflict = (error: unknown) => originalOf(error) instanceof MessageIdConflictError;
+
+const knownByPlace = (delivery: Delivery): Delivery => ({
+  ...delivery,
+  message: { ...delivery.message, messageId: placeIdOf(delivery.record) },
+});
