@@ -157,15 +157,19 @@ it('what is sent is deleted, and the relay does not read what is left of a milli
   );
   await query('DELETE FROM message_outbox');
   await query('COMMIT');
-  await query('VACUUM message_outbox');
   const { pending, select } = relayStatements(app.dataSource);
-  for (const { text } of [pending(), select(0)]) {
+  const blocksRead = async ({ text }: { text: string }) => {
     const [row] = await query<{ 'QUERY PLAN': [{ Plan: Record<string, number> }] }>(
       `EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) ${text.replaceAll('$1', '0')}`,
     );
     const { 'Shared Hit Blocks': hit = 0, 'Shared Read Blocks': read = 0 } = row!['QUERY PLAN'][0].Plan;
-    expect(hit + read).toBeLessThan(200);
-  }
+    return hit + read;
+  };
+  await eventually(async () => {
+    // As autovacuum does it; it leaves rows alone that a snapshot of somebody else may still need.
+    await query('VACUUM message_outbox');
+    return (await blocksRead(pending())) < 200 && (await blocksRead(select(0))) < 200;
+  });
 });
 
 @Controller()
