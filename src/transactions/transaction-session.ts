@@ -78,6 +78,7 @@ export class TransactionSession {
   private begun = false;
   private readonly turns = new StatementTurns();
   private replaced = 0;
+  private isCut = false;
   /** COPYs and cursors that are not at their end. */
   private streams = 0;
   private ticketSoFar: CommitTicket | undefined;
@@ -160,6 +161,7 @@ export class TransactionSession {
 
   /** Cuts the connection, whatever it waits for. */
   cut(): void {
+    this.isCut = true;
     cutConnection(this.lease);
   }
 
@@ -259,7 +261,7 @@ export class TransactionSession {
   /** At most as often as the pool has clients, all of which may have died while idle. */
   private async replaceClient(): Promise<boolean> {
     const { dataSource, recycling, signal } = this.options;
-    if (this.isOver() || this.replaced++ >= poolOf(dataSource).options.max) return false;
+    if (this.isCut || this.isOver() || this.replaced++ >= poolOf(dataSource).options.max) return false;
     this.lease.broken = true;
     await returnClient(this.lease);
     const lease = await borrowClient(dataSource, recycling, signal);

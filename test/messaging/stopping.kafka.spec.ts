@@ -37,7 +37,8 @@ it('a message that does not end before the deadline of stopping is rolled back, 
   const start = () =>
     startMessagesHost(database, {
       controllers: [CountersController],
-      imports: [MessagingModule.forRoot({ timeoutMs: 2000 })],
+      // A unit of work that is not cut would wait for the lock for longer than the test.
+      imports: [MessagingModule.forRoot({ drainTimeoutMs: 100, timeoutMs: 600_000 })],
       transport: { groupId, drainTimeoutMs: 100 },
     });
   const committed = async () =>
