@@ -2,7 +2,8 @@ import path from 'node:path';
 import { openDatabase } from './database.mjs';
 import { openContestants, QUIET_ROW } from './hot-row-contestants.mjs';
 import { OptionError, readOptions } from './options.mjs';
-import { median } from './table.mjs';
+import { shuffled } from './shuffled.mjs';
+import { median, spread } from './table.mjs';
 
 const DATA_DIRECTORY = path.join(import.meta.dirname, '../.data/bench-hot-row');
 const SCENARIOS = [1, 4].flatMap((rows) => [16, 64].map((workers) => ({ rows, workers })));
@@ -143,8 +144,6 @@ const describe = ({ version }, rounds, turnMs) =>
     'Each cell is the median (lowest..highest) of ratios to the first row within one round.',
   ].join('\n');
 
-const spread = (numbers) =>
-  `**${median(numbers).toFixed(2)}** (${Math.min(...numbers).toFixed(2)}..${Math.max(...numbers).toFixed(2)})`;
 const percentile = (numbers, share) =>
   numbers.toSorted((a, b) => a - b)[Math.min(numbers.length - 1, Math.floor(numbers.length * share))] ?? NaN;
 
@@ -152,11 +151,6 @@ function add(turns, contestant, scenario, result) {
   if (!turns.has(contestant)) turns.set(contestant, new Map());
   const own = turns.get(contestant);
   own.set(scenario, [...(own.get(scenario) ?? []), result]);
-}
-
-function shuffled(items) {
-  const rest = [...items];
-  return items.map(() => rest.splice(Math.floor(Math.random() * rest.length), 1)[0]);
 }
 
 for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) {

@@ -5,7 +5,8 @@ import path from 'node:path';
 import { startEmbeddedKafka } from '../dist/src/dev/embedded-kafka.js';
 import { driverFactory, KAFKA_CLIENTS } from '../dist/src/messaging/kafka-clients.js';
 import { OptionError, readOptions } from './options.mjs';
-import { median } from './table.mjs';
+import { shuffled } from './shuffled.mjs';
+import { median, spread } from './table.mjs';
 
 const DATA_DIRECTORY = path.join(import.meta.dirname, '../.data/bench-kafka-client');
 const PARTITIONS = 8;
@@ -156,14 +157,6 @@ function table(turns, rounds, turnMs) {
     line(['---', ...OPERATIONS.flatMap(() => ['---:', '---:'])]),
     ...[...turns].map(([name, own]) => line([name, ...cells(own)])),
   ].join('\n');
-}
-
-const spread = (numbers) =>
-  `**${median(numbers).toFixed(2)}** (${Math.min(...numbers).toFixed(2)}..${Math.max(...numbers).toFixed(2)})`;
-
-function shuffled(items) {
-  const rest = [...items];
-  return items.map(() => rest.splice(Math.floor(Math.random() * rest.length), 1)[0]);
 }
 
 for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) {

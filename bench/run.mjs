@@ -5,6 +5,7 @@ import { openDatabase } from './database.mjs';
 import { OptionError, readOptions, USAGE } from './options.mjs';
 import { SEEDED } from './people.mjs';
 import { startProcess } from './process.mjs';
+import { shuffled } from './shuffled.mjs';
 import { toTable } from './table.mjs';
 
 const DATA_DIRECTORY = path.join(import.meta.dirname, '../.data/bench');
@@ -108,11 +109,6 @@ async function measure(contestant, operation, ms, database) {
     nodeMicros: nodeAfter - nodeBefore,
     postgresMicros: postgresAfter - postgresBefore,
   };
-}
-
-function shuffled(items) {
-  const rest = [...items];
-  return items.map(() => rest.splice(Math.floor(Math.random() * rest.length), 1)[0]);
 }
 
 function describe({ version }, rounds, turnMs) {

@@ -28,8 +28,12 @@ export function toTable(title, contestants, operations, turns) {
 /** Median and range of the ratios, each of two turns of the same round. */
 function ratio(own, base) {
   const ratios = own.map(({ perSecond }, round) => perSecond / base[round].perSecond);
-  return `**${median(ratios).toFixed(2)}** (${Math.min(...ratios).toFixed(2)}..${Math.max(...ratios).toFixed(2)})`;
+  return spread(ratios);
 }
+
+/** Median and range. */
+export const spread = (numbers) =>
+  `**${median(numbers).toFixed(2)}** (${Math.min(...numbers).toFixed(2)}..${Math.max(...numbers).toFixed(2)})`;
 
 /** Over all rounds at once: PostgreSQL's time comes in ticks of 10 ms, too coarse for one turn. */
 function cpu(turns) {

@@ -18,6 +18,12 @@ export interface TopicSettings {
   replication: number | undefined;
 }
 
+const USUAL_REPLICATION = 3;
+
+/** How many replicas a topic gets that is created where there are so many brokers. */
+export const replicationOf = ({ replication }: TopicSettings, brokers: number): number =>
+  replication ?? Math.min(USUAL_REPLICATION, brokers);
+
 export interface TopicPartition {
   topic: string;
   partition: number;

@@ -33,6 +33,7 @@ import { MessageLanes } from './message-lanes.js';
 import { MessageProcessor } from './message-processor.js';
 import type { MessageStore } from './message-store.js';
 import { MessageReplies } from './message-replies.js';
+import { pause } from './pause.js';
 import { OutboxRelay } from './outbox-relay.js';
 
 export interface KafkaTransportOptions {
@@ -219,7 +220,7 @@ export class KafkaTransport extends ServerKafka implements OnModuleDestroy {
         this.unavailable = (error as Error).message;
         this.logger.warn({ msg: 'Kafka cannot be reached; trying again', err: error });
         await this.disconnect();
-        await this.pause(RECONNECT_MS);
+        await pause(RECONNECT_MS, this.stopping.signal);
       }
     }
   }
@@ -360,7 +361,7 @@ export class KafkaTransport extends ServerKafka implements OnModuleDestroy {
 
   private async probe(): Promise<void> {
     const { store } = this.settings;
-    do await this.pause(PROBE_EVERY_MS);
+    do await pause(PROBE_EVERY_MS, this.stopping.signal);
     while (!this.stopping.signal.aborted && store && !(await isAnswering(store)));
   }
 
@@ -405,12 +406,6 @@ export class KafkaTransport extends ServerKafka implements OnModuleDestroy {
 
   private async attempt(step: Promise<void> | undefined): Promise<void> {
     await step?.catch((err: unknown) => this.logger.warn({ msg: 'disconnecting from Kafka failed', err }));
-  }
-
-  private async pause(milliseconds: number): Promise<void> {
-    await sleep(milliseconds, undefined, { signal: this.stopping.signal }).catch((error: Error) => {
-      if (error.name !== 'AbortError') throw error;
-    });
   }
 }
 

@@ -33,8 +33,10 @@ export function ownIdOf(headers: RecordHeaders): string | undefined {
 }
 
 /** The message's own id, else its place. */
-export const messageIdOf = (record: IncomingRecord): string =>
-  storable(ownIdOf(record.headers) ?? placeIdOf(record));
+export function messageIdOf(record: IncomingRecord): string {
+  const own = ownIdOf(record.headers);
+  return own === undefined ? placeIdOf(record) : storable(own);
+}
 
 /** With the timestamp: a topic that was made anew counts its offsets anew. */
 export const placeIdOf = ({ topic, partition, offset, timestamp }: IncomingRecord): string =>
@@ -56,10 +58,7 @@ export function digestOf(...parts: (string | Uint8Array | null | undefined)[]): 
  * Of a message: where it was sent to, its bytes, and the headers that its handler reads. Not every header: a sender that
  * sends it again may give it another trace and another correlation id.
  */
-export function digestOfRecord(
-  { topic, key, value, headers }: IncomingRecord,
-  digestHeaders: readonly string[],
-) {
+function digestOfRecord({ topic, key, value, headers }: IncomingRecord, digestHeaders: readonly string[]) {
   return digestOf(topic, key, value, ...digestHeaders.map((name) => headerText(headers, name)));
 }
 

@@ -21,11 +21,7 @@ const BATCH_LOCK_TIMEOUT_MS = 1000;
 
 /** Handles messages, alone or in one transaction. */
 export class MessageProcessor {
-  private readonly failures: MessageFailures;
-
-  constructor(private readonly settings: ProcessorSettings) {
-    this.failures = settings.failures;
-  }
+  constructor(private readonly settings: ProcessorSettings) {}
 
   /** Settles each of the batch, but those behind one of the same lane that is to be tried again. */
   async handle(batch: readonly Delivery[], settle: Settle): Promise<void> {
@@ -46,7 +42,7 @@ export class MessageProcessor {
     try {
       this.succeeded(delivery, await this.settings.call(delivery), run);
     } catch (error) {
-      await this.failures.settle(delivery, error, run.settle);
+      await this.settings.failures.settle(delivery, error, run.settle);
     }
   }
 
@@ -60,9 +56,9 @@ export class MessageProcessor {
       batch.forEach((delivery, index) => this.succeeded(delivery, results[index]!, run));
     } catch (error) {
       if (error instanceof ClaimTakenError) return this.withoutHandled(store, batch, run);
-      if (batch.length === 1) return this.failures.settle(batch[0]!, error, run.settle);
+      if (batch.length === 1) return this.settings.failures.settle(batch[0]!, error, run.settle);
       if (error instanceof AfterCommitError || classify(error) === 'infrastructure') {
-        for (const delivery of batch) await this.failures.settle(delivery, error, run.settle);
+        for (const delivery of batch) await this.settings.failures.settle(delivery, error, run.settle);
         return;
       }
       // At COMMIT nobody knows which it was.
@@ -101,7 +97,7 @@ export class MessageProcessor {
       .find(batch.map(({ message }) => message))
       .catch((error: unknown) => error);
     if (!(handled instanceof Map)) {
-      for (const delivery of batch) await this.failures.settle(delivery, handled, run.settle);
+      for (const delivery of batch) await this.settings.failures.settle(delivery, handled, run.settle);
       return;
     }
     const rest: Delivery[] = [];
@@ -125,7 +121,7 @@ export class MessageProcessor {
   ): Promise<void> {
     const { messageId, digest: own } = delivery.message;
     if (digest !== own)
-      return this.failures.settle(delivery, new MessageIdConflictError(messageId), run.settle);
+      return this.settings.failures.settle(delivery, new MessageIdConflictError(messageId), run.settle);
     this.settings.finish(delivery, answer ?? { values: [] });
     run.settle(delivery, 'done');
   }

@@ -1,10 +1,10 @@
 import { Logger } from '@nestjs/common';
 import { KafkaHeaders, type OutgoingResponse } from '@nestjs/microservices';
-import { setTimeout as sleep } from 'node:timers/promises';
 import type { Delivery } from './delivery.js';
 import { retryDelay } from './failure-policy.js';
 import type { MessageAnswer } from './message-answer.js';
 import { type KafkaProducer, type OutgoingRecord, RecordRefusedError } from './kafka-driver.js';
+import { pause } from './pause.js';
 
 /** What Nest's serializers make of a response. */
 interface Serialized {
@@ -56,7 +56,7 @@ export class MessageReplies {
         }
         this.logger.warn(report);
         if (this.stopping.aborted) return false;
-        await sleep(retryDelay(attempt), undefined, { signal: this.stopping }).catch(() => undefined);
+        await pause(retryDelay(attempt), this.stopping);
       }
     }
   }

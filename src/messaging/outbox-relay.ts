@@ -83,29 +83,32 @@ export class OutboxRelay {
 
   /** Until there may be something to send. */
   private async idle(): Promise<void> {
-    if (!canListen(this.dataSource)) return this.rest(this.pollMs, true);
-    if (this.stopping.signal.aborted || this.isAwake) return;
-    const woken = new AbortController();
-    this.wakeUp = () => woken.abort();
-    try {
-      await untilPending(this.dataSource, this.statements.pending(), this.pollMs, woken.signal);
-    } catch (error) {
-      if (!woken.signal.aborted) throw error;
-    } finally {
-      this.wakeUp = undefined;
-    }
+    const { dataSource, pollMs } = this;
+    if (!canListen(dataSource)) return this.rest(pollMs, true);
+    const pending = this.statements.pending();
+    await this.untilWoken((woken) => untilPending(dataSource, pending, pollMs, woken), true);
   }
 
   private report(err: unknown): void {
     this.logger.warn({ msg: 'events wait in the outbox: they could not be sent', err });
   }
 
-  private async rest(milliseconds: number, canBeWoken: boolean): Promise<void> {
+  private rest(milliseconds: number, canBeWoken: boolean): Promise<void> {
+    return this.untilWoken((woken) => sleep(milliseconds, undefined, { signal: woken }), canBeWoken);
+  }
+
+  /** Until `wait` ends. Stopping ends it in any case. */
+  private async untilWoken(wait: (woken: AbortSignal) => Promise<void>, canBeWoken: boolean): Promise<void> {
     if (this.stopping.signal.aborted || (canBeWoken && this.isAwake)) return;
     const woken = new AbortController();
     this.wakeUp = () => (canBeWoken || this.stopping.signal.aborted) && woken.abort();
-    await sleep(milliseconds, undefined, { signal: woken.signal }).catch(() => undefined);
-    this.wakeUp = undefined;
+    try {
+      await wait(woken.signal);
+    } catch (error) {
+      if (!woken.signal.aborted) throw error;
+    } finally {
+      this.wakeUp = undefined;
+    }
   }
 
   private async relayAll(): Promise<{ sent: number; found: number }> {

@@ -78,7 +78,6 @@ export class TransactionSession {
   private begun = false;
   private readonly turns = new StatementTurns();
   private replaced = 0;
-  private isCut = false;
   /** COPYs and cursors that are not at their end. */
   private streams = 0;
   private ticketSoFar: CommitTicket | undefined;
@@ -161,7 +160,6 @@ export class TransactionSession {
 
   /** Cuts the connection, whatever it waits for. */
   cut(): void {
-    this.isCut = true;
     cutConnection(this.lease);
   }
 
@@ -258,10 +256,10 @@ export class TransactionSession {
     return this.phase === 'over';
   }
 
-  /** At most as often as the pool has clients, all of which may have died while idle. */
+  /** At most as often as the pool has clients, all of which may have died while idle. One that was cut has not. */
   private async replaceClient(): Promise<boolean> {
     const { dataSource, recycling, signal } = this.options;
-    if (this.isCut || this.isOver() || this.replaced++ >= poolOf(dataSource).options.max) return false;
+    if (this.lease.broken || this.isOver() || this.replaced++ >= poolOf(dataSource).options.max) return false;
     this.lease.broken = true;
     await returnClient(this.lease);
     const lease = await borrowClient(dataSource, recycling, signal);

@@ -4,7 +4,6 @@ import {
   type ClientKafka,
   ClientProxyFactory,
   Ctx,
-  EventPattern,
   KafkaContext,
   MessagePattern,
   type MicroserviceOptions,
@@ -19,6 +18,7 @@ import { firstValueFrom, lastValueFrom, of, toArray } from 'rxjs';
 import { KafkaTransport } from '../../src/messaging/kafka.transport.js';
 import { eventually } from '../support/barrier.js';
 import { KafkaPeer } from '../support/kafka.js';
+import { OnEvent } from '../support/messages-host.js';
 
 const run = randomUUID();
 const REQUESTS = ['echo', 'context', 'several', 'nothing', 'throws', 'refuses'].map(
@@ -33,7 +33,6 @@ const [ECHO, CONTEXT, SEVERAL, NOTHING, THROWS, REFUSES] = REQUESTS as [
   string,
 ];
 const EVENT = `event-${run}`;
-const OnEvent = EventPattern as (pattern: string | RegExp) => MethodDecorator;
 
 const brokers = () => process.env.TEST_KAFKA_BROKERS!.split(',');
 const peer = new KafkaPeer();

@@ -1,27 +1,17 @@
-import {
-  Controller,
-  type DynamicModule,
-  type INestApplication,
-  Module,
-  type PipeTransform,
-  type Type,
-} from '@nestjs/common';
+import { Controller, type INestApplication } from '@nestjs/common';
 import { NestFactory } from '@nestjs/core';
 import { ExpressAdapter } from '@nestjs/platform-express';
-import { Ctx, EventPattern, KafkaContext, MessagePattern, Payload, Transport } from '@nestjs/microservices';
-import { TypeOrmModule } from '@nestjs/typeorm';
+import { Ctx, KafkaContext, MessagePattern, Payload, Transport } from '@nestjs/microservices';
 import { type Consumer, type KafkaMessage, logLevel } from 'kafkajs';
 import { randomUUID } from 'node:crypto';
-import { dataSourceOptions } from '../../src/database/data-source-options.js';
 import { KafkaTransport, type KafkaTransportOptions } from '../../src/messaging/kafka.transport.js';
 import { MessageStore } from '../../src/messaging/message-store.js';
-import { MessagingModule } from '../../src/messaging/messaging.module.js';
 import { Outbox } from '../../src/messaging/outbox.js';
-import { currentTransaction } from '../../src/transactions/transaction-context.js';
 import { TransactionRunner } from '../../src/transactions/transaction-runner.js';
 import { Transactional } from '../../src/transactions/transactional.decorator.js';
 import { eventually } from '../support/barrier.js';
 import { KafkaPeer } from '../support/kafka.js';
+import { count, createCounters, messagesModule, OnEvent, ParsedValue } from '../support/messages-host.js';
 import { createDatabase, onServer, type TestDatabase } from '../support/test-database.js';
 
 const run = randomUUID();
@@ -36,21 +26,6 @@ let release: () => void = () => undefined;
 const listeners: Consumer[] = [];
 const peer = new KafkaPeer();
 
-/** Our transport may hand over bytes, Nest's own has parsed them. */
-class Text implements PipeTransform {
-  transform(value: unknown): unknown {
-    return Buffer.isBuffer(value) ? JSON.parse(value.toString()) : value;
-  }
-}
-
-/** With Nest's types a handler would have to take whatever comes. */
-const OnEvent = EventPattern as (pattern: string) => MethodDecorator;
-
-const count = (name: string) =>
-  currentTransaction()!.query({
-    text: 'INSERT INTO counters VALUES ($1, 1) ON CONFLICT (name) DO UPDATE SET value = counters.value + 1',
-    values: [name],
-  });
 const counted = async (name: string) =>
   (await database.query<{ value: number }>('SELECT value FROM counters WHERE name = $1', [name]))[0]?.value;
 
@@ -60,7 +35,7 @@ class HostController {
 
   @MessagePattern(topic('count'))
   @Transactional()
-  async count(@Payload(Text) { name }: { name: string }) {
+  async count(@Payload(ParsedValue) { name }: { name: string }) {
     await count(name);
     seen.push(name);
     return { counted: name };
@@ -68,7 +43,7 @@ class HostController {
 
   @MessagePattern(topic('count-by-name'))
   @Transactional({ conflictKey: (input: unknown) => (input as { name: string }).name })
-  async countByName(@Payload(Text) { name }: { name: string }) {
+  async countByName(@Payload(ParsedValue) { name }: { name: string }) {
     await count(name);
     this.outbox.publish({
       aggregateType: 'counter',
@@ -82,43 +57,31 @@ class HostController {
 
   @OnEvent(topic('event'))
   @Transactional()
-  async first(@Payload(Text) { name }: { name: string }) {
+  async first(@Payload(ParsedValue) { name }: { name: string }) {
     await count(`${name} first`);
   }
 
   @OnEvent(topic('event'))
   @Transactional()
-  async second(@Payload(Text) { name }: { name: string }) {
+  async second(@Payload(ParsedValue) { name }: { name: string }) {
     await count(`${name} second`);
   }
 
   @OnEvent(topic('slow'))
-  async slow(@Payload(Text) { name }: { name: string }, @Ctx() context: KafkaContext) {
+  async slow(@Payload(ParsedValue) { name }: { name: string }, @Ctx() context: KafkaContext) {
     if (name === 'slow') await new Promise<void>((resolve) => (release = resolve));
     seen.push(`${String(context.getMessage().key)} ${name}`);
   }
 
   @OnEvent(topic('flaky'))
-  flaky(@Payload(Text) { name }: { name: string }) {
+  flaky(@Payload(ParsedValue) { name }: { name: string }) {
     seen.push(name);
     if (name === 'bad') throw new TypeError('undefined is not a function');
   }
 }
 
-@Module({})
-class HostModule {}
-
-function hostModule(controllers: Type[]): DynamicModule {
-  const settings = { url: database.url, poolSize: 5, acquireTimeoutMs: 5000, statementTimeoutMs: 30_000, ssl: 'off' } as const; // prettier-ignore
-  return {
-    module: HostModule,
-    imports: [TypeOrmModule.forRoot(dataSourceOptions(settings, () => undefined)), MessagingModule.forRoot()],
-    controllers,
-  };
-}
-
 async function startHost(connect: (app: INestApplication) => void): Promise<void> {
-  host = await NestFactory.create(hostModule([HostController]), new ExpressAdapter(), {
+  host = await NestFactory.create(messagesModule(database, [HostController]), new ExpressAdapter(), {
     logger: false,
     abortOnError: false,
   });
@@ -162,7 +125,7 @@ beforeEach(async () => {
     waitForLeaders: true,
   });
   database = await createDatabase();
-  await database.query('CREATE TABLE counters (name text PRIMARY KEY, value int NOT NULL)');
+  await createCounters(database);
 });
 afterEach(async () => {
   await host.close();
@@ -222,7 +185,7 @@ it('events of a process that has no relay are sent by that of another, which is 
   const published: string[] = [];
   await listen(topic('published'), ({ value }) => published.push(String(value)));
   await startHost(ours({ outboxPollMs: 3_600_000 }));
-  const other = await NestFactory.createApplicationContext(hostModule([]), { logger: false, abortOnError: false }); // prettier-ignore
+  const other = await NestFactory.createApplicationContext(messagesModule(database, []), { logger: false, abortOnError: false }); // prettier-ignore
   const transactions = other.get(TransactionRunner, { strict: false });
   for (const value of [1, 2, 3]) {
     await transactions.run({}, async () =>

@@ -1,5 +1,5 @@
 import { Controller } from '@nestjs/common';
-import { EventPattern, Payload } from '@nestjs/microservices';
+import { Payload } from '@nestjs/microservices';
 import type { KafkaMessage } from 'kafkajs';
 import { randomUUID } from 'node:crypto';
 import { relayStatements } from '../../src/messaging/outbox-relay.statements.js';
@@ -7,7 +7,14 @@ import { Outbox } from '../../src/messaging/outbox.js';
 import { Transactional } from '../../src/transactions/transactional.decorator.js';
 import { eventually } from '../support/barrier.js';
 import { KafkaPeer, startKafkaApp } from '../support/kafka.js';
-import { count, counters, createCounters, ParsedValue, startMessagesHost } from '../support/messages-host.js';
+import {
+  count,
+  counters,
+  createCounters,
+  ParsedValue,
+  startMessagesHost,
+  OnEvent,
+} from '../support/messages-host.js';
 import { type PeopleApp, startPeopleApp } from '../support/people-app.js';
 import { createDatabase } from '../support/test-database.js';
 
@@ -15,7 +22,6 @@ const run = randomUUID();
 const GROUP = `group-${run}`;
 const APPLIED = `applied-${run}`;
 const LATER = `later-${run}`;
-const OnEvent = EventPattern as (pattern: string) => MethodDecorator;
 
 let app: PeopleApp;
 /** Another instance of the service, on the same database. */

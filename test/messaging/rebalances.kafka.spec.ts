@@ -1,5 +1,5 @@
 import { Controller, type Type } from '@nestjs/common';
-import { EventPattern, MessagePattern, Payload } from '@nestjs/microservices';
+import { MessagePattern, Payload } from '@nestjs/microservices';
 import { randomUUID } from 'node:crypto';
 import { BATCHABLE } from '../../src/messaging/kafka.transport.js';
 import { ClaimTakenError } from '../../src/transactions/transaction-errors.js';
@@ -15,6 +15,7 @@ import {
   type MessagesHostOptions,
   ParsedValue,
   startMessagesHost,
+  OnEvent,
 } from '../support/messages-host.js';
 import { watchRetries } from '../support/retries.js';
 import { createDatabase, type TestDatabase } from '../support/test-database.js';
@@ -26,7 +27,6 @@ const [HELD, BLOCKED, ANY, OTHER] = ['held', 'blocked', 'any-1', 'other'].map((n
   string,
   string,
 ];
-const OnEvent = EventPattern as (pattern: string | RegExp) => MethodDecorator;
 /** The shortest that brokers allow is 6,000. */
 const SESSION_MS = 6000;
 const PAST_SESSION_MS = 7500;

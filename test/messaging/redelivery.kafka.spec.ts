@@ -1,5 +1,5 @@
 import { Controller } from '@nestjs/common';
-import { Ctx, EventPattern, KafkaContext, MessagePattern, Payload } from '@nestjs/microservices';
+import { Ctx, KafkaContext, MessagePattern, Payload } from '@nestjs/microservices';
 import { randomUUID } from 'node:crypto';
 import { BATCHABLE } from '../../src/messaging/kafka.transport.js';
 import { Transactional } from '../../src/transactions/transactional.decorator.js';
@@ -13,6 +13,7 @@ import {
   type MessagesHostOptions,
   ParsedValue,
   startMessagesHost,
+  OnEvent,
 } from '../support/messages-host.js';
 import { createDatabase, type TestDatabase } from '../support/test-database.js';
 
@@ -25,7 +26,6 @@ const [COUNT, ANEW, COUNT_OR_NOT, FAIL] = [
   topic('fail'),
 ];
 const groupId = `group-${run}`;
-const OnEvent = EventPattern as (pattern: string) => MethodDecorator;
 
 let database: TestDatabase;
 const hosts: MessagesHost[] = [];

@@ -1,17 +1,23 @@
 import { Controller } from '@nestjs/common';
-import { EventPattern, Payload } from '@nestjs/microservices';
+import { Payload } from '@nestjs/microservices';
 import { randomUUID } from 'node:crypto';
 import pg from 'pg';
 import { MessagingModule } from '../../src/messaging/messaging.module.js';
 import { Transactional } from '../../src/transactions/transactional.decorator.js';
 import { eventually } from '../support/barrier.js';
 import { KafkaPeer } from '../support/kafka.js';
-import { count, counters, createCounters, ParsedValue, startMessagesHost } from '../support/messages-host.js';
+import {
+  count,
+  counters,
+  createCounters,
+  ParsedValue,
+  startMessagesHost,
+  OnEvent,
+} from '../support/messages-host.js';
 import { createDatabase } from '../support/test-database.js';
 
 const run = randomUUID();
 const COUNT = `count-${run}`;
-const OnEvent = EventPattern as (pattern: string) => MethodDecorator;
 
 @Controller()
 class CountersController {

@@ -6,6 +6,7 @@ import {
   type Type,
 } from '@nestjs/common';
 import { NestFactory } from '@nestjs/core';
+import { EventPattern } from '@nestjs/microservices';
 import { ExpressAdapter } from '@nestjs/platform-express';
 import { TypeOrmModule } from '@nestjs/typeorm';
 import { randomUUID } from 'node:crypto';
@@ -34,17 +35,14 @@ export interface MessagesHostOptions {
 @Module({})
 class HostModule {}
 
-/** @param database with the migrations applied; several hosts on one are instances of one service */
-export async function startMessagesHost(
+/** Such an application on `database`, without a transport. */
+export function messagesModule(
   database: TestDatabase,
-  {
-    controllers = [],
-    imports = [MessagingModule.forRoot()],
-    transport: options = {},
-  }: MessagesHostOptions = {},
-): Promise<MessagesHost> {
+  controllers: Type[],
+  imports: DynamicModule[] = [MessagingModule.forRoot()],
+): DynamicModule {
   const settings = { url: database.url, poolSize: 6, acquireTimeoutMs: 5000, statementTimeoutMs: 30_000, ssl: 'off' } as const; // prettier-ignore
-  const module = {
+  return {
     module: HostModule,
     imports: [
       TypeOrmModule.forRoot({ ...dataSourceOptions(settings, () => undefined), autoLoadEntities: true }),
@@ -52,6 +50,14 @@ export async function startMessagesHost(
     ],
     controllers,
   };
+}
+
+/** @param database with the migrations applied; several hosts on one are instances of one service */
+export async function startMessagesHost(
+  database: TestDatabase,
+  { controllers = [], imports, transport: options = {} }: MessagesHostOptions = {},
+): Promise<MessagesHost> {
+  const module = messagesModule(database, controllers, imports);
   const app = await NestFactory.create(module, new ExpressAdapter(), { logger: false, abortOnError: false });
   const store = app.get(MessageStore, { strict: false });
   const transport = new KafkaTransport({
@@ -67,6 +73,9 @@ export async function startMessagesHost(
   await app.init();
   return { app, transport, store };
 }
+
+/** With Nest's types a handler would have to take whatever comes. */
+export const OnEvent = EventPattern as (pattern: string | RegExp) => MethodDecorator;
 
 /** For `@Payload`: our transport hands over what Nest's parser has made of the value, or bytes. */
 export class ParsedValue implements PipeTransform {

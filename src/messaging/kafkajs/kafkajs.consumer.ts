@@ -11,6 +11,7 @@ import {
   partitionsByTopic,
   type TopicPartition,
 } from '../kafka-driver.js';
+import { pause } from '../pause.js';
 import { isAnswer } from './kafkajs.errors.js';
 import { committedOffsets, positionsInRange } from './kafkajs.positions.js';
 
@@ -166,7 +167,7 @@ export class KafkajsConsumer implements KafkaConsumer {
         return await this.join();
       } catch (error) {
         this.interrupted(error as Error);
-        await this.untilNextTry();
+        await pause(TRY_AGAIN_MS, signal);
       }
     }
   }
@@ -224,7 +225,7 @@ export class KafkajsConsumer implements KafkaConsumer {
         if (!isCurrent()) return;
         if (error instanceof OffsetOutOfRangeError) return this.fail(error);
         this.interrupted(error as Error);
-        await this.untilNextTry();
+        await pause(TRY_AGAIN_MS, signal);
       }
     }
   }
@@ -285,13 +286,6 @@ export class KafkajsConsumer implements KafkaConsumer {
     await Promise.all(this.underWay);
     this.next.clear();
     await this.raw.disconnect();
-  }
-
-  private async untilNextTry(): Promise<void> {
-    const { signal } = this.closing;
-    await sleep(TRY_AGAIN_MS, undefined, { signal }).catch((error: unknown) => {
-      if (!signal.aborted) throw error;
-    });
   }
 }
 

@@ -1,20 +1,20 @@
 import type { Logger } from '@nestjs/common';
 import { type Admin, Kafka, type KafkaConfig, type logCreator, logLevel } from 'kafkajs';
-import type {
-  ConsumerListener,
-  ConsumerSettings,
-  KafkaClientSettings,
-  KafkaConsumer,
-  KafkaDriver,
-  KafkaProducer,
-  TopicPartition,
-  TopicSettings,
+import {
+  type ConsumerListener,
+  type ConsumerSettings,
+  type KafkaClientSettings,
+  type KafkaConsumer,
+  type KafkaDriver,
+  type KafkaProducer,
+  replicationOf,
+  type TopicPartition,
+  type TopicSettings,
 } from '../kafka-driver.js';
 import { KafkajsConsumer } from './kafkajs.consumer.js';
 import { causesOf } from './kafkajs.errors.js';
 import { KafkajsProducer } from './kafkajs.producer.js';
 
-const USUAL_REPLICATION = 3;
 /** Less than kafkajs' own 30 s: closing waits for the answers of a broker that hangs. */
 const REQUEST_TIMEOUT_MS = 10_000;
 const RETRIES = 2;
@@ -37,7 +37,7 @@ export class KafkajsDriver implements KafkaDriver {
       const missing = [...new Set(topics)].filter((topic) => !existing.has(topic));
       if (missing.length === 0) return;
       const { brokers } = await admin.describeCluster();
-      const replicationFactor = settings.replication ?? Math.min(USUAL_REPLICATION, brokers.length);
+      const replicationFactor = replicationOf(settings, brokers.length);
       try {
         // Resolves with false when another instance was faster, which is as good.
         await admin.createTopics({

@@ -249,13 +249,6 @@ export function answerOf<N extends ApiName>(error: unknown): Answer<N> {
   throw error;
 }
 
-/** Waits, until `signal` says to go on. */
-export async function pause(milliseconds: number, signal: AbortSignal): Promise<void> {
-  await sleep(milliseconds, undefined, { signal }).catch((error: unknown) => {
-    if (!signal.aborted) throw error;
-  });
-}
-
 /** Resolves when `work` has ended, or after `milliseconds`. */
 export async function atMost(milliseconds: number, work: Promise<unknown>): Promise<void> {
   const limit = new AbortController();

@@ -13,7 +13,8 @@ import {
   partitionsByTopic,
   type TopicPartition,
 } from '../kafka-driver.js';
-import { atMost, clientOptions, Cluster, cut, kafkaNames, pause } from './platformatic.cluster.js';
+import { pause } from '../pause.js';
+import { atMost, clientOptions, Cluster, cut, kafkaNames } from './platformatic.cluster.js';
 import { GroupCoordinator, isOutOfGeneration, type Membership } from './platformatic.coordinator.js';
 import { Fetcher } from './platformatic.fetcher.js';
 import { Positions } from './platformatic.positions.js';

@@ -1,14 +1,15 @@
 import type { Logger } from '@nestjs/common';
 import { Admin } from '@platformatic/kafka';
 import { setTimeout as sleep } from 'node:timers/promises';
-import type {
-  ConsumerListener,
-  ConsumerSettings,
-  KafkaClientSettings,
-  KafkaConsumer,
-  KafkaDriver,
-  KafkaProducer,
-  TopicSettings,
+import {
+  type ConsumerListener,
+  type ConsumerSettings,
+  type KafkaClientSettings,
+  type KafkaConsumer,
+  type KafkaDriver,
+  type KafkaProducer,
+  replicationOf,
+  type TopicSettings,
 } from '../kafka-driver.js';
 import { answerOf, clientOptions, Cluster, kafkaName, REQUEST_TIMEOUT_MS } from './platformatic.cluster.js';
 import { PlatformaticConsumer } from './platformatic.consumer.js';
@@ -35,12 +36,10 @@ export class PlatformaticDriver implements KafkaDriver {
       const { brokers, controllerId, topics: known } = await cluster.view(topics);
       const missing = [...new Set(topics)].filter((topic) => !known.has(topic));
       if (missing.length === 0) return;
-      const { partitions: numPartitions, replication: replicationFactor = Math.min(3, brokers.size) } =
-        settings;
       const wanted = missing.map((name) => ({
         name,
-        numPartitions,
-        replicationFactor,
+        numPartitions: settings.partitions,
+        replicationFactor: replicationOf(settings, brokers.size),
         assignments: [],
         configs: [],
       }));

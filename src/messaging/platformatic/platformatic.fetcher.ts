@@ -6,12 +6,12 @@ import {
   type RecordBatch,
   type TopicPartition,
 } from '../kafka-driver.js';
+import { pause } from '../pause.js';
 import {
   answerOf,
   type Cluster,
   type ClusterView,
   kafkaName,
-  pause,
   REQUEST_TIMEOUT_MS,
 } from './platformatic.cluster.js';
 import { committedRecords } from './platformatic.fetched.js';

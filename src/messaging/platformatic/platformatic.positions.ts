@@ -3,6 +3,7 @@ import {
   type ConsumerSettings,
   OffsetOutOfRangeError,
   partitionKey,
+  partitionsByTopic,
   type TopicPartition,
 } from '../kafka-driver.js';
 import type { Cluster } from './platformatic.cluster.js';
@@ -69,17 +70,16 @@ export class Positions {
     which: bigint,
   ): Promise<Map<string, bigint>> {
     const { brokers, topics } = await this.cluster.view(partitions.map(({ topic }) => topic));
-    const byLeader = new Map<number, Map<string, number[]>>();
-    for (const { topic, partition } of partitions) {
-      const leader = topics.get(topic)?.leaders[partition];
+    const byLeader = new Map<number, TopicPartition[]>();
+    for (const at of partitions) {
+      const leader = topics.get(at.topic)?.leaders[at.partition];
       if (leader === undefined)
-        throw new Error(`${topic}, partition ${partition}, has no leader at the moment.`);
-      const own = byLeader.get(leader) ?? new Map<string, number[]>();
-      byLeader.set(leader, own.set(topic, [...(own.get(topic) ?? []), partition]));
+        throw new Error(`${at.topic}, partition ${at.partition}, has no leader at the moment.`);
+      byLeader.set(leader, [...(byLeader.get(leader) ?? []), at]);
     }
     const answers = await Promise.all(
       [...byLeader].map(([leader, own]) => {
-        const wanted = [...own].map(([name, numbers]) => ({
+        const wanted = [...partitionsByTopic(own)].map(([name, numbers]) => ({
           name,
           partitions: numbers.map((partitionIndex) => ({
             partitionIndex,

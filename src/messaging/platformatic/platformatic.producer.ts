@@ -8,13 +8,13 @@ import {
   type RecordHeaders,
   RecordRefusedError,
 } from '../kafka-driver.js';
+import { pause } from '../pause.js';
 import {
   answerOf,
   atMost,
   clientOptions,
   Cluster,
   kafkaName,
-  pause,
   REQUEST_TIMEOUT_MS,
 } from './platformatic.cluster.js';
 
