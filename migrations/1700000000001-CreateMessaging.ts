@@ -1,12 +1,12 @@
 import type { MigrationInterface, QueryRunner } from 'typeorm';
 import { tableIn } from '../src/database/table-name.js';
 
-/** The tables of `messaging/`: what was handled (inbox), what is to be sent (outbox), and what could not be handled. */
+/** The tables of `messaging/`: what was handled (inbox), what is to be sent (outbox), and what could not be or has to wait. */
 export class CreateMessaging1700000000001 implements MigrationInterface {
   name = 'CreateMessaging1700000000001';
 
   async up(queryRunner: QueryRunner): Promise<void> {
-    const [inbox, outbox, deadLetter] = tablesIn(queryRunner);
+    const [inbox, outbox, deadLetter, quarantine] = tablesIn(queryRunner);
     await queryRunner.query(
       `CREATE TABLE ${inbox} (
         "consumer" text NOT NULL,
@@ -55,19 +55,40 @@ export class CreateMessaging1700000000001 implements MigrationInterface {
         "offset" bigint NOT NULL,
         "timestamp" text NOT NULL,
         "key" bytea,
+        "key_hash" bytea GENERATED ALWAYS AS (sha256("key")) STORED,
         "value" bytea,
         "headers" json NOT NULL,
         "code" text NOT NULL,
         "message" text NOT NULL,
         "attempts" int NOT NULL,
-        "state" text NOT NULL DEFAULT 'dead' CHECK ("state" IN ('dead', 'replayed', 'discarded')),
+        "state" text NOT NULL DEFAULT 'dead' CHECK ("state" IN ('dead', 'parked', 'replayed', 'discarded')),
         "created_at" timestamptz NOT NULL DEFAULT now(),
         "settled_at" timestamptz,
         CONSTRAINT "message_dead_letter_pkey" PRIMARY KEY ("seq")
       )`,
     );
     await queryRunner.query(
-      `CREATE INDEX "message_dead_letter_dead_idx" ON ${deadLetter} ("topic", "seq") WHERE "state" = 'dead'`,
+      `CREATE INDEX "message_dead_letter_waiting_idx" ON ${deadLetter} ("topic", "seq")
+        WHERE "state" IN ('dead', 'parked')`,
+    );
+    await queryRunner.query(
+      `CREATE INDEX "message_dead_letter_line_idx" ON ${deadLetter} ("consumer", "topic", "key_hash", "seq")
+        WHERE "state" IN ('dead', 'parked')`,
+    );
+    // A hash, as keys may be longer than an index takes.
+    await queryRunner.query(
+      `CREATE TABLE ${quarantine} (
+        "consumer" text NOT NULL,
+        "topic" text NOT NULL,
+        "key_hash" bytea NOT NULL,
+        "created_at" timestamptz NOT NULL DEFAULT now(),
+        "released_at" timestamptz,
+        CONSTRAINT "message_quarantine_pkey" PRIMARY KEY ("consumer", "topic", "key_hash")
+      )`,
+    );
+    await queryRunner.query(
+      `CREATE INDEX "message_quarantine_released_idx" ON ${quarantine} ("consumer", "released_at")
+        WHERE "released_at" IS NOT NULL`,
     );
   }
 
@@ -81,4 +102,5 @@ const tablesIn = ({ connection }: QueryRunner) =>
     tableIn(connection, 'message_inbox'),
     tableIn(connection, 'message_outbox'),
     tableIn(connection, 'message_dead_letter'),
+    tableIn(connection, 'message_quarantine'),
   ] as const;

@@ -11,8 +11,11 @@ import { runningDatabaseUrl } from './services-file.js';
 export const USAGE = `usage: nestjs-people dead-letters list|replay|discard [--topic T] [--key K] [--id ID] [--error CODE] [--all]
 
   list     prints one JSON object per line: those that are neither replayed nor discarded, oldest first
-  replay   sends them to the topic they came from; a running service has to relay them
+  replay   has them handled again, by way of the topic they came from; a running service has to relay them
   discard  puts them away for good
+
+Messages whose state is "parked" wait behind a dead letter of their key (KAFKA_QUARANTINE_KEYS). Replaying one of the key's, or
+discarding its last dead letter, releases the key: what is parked is handled, in order.
 
 replay and discard need at least one of --topic, --key, --id (message id, or seq of the list), --error, or --all.
 The database is that of DATABASE_URL or DB_HOSTNAME; without them, the one that npm start runs in this directory.`;

@@ -69,6 +69,7 @@ export const VARIABLES = {
   KAFKA_CONCURRENCY: optional({ ...wholeNumber(1, 1000), meaning: 'Messages, or batches of them, in flight at most. Unset, and at most: `DB_POOL_SIZE` less a fifth kept for HTTP and one for the relay of events.' }),
   KAFKA_TOPIC_PARTITIONS: variable({ ...wholeNumber(1, 10_000), default: 8, meaning: 'Partitions of topics that are created because they are missing.' }),
   KAFKA_TOPIC_REPLICATION: optional({ ...wholeNumber(1, 100), meaning: 'Their replication factor. Unset: 3, or the number of brokers where they are fewer.' }),
+  KAFKA_QUARANTINE_KEYS: variable({ ...oneOf(['off', 'on'] as const), default: 'off', meaning: '`on`: once a message is a dead letter, the later ones of its key wait until it is replayed or discarded.' }),
   KAFKA_SSL: variable({ ...oneOf(['off', 'on'] as const), default: 'off', meaning: '`on` encrypts and checks certificates.' }),
   KAFKA_SASL_MECHANISM: optional({ ...oneOf(SASL_MECHANISMS), meaning: 'How to log in at the brokers; unset: not at all.' }),
   KAFKA_SASL_USERNAME: optional({ ...text, meaning: 'Needed with `KAFKA_SASL_MECHANISM`.' }),

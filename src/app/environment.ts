@@ -38,6 +38,7 @@ export interface KafkaSettings {
   concurrency: number;
   topicPartitions: number;
   topicReplication: number | undefined;
+  quarantineKeys: boolean;
   ssl: boolean;
   sasl: { mechanism: (typeof SASL_MECHANISMS)[number]; username: string; password: string } | undefined;
 }
@@ -147,6 +148,7 @@ function toKafka(values: Values): KafkaSettings {
     concurrency: Math.min(values.KAFKA_CONCURRENCY ?? most, most),
     topicPartitions: values.KAFKA_TOPIC_PARTITIONS,
     topicReplication: values.KAFKA_TOPIC_REPLICATION,
+    quarantineKeys: values.KAFKA_QUARANTINE_KEYS === 'on',
     ssl: values.KAFKA_SSL === 'on',
     sasl: mechanism && username && password ? { mechanism, username, password } : undefined,
   };

@@ -8,8 +8,7 @@ export function kafkaTransport(
   kafka: KafkaSettings & { brokers: string[] },
   store: MessageStore,
 ): KafkaTransport {
-  const { brokers, library, clientId, groupId, concurrency, topicPartitions, topicReplication, ssl, sasl } =
-    kafka;
+  const { brokers, library, clientId, groupId, concurrency, quarantineKeys, ssl, sasl } = kafka;
   return new KafkaTransport({
     client: {
       brokers,
@@ -21,9 +20,10 @@ export function kafkaTransport(
     groupId,
     concurrency,
     store,
+    quarantineKeys,
     // Every number of the JSON is kept.
     parser: { keepBinary: true },
     eventTopics: [PEOPLE_EVENTS.topic],
-    topics: { partitions: topicPartitions, replication: topicReplication },
+    topics: { partitions: kafka.topicPartitions, replication: kafka.topicReplication },
   });
 }

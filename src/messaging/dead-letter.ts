@@ -1,6 +1,7 @@
 import { KafkaHeaders } from '@nestjs/microservices';
 import type { MessageError } from '../errors/error-responses.js';
-import type { IncomingRecord, OutgoingRecord } from './kafka-driver.js';
+import type { Delivery } from './delivery.js';
+import type { IncomingRecord, OutgoingRecord, RecordHeaders } from './kafka-driver.js';
 
 /** Spring Kafka's default suffix, so that its tools find our dead letters. */
 export const DEAD_LETTER_SUFFIX = '-dlt';
@@ -34,4 +35,61 @@ export function deadLetterRecord(
       'people-attempts': String(attempts),
     },
   };
+}
+
+/** The columns of a row, and in the same order what `rowValues` gives for them. */
+export const ROW_COLUMNS = `consumer, message_id, topic, partition, "offset", "timestamp", key, value, headers, code, message, attempts`;
+export const ROW_PARAMETERS = `$1::text, $2::text, $3::text, $4::int, $5::bigint, $6::text, $7::bytea, $8::bytea, $9::json, $10::text, $11::text, $12::int`;
+
+/** A message and what is wrong with it, for `message_dead_letter`. */
+export function rowValues(
+  { message, record, attempts }: Delivery,
+  { code, message: text }: Pick<MessageError, 'code' | 'message'>,
+): unknown[] {
+  const { topic, partition, offset, timestamp, key, value, headers } = record;
+  return [
+    ...[message.consumer, message.messageId, topic, partition, String(offset), timestamp, key, value],
+    ...[JSON.stringify(packHeaders(headers)), code, text.replaceAll('\0', '�'), attempts],
+  ];
+}
+
+/** Columns of a dead letter as they are read. */
+export interface DeadLetterRow {
+  message_id: string;
+  topic: string;
+  partition: number;
+  offset: string;
+  timestamp: string;
+  key: Buffer | null;
+  value: Buffer | null;
+  headers: [name: string, base64: string | string[] | null][];
+  code: string;
+  message: string;
+  attempts: number;
+}
+
+/** The record that was put aside. */
+export function recordOf(row: DeadLetterRow): IncomingRecord {
+  const { topic, partition, offset, timestamp, key, value } = row;
+  const headers = unpackHeaders(row.headers);
+  return { topic, partition, offset: BigInt(offset), timestamp, key, value, headers };
+}
+
+/** Bytes as JSON can hold them. An array of pairs, as a header may be called `__proto__`. */
+function packHeaders(headers: RecordHeaders): DeadLetterRow['headers'] {
+  const pack = (value: Buffer | string) => Buffer.from(value).toString('base64');
+  return Object.entries(headers).map(([name, value]) => [
+    name,
+    value === undefined || value === null ? null : Array.isArray(value) ? value.map(pack) : pack(value),
+  ]);
+}
+
+function unpackHeaders(packed: DeadLetterRow['headers']): RecordHeaders {
+  const unpack = (text: string) => Buffer.from(text, 'base64');
+  return Object.fromEntries(
+    packed.map(([name, value]) => [
+      name,
+      value === null ? undefined : Array.isArray(value) ? value.map(unpack) : unpack(value),
+    ]),
+  );
 }

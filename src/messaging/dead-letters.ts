@@ -3,11 +3,12 @@ import type { DataSource } from 'typeorm';
 import type { MessageError } from '../errors/error-responses.js';
 import { ClaimTakenError } from '../transactions/transaction-errors.js';
 import { TransactionRunner, TRANSACTIONS_DATA_SOURCE } from '../transactions/transaction-runner.js';
-import { DEAD_LETTER_SUFFIX } from './dead-letter.js';
+import { DEAD_LETTER_SUFFIX, ROW_COLUMNS, ROW_PARAMETERS, rowValues } from './dead-letter.js';
 import type { Delivery } from './delivery.js';
-import { Inbox } from './inbox.js';
+import { describe } from './failure-policy.js';
+import { Inbox, MessageIdConflictError } from './inbox.js';
+import { placeIdOf } from './message-identity.js';
 import { tableIn } from '../database/table-name.js';
-import type { IncomingRecord, RecordHeaders } from './kafka-driver.js';
 import { Outbox } from './outbox.js';
 
 /** Which dead letters; what is left out does not matter. */
@@ -21,9 +22,11 @@ export interface DeadLetterFilter {
   error?: string;
 }
 
-/** A message that could not be handled. */
+/** A message that could not be handled, or waits behind one. */
 export interface DeadLetter {
   seq: string;
+  /** `parked`: nothing is wrong with it, it waits behind a dead letter of its key (or is one that was replayed). */
+  state: 'dead' | 'parked';
   messageId: string;
   topic: string;
   partition: number;
@@ -33,21 +36,6 @@ export interface DeadLetter {
   message: string;
   attempts: number;
   createdAt: Date;
-}
-
-/** Columns of a dead letter as the relay reads them. */
-export interface DeadLetterRow {
-  message_id: string;
-  topic: string;
-  partition: number;
-  offset: string;
-  timestamp: string;
-  key: Buffer | null;
-  value: Buffer | null;
-  headers: [name: string, base64: string | string[] | null][];
-  code: string;
-  message: string;
-  attempts: number;
 }
 
 /**
@@ -63,36 +51,34 @@ export class DeadLetters {
     private readonly outbox: Outbox,
   ) {}
 
-  /** Marks the message as handled and puts it aside, or does nothing where it was handled before. */
-  async add({ record, message, attempts }: Delivery, { code, message: text }: MessageError): Promise<void> {
-    const { topic, partition, offset, timestamp, key, value, headers } = record;
-    const claim = this.inbox.claim([message]);
-    const statement = {
-      text: `WITH dead AS (
-          INSERT INTO ${this.table} (consumer, message_id, topic, partition, "offset", "timestamp", key, value, headers, code, message, attempts)
-          VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) RETURNING *)
-        ${this.enqueue('dead-letter', `topic || '${DEAD_LETTER_SUFFIX}'`, 'dead')}`,
-      values: [
-        ...[message.consumer, message.messageId, topic, partition, String(offset), timestamp, key, value],
-        ...[JSON.stringify(packHeaders(headers)), code, text.replaceAll('\0', '�'), attempts],
-      ],
-    };
-    try {
-      await this.transactions.run({ claim }, (transaction) => transaction.query(statement));
-      this.outbox.wake();
-    } catch (error) {
-      if (!(error instanceof ClaimTakenError)) throw error;
-    }
+  /**
+   * Marks the message as handled and puts it aside; does nothing where it was handled before.
+   *
+   * @param quarantinesKey later messages of its key are parked from the commit on
+   * @returns false where it was handled before
+   */
+  async add(
+    delivery: Delivery,
+    error: MessageError,
+    options: { quarantinesKey?: boolean } = {},
+  ): Promise<boolean> {
+    if (await this.insert(delivery, error, options)) return true;
+    const { messageId, digest } = delivery.message;
+    const handled = (await this.inbox.find([delivery.message])).get(messageId);
+    if (!handled || handled.digest === digest) return false;
+    // By its own id it is marked already: as the other message.
+    const message = { ...delivery.message, messageId: placeIdOf(delivery.record) };
+    return this.insert({ ...delivery, message }, describe(new MessageIdConflictError(messageId)), options);
   }
 
   /** Those that are neither replayed nor discarded, oldest first. */
   async list(filter: DeadLetterFilter = {}, atMost = 1000): Promise<DeadLetter[]> {
     const { condition, values } = conditionOf(filter);
-    const { rows } = await this.transactions.runStatement<DeadLetter & { key: string | null }>(
+    const { rows } = await this.transactions.runStatement<DeadLetter>(
       {
-        text: `SELECT seq::text, message_id AS "messageId", topic, partition, "offset"::text, encode(key, 'escape') AS key,
+        text: `SELECT seq::text, state, message_id AS "messageId", topic, partition, "offset"::text, encode(key, 'escape') AS key,
             code, message, attempts, created_at AS "createdAt"
-          FROM ${this.table} WHERE ${condition} ORDER BY seq LIMIT ${Math.trunc(atMost)}`,
+          FROM ${this.table} d WHERE ${condition} ORDER BY d.seq LIMIT ${Math.trunc(atMost)}`,
         values,
       },
       { writes: false },
@@ -101,24 +87,36 @@ export class DeadLetters {
   }
 
   /**
-   * Sends them to the topic they came from, each once, in their order; they are handled as if they came for the first time.
+   * Has them handled as if they came for the first time, each once. They are sent to the end of the topic they came from, in
+   * their order; but those of a quarantined key take their place in its line, and the key is released: all that is parked is
+   * handled in order, and then what comes.
    *
    * @returns how many
    */
   async replay(filter: DeadLetterFilter): Promise<number> {
     const { condition, values } = conditionOf(filter);
+    const { table, quarantines } = this;
     const inbox = tableIn(this.dataSource, 'message_inbox');
     // What was marked as handled is so no more; the relay sends a message again at least once, its id keeps that one effect.
-    const text = `WITH settled AS (
-        UPDATE ${this.table} SET state = 'replayed', settled_at = now() WHERE ${condition} RETURNING *),
+    const text = `WITH chosen AS (
+        SELECT d.seq, d.state, q.consumer IS NOT NULL AS is_quarantined
+        FROM ${table} d LEFT JOIN ${quarantines} q USING (consumer, topic, key_hash) WHERE ${condition} FOR UPDATE OF d),
+      settled AS (
+        UPDATE ${table} d SET state = CASE WHEN is_quarantined THEN 'parked' ELSE 'replayed' END,
+          settled_at = CASE WHEN is_quarantined THEN NULL ELSE now() END
+        FROM chosen c WHERE d.seq = c.seq RETURNING d.*, c.state AS state_before, is_quarantined),
       unmarked AS (
-        DELETE FROM ${inbox} i USING settled s WHERE i.consumer = s.consumer AND i.message_id = s.message_id),
-      replayed AS (${this.enqueue('replay', 'topic', 'settled')})
+        DELETE FROM ${inbox} i USING settled s
+        WHERE i.consumer = s.consumer AND i.message_id = s.message_id AND s.state_before = 'dead'),
+      released AS (
+        UPDATE ${quarantines} q SET released_at = now() FROM settled s
+        WHERE (q.consumer, q.topic, q.key_hash) = (s.consumer, s.topic, s.key_hash)),
+      replayed AS (${this.enqueue('replay', 'topic', 'settled WHERE NOT is_quarantined')})
       SELECT count(*)::int AS settled FROM settled`;
     return this.settle(text, values);
   }
 
-  /** Puts them away for good. @returns how many */
+  /** Puts them away for good; a key of which no dead letter is left is released. @returns how many */
   async discard(filter: DeadLetterFilter): Promise<number> {
     const { condition, values } = conditionOf(filter);
     const text = `WITH settled AS (
@@ -127,16 +125,62 @@ export class DeadLetters {
     return this.settle(text, values);
   }
 
-  private async settle(text: string, values: unknown[]): Promise<number> {
-    const result = await this.transactions.run({}, (transaction) =>
-      transaction.query<{ settled: number }>({ text, values }),
-    );
+  private async insert(
+    delivery: Delivery,
+    error: MessageError,
+    { quarantinesKey = false }: { quarantinesKey?: boolean },
+  ): Promise<boolean> {
+    const { table, quarantines } = this;
+    const { message, record, parkedAs } = delivery;
+    // One that was parked keeps its place in the line.
+    const dead =
+      parkedAs === undefined
+        ? `INSERT INTO ${table} (${ROW_COLUMNS}) VALUES (${ROW_PARAMETERS}) RETURNING *`
+        : `UPDATE ${table} d SET message_id = n.message_id, code = n.code, message = n.message, attempts = n.attempts, state = 'dead'
+           FROM (VALUES (${ROW_PARAMETERS})) n (${ROW_COLUMNS})
+           WHERE d.seq = ${BigInt(parkedAs)} AND d.state = 'parked' RETURNING d.*`;
+    const quarantined =
+      quarantinesKey && record.key !== null
+        ? `, quarantined AS (INSERT INTO ${quarantines} (consumer, topic, key_hash)
+             SELECT consumer, topic, key_hash FROM dead
+             ON CONFLICT (consumer, topic, key_hash) DO UPDATE SET released_at = NULL)`
+        : '';
+    const text = `WITH dead AS (${dead}) ${quarantined}
+      ${this.enqueue('dead-letter', `topic || '${DEAD_LETTER_SUFFIX}'`, 'dead')}`;
+    try {
+      const claim = this.inbox.claim([message]);
+      await this.transactions.run({ claim }, (transaction) =>
+        transaction.query({ text, values: rowValues(delivery, error) }),
+      );
+    } catch (failure) {
+      if (failure instanceof ClaimTakenError) return false;
+      throw failure;
+    }
     this.outbox.wake();
-    return result.rows[0]!.settled;
+    return true;
+  }
+
+  private async settle(text: string, values: unknown[]): Promise<number> {
+    const { table, quarantines } = this;
+    const release = `UPDATE ${quarantines} q SET released_at = now() WHERE released_at IS NULL AND NOT EXISTS (
+      SELECT FROM ${table} d WHERE (d.consumer, d.topic, d.key_hash) = (q.consumer, q.topic, q.key_hash) AND d.state = 'dead')`;
+    const settled = await this.transactions.run({ isolationLevel: 'READ COMMITTED' }, async (transaction) => {
+      // Nothing is parked and no key's line ends between the look at it and the change.
+      await transaction.query({ text: `LOCK TABLE ${quarantines} IN EXCLUSIVE MODE` });
+      const { rows } = await transaction.query<{ settled: number }>({ text, values });
+      await transaction.query({ text: release });
+      return rows[0]!.settled;
+    });
+    this.outbox.wake();
+    return settled;
   }
 
   private get table(): string {
     return tableIn(this.dataSource, 'message_dead_letter');
+  }
+
+  private get quarantines(): string {
+    return tableIn(this.dataSource, 'message_quarantine');
   }
 
   /** Rows of dead letters on their way to Kafka; those of one key keep their order. */
@@ -147,41 +191,15 @@ export class DeadLetters {
   }
 }
 
-/** The record that was put aside. */
-export function recordOf(row: DeadLetterRow): IncomingRecord {
-  const { topic, partition, offset, timestamp, key, value } = row;
-  const headers = unpackHeaders(row.headers);
-  return { topic, partition, offset: BigInt(offset), timestamp, key, value, headers };
-}
-
 function conditionOf({ topic, key, id, error }: DeadLetterFilter) {
   const values: unknown[] = [];
   const parameter = (value: unknown) => `$${values.push(value)}`;
   const conditions = [
-    `state = 'dead'`,
+    `state IN ('dead', 'parked')`,
     ...(topic === undefined ? [] : [`topic = ${parameter(topic)}`]),
     ...(key === undefined ? [] : [`key = ${parameter(Buffer.from(key))}`]),
     ...(id === undefined ? [] : [`${parameter(id)} IN (message_id, seq::text)`]),
     ...(error === undefined ? [] : [`code = ${parameter(error)}`]),
   ];
   return { condition: conditions.join(' AND '), values };
-}
-
-/** Bytes as JSON can hold them. An array of pairs, as a header may be called `__proto__`. */
-function packHeaders(headers: RecordHeaders): DeadLetterRow['headers'] {
-  const pack = (value: Buffer | string) => Buffer.from(value).toString('base64');
-  return Object.entries(headers).map(([name, value]) => [
-    name,
-    value === undefined || value === null ? null : Array.isArray(value) ? value.map(pack) : pack(value),
-  ]);
-}
-
-function unpackHeaders(packed: DeadLetterRow['headers']): RecordHeaders {
-  const unpack = (text: string) => Buffer.from(text, 'base64');
-  return Object.fromEntries(
-    packed.map(([name, value]) => [
-      name,
-      value === null ? undefined : Array.isArray(value) ? value.map(unpack) : unpack(value),
-    ]),
-  );
 }

@@ -20,6 +20,8 @@ export interface Delivery {
   readonly isBatchable: boolean;
   readonly replyTo: ReplyAddress | undefined;
   readonly bytes: number;
+  /** The number of its dead letter, where it was parked and comes from there; its offset is committed or another's task. */
+  readonly parkedAs?: string;
   /** How often it was handled and failed by no fault of the infrastructure. */
   attempts: number;
   /** The assignment of partitions it belongs to. */

@@ -10,6 +10,8 @@ export interface HandledCall {
   message: MessageIdentity;
   /** True when the sender waits for an answer, which then is kept. */
   isAnswered: boolean;
+  /** To be called where it turns out that the message was handled before. */
+  onRepeated?: () => void;
 }
 
 /** What a message pattern may say of its messages, beside `BATCHABLE`. */
@@ -53,8 +55,9 @@ export async function identityOfCall(
 }
 
 /** Several handlers may take one message, and which of them do is known to our transport only. */
-function withHandler({ message, isAnswered }: HandledCall, name: string): HandledCall {
-  return { message: { ...message, consumer: `${message.consumer}/${name}` }, isAnswered };
+function withHandler(call: HandledCall, name: string): HandledCall {
+  const { message } = call;
+  return { ...call, message: { ...message, consumer: `${message.consumer}/${name}` } };
 }
 
 /** Nest's own Kafka server has parsed the message already. */

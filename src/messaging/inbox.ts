@@ -135,11 +135,14 @@ export class Inbox implements OnModuleInit {
     return call && this.claimOf(call);
   }
 
-  private claimOf({ message, isAnswered }: HandledCall): HandlerClaim {
+  private claimOf({ message, isAnswered, onRepeated }: HandledCall): HandlerClaim {
     return {
       statement: this.claim([message]),
       keep: (values) => (isAnswered ? this.keep([{ message, answer: { values } }]) : undefined),
-      kept: () => this.kept(message),
+      kept: () => {
+        onRepeated?.();
+        return this.kept(message);
+      },
     };
   }
 }

@@ -27,6 +27,7 @@ import { OffsetOutOfRangeError } from './kafka-driver.js';
 import { driverFactory, type KafkaClientName, type KafkaDriverFactory } from './kafka-clients.js';
 import { identityOf } from './message-identity.js';
 import type { MessageAnswer } from './message-answer.js';
+import { KeyQuarantine } from './key-quarantine.js';
 import { MessageFailures } from './message-failures.js';
 import { MessageIntake } from './message-intake.js';
 import { MessageLanes } from './message-lanes.js';
@@ -57,6 +58,11 @@ export interface KafkaTransportOptions {
   batchSize?: number;
   /** How often a message may fail for no known reason before it is dead-lettered. Default 5. */
   maxAttempts?: number;
+  /**
+   * Once a message is a dead letter, the later ones of its key are parked, in order, until it is replayed or discarded
+   * (`DeadLetters`). Needs `store`. Default false. Keys that are quarantined already stay so, whatever this says.
+   */
+  quarantineKeys?: boolean;
   /** Messages, and their bytes, that are fetched and not done, at most. Default 5,000 and 32 MiB. */
   bufferMessages?: number;
   bufferBytes?: number;
@@ -90,6 +96,7 @@ const DEFAULTS = {
   drainTimeoutMs: 20_000,
   inboxRetentionMs: 7 * 24 * 60 * 60 * 1000,
   outboxPollMs: 1000,
+  quarantineKeys: false,
   onOffsetOutOfRange: 'stop' as OffsetOutOfRangePolicy,
 };
 const RECONNECT_MS = 1000;
@@ -100,6 +107,7 @@ const FETCH_BYTES = 4 * MEBIBYTE;
 const COMMIT_EVERY_MS = 250;
 const PROBE_EVERY_MS = 250;
 const PRUNE_EVERY_MS = 60_000;
+const RELEASE_EVERY_MS = 1000;
 
 /**
  * Nest's Kafka server, with what it lacks to lose nothing: messages of one key are handled in order and those of different
@@ -114,6 +122,7 @@ export class KafkaTransport extends ServerKafka implements OnModuleDestroy {
   private readonly lanes: MessageLanes;
   private readonly intake: MessageIntake;
   private readonly replies: MessageReplies;
+  private readonly quarantine: KeyQuarantine | undefined;
   private driver: KafkaDriver | undefined;
   private kafkaConsumer: KafkaConsumer | undefined;
   private kafkaProducer: KafkaProducer | undefined;
@@ -122,6 +131,7 @@ export class KafkaTransport extends ServerKafka implements OnModuleDestroy {
   private starting: Promise<void> | undefined;
   private draining: Promise<void> | undefined;
   private probing: Promise<void> | undefined;
+  private releasing: Promise<void> | undefined;
   private timers: NodeJS.Timeout[] = [];
   private unavailable: string | undefined = 'not connected yet';
 
@@ -137,8 +147,12 @@ export class KafkaTransport extends ServerKafka implements OnModuleDestroy {
     });
     this.settings = { ...DEFAULTS, ...options };
     const { concurrency, batchSize, store, maxAttempts, bufferMessages, bufferBytes } = this.settings;
+    if (this.settings.quarantineKeys && !store)
+      throw new Error('KafkaTransport: quarantineKeys needs a store, which keeps what is parked.');
+    this.quarantine = store && this.quarantineOf(store);
     const finish = (delivery: Delivery, answer: MessageAnswer) => {
-      if (delivery.replyTo) this.replies.send(delivery, answer, () => this.intake.done(delivery));
+      if (delivery.parkedAs !== undefined) this.quarantine?.handled(delivery);
+      else if (delivery.replyTo) this.replies.send(delivery, answer, () => this.intake.done(delivery));
       else this.intake.done(delivery);
     };
     const failures = new MessageFailures({
@@ -146,12 +160,12 @@ export class KafkaTransport extends ServerKafka implements OnModuleDestroy {
       maxAttempts,
       finish,
       putAside: (delivery, error) =>
-        store ? store.deadLetters.add(delivery, describe(error)) : this.sendDeadLetter(delivery, error),
+        store ? this.addDeadLetter(store, delivery, error) : this.sendDeadLetter(delivery, error),
       isForgotten: (delivery) => this.intake.isForgotten(delivery),
       onInfrastructureFailure: (error) => this.waitForInfrastructure(error),
     });
     const call = (delivery: Delivery) => this.callHandler(delivery);
-    const processor = new MessageProcessor({ store, call, finish, failures });
+    const processor = new MessageProcessor({ store, call, finish, failures, quarantine: this.quarantine });
     this.lanes = new MessageLanes({
       concurrency,
       batchSize,
@@ -163,7 +177,10 @@ export class KafkaTransport extends ServerKafka implements OnModuleDestroy {
       lanes: this.lanes,
       consumer: () => this.kafkaConsumer,
       toDelivery: (record) => this.toDelivery(record),
-      onAssigned: () => (this.unavailable = undefined),
+      onAssigned: () => {
+        this.unavailable = undefined;
+        this.quarantine?.assigned();
+      },
       onInterrupted: (reason) => (this.unavailable = reason.message),
       onRecovered: () => (this.unavailable = undefined),
       onFailed: (reason) => this.failed(reason),
@@ -265,6 +282,7 @@ export class KafkaTransport extends ServerKafka implements OnModuleDestroy {
     this.timers = [
       setInterval(() => void this.intake.commit(), COMMIT_EVERY_MS),
       ...(store ? [setInterval(() => void this.prune(store), PRUNE_EVERY_MS)] : []),
+      ...(this.quarantine ? [setInterval(() => void this.release(), RELEASE_EVERY_MS)] : []),
     ];
   }
 
@@ -335,8 +353,31 @@ export class KafkaTransport extends ServerKafka implements OnModuleDestroy {
       isAnswered: replyTo !== undefined,
       isClaimed: isBatchable,
       isShared: handler?.next !== undefined,
+      onRepeated: () => this.quarantine?.markStale(),
     });
     return context;
+  }
+
+  private quarantineOf(store: MessageStore): KeyQuarantine {
+    const { groupId: consumer, concurrency } = this.settings;
+    return new KeyQuarantine({
+      ...{ store, consumer, concurrency },
+      isOwned: (partition) => this.intake.owns(partition),
+      readmit: (record, parkedAs) => {
+        const delivery = { ...this.toDelivery(record), replyTo: undefined, parkedAs };
+        this.intake.readmit(delivery);
+        return delivery;
+      },
+    });
+  }
+
+  private async addDeadLetter(store: MessageStore, delivery: Delivery, error: unknown): Promise<void> {
+    const { quarantineKeys } = this.settings;
+    const isAdded = await store.deadLetters.add(delivery, describe(error), {
+      quarantinesKey: quarantineKeys,
+    });
+    if (!isAdded) this.quarantine?.markStale();
+    else if (quarantineKeys) this.quarantine?.add(delivery);
   }
 
   private async sendDeadLetter({ record, attempts }: Delivery, error: unknown): Promise<void> {
@@ -374,6 +415,16 @@ export class KafkaTransport extends ServerKafka implements OnModuleDestroy {
     }
   }
 
+  private async release(): Promise<void> {
+    // What was begun ends first, so that none is begun twice.
+    this.releasing ??= this.quarantine!.release()
+      .catch((err: unknown) =>
+        this.logger.debug({ msg: 'released keys could not be looked for; they are again', err }),
+      )
+      .finally(() => (this.releasing = undefined));
+    await this.releasing;
+  }
+
   private drain(): Promise<void> {
     return (this.draining ??= this.drainOnce());
   }
@@ -387,6 +438,7 @@ export class KafkaTransport extends ServerKafka implements OnModuleDestroy {
     const late = sleep(this.settings.drainTimeoutMs, 'late' as const, { ref: false });
     if ((await Promise.race([finished, late])) === 'late')
       this.logger.error('Messages did not end in time; they stay uncommitted, and come again.');
+    await this.quarantine?.stop();
     await this.intake.commit();
     await this.disconnect(() => this.relay?.stop());
   }

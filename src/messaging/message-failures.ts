@@ -5,7 +5,6 @@ import type { Delivery } from './delivery.js';
 import { classify, describe, type FailureKind, replyErrorOf, retryDelay } from './failure-policy.js';
 import { MessageIdConflictError } from './inbox.js';
 import type { MessageAnswer } from './message-answer.js';
-import { placeIdOf } from './message-identity.js';
 import type { Settle } from './message-lanes.js';
 import type { MessageStore } from './message-store.js';
 
@@ -15,7 +14,7 @@ export interface FailureSettings {
   maxAttempts: number;
   /** The message is handled: answers it, and lets its offset move. */
   finish: (delivery: Delivery, answer: MessageAnswer) => void;
-  /** Puts the message aside for good. @throws that could not be written */
+  /** Makes the message a dead letter. @throws that could not be written */
   putAside: (delivery: Delivery, error: unknown) => Promise<void>;
   /** True when its partition is another member's by now. */
   isForgotten: (delivery: Delivery) => boolean;
@@ -101,10 +100,8 @@ export class MessageFailures {
 
   private async deadLetter(delivery: Delivery, error: unknown, settle: Settle): Promise<void> {
     const { putAside, finish } = this.settings;
-    // By its own id it is marked already: as the other message.
-    const dead = isIdConflict(error) ? knownByPlace(delivery) : delivery;
     try {
-      await putAside(dead, error);
+      await putAside(delivery, error);
     } catch (failure) {
       // Nothing is marked as handled before its dead letter is safe.
       this.settings.onInfrastructureFailure(failure);
@@ -124,8 +121,3 @@ export class MessageFailures {
 }
 
 const isIdConflict = (error: unknown) => originalOf(error) instanceof MessageIdConflictError;
-
-const knownByPlace = (delivery: Delivery): Delivery => ({
-  ...delivery,
-  message: { ...delivery.message, messageId: placeIdOf(delivery.record) },
-});

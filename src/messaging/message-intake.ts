@@ -93,6 +93,17 @@ export class MessageIntake implements ConsumerListener {
     this.balance();
   }
 
+  /** Takes a message that was parked; it counts towards no limit, and moves no offset. */
+  readmit(delivery: Delivery): void {
+    delivery.assignment = this.assignment;
+    this.settings.lanes.add(delivery);
+  }
+
+  /** True when the partition is this member's. */
+  owns(partition: TopicPartition): boolean {
+    return this.progress.has(partitionKey(partition));
+  }
+
   /** True when the message is not this member's any more, or comes again. */
   isForgotten = (delivery: Delivery): boolean => {
     const isForgotten = delivery.assignment !== this.assignment;
@@ -177,7 +188,11 @@ export class MessageIntake implements ConsumerListener {
   }
 
   private release(delivery: Delivery): void {
-    if (this.held.delete(placeOf(delivery.record))) this.bytes -= delivery.bytes;
+    const place = placeOf(delivery.record);
+    // One that was parked may have its place in common with the same message, come again.
+    if (this.held.get(place) !== delivery) return;
+    this.held.delete(place);
+    this.bytes -= delivery.bytes;
   }
 
   private balance(): void {

@@ -2,6 +2,7 @@ import { AfterCommitError, ClaimTakenError } from '../transactions/transaction-e
 import type { Delivery } from './delivery.js';
 import { classify } from './failure-policy.js';
 import { MessageIdConflictError } from './inbox.js';
+import type { KeyQuarantine } from './key-quarantine.js';
 import type { HandledMessage, MessageAnswer } from './message-answer.js';
 import type { MessageFailures } from './message-failures.js';
 import type { MessageStore } from './message-store.js';
@@ -14,6 +15,8 @@ export interface ProcessorSettings {
   /** The message is handled: answers it, and lets its offset move. */
   finish: (delivery: Delivery, answer: MessageAnswer) => void;
   failures: MessageFailures;
+  /** undefined without a store. */
+  quarantine: KeyQuarantine | undefined;
 }
 
 /** A batch waits for a lock no longer than this: the others of the batch are not to wait for one message. */
@@ -39,6 +42,7 @@ export class MessageProcessor {
   }
 
   private async handleAlone(delivery: Delivery, run: Run): Promise<void> {
+    if ((await this.admitted([delivery], run)).length === 0) return;
     try {
       this.succeeded(delivery, await this.settings.call(delivery), run);
     } catch (error) {
@@ -48,7 +52,7 @@ export class MessageProcessor {
 
   /** In one transaction. The message that fails is handled by itself, and those before and behind it without it. */
   private async handleTogether(store: MessageStore, whole: readonly Delivery[], run: Run): Promise<void> {
-    const batch = whole.filter(({ laneKey }) => !run.blocked.has(laneKey));
+    const batch = await this.admitted(whole, run);
     if (batch.length === 0) return;
     const reached = { index: 0 };
     try {
@@ -72,6 +76,25 @@ export class MessageProcessor {
     }
   }
 
+  /** Those to be handled now: not what is behind one that waits, and not what was parked. */
+  private async admitted(batch: readonly Delivery[], run: Run): Promise<readonly Delivery[]> {
+    const { quarantine, failures } = this.settings;
+    const admitted: Delivery[] = [];
+    for (const delivery of batch) {
+      if (run.blocked.has(delivery.laneKey)) continue;
+      try {
+        if (quarantine?.isUnsure) await quarantine.known();
+        if (quarantine?.holds(delivery) && (await quarantine.park(delivery))) {
+          this.settings.finish(delivery, { values: [] });
+          run.settle(delivery, 'done');
+        } else admitted.push(delivery);
+      } catch (error) {
+        await failures.settle(delivery, error, run.settle);
+      }
+    }
+    return admitted;
+  }
+
   private applyTogether(
     { transactions, inbox }: MessageStore,
     batch: readonly Delivery[],
@@ -93,6 +116,7 @@ export class MessageProcessor {
 
   /** Some were handled before, or stand twice in the batch; the former are answered as they were then. */
   private async withoutHandled(store: MessageStore, batch: readonly Delivery[], run: Run): Promise<void> {
+    this.settings.quarantine?.markStale();
     const handled = await store.inbox
       .find(batch.map(({ message }) => message))
       .catch((error: unknown) => error);

@@ -1,6 +1,5 @@
 import { KafkaHeaders } from '@nestjs/microservices';
-import { deadLetterRecord } from './dead-letter.js';
-import { type DeadLetterRow, recordOf } from './dead-letters.js';
+import { deadLetterRecord, type DeadLetterRow, recordOf } from './dead-letter.js';
 import { ownIdOf } from './message-identity.js';
 import type { OutgoingRecord, RecordHeaders } from './kafka-driver.js';
 

@@ -41,6 +41,15 @@ const listed = async (...filter: string[]) => {
     .map((line) => JSON.parse(line).messageId);
 };
 
+it('dead letters are listed in the order they came, whatever their numbers', async () => {
+  await database.query('ALTER TABLE message_dead_letter ALTER seq RESTART WITH 10');
+  await database.query(
+    `INSERT INTO message_dead_letter (consumer, message_id, topic, partition, "offset", "timestamp", headers, code, message, attempts)
+     VALUES ('people', 'm10', 'people.create', 0, 10, '0', '[]', 'INVALID_INPUT', '', 1)`,
+  );
+  expect(await listed()).toEqual(['m1', 'm2', 'm3', 'm10']);
+});
+
 it('dead letters are listed by topic, key, id and error', async () => {
   expect(await listed()).toEqual(['m1', 'm2', 'm3']);
   expect(await listed('--topic', 'people.create')).toEqual(['m1', 'm2']);

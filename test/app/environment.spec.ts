@@ -34,6 +34,7 @@ const REFUSED: Partial<Record<Name, string[]>> = {
   EMBEDDED_POSTGRES_PORT: ['0', '65536'],
   EMBEDDED_KAFKA_PORT: ['0', '65536'],
   KAFKA_TOPIC_REPLICATION: ['0', '101'],
+  KAFKA_QUARANTINE_KEYS: ['true', 'ON'],
   KAFKA_SSL: ['true'],
   KAFKA_SASL_MECHANISM: ['PLAIN', 'oauthbearer'],
   PEOPLE_EVENTS: ['yes', 'ON'],
@@ -141,7 +142,7 @@ describe('the environment', () => {
       database: { poolSize: 10, acquireTimeoutMs: 5000, statementTimeoutMs: 30_000, ssl: 'off' },
       recycling: 'fast',
       maxAttempts: 10,
-      kafka: { library: 'kafkajs', clientId: 'people', groupId: 'people', concurrency: 7, topicPartitions: 8, topicReplication: undefined, ssl: false, sasl: undefined },
+      kafka: { library: 'kafkajs', clientId: 'people', groupId: 'people', concurrency: 7, topicPartitions: 8, topicReplication: undefined, quarantineKeys: false, ssl: false, sasl: undefined },
       events: true,
       http: { host: '127.0.0.1', port: 3000 },
       embeddedPorts: { postgres: undefined, kafka: undefined },
@@ -157,14 +158,14 @@ describe('the environment', () => {
     const environment = readEnvironment({
       DATABASE_URL: 'postgres://a/b', DB_HOSTNAME: 'ignored', DB_SSL: 'verify-full', DB_POOL_SIZE: '5', DB_STATEMENT_TIMEOUT_MS: '0',
       TRANSACTION_ISOLATION_LEVEL: 'SERIALIZABLE', TRANSACTION_MAX_ATTEMPTS: '3', DB_RECYCLING: 'clean',
-      KAFKA_BROKERS: 'a:1, b:2', KAFKA_CLIENT: 'platformatic', KAFKA_SSL: 'on', KAFKA_SASL_MECHANISM: 'plain', KAFKA_SASL_USERNAME: 'u', KAFKA_SASL_PASSWORD: 'p',
+      KAFKA_BROKERS: 'a:1, b:2', KAFKA_CLIENT: 'platformatic', KAFKA_QUARANTINE_KEYS: 'on', KAFKA_SSL: 'on', KAFKA_SASL_MECHANISM: 'plain', KAFKA_SASL_USERNAME: 'u', KAFKA_SASL_PASSWORD: 'p',
       HOST: '::1', PORT: '0', AUTH: 'jwt', AUTH_JWKS_URL: 'https://i/k', AUTH_ISSUER: 'i', AUTH_AUDIENCE: 'a', LOG_LEVEL: 'silent',
     }); // prettier-ignore
     expect(environment).toMatchObject({
       database: { url: 'postgres://a/b', poolSize: 5, ssl: 'verify-full', statementTimeoutMs: 0, isolationLevel: 'SERIALIZABLE' },
       recycling: 'clean',
       maxAttempts: 3,
-      kafka: { brokers: ['a:1', 'b:2'], library: 'platformatic', concurrency: 3, ssl: true, sasl: { mechanism: 'plain', username: 'u', password: 'p' } },
+      kafka: { brokers: ['a:1', 'b:2'], library: 'platformatic', concurrency: 3, quarantineKeys: true, ssl: true, sasl: { mechanism: 'plain', username: 'u', password: 'p' } },
       http: { host: '::1', port: 0 },
       auth: { method: 'jwt', jwksUrl: 'https://i/k', issuer: 'i', audience: 'a' },
       logLevel: 'silent',
