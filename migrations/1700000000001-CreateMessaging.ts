@@ -1,12 +1,12 @@
 import type { MigrationInterface, QueryRunner } from 'typeorm';
 import { tableIn } from '../src/database/table-name.js';
 
-/** The tables of `messaging/`: what was handled (inbox), what is to be sent (outbox), and what could not be or has to wait. */
+/** The tables of `messaging/`: what was handled, what is to be sent, what could not be handled, and who does it. */
 export class CreateMessaging1700000000001 implements MigrationInterface {
   name = 'CreateMessaging1700000000001';
 
   async up(queryRunner: QueryRunner): Promise<void> {
-    const [inbox, outbox, deadLetter, quarantine] = tablesIn(queryRunner);
+    const [inbox, outbox, deadLetter, quarantine, instance, trial] = tablesIn(queryRunner);
     await queryRunner.query(
       `CREATE TABLE ${inbox} (
         "consumer" text NOT NULL,
@@ -90,6 +90,23 @@ export class CreateMessaging1700000000001 implements MigrationInterface {
       `CREATE INDEX "message_quarantine_released_idx" ON ${quarantine} ("consumer", "released_at")
         WHERE "released_at" IS NOT NULL`,
     );
+    await queryRunner.query(
+      `CREATE TABLE ${instance} (
+        "consumer" text NOT NULL,
+        "id" uuid NOT NULL,
+        "seen_at" timestamptz NOT NULL DEFAULT now(),
+        CONSTRAINT "message_instance_pkey" PRIMARY KEY ("consumer", "id")
+      )`,
+    );
+    await queryRunner.query(
+      `CREATE TABLE ${trial} (
+        "consumer" text NOT NULL,
+        "message_id" text NOT NULL,
+        "instance" uuid NOT NULL,
+        "count" int NOT NULL,
+        CONSTRAINT "message_trial_pkey" PRIMARY KEY ("consumer", "message_id")
+      )`,
+    );
   }
 
   async down(queryRunner: QueryRunner): Promise<void> {
@@ -103,4 +120,6 @@ const tablesIn = ({ connection }: QueryRunner) =>
     tableIn(connection, 'message_outbox'),
     tableIn(connection, 'message_dead_letter'),
     tableIn(connection, 'message_quarantine'),
+    tableIn(connection, 'message_instance'),
+    tableIn(connection, 'message_trial'),
   ] as const;

@@ -87,6 +87,7 @@ export { type HandledMessage, type MessageAnswer } from './messaging/message-ans
 export { type MessageIdentity } from './messaging/message-identity.js';
 export { Outbox, type OutboxEvent } from './messaging/outbox.js';
 export { type DeadLetter, type DeadLetterFilter, DeadLetters } from './messaging/dead-letters.js';
+export { MessageKillsProcessError } from './messaging/crash-suspects.js';
 export { KeyQuarantinedError } from './messaging/key-quarantine.js';
 export { type KafkaClientName, type KafkaDriverFactory } from './messaging/kafka-clients.js';
 export {

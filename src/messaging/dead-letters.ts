@@ -108,6 +108,9 @@ export class DeadLetters {
       unmarked AS (
         DELETE FROM ${inbox} i USING settled s
         WHERE i.consumer = s.consumer AND i.message_id = s.message_id AND s.state_before = 'dead'),
+      untried AS (
+        DELETE FROM ${tableIn(this.dataSource, 'message_trial')} t USING settled s
+        WHERE t.consumer = s.consumer AND t.message_id = s.message_id),
       released AS (
         UPDATE ${quarantines} q SET released_at = now() FROM settled s
         WHERE (q.consumer, q.topic, q.key_hash) = (s.consumer, s.topic, s.key_hash)),

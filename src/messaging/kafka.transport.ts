@@ -10,6 +10,7 @@ import {
 import { setTimeout as sleep } from 'node:timers/promises';
 import { lastValueFrom, toArray } from 'rxjs';
 import { InvalidInputError } from '../errors/application-error.js';
+import { CrashSuspects } from './crash-suspects.js';
 import { DEAD_LETTER_SUFFIX, deadLetterRecord } from './dead-letter.js';
 import { type Delivery, laneKeyOf, replyAddressOf, sizeOf } from './delivery.js';
 import { describe } from './failure-policy.js';
@@ -123,6 +124,7 @@ export class KafkaTransport extends ServerKafka implements OnModuleDestroy {
   private readonly intake: MessageIntake;
   private readonly replies: MessageReplies;
   private readonly quarantine: KeyQuarantine | undefined;
+  private readonly crashes: CrashSuspects | undefined;
   private driver: KafkaDriver | undefined;
   private kafkaConsumer: KafkaConsumer | undefined;
   private kafkaProducer: KafkaProducer | undefined;
@@ -133,6 +135,8 @@ export class KafkaTransport extends ServerKafka implements OnModuleDestroy {
   private probing: Promise<void> | undefined;
   private releasing: Promise<void> | undefined;
   private timers: NodeJS.Timeout[] = [];
+  /** Also while Kafka is away. */
+  private beating: NodeJS.Timeout | undefined;
   private unavailable: string | undefined = 'not connected yet';
 
   constructor(options: KafkaTransportOptions) {
@@ -150,6 +154,7 @@ export class KafkaTransport extends ServerKafka implements OnModuleDestroy {
     if (this.settings.quarantineKeys && !store)
       throw new Error('KafkaTransport: quarantineKeys needs a store, which keeps what is parked.');
     this.quarantine = store && this.quarantineOf(store);
+    this.crashes = store && new CrashSuspects(store, options.groupId, this.settings.sessionTimeoutMs);
     const finish = (delivery: Delivery, answer: MessageAnswer) => {
       if (delivery.parkedAs !== undefined) this.quarantine?.handled(delivery);
       else if (delivery.replyTo) this.replies.send(delivery, answer, () => this.intake.done(delivery));
@@ -165,7 +170,14 @@ export class KafkaTransport extends ServerKafka implements OnModuleDestroy {
       onInfrastructureFailure: (error) => this.waitForInfrastructure(error),
     });
     const call = (delivery: Delivery) => this.callHandler(delivery);
-    const processor = new MessageProcessor({ store, call, finish, failures, quarantine: this.quarantine });
+    const processor = new MessageProcessor({
+      store,
+      call,
+      finish,
+      failures,
+      quarantine: this.quarantine,
+      crashes: this.crashes,
+    });
     this.lanes = new MessageLanes({
       concurrency,
       batchSize,
@@ -180,6 +192,7 @@ export class KafkaTransport extends ServerKafka implements OnModuleDestroy {
       onAssigned: () => {
         this.unavailable = undefined;
         this.quarantine?.assigned();
+        this.crashes?.assigned();
       },
       onInterrupted: (reason) => (this.unavailable = reason.message),
       onRecovered: () => (this.unavailable = undefined),
@@ -279,6 +292,7 @@ export class KafkaTransport extends ServerKafka implements OnModuleDestroy {
       },
       this.intake,
     );
+    if (this.crashes) this.beating ??= setInterval(() => void this.beat(), this.crashes.beatEveryMs);
     this.timers = [
       setInterval(() => void this.intake.commit(), COMMIT_EVERY_MS),
       ...(store ? [setInterval(() => void this.prune(store), PRUNE_EVERY_MS)] : []),
@@ -425,6 +439,14 @@ export class KafkaTransport extends ServerKafka implements OnModuleDestroy {
     await this.releasing;
   }
 
+  private async beat(): Promise<void> {
+    await this.crashes
+      ?.beat()
+      .catch((err: unknown) =>
+        this.logger.debug({ msg: 'no sign of life could be given; others may watch their messages', err }),
+      );
+  }
+
   private drain(): Promise<void> {
     return (this.draining ??= this.drainOnce());
   }
@@ -440,6 +462,8 @@ export class KafkaTransport extends ServerKafka implements OnModuleDestroy {
       this.logger.error('Messages did not end in time; they stay uncommitted, and come again.');
     await this.quarantine?.stop();
     await this.intake.commit();
+    clearInterval(this.beating);
+    await this.attempt(this.crashes?.leave());
     await this.disconnect(() => this.relay?.stop());
   }
 
@@ -457,7 +481,7 @@ export class KafkaTransport extends ServerKafka implements OnModuleDestroy {
   }
 
   private async attempt(step: Promise<void> | undefined): Promise<void> {
-    await step?.catch((err: unknown) => this.logger.warn({ msg: 'disconnecting from Kafka failed', err }));
+    await step?.catch((err: unknown) => this.logger.warn({ msg: 'a step of disconnecting failed', err }));
   }
 }
 

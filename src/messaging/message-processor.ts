@@ -1,4 +1,5 @@
 import { AfterCommitError, ClaimTakenError } from '../transactions/transaction-errors.js';
+import type { CrashSuspects } from './crash-suspects.js';
 import type { Delivery } from './delivery.js';
 import { classify } from './failure-policy.js';
 import { MessageIdConflictError } from './inbox.js';
@@ -15,8 +16,9 @@ export interface ProcessorSettings {
   /** The message is handled: answers it, and lets its offset move. */
   finish: (delivery: Delivery, answer: MessageAnswer) => void;
   failures: MessageFailures;
-  /** undefined without a store. */
+  /** Both undefined without a store. */
   quarantine: KeyQuarantine | undefined;
+  crashes: CrashSuspects | undefined;
 }
 
 /** A batch waits for a lock no longer than this: the others of the batch are not to wait for one message. */
@@ -28,7 +30,7 @@ export class MessageProcessor {
 
   /** Settles each of the batch, but those behind one of the same lane that is to be tried again. */
   async handle(batch: readonly Delivery[], settle: Settle): Promise<void> {
-    const { store } = this.settings;
+    const { crashes, failures } = this.settings;
     const blocked = new Set<string>();
     const run: Run = {
       blocked,
@@ -37,7 +39,20 @@ export class MessageProcessor {
         settle(delivery, how);
       },
     };
-    if (store && batch[0]!.isBatchable) return this.handleTogether(store, batch, run);
+    if (!crashes) return this.handleAll(batch, run);
+    await crashes.watch(
+      batch,
+      (these) => this.handleAll(these, run),
+      async (delivery, error) => {
+        if (!blocked.has(delivery.laneKey)) await failures.settle(delivery, error, run.settle);
+        return !blocked.has(delivery.laneKey);
+      },
+    );
+  }
+
+  private async handleAll(batch: readonly Delivery[], run: Run): Promise<void> {
+    const { store } = this.settings;
+    if (store && batch[0]?.isBatchable) return this.handleTogether(store, batch, run);
     for (const delivery of batch) await this.handleAlone(delivery, run);
   }
 
