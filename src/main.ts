@@ -14,18 +14,24 @@ process.on('exit', () => {
   removeServices();
 });
 
+let isRunning = false;
 try {
   const environment = readEnvironment();
   const { auth, database } = environment;
   await runUntilSignal(async (aborted) => {
     const service = await startService(environment, say, aborted);
+    isRunning = true;
     say(banner(service, { auth, ownDatabase: database.url !== undefined }));
     return service;
   }, say);
   // Not left to the event loop: some library's timer would keep a stopped service alive.
   process.exit(0);
 } catch (error) {
-  say(error instanceof EnvironmentError ? error.message : `The service did not start.\n${explain(error)}`);
+  if (error instanceof EnvironmentError) say(error.message);
+  else
+    say(
+      `${isRunning ? 'The service did not stop as it should.' : 'The service did not start.'}\n${explain(error)}`,
+    );
   process.exit(1);
 }
 

@@ -4,6 +4,8 @@ import { DataSource } from 'typeorm';
 import { findPostgresError, isConnectionFailure } from '../database/postgres-errors.js';
 import { type EmbeddedKafka, KafkaUnavailableError, startEmbeddedKafka } from '../dev/embedded-kafka.js';
 import { type EmbeddedPostgres, startEmbeddedPostgres } from '../dev/embedded-postgres.js';
+import { KafkaTransport } from '../messaging/kafka.transport.js';
+import { TransactionRunner } from '../transactions/transaction-runner.js';
 import type { ServiceSettings } from './app.module.js';
 import { signalDescendants } from './child-processes.js';
 import { createApp } from './create-app.js';
@@ -123,7 +125,7 @@ async function connect(settings: ServiceSettings, { started, say }: Start): Prom
   const where = `${host}${pathname}`;
   try {
     const app = await whenSlow(`connecting to the database ${where} …`, say, createApp(settings));
-    started.push(() => app.close());
+    started.push(() => close(app, settings));
     return app;
   } catch (cause) {
     if (!isConnectionFailure(cause) && !findPostgresError(cause)) throw cause;
@@ -133,6 +135,17 @@ async function connect(settings: ServiceSettings, { started, say }: Start): Prom
       { cause },
     );
   }
+}
+
+/** @throws what was left at the deadline of stopping; everything is closed by then */
+async function close(app: NestFastifyApplication, { kafka }: ServiceSettings): Promise<void> {
+  await app.close();
+  const messages = kafka ? app.get(KafkaTransport).unfinished : 0;
+  const units = app.get(TransactionRunner, { strict: false }).unfinished;
+  if (messages + units > 0)
+    throw new Error(
+      `Not all that ran ended in time. Units of work that were cut: ${units}; messages that come again: ${messages}.`,
+    );
 }
 
 /** Migrates, then opens the doors; resolves with the HTTP address. */

@@ -137,6 +137,7 @@ export class KafkaTransport extends ServerKafka implements OnModuleDestroy {
   private timers: NodeJS.Timeout[] = [];
   /** Also while Kafka is away. */
   private beating: NodeJS.Timeout | undefined;
+  private left = 0;
   private unavailable: string | undefined = 'not connected yet';
 
   constructor(options: KafkaTransportOptions) {
@@ -208,6 +209,11 @@ export class KafkaTransport extends ServerKafka implements OnModuleDestroy {
   /** undefined while messages are consumed, else why they are not. */
   get unavailableReason(): string | undefined {
     return this.stopping.signal.aborted ? 'is stopping' : this.unavailable;
+  }
+
+  /** Messages that did not end before the deadline of stopping; they come again. */
+  get unfinished(): number {
+    return this.left;
   }
 
   /**
@@ -453,13 +459,19 @@ export class KafkaTransport extends ServerKafka implements OnModuleDestroy {
 
   private async drainOnce(): Promise<void> {
     this.stopping.abort();
+    this.settings.store?.transactions.stopsSoon();
     await this.starting;
     this.intake.suspend();
     this.intake.drop();
     const finished = this.lanes.untilIdle().then(() => this.replies.untilSent());
     const late = sleep(this.settings.drainTimeoutMs, 'late' as const, { ref: false });
-    if ((await Promise.race([finished, late])) === 'late')
-      this.logger.error('Messages did not end in time; they stay uncommitted, and come again.');
+    if ((await Promise.race([finished, late])) === 'late') {
+      this.left = this.intake.size;
+      this.logger.error({
+        msg: 'Messages did not end in time; they stay uncommitted, and come again',
+        messages: this.left,
+      });
+    }
     await this.quarantine?.stop();
     await this.intake.commit();
     clearInterval(this.beating);

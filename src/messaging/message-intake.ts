@@ -93,6 +93,11 @@ export class MessageIntake implements ConsumerListener {
     this.balance();
   }
 
+  /** Messages that were fetched and are not done. */
+  get size(): number {
+    return this.held.size;
+  }
+
   /** Takes a message that was parked; it counts towards no limit, and moves no offset. */
   readmit(delivery: Delivery): void {
     delivery.assignment = this.assignment;

@@ -48,6 +48,8 @@ export class TransactionRunner implements BeforeApplicationShutdown {
   private readonly running = new Set<Promise<unknown>>();
   private readonly sessions = new Set<Cuttable>();
   private readonly stopping = new AbortController();
+  private stopsSince: number | undefined;
+  private cut = 0;
 
   constructor(
     @Inject(TRANSACTIONS_DATA_SOURCE) readonly dataSource: DataSource,
@@ -117,6 +119,16 @@ export class TransactionRunner implements BeforeApplicationShutdown {
     );
   }
 
+  /** Units of work that were cut because the application stopped and they did not end in time. */
+  get unfinished(): number {
+    return this.cut;
+  }
+
+  /** The application begins to stop: the deadline for what runs counts from now. Until Nest says so units are begun. */
+  stopsSoon(): void {
+    this.stopsSince ??= performance.now();
+  }
+
   /**
    * Begins nothing any more, waits until what runs has ended, and cuts the connections of what does not end in time: Nest
    * closes the pool next, and a connection that is given back with an open transaction would reach whoever waits for one.
@@ -124,8 +136,10 @@ export class TransactionRunner implements BeforeApplicationShutdown {
   async beforeApplicationShutdown(): Promise<void> {
     this.stopping.abort();
     const drained = new AbortController();
+    this.stopsSoon();
     const { drainTimeoutMs = DEFAULT_DRAIN_MS } = this.settings;
-    const late = sleep(drainTimeoutMs, undefined, { signal: drained.signal }).then(
+    const left = drainTimeoutMs - (performance.now() - this.stopsSince!);
+    const late = sleep(Math.max(0, left), undefined, { signal: drained.signal }).then(
       () => this.cutSessions(),
       () => undefined,
     );
@@ -135,6 +149,7 @@ export class TransactionRunner implements BeforeApplicationShutdown {
   }
 
   private cutSessions(): void {
+    this.cut = this.sessions.size;
     this.logger.error({
       msg: 'Units of work did not end in time; their connections are cut',
       open: this.sessions.size,

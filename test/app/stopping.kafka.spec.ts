@@ -94,6 +94,35 @@ it(
   MINUTES,
 );
 
+it(
+  'what does not end before the deadline of stopping is cut and told, everything is stopped, and the exit code is 1',
+  async () => {
+    const service = home.start();
+    const { http, people } = await holdTwoPeople(service);
+    const request = update(http, people[0]!, 'never').catch(() => undefined);
+    const message = sendMessage('people.update', `{"id":"${people[1]}","name":"later"}`);
+    await untilWaiting(2);
+    service.signal('SIGTERM');
+    const { code, stderr } = await service.ended;
+    expect(code).toBe(1);
+    expect(stderr).toContain('The service did not stop as it should.');
+    expect(stderr).toContain('Units of work that were cut: 2; messages that come again: 1.');
+    expect((await request)?.status).not.toBe(200);
+    expectNothingLeft();
+    message.signal('SIGKILL');
+
+    const next = home.start();
+    const { http: nextHttp } = await next.services();
+    await eventually(async () => {
+      const response = await fetch(`${nextHttp}/people/${people[1]}`);
+      return ((await response.json()) as { name: string }).name === 'later';
+    }, 60_000);
+    next.signal('SIGTERM');
+    expect((await next.ended).code).toBe(0);
+  },
+  MINUTES,
+);
+
 /** Makes two people, and locks their rows from a connection of the test's own. */
 async function holdTwoPeople(service: ServiceProcess): Promise<{ http: string; people: string[] }> {
   const { http, databaseUrl } = await service.services();

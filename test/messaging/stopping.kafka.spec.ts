@@ -60,6 +60,7 @@ it('a message that does not end before the deadline of stopping is rolled back, 
     async () => (await database.query(`SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'`)).length === 1, // prettier-ignore
   );
   await first.app.close();
+  expect(first.store.transactions.unfinished).toBe(1);
   await holder.query('ROLLBACK');
   await holder.end();
   // The one beside it is done, and above it.
