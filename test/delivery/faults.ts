@@ -1,0 +1,104 @@
+import type { Verdict } from '../support/wire.js';
+import type { ServicePlace, Step } from './service-place.js';
+import { STEPS } from './service-place.js';
+import type { Killable } from './servers.js';
+
+type Victim = 'service' | 'another service' | 'frozen service' | 'broker' | 'database';
+
+/** What happens to whom, at the moment at which a service reaches a step. */
+export interface Fault {
+  name: string;
+  step: Step;
+  victims: Victim[];
+}
+
+/** The session is over by then, and the partitions are another's. */
+const FROZEN_MS = 12_000;
+
+/** Each row of the table once; what the row leaves open, and the order, come from `random`. */
+export function everyFault(random: () => number): Fault[] {
+  const oneOf = <T>(all: readonly T[]) => all[Math.floor(random() * all.length)]!;
+  const atAnyStep = (name: string, ...victims: Victim[]) => ({ name, step: oneOf(STEPS), victims });
+  const faults: Fault[] = [
+    ...STEPS.map((step): Fault => ({ name: `service: ${step}`, step, victims: ['service'] })),
+    {
+      name: 'service stopped past its session',
+      step: oneOf(['transaction open', 'committed, offset not']),
+      victims: ['frozen service'],
+    },
+    atAnyStep('broker', 'broker'),
+    atAnyStep('database', 'database'),
+    atAnyStep('two services', 'service', 'another service'),
+    atAnyStep('service and broker', 'service', 'broker'),
+    atAnyStep('service and database', 'service', 'database'),
+    atAnyStep('broker and database', 'broker', 'database'),
+  ];
+  return faults
+    .map((fault) => ({ fault, place: random() }))
+    .sort((a, b) => a.place - b.place)
+    .map(({ fault }) => fault);
+}
+
+export interface Targets {
+  places: ServicePlace[];
+  broker: Killable;
+  database: Killable;
+}
+
+/** Lets faults happen once a service takes their step. */
+export class ArmedFaults {
+  private armed: { fault: Fault; recovered: (recovery: Promise<unknown>) => void }[] = [];
+
+  constructor(
+    private readonly targets: Targets,
+    private readonly onFault: (fault: Fault) => void,
+  ) {}
+
+  /** @returns when it has happened and all that it met is up again; at once when it is called off before */
+  arm(fault: Fault): Promise<unknown> {
+    return new Promise((resolve) => this.armed.push({ fault, recovered: resolve }));
+  }
+
+  /** What has not happened yet, will not. */
+  callOff(): void {
+    for (const { recovered } of this.armed.splice(0)) recovered(Promise.resolve());
+  }
+
+  onStep(step: Step, place: ServicePlace): Verdict {
+    const index = this.armed.findIndex(({ fault }) => fault.step === step);
+    if (index < 0) return 'pass';
+    const [{ fault, recovered }] = this.armed.splice(index, 1) as [(typeof this.armed)[number]];
+    this.onFault(fault);
+    recovered(Promise.all(fault.victims.map((victim) => this.strike(victim, place))));
+    if (fault.victims.includes('service')) return 'cut';
+    return fault.victims.includes('frozen service') ? 'hold' : 'pass';
+  }
+
+  /** The first of it happens before this returns. */
+  private strike(victim: Victim, place: ServicePlace): Promise<void> {
+    const { places, broker, database } = this.targets;
+    switch (victim) {
+      case 'service':
+        return killed(place);
+      case 'another service':
+        return killed(places.find((other) => other !== place && other.isUp) ?? place);
+      case 'frozen service':
+        return frozen(place);
+      case 'broker':
+        return broker.killAndRestart();
+      case 'database':
+        return database.killAndRestart();
+    }
+  }
+}
+
+function killed(place: ServicePlace): Promise<void> {
+  place.kill();
+  return place.untilUp();
+}
+
+async function frozen(place: ServicePlace): Promise<void> {
+  place.freeze();
+  await new Promise((resolve) => setTimeout(resolve, FROZEN_MS));
+  place.thaw();
+}
