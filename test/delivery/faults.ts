@@ -65,7 +65,7 @@ export class ArmedFaults {
   }
 
   onStep(step: Step, place: ServicePlace): Verdict {
-    const index = this.armed.findIndex(({ fault }) => fault.step === step);
+    const index = this.armed.findIndex(({ fault }) => fault.step === step && this.canMeet(fault, place));
     if (index < 0) return 'pass';
     const [{ fault, recovered }] = this.armed.splice(index, 1) as [(typeof this.armed)[number]];
     this.onFault(fault);
@@ -74,14 +74,26 @@ export class ArmedFaults {
     return fault.victims.includes('frozen service') ? 'hold' : 'pass';
   }
 
+  /** What is down already can't be killed. */
+  private canMeet({ victims }: Fault, place: ServicePlace): boolean {
+    const { broker, database } = this.targets;
+    if (victims.includes('broker') && !broker.isUp) return false;
+    if (victims.includes('database') && !database.isUp) return false;
+    return !victims.includes('another service') || this.otherThan(place) !== undefined;
+  }
+
+  private otherThan(place: ServicePlace): ServicePlace | undefined {
+    return this.targets.places.find((other) => other !== place && other.isUp);
+  }
+
   /** The first of it happens before this returns. */
   private strike(victim: Victim, place: ServicePlace): Promise<void> {
-    const { places, broker, database } = this.targets;
+    const { broker, database } = this.targets;
     switch (victim) {
       case 'service':
         return killed(place);
       case 'another service':
-        return killed(places.find((other) => other !== place && other.isUp) ?? place);
+        return killed(this.otherThan(place)!);
       case 'frozen service':
         return frozen(place);
       case 'broker':

@@ -10,6 +10,7 @@ import { errorCode, processCommand, processesMarked } from '../../src/dev/proces
 /** A server of the check's own that can be killed and comes back where it was. */
 export interface Killable {
   readonly port: number;
+  readonly isUp: boolean;
   /** Kills every process of it at once. @returns when it is up again */
   killAndRestart(): Promise<void>;
   stop(): Promise<void>;
@@ -86,11 +87,13 @@ function killable<Server extends EmbeddedKafka | EmbeddedPostgres>(
   };
   return {
     port: server.port,
+    get isUp() {
+      return recovery === undefined;
+    },
     killAndRestart: () => {
-      if (!recovery) {
-        killAll(server.pid);
-        recovery = recover().finally(() => (recovery = undefined));
-      }
+      if (recovery) throw new Error('It is down already.');
+      killAll(server.pid);
+      recovery = recover().finally(() => (recovery = undefined));
       return recovery;
     },
     stop: async () => {
