@@ -1,4 +1,4 @@
-import { Controller, UseFilters } from '@nestjs/common';
+import { Controller, Logger, UseFilters } from '@nestjs/common';
 import { Ctx, KafkaContext, MessagePattern, Payload } from '@nestjs/microservices';
 import { randomUUID } from 'node:crypto';
 import { MessageErrorFilter } from '../../src/errors/error-responses.js';
@@ -161,6 +161,19 @@ it('a sender whose transaction is cut off is told to try again, and is answered 
   expect(await counters(database)).not.toHaveProperty('cut off');
   expect((await ask()).value).toBe('{"counted":"cut off"}');
   expect(await counters(database)).toMatchObject({ 'cut off': 1 });
+});
+
+it('a message that comes again is answered, and is no error in the log', async () => {
+  await start();
+  const errors: unknown[] = [];
+  const quiet = () => undefined;
+  Logger.overrideLogger({ log: quiet, warn: quiet, error: (message: unknown) => errors.push(message) });
+  const headers = { 'message-id': randomUUID() };
+  for (let n = 0; n < 2; n++)
+    expect((await peer.ask(CUT, '{"name":"comes again"}', { key: 'k', headers })).error).toBeUndefined();
+  Logger.overrideLogger(false);
+  expect(errors).toEqual([]);
+  expect(await counters(database)).toMatchObject({ 'comes again': 1 });
 });
 
 describe('the same id', () => {
