@@ -1,3 +1,4 @@
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { Verdict } from '../support/wire.js';
 import type { ServicePlace, Step } from './service-place.js';
 import { STEPS } from './service-place.js';
@@ -9,6 +10,8 @@ type Victim = 'service' | 'another service' | 'frozen service' | 'broker' | 'dat
 export interface Fault {
   name: string;
   step: Step;
+  /** How often the step is taken before. */
+  spared: number;
   victims: Victim[];
 }
 
@@ -18,14 +21,18 @@ const FROZEN_MS = 12_000;
 /** Each row of the table once; what the row leaves open, and the order, come from `random`. */
 export function everyFault(random: () => number): Fault[] {
   const oneOf = <T>(all: readonly T[]) => all[Math.floor(random() * all.length)]!;
-  const atAnyStep = (name: string, ...victims: Victim[]) => ({ name, step: oneOf(STEPS), victims });
+  const at = (step: Step, name: string, ...victims: Victim[]): Fault => ({
+    ...{ name, step, victims },
+    spared: Math.floor(random() * 5),
+  });
+  const atAnyStep = (name: string, ...victims: Victim[]) => at(oneOf(STEPS), name, ...victims);
   const faults: Fault[] = [
-    ...STEPS.map((step): Fault => ({ name: `service: ${step}`, step, victims: ['service'] })),
-    {
-      name: 'service stopped past its session',
-      step: oneOf(['transaction open', 'committed, offset not']),
-      victims: ['frozen service'],
-    },
+    ...STEPS.map((step) => at(step, `service: ${step}`, 'service')),
+    at(
+      oneOf(['transaction open', 'committed, offset not']),
+      'service stopped past its session',
+      'frozen service',
+    ),
     atAnyStep('broker', 'broker'),
     atAnyStep('database', 'database'),
     atAnyStep('two services', 'service', 'another service'),
@@ -47,7 +54,7 @@ export interface Targets {
 
 /** Lets faults happen once a service takes their step. */
 export class ArmedFaults {
-  private armed: { fault: Fault; recovered: (recovery: Promise<unknown>) => void }[] = [];
+  private armed: { fault: Fault; spared: number; recovered: (recovery: Promise<unknown>) => void }[] = [];
 
   constructor(
     private readonly targets: Targets,
@@ -56,7 +63,7 @@ export class ArmedFaults {
 
   /** @returns when it has happened and all that it met is up again; at once when it is called off before */
   arm(fault: Fault): Promise<unknown> {
-    return new Promise((resolve) => this.armed.push({ fault, recovered: resolve }));
+    return new Promise((resolve) => this.armed.push({ fault, spared: fault.spared, recovered: resolve }));
   }
 
   /** What has not happened yet, will not. */
@@ -66,7 +73,7 @@ export class ArmedFaults {
 
   onStep(step: Step, place: ServicePlace): Verdict {
     const index = this.armed.findIndex(({ fault }) => fault.step === step && this.canMeet(fault, place));
-    if (index < 0) return 'pass';
+    if (index < 0 || this.armed[index]!.spared-- > 0) return 'pass';
     const [{ fault, recovered }] = this.armed.splice(index, 1) as [(typeof this.armed)[number]];
     this.onFault(fault);
     recovered(Promise.all(fault.victims.map((victim) => this.strike(victim, place))));
@@ -111,6 +118,6 @@ function killed(place: ServicePlace): Promise<void> {
 
 async function frozen(place: ServicePlace): Promise<void> {
   place.freeze();
-  await new Promise((resolve) => setTimeout(resolve, FROZEN_MS));
+  await sleep(FROZEN_MS);
   place.thaw();
 }

@@ -1,3 +1,4 @@
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { Message } from 'kafkajs';
 import type { Topics } from './topics.js';
 
@@ -19,19 +20,23 @@ export class Sender {
     return this.messages.length - this.position;
   }
 
-  /** Sends `share` messages, and more of them should they be gone before `over`. */
-  async sendDuring(over: Promise<unknown>, share: number): Promise<void> {
+  /**
+   * Sends `share` messages: half of them at once, the rest in a while, and slowly more of them, but for `reserve`, should they
+   * be gone before `over`.
+   */
+  async sendDuring(over: Promise<unknown>, share: number, reserve = 0): Promise<void> {
     let isOver = false;
     const ended = over.finally(() => (isOver = true));
-    const end = this.position + Math.floor(share);
-    const burst = this.position + share / 2;
+    const [burst, end] = [this.position + share / 2, this.position + Math.floor(share)];
     const atOnce = Math.max(1, Math.ceil(((share / 2) * EVERY_MS) / SPREAD_MS));
-    while (!isOver && this.left > 0) {
-      await this.send(this.position < burst ? BATCH : atOnce);
-      if (this.position >= burst) await Promise.race([ended, pause(EVERY_MS)]);
+    while (!isOver && this.left > reserve) {
+      const isBurst = this.position < burst;
+      const sending = this.send(isBurst ? BATCH : this.position < end ? atOnce : 1);
+      // What can't be recovered ends this, too.
+      await Promise.race([ended.then(() => sending), sending]);
+      if (!isBurst) await Promise.race([ended, sleep(EVERY_MS)]);
     }
     while (this.position < end) await this.send(Math.min(BATCH, end - this.position));
-    await ended;
   }
 
   async sendRest(): Promise<void> {
@@ -44,5 +49,3 @@ export class Sender {
     this.position += batch.length;
   }
 }
-
-const pause = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));

@@ -1,3 +1,6 @@
+import { once } from 'node:events';
+import { createServer } from 'node:net';
+import { setTimeout as sleep } from 'node:timers/promises';
 import path from 'node:path';
 import pg from 'pg';
 import { DataSource } from 'typeorm';
@@ -23,13 +26,13 @@ export interface Database extends Killable {
 }
 
 export async function startBroker(directory: string): Promise<Killable> {
-  const options = { directory: path.join(directory, 'kafka') };
-  return killable(await startEmbeddedKafka(options), (port) => startEmbeddedKafka({ ...options, port }));
+  const options = { directory: path.join(directory, 'kafka'), port: await freePort() };
+  return killable(await startEmbeddedKafka(options), () => startEmbeddedKafka(options));
 }
 
 /** With the tables of the service, and one that lists each change of a person as it is committed. */
 export async function startDatabase(directory: string): Promise<Database> {
-  const options = { directory: path.join(directory, 'postgres') };
+  const options = { directory: path.join(directory, 'postgres'), port: await freePort() };
   const server = await startEmbeddedPostgres(options);
   const { url } = server;
   const dataSource = new DataSource({ type: 'postgres', url, migrations: peopleMigrations });
@@ -37,7 +40,7 @@ export async function startDatabase(directory: string): Promise<Database> {
   await migrate(dataSource);
   await dataSource.query(AUDIT);
   await dataSource.destroy();
-  const restartable = killable(server, (port) => startEmbeddedPostgres({ ...options, port }));
+  const restartable = killable(server, () => startEmbeddedPostgres(options));
   return Object.assign(restartable, {
     url,
     query: async <Row extends pg.QueryResultRow>(text: string, values: unknown[] = []) =>
@@ -68,22 +71,38 @@ async function untilAnswered<T>(url: string, ask: (client: pg.Client) => Promise
       // A class 08 or 57P, or none at all: it is being killed, or comes back.
       const code = errorCode(error);
       if (/^\w{5}$/.test(code) && !/^(08|57P)/.test(code)) throw error;
-      await new Promise((resolve) => setTimeout(resolve, 100));
+      await sleep(100);
     } finally {
       await client.end().catch(() => undefined);
     }
   }
 }
 
+/** None that connections are given: one of them would have it while its server is down. */
+async function freePort(): Promise<number> {
+  for (;;) {
+    const port = 20_000 + Math.floor(Math.random() * 10_000);
+    const server = createServer().listen(port, '127.0.0.1');
+    try {
+      await once(server, 'listening');
+    } catch (error) {
+      if (errorCode(error) !== 'EADDRINUSE') throw error;
+      continue;
+    }
+    await once(server.close(), 'close');
+    return port;
+  }
+}
+
 function killable<Server extends EmbeddedKafka | EmbeddedPostgres>(
   started: Server,
-  restart: (port: number) => Promise<Server>,
+  restart: () => Promise<Server>,
 ): Killable {
   let server = started;
   let recovery: Promise<void> | undefined;
   const recover = async () => {
     await server.stop();
-    server = await restart(server.port);
+    server = await restart();
   };
   return {
     port: server.port,

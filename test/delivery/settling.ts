@@ -1,3 +1,4 @@
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { Flow } from './flow.js';
 import type { Database } from './servers.js';
 import type { Topics } from './topics.js';
@@ -56,6 +57,6 @@ async function untilHandled(database: Database, topics: Topics, { violations }: 
       violations.push(`nothing moves: ${now}`);
       return false;
     }
-    await new Promise((resolve) => setTimeout(resolve, 200));
+    await sleep(200);
   }
 }

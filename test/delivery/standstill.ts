@@ -1,3 +1,4 @@
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { Topics } from './topics.js';
 
 const EVERY_MS = 200;
@@ -31,7 +32,7 @@ export class Standstill {
           this.last.set(partition, { committed, since: now });
         else this.longestMs = Math.max(this.longestMs, now - last.since);
       }
-      await new Promise((resolve) => setTimeout(resolve, EVERY_MS));
+      await sleep(EVERY_MS);
     }
   }
 }

@@ -1,5 +1,6 @@
 import { type Admin, type IHeaders, Kafka, logLevel, type Message, type Producer } from 'kafkajs';
 import { randomUUID } from 'node:crypto';
+import { setTimeout as sleep } from 'node:timers/promises';
 
 export const COMMANDS = 'people.commands';
 export const EVENTS = 'people.events';
@@ -12,6 +13,9 @@ export interface Received {
   headers: IHeaders;
 }
 
+/** Whoever waits longer finds out why in the end. */
+const CATCH_UP_MS = 60_000;
+
 /** Per partition: how far the group has come, and where the topic ends. */
 export type Progress = Map<number, { committed: number; end: number }>;
 
@@ -19,6 +23,7 @@ export type Progress = Map<number, { committed: number; end: number }>;
 export class Topics {
   /** How often something had to be sent again. */
   sentAgain = 0;
+  private isClosed = false;
   private readonly read = new Map<string, bigint>();
 
   private constructor(
@@ -49,9 +54,10 @@ export class Topics {
       try {
         await this.producer.send({ topic: COMMANDS, messages, acks: -1 });
         return;
-      } catch {
+      } catch (error) {
+        if (this.isClosed) throw error;
         this.sentAgain++;
-        await new Promise((resolve) => setTimeout(resolve, 100));
+        await sleep(100);
       }
     }
   }
@@ -77,13 +83,17 @@ export class Topics {
     return [...progress.values()].reduce((sum, { committed, end }) => sum + end - committed, 0);
   }
 
-  /** Until each partition has come to where its end is now. */
+  /** Until each partition has come to where its end is now; not for ever. */
   async untilCaughtUp(): Promise<void> {
-    const ends = await this.progress();
-    for (;;) {
-      const progress = await this.progress();
-      if ([...ends].every(([partition, { end }]) => progress.get(partition)!.committed >= end)) return;
-      await new Promise((resolve) => setTimeout(resolve, 100));
+    const deadline = Date.now() + CATCH_UP_MS;
+    let ends: Progress | undefined;
+    while (Date.now() < deadline) {
+      const progress = await this.progress().catch(() => undefined);
+      ends ??= progress;
+      const isThere = ([partition, { end }]: [number, { end: number }]) =>
+        progress!.get(partition)!.committed >= end;
+      if (progress && [...ends!].every(isThere)) return;
+      await sleep(100);
     }
   }
 
@@ -117,6 +127,7 @@ export class Topics {
   }
 
   async close(): Promise<void> {
+    this.isClosed = true;
     await Promise.all([this.admin.disconnect(), this.producer.disconnect()]);
   }
 }
