@@ -1,69 +1,15 @@
-import { randomUUID } from 'node:crypto';
-import path from 'node:path';
-import { ServiceHome } from '../support/service-process.js';
-import { randomOf } from '../support/random.js';
 import { compare } from './comparison.js';
-import { ArmedFaults, everyFault, type Fault } from './faults.js';
+import { everyFault, type Fault } from './faults.js';
 import { type Flow, flowOf } from './flow.js';
 import { Sender } from './sender.js';
-import { ServicePlace } from './service-place.js';
-import { type Database, type Killable, startBroker, startDatabase } from './servers.js';
+import type { ServicePlace } from './service-place.js';
 import { settle } from './settling.js';
+import { type CheckOptions, type Counts, openStage, type Stage } from './stage.js';
 import { Standstill } from './standstill.js';
-import { COMMANDS, Topics } from './topics.js';
+import { REPLIES } from './topics.js';
 
-export interface CheckOptions {
-  seed: number;
-  /** Of each round. */
-  messages: number;
-  /** Rounds are begun for this long; one in any case. */
-  seconds: number;
-  /** Instances of the service while faults happen. */
-  instances: number;
-  /** Faults that are waited for at once. */
-  together: number;
-  /** Names of faults. */
-  leaveOut?: string[];
-  /** Where the check's own PostgreSQL and Kafka live; removed by the caller. */
-  directory: string;
-  /** Ends the faults early; everything is compared all the same. */
-  signal?: AbortSignal;
-  /** Told now and then what happens. */
-  onProgress?: (message: string) => void;
-}
-
-/** What happened; `violations` has to be empty. */
-export interface Counts {
-  rounds: number;
-  messages: number;
-  duplicates: number;
-  poisonous: number;
-  requests: number;
-  /** Batches whose sending failed, and requests that were told to come again. */
-  sentAgain: number;
-  askedAgain: number;
-  eventsSentAgain: number;
-  faults: Record<string, number>;
-  starts: number;
-  longestStandstillMs: { underFaults: number; whileScaling: number };
-  violations: string[];
-}
-
-const PARTITIONS = 8;
 /** The session timeout, the way of a first message to its commit, and how often is looked. */
 const STANDSTILL_MS = 10_000 + 2_000;
-const REPLIES = 'check-replies';
-
-interface Stage {
-  options: CheckOptions;
-  counts: Counts;
-  database: Database;
-  broker: Killable;
-  topics: Topics;
-  places: ServicePlace[];
-  faults: ArmedFaults;
-  random: () => number;
-}
 
 /**
  * Sends people's lives to instances of the service, while these, the broker and the database are killed at every step of a
@@ -85,53 +31,6 @@ export async function checkDelivery(options: CheckOptions): Promise<Counts> {
   }
 }
 
-async function openStage(options: CheckOptions, closers: (() => Promise<void>)[]): Promise<Stage> {
-  const { seed, instances, directory, onProgress } = options;
-  const counts: Counts = {
-    ...{ rounds: 0, messages: 0, duplicates: 0, poisonous: 0, requests: 0 },
-    ...{ sentAgain: 0, askedAgain: 0, eventsSentAgain: 0 },
-    faults: {},
-    starts: 0,
-    longestStandstillMs: { underFaults: 0, whileScaling: 0 },
-    violations: [],
-  };
-  const opened = async <T extends { stop(): Promise<void> }>(opening: Promise<T>) => {
-    const server = await opening;
-    closers.push(() => server.stop());
-    return server;
-  };
-  const [database, broker] = await Promise.all([
-    opened(startDatabase(directory)),
-    opened(startBroker(directory)),
-  ]);
-  const groupId = `check-${randomUUID()}`;
-  const topics = await Topics.open(broker.port, groupId, { [COMMANDS]: PARTITIONS, [REPLIES]: 1 });
-  closers.push(() => topics.close());
-  const home = new ServiceHome();
-  closers.push(() => home.remove());
-  const places: ServicePlace[] = [];
-  const faults = new ArmedFaults({ places, broker, database }, ({ name, step }) => {
-    counts.faults[name] = (counts.faults[name] ?? 0) + 1;
-    onProgress?.(`${name} (${step})`);
-  });
-  for (let n = 0; n < Math.max(3, instances); n++) {
-    const place = await ServicePlace.open({
-      ...{ home, database, broker, replyTopic: REPLIES },
-      logFile: path.join(directory, `service-${n + 1}.log`),
-      environment: {
-        KAFKA_GROUP_ID: groupId,
-        KAFKA_TOPIC_PARTITIONS: String(PARTITIONS),
-        LOG_LEVEL: 'warn',
-      },
-      onStep: (step, at) => faults.onStep(step, at),
-      onViolation: (violation) => counts.violations.push(violation),
-    });
-    places.push(place);
-    closers.push(() => place.close());
-  }
-  return { options, counts, database, broker, topics, places, faults, random: randomOf(seed) };
-}
-
 async function playRound(stage: Stage): Promise<void> {
   const { options, counts, database, topics, places, random } = stage;
   const flow = flowOf(options.messages, random, REPLIES);
@@ -143,9 +42,10 @@ async function playRound(stage: Stage): Promise<void> {
   await sender.sendRest();
   const left = await settle(flow, database, topics, REPLIES);
   counts.askedAgain += left.askedAgain;
-  const { eventsSentAgain, violations } = await compare(flow, database, topics);
+  const { eventsSentAgain, violations } = await compare(flow, stage.handled, database, topics);
   counts.violations.push(...left.violations, ...violations);
   counts.eventsSentAgain += eventsSentAgain;
+  stage.handled += flow.ids.size;
   count(counts, flow);
 }
 

@@ -116,7 +116,7 @@ function killable<Server extends EmbeddedKafka | EmbeddedPostgres>(
       return recovery;
     },
     stop: async () => {
-      await recovery;
+      await recovery?.catch(() => undefined);
       await server.stop();
     },
   };

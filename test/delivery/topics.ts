@@ -4,6 +4,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 
 export const COMMANDS = 'people.commands';
 export const EVENTS = 'people.events';
+export const REPLIES = 'check-replies';
 export const DEAD_LETTERS = 'people.commands-dlt';
 
 export interface Received {
