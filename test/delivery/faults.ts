@@ -77,8 +77,9 @@ export class ArmedFaults {
     const [{ fault, recovered }] = this.armed.splice(index, 1) as [(typeof this.armed)[number]];
     this.onFault(fault);
     recovered(Promise.all(fault.victims.map((victim) => this.strike(victim, place))));
-    if (fault.victims.includes('service')) return 'cut';
-    return fault.victims.includes('frozen service') ? 'hold' : 'pass';
+    return fault.victims.some((victim) => victim === 'service' || victim === 'frozen service')
+      ? 'hold'
+      : 'pass';
   }
 
   /** What is down already can't be killed. */
@@ -93,12 +94,11 @@ export class ArmedFaults {
     return this.targets.places.find((other) => other !== place && other.isUp);
   }
 
-  /** The first of it happens before this returns. */
   private strike(victim: Victim, place: ServicePlace): Promise<void> {
     const { broker, database } = this.targets;
     switch (victim) {
       case 'service':
-        return killed(place);
+        return killedAtStep(place);
       case 'another service':
         return killed(this.otherThan(place)!);
       case 'frozen service':
@@ -109,6 +109,11 @@ export class ArmedFaults {
         return database.killAndRestart();
     }
   }
+}
+
+async function killedAtStep(place: ServicePlace): Promise<void> {
+  await place.killAtStep();
+  await place.untilUp();
 }
 
 function killed(place: ServicePlace): Promise<void> {

@@ -1,4 +1,5 @@
 import { appendFileSync } from 'node:fs';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { eventually } from '../support/barrier.js';
 import { API, startKafkaWire } from '../support/kafka-wire.js';
 import type { ServiceHome, ServiceProcess } from '../support/service-process.js';
@@ -30,6 +31,8 @@ export interface PlaceSettings {
 }
 
 const START_MS = 120_000;
+/** Offsets are committed twice in it. */
+const HELD_MS = 600;
 
 /** Where a service runs, is started again when it ends, and is watched on its way to the database and the broker. */
 export class ServicePlace {
@@ -38,6 +41,7 @@ export class ServicePlace {
   private keeping: Promise<void> = Promise.resolve();
   private isWanted = false;
   private isKilled = false;
+  private isDoomed = false;
   private isFrozen = false;
   private hasCommitted = false;
   private wires: Wire[] = [];
@@ -56,7 +60,7 @@ export class ServicePlace {
 
   /** True while it serves, also where it is frozen. */
   get isUp(): boolean {
-    return !this.isKilled && this.service?.stderr.includes('People is running') === true;
+    return !this.isKilled && !this.isDoomed && this.service?.stderr.includes('People is running') === true;
   }
 
   start(): void {
@@ -66,6 +70,14 @@ export class ServicePlace {
 
   async untilUp(): Promise<void> {
     await eventually(() => this.isUp, START_MS);
+  }
+
+  /** Once what has to wait for the step that it is held at has had time to go on without it. */
+  async killAtStep(): Promise<void> {
+    this.isDoomed = true;
+    const doomed = this.service;
+    await sleep(HELD_MS);
+    if (this.service === doomed) this.kill();
   }
 
   kill(): void {
@@ -100,7 +112,7 @@ export class ServicePlace {
 
   private async keepUp(): Promise<void> {
     while (this.isWanted) {
-      this.isKilled = this.isFrozen = this.hasCommitted = false;
+      this.isKilled = this.isDoomed = this.isFrozen = this.hasCommitted = false;
       this.service = this.startService();
       this.starts++;
       const { code, stdout, stderr } = await this.service.ended;
@@ -124,9 +136,10 @@ export class ServicePlace {
     });
   }
 
-  /** What is still under way of one that is killed or frozen is no step of it any more. */
+  /** What is still under way of one that has met its fault is no step of it any more. */
   private reached(step: Step): Verdict {
-    return this.isKilled || this.isFrozen ? 'pass' : this.settings.onStep(step, this);
+    const { isKilled, isDoomed, isFrozen } = this;
+    return isKilled || isDoomed || isFrozen ? 'pass' : this.settings.onStep(step, this);
   }
 
   private watchDatabase(): Watcher {
