@@ -25,7 +25,8 @@ if (![messages, together].every(atLeast(1)) || ![seconds, seed].every(atLeast(0)
 }
 
 const interrupted = new AbortController();
-for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => interrupted.abort());
+// More than once where npm passes on what the terminal has sent to all.
+for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, () => interrupted.abort());
 
 const directory = mkdtempSync(path.resolve('.data/delivery-'));
 const start = Date.now();

@@ -27,7 +27,7 @@ export interface PlaceSettings {
   /** A service is about to take the step; says what becomes of that. */
   onStep: (step: Step, place: ServicePlace) => Verdict;
   /** Something that no fault explains. */
-  onViolation: (violation: string) => void;
+  onViolation: (violation: string) => unknown;
 }
 
 const START_MS = 120_000;

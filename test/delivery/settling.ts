@@ -31,7 +31,11 @@ export async function settle(
       else settled.violations.push(`a request was answered with ${String(error)}`);
     }
     const again = [...open].filter((id) => toldAgain.has(id));
-    for (const id of open) if (!toldAgain.has(id)) settled.violations.push(`${id} was not answered`);
+    for (const id of open) {
+      if (toldAgain.has(id)) continue;
+      settled.violations.push(`${id} was not answered`);
+      open.delete(id);
+    }
     if (again.length === 0) break;
     settled.askedAgain += again.length;
     await topics.send(again.map((id) => requests.get(id)!));

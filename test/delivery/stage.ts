@@ -96,7 +96,8 @@ export async function openStage(options: CheckOptions, closers: (() => Promise<v
         LOG_LEVEL: 'warn',
       },
       onStep: (step, at) => faults.onStep(step, at),
-      onViolation: (violation) => counts.violations.push(violation),
+      // Ctrl-C in a terminal reaches the services, too.
+      onViolation: (violation) => options.signal?.aborted || counts.violations.push(violation),
     });
     places.push(place);
     closers.push(() => place.close());
