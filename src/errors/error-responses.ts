@@ -10,6 +10,7 @@ import { HttpAdapterHost } from '@nestjs/core';
 import { type Observable, throwError } from 'rxjs';
 import { STATUS_CODES } from 'node:http';
 import { ApplicationError, type FieldError } from './application-error.js';
+import { isExpected } from './expected-errors.js';
 
 /** How a failure looks from outside, whichever door it leaves by. */
 export interface Failure {
@@ -135,7 +136,7 @@ export class MessageErrorFilter implements RpcExceptionFilter {
   catch(error: unknown, host: ArgumentsHost): Observable<never> {
     const { status } = describeFailure(error);
     const topic = host.switchToRpc().getContext<{ getTopic?: () => string }>().getTopic?.();
-    if (status >= 500) logFailure(this.logger, error, { topic });
+    if (status >= 500 && !isExpected(error)) logFailure(this.logger, error, { topic });
     return throwError(() => toMessageError(error));
   }
 }

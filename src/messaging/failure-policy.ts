@@ -4,6 +4,7 @@ import {
   DatabaseUnavailableError,
   isConnectionFailure,
   PoolExhaustedError,
+  toDatabaseError,
 } from '../database/postgres-errors.js';
 import { ApplicationError } from '../errors/application-error.js';
 import { type MessageError, originalOf, toMessageError } from '../errors/error-responses.js';
@@ -49,9 +50,14 @@ export function describe(error: unknown): MessageError {
   return { code: text(code ?? status ?? 'INTERNAL_ERROR'), message: text(message), retryable: false };
 }
 
-/** The error as it is told to a sender: what Nest's filters have made of it, or, where none did, what is safe to tell. */
-export const replyErrorOf = (error: unknown): unknown =>
-  error instanceof Error ? toMessageError(error) : error;
+/**
+ * The error as it is told to a sender: what Nest's filters have made of it, or, where none did, what is safe to tell. Filters
+ * see an error of PostgreSQL before its transaction has ended, which makes of it something that is worth another try.
+ */
+export function replyErrorOf(error: unknown): unknown {
+  const original = toDatabaseError(originalOf(error));
+  return original instanceof Error ? toMessageError(original) : error;
+}
 
 /** What `MessageErrorFilter`, or a filter that does the same, makes of an error. */
 const isMessageError = (error: unknown): error is MessageError =>

@@ -14,6 +14,7 @@ import {
   isConnectionFailure,
   UNIQUE_VIOLATION,
 } from '../database/postgres-errors.js';
+import { expectError } from '../errors/expected-errors.js';
 import { type Companion, newLanding, sendTogether, travelsAlone } from '../database/statement-flight.js';
 import type { DataSource } from 'typeorm';
 import { NOTHING, refuseControl, type Submittable } from './transaction-statements.js';
@@ -218,6 +219,8 @@ export class TransactionSession {
         const failedAtBegin = !this.begun && landing.beforeDone < begin.length;
         const failedAtClaim = claim.length > 0 && landing.beforeDone === ahead.length;
         this.claimIsTaken ||= failedAtClaim && hasSqlState(error, UNIQUE_VIOLATION);
+        // Whoever made the claim is told, and may well have reckoned with it.
+        if (this.claimIsTaken) expectError(error);
         // A dead client found at BEGIN: nothing was done, and the work has seen nothing of it.
         if (failedAtBegin && isConnectionFailure(error) && (await this.replaceClient())) continue;
         if (failedAtBegin) this.lease.broken = true;

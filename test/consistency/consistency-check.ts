@@ -17,7 +17,7 @@ import {
   TransactionTimeoutError,
 } from '../../src/transactions/transaction-errors.js';
 import { openDatabase } from '../support/test-database.js';
-import { randomOf } from './random.js';
+import { randomOf } from '../support/random.js';
 
 export interface CheckOptions {
   seed: number;

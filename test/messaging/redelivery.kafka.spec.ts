@@ -1,7 +1,9 @@
-import { Controller } from '@nestjs/common';
+import { Controller, Logger, UseFilters } from '@nestjs/common';
 import { Ctx, KafkaContext, MessagePattern, Payload } from '@nestjs/microservices';
 import { randomUUID } from 'node:crypto';
+import { MessageErrorFilter } from '../../src/errors/error-responses.js';
 import { BATCHABLE } from '../../src/messaging/kafka.transport.js';
+import { currentTransaction } from '../../src/transactions/transaction-context.js';
 import { Transactional } from '../../src/transactions/transactional.decorator.js';
 import { eventually } from '../support/barrier.js';
 import { KafkaPeer } from '../support/kafka.js';
@@ -19,17 +21,19 @@ import { createDatabase, type TestDatabase } from '../support/test-database.js';
 
 const run = randomUUID();
 const topic = (name: string) => `${name}-${run}`;
-const [COUNT, ANEW, COUNT_OR_NOT, FAIL] = [
+const [COUNT, ANEW, COUNT_OR_NOT, FAIL, CUT] = [
   topic('count'),
   topic('anew'),
   topic('count-or-not'),
   topic('fail'),
+  topic('cut'),
 ];
 const groupId = `group-${run}`;
 
 let database: TestDatabase;
 const hosts: MessagesHost[] = [];
 const calls: string[] = [];
+let cuts = 0;
 /** Sends what is to be healthy beside the failing message. */
 let beside: () => Promise<void>;
 const peer = new KafkaPeer();
@@ -49,6 +53,16 @@ class CountersController {
     const operation = String(context.getMessage().headers!.operation);
     if (operation === 'count') await count(name);
     return { operation };
+  }
+
+  @MessagePattern(CUT, BATCHABLE)
+  @Transactional()
+  @UseFilters(MessageErrorFilter)
+  async cut(@Payload(ParsedValue) { name }: { name: string }) {
+    await count(name);
+    if (cuts-- > 0)
+      await currentTransaction()!.query({ text: 'SELECT pg_terminate_backend(pg_backend_pid())' });
+    return { counted: name };
   }
 
   @OnEvent(FAIL)
@@ -136,6 +150,30 @@ it('a sender whose reply topic is gone by then gets the first answer when it ask
   const reply = await peer.ask(COUNT, '{"name":"asked twice"}', { key: 'k', headers });
   expect(reply).toEqual({ value: '{"counted":"asked twice"}', error: undefined });
   expect(await counters(database)).toMatchObject({ 'asked twice': 1 });
+});
+
+it('a sender whose transaction is cut off is told to try again, and is answered then', async () => {
+  await start();
+  cuts = 1;
+  const headers = { 'message-id': randomUUID() };
+  const ask = () => peer.ask(CUT, '{"name":"cut off"}', { key: 'k', headers });
+  expect((await ask()).error).toMatchObject({ code: 'DATABASE_UNAVAILABLE', retryable: true });
+  expect(await counters(database)).not.toHaveProperty('cut off');
+  expect((await ask()).value).toBe('{"counted":"cut off"}');
+  expect(await counters(database)).toMatchObject({ 'cut off': 1 });
+});
+
+it('a message that comes again is answered, and is no error in the log', async () => {
+  await start();
+  const errors: unknown[] = [];
+  const quiet = () => undefined;
+  Logger.overrideLogger({ log: quiet, warn: quiet, error: (message: unknown) => errors.push(message) });
+  const headers = { 'message-id': randomUUID() };
+  for (let n = 0; n < 2; n++)
+    expect((await peer.ask(CUT, '{"name":"comes again"}', { key: 'k', headers })).error).toBeUndefined();
+  Logger.overrideLogger(false);
+  expect(errors).toEqual([]);
+  expect(await counters(database)).toMatchObject({ 'comes again': 1 });
 });
 
 describe('the same id', () => {

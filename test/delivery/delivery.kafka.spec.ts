@@ -1,0 +1,33 @@
+import { mkdirSync, mkdtempSync, rmSync } from 'node:fs';
+import path from 'node:path';
+import { randomOf } from '../support/random.js';
+import { checkDelivery } from './delivery-check.js';
+import { everyFault } from './faults.js';
+
+const LONG_TO_RECOVER = ['service and broker', 'broker and database'];
+
+let directory: string;
+beforeEach(() => {
+  mkdirSync('.data', { recursive: true });
+  directory = mkdtempSync(path.resolve('.data/delivery-'));
+});
+afterEach(() => rmSync(directory, { recursive: true, force: true }));
+
+it('services, broker and database killed at every step lose nothing, apply nothing twice, and keep the order of each key', async () => {
+  const counts = await checkDelivery({
+    // All at once: what takes its time is the sessions of those that are killed.
+    ...{ seed: 7, messages: 3000, seconds: 0, instances: 6, together: 100 },
+    ...{ leaveOut: LONG_TO_RECOVER, directory },
+  });
+  expect(counts.violations).toEqual([]);
+  // Each row of the table happened, and so did what is put in between.
+  const names = everyFault(randomOf(0))
+    .map(({ name }) => name)
+    .filter((name) => !LONG_TO_RECOVER.includes(name));
+  expect(counts.faults).toEqual(Object.fromEntries(names.map((name) => [name, 1])));
+  expect(counts).toMatchObject({ rounds: 1, messages: 3000 });
+  expect(counts.duplicates).toBeGreaterThan(100);
+  expect(counts.poisonous).toBeGreaterThan(5);
+  expect(counts.requests).toBeGreaterThan(50);
+  expect(counts.eventsSentAgain).toBeGreaterThan(0);
+}, 300_000);

@@ -1,0 +1,93 @@
+import type { Message } from 'kafkajs';
+
+/** What is sent in a round, and what must have become of it. */
+export interface Flow {
+  messages: Message[];
+  /** Each person's changes in order: `created 0`, `updated 1`, …, `deleted`. */
+  lives: Map<string, string[]>;
+  /** Of messages, each once. */
+  ids: Set<string>;
+  /** Ids of what nobody can handle. */
+  poison: Set<string>;
+  /** By correlation id. */
+  requests: Map<string, Message>;
+  duplicates: number;
+}
+
+export const KEYS = 500;
+/** Parts of the messages. */
+const [DUPLICATES, POISON, REQUESTS, DELETES] = [0.05, 0.005, 0.03, 0.002];
+/** A duplicate comes at most this many messages behind its first. */
+const DISTANCE = 300;
+
+/** The same for the same `random`. */
+export function flowOf(count: number, random: () => number, replyTopic: string): Flow {
+  const flow: Flow = {
+    messages: [],
+    lives: new Map(),
+    ids: new Set(),
+    poison: new Set(),
+    requests: new Map(),
+    duplicates: 0,
+  };
+  const { messages, lives, ids } = flow;
+  const people = Array.from({ length: KEYS }, () => uuidOf(random));
+  const add = (key: string, operation: string, value: string, headers: Record<string, string> = {}) => {
+    const id = uuidOf(random);
+    ids.add(id);
+    const message = { key, value, headers: { 'people-operation': operation, 'message-id': id, ...headers } };
+    messages.push(message);
+    return { id, message };
+  };
+  const change = (key: string, operation: string, what: string, more: object = {}) => {
+    lives.set(key, [...(lives.get(key) ?? []), what]);
+    return add(key, operation, JSON.stringify({ id: key, ...more }), {});
+  };
+  while (messages.length < count) {
+    const chance = random();
+    const index = Math.floor(random() * people.length);
+    const id = people[index]!;
+    const age = lives.get(id)?.length ?? 0;
+    if (chance < DUPLICATES && messages.length > 0) {
+      const back = Math.min(messages.length, DISTANCE);
+      messages.push(messages[messages.length - 1 - Math.floor(random() * back)]!);
+      flow.duplicates++;
+    } else if (chance < DUPLICATES + POISON) {
+      const [operation, value] = poisonOf(id, random);
+      flow.poison.add(add(id, operation, value).id);
+    } else if (chance < DUPLICATES + POISON + REQUESTS) {
+      // Of its own key: what a request that is told to come again would be overtaken by, else.
+      const { message } = change(uuidOf(random), 'create', 'created 0', { name: '0' });
+      const correlationId = uuidOf(random);
+      Object.assign(message.headers, {
+        kafka_correlationId: correlationId,
+        kafka_replyTopic: replyTopic,
+      });
+      flow.requests.set(correlationId, message);
+    } else if (age === 0) {
+      change(id, 'create', 'created 0', { name: '0' });
+    } else if (chance > 1 - DELETES) {
+      change(id, 'delete', 'deleted');
+      people[index] = uuidOf(random);
+    } else {
+      change(id, 'update', `updated ${age}`, { name: String(age) });
+    }
+  }
+  return flow;
+}
+
+function poisonOf(id: string, random: () => number): [operation: string, value: string] {
+  const kinds: [string, string][] = [
+    ['update', '{"id":'],
+    ['update', JSON.stringify({ id, name: 7 })],
+    ['marry', JSON.stringify({ id })],
+  ];
+  return kinds[Math.floor(random() * kinds.length)]!;
+}
+
+function uuidOf(random: () => number): string {
+  const bytes = Buffer.from(Array.from({ length: 16 }, () => Math.floor(random() * 256)));
+  bytes[6] = (bytes[6]! & 0x0f) | 0x40;
+  bytes[8] = (bytes[8]! & 0x3f) | 0x80;
+  return bytes.toString('hex').replace(/^(.{8})(.{4})(.{4})(.{4})/, '$1-$2-$3-$4-');
+}

@@ -1,0 +1,136 @@
+import { once } from 'node:events';
+import { createServer } from 'node:net';
+import { setTimeout as sleep } from 'node:timers/promises';
+import path from 'node:path';
+import pg from 'pg';
+import { DataSource } from 'typeorm';
+import { peopleMigrations } from '../../migrations/index.js';
+import { migrate } from '../../src/app/migrate.js';
+import { type EmbeddedKafka, startEmbeddedKafka } from '../../src/dev/embedded-kafka.js';
+import { type EmbeddedPostgres, startEmbeddedPostgres } from '../../src/dev/embedded-postgres.js';
+import { errorCode, processCommand, processesMarked } from '../../src/dev/process-table.js';
+
+/** A server of the check's own that can be killed and comes back where it was. */
+export interface Killable {
+  readonly port: number;
+  readonly isUp: boolean;
+  /** Kills every process of it at once. @returns when it is up again */
+  killAndRestart(): Promise<void>;
+  stop(): Promise<void>;
+}
+
+export interface Database extends Killable {
+  readonly url: string;
+  /** Asked again until the server is there. */
+  query<Row extends pg.QueryResultRow>(text: string, values?: unknown[]): Promise<Row[]>;
+}
+
+export async function startBroker(directory: string): Promise<Killable> {
+  const options = { directory: path.join(directory, 'kafka'), port: await freePort() };
+  return killable(await startEmbeddedKafka(options), () => startEmbeddedKafka(options));
+}
+
+/** With the tables of the service, and one that lists each change of a person as it is committed. */
+export async function startDatabase(directory: string): Promise<Database> {
+  const options = { directory: path.join(directory, 'postgres'), port: await freePort() };
+  const server = await startEmbeddedPostgres(options);
+  const { url } = server;
+  const dataSource = new DataSource({ type: 'postgres', url, migrations: peopleMigrations });
+  await dataSource.initialize();
+  await migrate(dataSource);
+  await dataSource.query(AUDIT);
+  await dataSource.destroy();
+  const restartable = killable(server, () => startEmbeddedPostgres(options));
+  return Object.assign(restartable, {
+    url,
+    query: async <Row extends pg.QueryResultRow>(text: string, values: unknown[] = []) =>
+      untilAnswered(url, (client) => client.query<Row>(text, values)).then(({ rows }) => rows),
+  });
+}
+
+// Behind the change, whose row is locked by then: the numbers are in the order of the person's changes.
+const AUDIT = `
+  CREATE TABLE delivery_audit (seq bigint GENERATED ALWAYS AS IDENTITY, person uuid NOT NULL, change text NOT NULL);
+  CREATE FUNCTION delivery_audit() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN
+      INSERT INTO delivery_audit (person, change)
+      VALUES (coalesce(NEW.id, OLD.id), concat_ws(' ', replace(lower(TG_OP) || 'd', 'insertd', 'created'), NEW.name));
+      RETURN NULL;
+    END $$;
+  CREATE TRIGGER delivery_audit AFTER INSERT OR UPDATE OR DELETE ON people
+    FOR EACH ROW EXECUTE FUNCTION delivery_audit();`;
+
+async function untilAnswered<T>(url: string, ask: (client: pg.Client) => Promise<T>): Promise<T> {
+  for (;;) {
+    const client = new pg.Client(url);
+    client.on('error', () => undefined);
+    try {
+      await client.connect();
+      return await ask(client);
+    } catch (error) {
+      // A class 08 or 57P, or none at all: it is being killed, or comes back.
+      const code = errorCode(error);
+      if (/^\w{5}$/.test(code) && !/^(08|57P)/.test(code)) throw error;
+      await sleep(100);
+    } finally {
+      await client.end().catch(() => undefined);
+    }
+  }
+}
+
+/** None that connections are given: one of them would have it while its server is down. */
+async function freePort(): Promise<number> {
+  for (;;) {
+    const port = 20_000 + Math.floor(Math.random() * 10_000);
+    const server = createServer().listen(port, '127.0.0.1');
+    try {
+      await once(server, 'listening');
+    } catch (error) {
+      if (errorCode(error) !== 'EADDRINUSE') throw error;
+      continue;
+    }
+    await once(server.close(), 'close');
+    return port;
+  }
+}
+
+function killable<Server extends EmbeddedKafka | EmbeddedPostgres>(
+  started: Server,
+  restart: () => Promise<Server>,
+): Killable {
+  let server = started;
+  let recovery: Promise<void> | undefined;
+  const recover = async () => {
+    await server.stop();
+    server = await restart();
+  };
+  return {
+    port: server.port,
+    get isUp() {
+      return recovery === undefined;
+    },
+    killAndRestart: () => {
+      if (recovery) throw new Error('It is down already.');
+      killAll(server.pid);
+      recovery = recover().finally(() => (recovery = undefined));
+      return recovery;
+    },
+    stop: async () => {
+      await recovery?.catch(() => undefined);
+      await server.stop();
+    },
+  };
+}
+
+/** Without notice to any of its processes: those that are left would write what a crash would lose. */
+function killAll(pid: number): void {
+  const [marker] = /embedded-[0-9a-f]{16}/.exec(processCommand(pid)) ?? [];
+  if (!marker) throw new Error(`Process ${pid} is none of ours.`);
+  for (const each of [pid, ...processesMarked(marker).map((child) => child.pid)]) {
+    try {
+      process.kill(each, 'SIGKILL');
+    } catch (error) {
+      if (errorCode(error) !== 'ESRCH') throw error;
+    }
+  }
+}

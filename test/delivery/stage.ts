@@ -1,0 +1,106 @@
+import { randomUUID } from 'node:crypto';
+import path from 'node:path';
+import { ServiceHome } from '../support/service-process.js';
+import { randomOf } from '../support/random.js';
+import { ArmedFaults } from './faults.js';
+import { ServicePlace } from './service-place.js';
+import { type Database, type Killable, startBroker, startDatabase } from './servers.js';
+import { COMMANDS, REPLIES, Topics } from './topics.js';
+
+export interface CheckOptions {
+  seed: number;
+  /** Of each round. */
+  messages: number;
+  /** Rounds are begun for this long; one in any case. */
+  seconds: number;
+  /** Instances of the service while faults happen. */
+  instances: number;
+  /** Faults that are waited for at once. */
+  together: number;
+  /** Names of faults. */
+  leaveOut?: string[];
+  /** Where the check's own PostgreSQL and Kafka live; removed by the caller. */
+  directory: string;
+  /** Ends the faults early; everything is compared all the same. */
+  signal?: AbortSignal;
+  /** Told now and then what happens. */
+  onProgress?: (message: string) => void;
+}
+
+/** What happened; `violations` has to be empty. */
+export interface Counts {
+  rounds: number;
+  messages: number;
+  duplicates: number;
+  poisonous: number;
+  requests: number;
+  /** Batches whose sending failed, and requests that were told to come again. */
+  sentAgain: number;
+  askedAgain: number;
+  eventsSentAgain: number;
+  faults: Record<string, number>;
+  starts: number;
+  longestStandstillMs: { underFaults: number; whileScaling: number };
+  violations: string[];
+}
+
+const PARTITIONS = 8;
+
+/** All that the check plays with. */
+export interface Stage {
+  options: CheckOptions;
+  counts: Counts;
+  database: Database;
+  broker: Killable;
+  topics: Topics;
+  places: ServicePlace[];
+  faults: ArmedFaults;
+  /** Messages of the rounds that are over, each once. */
+  handled: number;
+  random: () => number;
+}
+
+/** @param closers take what is to be closed, last first, whether or not this succeeds */
+export async function openStage(options: CheckOptions, closers: (() => Promise<void>)[]): Promise<Stage> {
+  const { seed, instances, directory, onProgress } = options;
+  const counts: Counts = {
+    ...{ rounds: 0, messages: 0, duplicates: 0, poisonous: 0, requests: 0 },
+    ...{ sentAgain: 0, askedAgain: 0, eventsSentAgain: 0 },
+    faults: {},
+    starts: 0,
+    longestStandstillMs: { underFaults: 0, whileScaling: 0 },
+    violations: [],
+  };
+  // One after the other: what fails to start must not leave the other one behind.
+  const database = await startDatabase(directory);
+  closers.push(() => database.stop());
+  const broker = await startBroker(directory);
+  closers.push(() => broker.stop());
+  const groupId = `check-${randomUUID()}`;
+  const topics = await Topics.open(broker.port, groupId, { [COMMANDS]: PARTITIONS, [REPLIES]: 1 });
+  closers.push(() => topics.close());
+  const home = new ServiceHome();
+  closers.push(() => home.remove());
+  const places: ServicePlace[] = [];
+  const faults = new ArmedFaults({ places, broker, database }, ({ name, step }) => {
+    counts.faults[name] = (counts.faults[name] ?? 0) + 1;
+    onProgress?.(`${name} (${step})`);
+  });
+  for (let n = 0; n < Math.max(3, instances); n++) {
+    const place = await ServicePlace.open({
+      ...{ home, database, broker, replyTopic: REPLIES },
+      logFile: path.join(directory, `service-${n + 1}.log`),
+      environment: {
+        KAFKA_GROUP_ID: groupId,
+        KAFKA_TOPIC_PARTITIONS: String(PARTITIONS),
+        LOG_LEVEL: 'warn',
+      },
+      onStep: (step, at) => faults.onStep(step, at),
+      // Ctrl-C in a terminal reaches the services, too.
+      onViolation: (violation) => options.signal?.aborted || counts.violations.push(violation),
+    });
+    places.push(place);
+    closers.push(() => place.close());
+  }
+  return { options, counts, database, broker, topics, places, faults, handled: 0, random: randomOf(seed) };
+}
