@@ -79,7 +79,8 @@ export { type IsolationLevel } from './database/data-source-options.js';
 export { type RecyclingMethod } from './database/pooled-client.js';
 
 // Messages
-export { BATCHABLE, KafkaTransport, type KafkaTransportOptions } from './messaging/kafka.transport.js';
+export { BATCHABLE, KafkaTransport } from './messaging/kafka.transport.js';
+export { type KafkaTransportOptions } from './messaging/kafka-transport-options.js';
 export { MessagingModule } from './messaging/messaging.module.js';
 export { MessageStore } from './messaging/message-store.js';
 export { Inbox, MessageIdConflictError } from './messaging/inbox.js';

@@ -1,12 +1,5 @@
 import { Logger, type OnModuleDestroy } from '@nestjs/common';
-import {
-  type Deserializer,
-  KafkaContext,
-  type KafkaParserConfig,
-  type MessageHandler,
-  type Serializer,
-  ServerKafka,
-} from '@nestjs/microservices';
+import { KafkaContext, type MessageHandler, ServerKafka } from '@nestjs/microservices';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { lastValueFrom, toArray } from 'rxjs';
 import { InvalidInputError } from '../errors/application-error.js';
@@ -15,17 +8,16 @@ import { DEAD_LETTER_SUFFIX, deadLetterRecord } from './dead-letter.js';
 import { type Delivery, laneKeyOf, replyAddressOf, sizeOf } from './delivery.js';
 import { describe } from './failure-policy.js';
 import { type HandlerExtras, knowCall } from './handled-call.js';
-import type {
-  IncomingRecord,
-  KafkaClientSettings,
-  KafkaConsumer,
-  KafkaDriver,
-  KafkaProducer,
-  OffsetOutOfRangePolicy,
-  TopicSettings,
+import { InfrastructureWait } from './infrastructure-wait.js';
+import { driverFactory } from './kafka-clients.js';
+import {
+  type IncomingRecord,
+  type KafkaConsumer,
+  type KafkaDriver,
+  type KafkaProducer,
+  OffsetOutOfRangeError,
 } from './kafka-driver.js';
-import { OffsetOutOfRangeError } from './kafka-driver.js';
-import { driverFactory, type KafkaClientName, type KafkaDriverFactory } from './kafka-clients.js';
+import { DEFAULTS, type KafkaTransportOptions } from './kafka-transport-options.js';
 import { identityOf } from './message-identity.js';
 import type { MessageAnswer } from './message-answer.js';
 import { KeyQuarantine } from './key-quarantine.js';
@@ -38,75 +30,15 @@ import { MessageReplies } from './message-replies.js';
 import { pause } from './pause.js';
 import { OutboxRelay } from './outbox-relay.js';
 
-export interface KafkaTransportOptions {
-  /** Broker addresses and security. */
-  client: KafkaClientSettings;
-  /** The client library (`platformatic` is @platformatic/kafka, to be installed), or a driver of your own. Default `kafkajs`. */
-  driver?: KafkaClientName | KafkaDriverFactory;
-  groupId: string;
-  /** Messages (or batches of them) that are handled at once, at most. */
-  concurrency: number;
-  /** How missing topics are created: those of the handlers, their dead letter topics, and `eventTopics`. */
-  topics: TopicSettings;
-  /** Topics that events are published to. */
-  eventTopics?: readonly string[];
-  /**
-   * Where it is kept what was handled: with it a message of a batchable or `@Transactional` handler is applied once, and
-   * dead letters and events are sent by the relay. Without it every message is handled at least once.
-   */
-  store?: MessageStore;
-  /** Messages that share a transaction at most, where their handlers are `BATCHABLE`. Default 64. */
-  batchSize?: number;
-  /** How often a message may fail for no known reason before it is dead-lettered. Default 5. */
-  maxAttempts?: number;
-  /**
-   * Once a message is a dead letter, the later ones of its key are parked, in order, until it is replayed or discarded
-   * (`DeadLetters`). Needs `store`. Default false. Keys that are quarantined already stay so, whatever this says.
-   */
-  quarantineKeys?: boolean;
-  /** Messages, and their bytes, that are fetched and not done, at most. Default 5,000 and 32 MiB. */
-  bufferMessages?: number;
-  bufferBytes?: number;
-  /** How long the group waits for an instance that gives no sign of life, in ms. Default 10,000. */
-  sessionTimeoutMs?: number;
-  /** What is done when the group's offset is not there any more. Default `stop`: nothing is skipped unasked. */
-  onOffsetOutOfRange?: OffsetOutOfRangePolicy;
-  /** How long stopping waits for messages that are being handled, in ms. Default 20,000. */
-  drainTimeoutMs?: number;
-  /** How long it is remembered that a message was handled, in ms. Default 7 days. */
-  inboxRetentionMs?: number;
-  /** How often the outbox is looked at when nobody has told that there is something to send, in ms. Default 1,000. */
-  outboxPollMs?: number;
-  /** As Nest's; `{ keepBinary: true }` hands the value's bytes over as they came. */
-  parser?: KafkaParserConfig;
-  serializer?: Serializer;
-  deserializer?: Deserializer;
-}
-
 /** Extras of a message pattern whose messages may share a transaction: `@MessagePattern('people.create', BATCHABLE)`. */
 export const BATCHABLE = { batchable: true } as const;
 
-const MEBIBYTE = 1024 * 1024;
-const DEFAULTS = {
-  driver: 'kafkajs' as KafkaClientName | KafkaDriverFactory,
-  batchSize: 64,
-  maxAttempts: 5,
-  bufferMessages: 5000,
-  bufferBytes: 32 * MEBIBYTE,
-  sessionTimeoutMs: 10_000,
-  drainTimeoutMs: 20_000,
-  inboxRetentionMs: 7 * 24 * 60 * 60 * 1000,
-  outboxPollMs: 1000,
-  quarantineKeys: false,
-  onOffsetOutOfRange: 'stop' as OffsetOutOfRangePolicy,
-};
 const RECONNECT_MS = 1000;
 const HEARTBEAT_MS = 1000;
 /** How long a fetch waits for messages, and so how long stopping may take. */
 const FETCH_WAIT_MS = 250;
-const FETCH_BYTES = 4 * MEBIBYTE;
+const FETCH_BYTES = 4 * 1024 * 1024;
 const COMMIT_EVERY_MS = 250;
-const PROBE_EVERY_MS = 250;
 const PRUNE_EVERY_MS = 60_000;
 const RELEASE_EVERY_MS = 1000;
 
@@ -132,7 +64,6 @@ export class KafkaTransport extends ServerKafka implements OnModuleDestroy {
   private relay: OutboxRelay | undefined;
   private starting: Promise<void> | undefined;
   private draining: Promise<void> | undefined;
-  private probing: Promise<void> | undefined;
   private releasing: Promise<void> | undefined;
   private timers: NodeJS.Timeout[] = [];
   /** Also while Kafka is away. */
@@ -161,6 +92,13 @@ export class KafkaTransport extends ServerKafka implements OnModuleDestroy {
       else if (delivery.replyTo) this.replies.send(delivery, answer, () => this.intake.done(delivery));
       else this.intake.done(delivery);
     };
+    const infrastructure = new InfrastructureWait({
+      store,
+      logger: this.logger,
+      stopping: this.stopping.signal,
+      suspend: () => this.intake.suspend(),
+      resume: () => this.intake.resume(),
+    });
     const failures = new MessageFailures({
       store,
       maxAttempts,
@@ -168,7 +106,7 @@ export class KafkaTransport extends ServerKafka implements OnModuleDestroy {
       putAside: (delivery, error) =>
         store ? this.addDeadLetter(store, delivery, error) : this.sendDeadLetter(delivery, error),
       isForgotten: (delivery) => this.intake.isForgotten(delivery),
-      onInfrastructureFailure: (error) => this.waitForInfrastructure(error),
+      onInfrastructureFailure: (error) => infrastructure.waitFor(error),
     });
     const call = (delivery: Delivery) => this.callHandler(delivery);
     const processor = new MessageProcessor({
@@ -405,27 +343,6 @@ export class KafkaTransport extends ServerKafka implements OnModuleDestroy {
     await this.kafkaProducer.send([deadLetterRecord(record, describe(error), attempts)]);
   }
 
-  /** Begins nothing until the database answers: messages wait in Kafka, and the place in the group is kept. */
-  private waitForInfrastructure(err: unknown): void {
-    if (this.probing || this.stopping.signal.aborted) return;
-    this.logger.warn({
-      msg: 'messages wait: the database cannot be used, or what became of one could not be written',
-      err,
-    });
-    this.intake.suspend();
-    this.probing = this.probe().finally(() => {
-      this.probing = undefined;
-      // What came since stopping began is not to be begun.
-      if (!this.stopping.signal.aborted) this.intake.resume();
-    });
-  }
-
-  private async probe(): Promise<void> {
-    const { store } = this.settings;
-    do await pause(PROBE_EVERY_MS, this.stopping.signal);
-    while (!this.stopping.signal.aborted && store && !(await isAnswering(store)));
-  }
-
   private async prune({ inbox }: MessageStore): Promise<void> {
     const { groupId, inboxRetentionMs } = this.settings;
     try {
@@ -495,11 +412,4 @@ export class KafkaTransport extends ServerKafka implements OnModuleDestroy {
   private async attempt(step: Promise<void> | undefined): Promise<void> {
     await step?.catch((err: unknown) => this.logger.warn({ msg: 'a step of disconnecting failed', err }));
   }
-}
-
-async function isAnswering({ transactions }: MessageStore): Promise<boolean> {
-  return transactions.runStatement({ text: 'SELECT 1' }, { writes: false }).then(
-    () => true,
-    () => false,
-  );
 }

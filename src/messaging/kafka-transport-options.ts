@@ -1,0 +1,64 @@
+import type { KafkaParserConfig, Deserializer, Serializer } from '@nestjs/microservices';
+import type { KafkaClientName, KafkaDriverFactory } from './kafka-clients.js';
+import type { KafkaClientSettings, OffsetOutOfRangePolicy, TopicSettings } from './kafka-driver.js';
+import type { MessageStore } from './message-store.js';
+
+export interface KafkaTransportOptions {
+  /** Broker addresses and security. */
+  client: KafkaClientSettings;
+  /** The client library (`platformatic` is @platformatic/kafka, to be installed), or a driver of your own. Default `kafkajs`. */
+  driver?: KafkaClientName | KafkaDriverFactory;
+  groupId: string;
+  /** Messages (or batches of them) that are handled at once, at most. */
+  concurrency: number;
+  /** How missing topics are created: those of the handlers, their dead letter topics, and `eventTopics`. */
+  topics: TopicSettings;
+  /** Topics that events are published to. */
+  eventTopics?: readonly string[];
+  /**
+   * Where it is kept what was handled: with it a message of a batchable or `@Transactional` handler is applied once, and
+   * dead letters and events are sent by the relay. Without it every message is handled at least once.
+   */
+  store?: MessageStore;
+  /** Messages that share a transaction at most, where their handlers are `BATCHABLE`. Default 64. */
+  batchSize?: number;
+  /** How often a message may fail for no known reason before it is dead-lettered. Default 5. */
+  maxAttempts?: number;
+  /**
+   * Once a message is a dead letter, the later ones of its key are parked, in order, until it is replayed or discarded
+   * (`DeadLetters`). Needs `store`. Default false. Keys that are quarantined already stay so, whatever this says.
+   */
+  quarantineKeys?: boolean;
+  /** Messages, and their bytes, that are fetched and not done, at most. Default 5,000 and 32 MiB. */
+  bufferMessages?: number;
+  bufferBytes?: number;
+  /** How long the group waits for an instance that gives no sign of life, in ms. Default 10,000. */
+  sessionTimeoutMs?: number;
+  /** What is done when the group's offset is not there any more. Default `stop`: nothing is skipped unasked. */
+  onOffsetOutOfRange?: OffsetOutOfRangePolicy;
+  /** How long stopping waits for messages that are being handled, in ms. Default 20,000. */
+  drainTimeoutMs?: number;
+  /** How long it is remembered that a message was handled, in ms. Default 7 days. */
+  inboxRetentionMs?: number;
+  /** How often the outbox is looked at when nobody has told that there is something to send, in ms. Default 1,000. */
+  outboxPollMs?: number;
+  /** As Nest's; `{ keepBinary: true }` hands the value's bytes over as they came. */
+  parser?: KafkaParserConfig;
+  serializer?: Serializer;
+  deserializer?: Deserializer;
+}
+
+const MEBIBYTE = 1024 * 1024;
+export const DEFAULTS = {
+  driver: 'kafkajs' as KafkaClientName | KafkaDriverFactory,
+  batchSize: 64,
+  maxAttempts: 5,
+  bufferMessages: 5000,
+  bufferBytes: 32 * MEBIBYTE,
+  sessionTimeoutMs: 10_000,
+  drainTimeoutMs: 20_000,
+  inboxRetentionMs: 7 * 24 * 60 * 60 * 1000,
+  outboxPollMs: 1000,
+  quarantineKeys: false,
+  onOffsetOutOfRange: 'stop' as OffsetOutOfRangePolicy,
+};
