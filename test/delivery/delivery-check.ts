@@ -10,6 +10,8 @@ import { REPLIES } from './topics.js';
 
 /** The session timeout, the way of a first message to its commit, and how often is looked. */
 const STANDSTILL_MS = 10_000 + 2_000;
+/** The part of the messages that is for the scaling. */
+const SCALING = 0.15;
 
 /**
  * Sends people's lives to instances of the service, while these, the broker and the database are killed at every step of a
@@ -67,13 +69,15 @@ async function underFaults(stage: Stage, sender: Sender): Promise<void> {
   const standstill = new Standstill(topics);
   const callOff = () => faults.callOff();
   signal?.addEventListener('abort', callOff);
-  const forScaling = sender.left / (volleys.length + 1);
+  const forScaling = sender.left * SCALING;
   for (const [index, volley] of volleys.entries()) {
     if (signal?.aborted) break;
     const recovered = Promise.all(volley.map((fault) => faults.arm(fault)))
       // Some meet a group that has not come to itself.
       .then(() => (random() < 0.7 ? topics.untilCaughtUp() : undefined));
-    await sender.sendDuring(recovered, (sender.left - forScaling) / (volleys.length - index), forScaling);
+    // One share more, for those that wait longer for their step.
+    const share = (sender.left - forScaling) / (volleys.length - index + 1);
+    await sender.sendDuring(recovered, share, forScaling);
     await Promise.race([recovered, topics.untilCaughtUp()]);
     faults.callOff();
     await recovered;
