@@ -31,10 +31,10 @@ export class MessageFailures {
   constructor(private readonly settings: FailureSettings) {}
 
   /** Settles it: as done, or to be tried again. */
-  async settle(delivery: Delivery, error: unknown, settle: Settle): Promise<void> {
+  async settle(delivery: Delivery, thrown: unknown, settle: Settle): Promise<void> {
     const { settings } = this;
     if (settings.isForgotten(delivery)) return settle(delivery, 'done');
-    const kind = await this.kindOf(error, delivery);
+    const { kind, error } = await this.causeOf(thrown, delivery);
     if (kind === 'infrastructure') settings.onInfrastructureFailure(error);
     else delivery.attempts++;
     const isLasting =
@@ -48,13 +48,17 @@ export class MessageFailures {
   }
 
   /** What a handler makes of a database that is away need not look like it, so it is asked. */
-  private async kindOf(error: unknown, { message }: Delivery): Promise<FailureKind> {
+  private async causeOf(
+    error: unknown,
+    { message }: Delivery,
+  ): Promise<{ kind: FailureKind; error: unknown }> {
     const kind = classify(error);
     const { store } = this.settings;
-    if (kind !== 'unexpected' || !store) return kind;
+    if (kind !== 'unexpected' || !store) return { kind, error };
     return store.inbox.find([message]).then(
-      () => kind,
-      (failure: unknown) => (classify(failure) === 'infrastructure' ? 'infrastructure' : kind),
+      () => ({ kind, error }),
+      (failure: unknown) =>
+        classify(failure) === 'infrastructure' ? { kind: 'infrastructure', error: failure } : { kind, error },
     );
   }
 

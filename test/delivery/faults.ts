@@ -91,7 +91,7 @@ export class ArmedFaults {
   }
 
   private otherThan(place: ServicePlace): ServicePlace | undefined {
-    return this.targets.places.find((other) => other !== place && other.isUp);
+    return this.targets.places.find((other) => other !== place && other.isFair);
   }
 
   private strike(victim: Victim, place: ServicePlace): Promise<void> {

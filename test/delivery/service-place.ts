@@ -31,6 +31,8 @@ export interface PlaceSettings {
 }
 
 const START_MS = 120_000;
+/** The last parameter, as it is bound: one character, and what follows it. */
+const SECOND_TRIAL = Buffer.from([0, 0, 0, 1, '2'.charCodeAt(0)]);
 /** Offsets are committed twice in it. */
 const HELD_MS = 600;
 
@@ -43,6 +45,7 @@ export class ServicePlace {
   private isKilled = false;
   private isDoomed = false;
   private isFrozen = false;
+  private isTryingAlone = false;
   private hasCommitted = false;
   private wires: Wire[] = [];
 
@@ -61,6 +64,11 @@ export class ServicePlace {
   /** True while it serves, also where it is frozen. */
   get isUp(): boolean {
     return !this.isKilled && !this.isDoomed && this.service?.stderr.includes('People is running') === true;
+  }
+
+  /** False while it tries one message alone: to be killed then, too, is what convicts a message. */
+  get isFair(): boolean {
+    return this.isUp && !this.isTryingAlone;
   }
 
   start(): void {
@@ -112,7 +120,7 @@ export class ServicePlace {
 
   private async keepUp(): Promise<void> {
     while (this.isWanted) {
-      this.isKilled = this.isDoomed = this.isFrozen = this.hasCommitted = false;
+      this.isKilled = this.isDoomed = this.isFrozen = this.hasCommitted = this.isTryingAlone = false;
       this.service = this.startService();
       this.starts++;
       const { code, stdout, stderr } = await this.service.ended;
@@ -138,14 +146,16 @@ export class ServicePlace {
 
   /** What is still under way of one that has met its fault is no step of it any more. */
   private reached(step: Step): Verdict {
-    const { isKilled, isDoomed, isFrozen } = this;
-    return isKilled || isDoomed || isFrozen ? 'pass' : this.settings.onStep(step, this);
+    const { isKilled, isDoomed, isFrozen, isTryingAlone } = this;
+    return isKilled || isDoomed || isFrozen || isTryingAlone ? 'pass' : this.settings.onStep(step, this);
   }
 
   private watchDatabase(): Watcher {
     let hasClaimed = false;
     return {
       request: (piece) => {
+        if (piece.includes('nestjs_people_crash_begin')) this.isTryingAlone ||= piece.includes(SECOND_TRIAL);
+        if (piece.includes('nestjs_people_crash_end')) this.isTryingAlone = false;
         if (piece.includes('nestjs_people_inbox_claim')) {
           hasClaimed = true;
           return this.reached('fetched');

@@ -17,16 +17,17 @@ import {
   startMessagesHost,
   OnEvent,
 } from '../support/messages-host.js';
-import { createDatabase, type TestDatabase } from '../support/test-database.js';
+import { createDatabase, onServer, type TestDatabase } from '../support/test-database.js';
 
 const run = randomUUID();
 const topic = (name: string) => `${name}-${run}`;
-const [COUNT, ANEW, COUNT_OR_NOT, FAIL, CUT] = [
+const [COUNT, ANEW, COUNT_OR_NOT, FAIL, CUT, HIDE] = [
   topic('count'),
   topic('anew'),
   topic('count-or-not'),
   topic('fail'),
   topic('cut'),
+  topic('hide'),
 ];
 const groupId = `group-${run}`;
 
@@ -63,6 +64,11 @@ class CountersController {
     if (cuts-- > 0)
       await currentTransaction()!.query({ text: 'SELECT pg_terminate_backend(pg_backend_pid())' });
     return { counted: name };
+  }
+
+  @MessagePattern(HIDE)
+  hide(): never {
+    throw new TypeError('could not count');
   }
 
   @OnEvent(FAIL)
@@ -150,6 +156,18 @@ it('a sender whose reply topic is gone by then gets the first answer when it ask
   const reply = await peer.ask(COUNT, '{"name":"asked twice"}', { key: 'k', headers });
   expect(reply).toEqual({ value: '{"counted":"asked twice"}', error: undefined });
   expect(await counters(database)).toMatchObject({ 'asked twice': 1 });
+});
+
+it('a sender whose handler makes something else of a database that is away is told to try again, too', async () => {
+  await start();
+  const name = new URL(database.url).pathname.slice(1);
+  await onServer(async (query) => {
+    await query(`ALTER DATABASE ${name} ALLOW_CONNECTIONS false`);
+    await query(`SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = '${name}' AND application_name = 'nestjs-people'`); // prettier-ignore
+  });
+  const { error } = await peer.ask(HIDE, '{"name":"hidden"}');
+  await onServer((query) => query(`ALTER DATABASE ${name} ALLOW_CONNECTIONS true`));
+  expect(error).toMatchObject({ code: 'DATABASE_UNAVAILABLE', retryable: true });
 });
 
 it('a sender whose transaction is cut off is told to try again, and is answered then', async () => {
