@@ -79,6 +79,8 @@ export class TransactionSession {
   private begun = false;
   private readonly turns = new StatementTurns();
   private replaced = 0;
+  /** Nobody wants it to go on, on whatever connection. */
+  private isCut = false;
   /** COPYs and cursors that are not at their end. */
   private streams = 0;
   private ticketSoFar: CommitTicket | undefined;
@@ -161,6 +163,7 @@ export class TransactionSession {
 
   /** Cuts the connection, whatever it waits for. */
   cut(): void {
+    this.isCut = true;
     cutConnection(this.lease);
   }
 
@@ -266,7 +269,7 @@ export class TransactionSession {
     this.lease.broken = true;
     await returnClient(this.lease);
     const lease = await borrowClient(dataSource, recycling, signal);
-    if (this.isOver()) {
+    if (this.isOver() || this.isCut) {
       // The attempt has ended meanwhile, and gives nothing back any more.
       await returnClient(lease);
       return false;
