@@ -20,6 +20,8 @@ discarding its last dead letter, releases the key: what is parked is handled, in
 replay and discard need at least one of --topic, --key, --id (message id, or seq of the list), --error, or --all.
 The database is that of DATABASE_URL or DB_HOSTNAME; without them, the one that npm start runs in this directory.`;
 
+const PAGE = 1000;
+
 /** A command line that can't be understood. */
 export class UsageError extends Error {}
 
@@ -51,7 +53,10 @@ export async function deadLettersCommand(args: string[], print: (line: string) =
     const letters = app.get(DeadLetters, { strict: false });
     if (action !== 'list')
       return print(`${await letters[action](filter)} ${action === 'replay' ? 'replayed' : 'discarded'}`);
-    for (const letter of await letters.list(filter)) print(JSON.stringify(letter));
+    for (let page = await letters.list(filter, PAGE); page.length > 0;) {
+      for (const letter of page) print(JSON.stringify(letter));
+      page = await letters.list(filter, PAGE, page.at(-1)!.seq);
+    }
   } finally {
     await app.close();
   }

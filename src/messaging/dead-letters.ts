@@ -71,14 +71,18 @@ export class DeadLetters {
     return this.insert({ ...delivery, message }, describe(new MessageIdConflictError(messageId)), options);
   }
 
-  /** Those that are neither replayed nor discarded, oldest first. */
-  async list(filter: DeadLetterFilter = {}, atMost = 1000): Promise<DeadLetter[]> {
+  /**
+   * Those that are neither replayed nor discarded, oldest first.
+   *
+   * @param after the `seq` of the last one of the page before
+   */
+  async list(filter: DeadLetterFilter = {}, atMost = 1000, after = '0'): Promise<DeadLetter[]> {
     const { condition, values } = conditionOf(filter);
     const { rows } = await this.transactions.runStatement<DeadLetter>(
       {
         text: `SELECT seq::text, state, message_id AS "messageId", topic, partition, "offset"::text, encode(key, 'escape') AS key,
             code, message, attempts, created_at AS "createdAt"
-          FROM ${this.table} d WHERE ${condition} ORDER BY d.seq LIMIT ${Math.trunc(atMost)}`,
+          FROM ${this.table} d WHERE ${condition} AND d.seq > ${BigInt(after)} ORDER BY d.seq LIMIT ${Math.trunc(atMost)}`,
         values,
       },
       { writes: false },

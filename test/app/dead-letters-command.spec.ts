@@ -50,6 +50,15 @@ it('dead letters are listed in the order they came, whatever their numbers', asy
   expect(await listed()).toEqual(['m1', 'm2', 'm3', 'm10']);
 });
 
+it('all of them are listed, however many', async () => {
+  await database.query(
+    `INSERT INTO message_dead_letter (consumer, message_id, topic, partition, "offset", "timestamp", headers, code, message, attempts)
+     SELECT 'people', 'many ' || n, 'people.create', 0, n, '0', '[]', 'INVALID_INPUT', '', 1 FROM generate_series(1, 2500) n`,
+  );
+  const many = await listed('--error', 'INVALID_INPUT');
+  expect(many).toEqual(['m1', ...Array.from({ length: 2500 }, (_, n) => `many ${n + 1}`)]);
+});
+
 it('dead letters are listed by topic, key, id and error', async () => {
   expect(await listed()).toEqual(['m1', 'm2', 'm3']);
   expect(await listed('--topic', 'people.create')).toEqual(['m1', 'm2']);
