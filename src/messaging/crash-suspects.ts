@@ -4,6 +4,7 @@ import { ApplicationError } from '../errors/application-error.js';
 import { type CrashReport, crashStatements } from './crash-suspects.statements.js';
 import type { Delivery } from './delivery.js';
 import type { MessageStore } from './message-store.js';
+import { Refreshed } from './refreshed.js';
 import { SoloGate } from './solo-gate.js';
 
 /** The process has ended, each time, while it handled this message. HTTP 422. */
@@ -35,8 +36,7 @@ export class CrashSuspects {
   private suspects = new Map<string, number>();
   /** Messages that are watched yet. */
   private watched = 0;
-  private isStale = true;
-  private looking: Promise<void> | undefined;
+  private readonly fresh = new Refreshed(() => this.look());
   /** Every so often the instance gives a sign of life, in ms. */
   readonly beatEveryMs: number;
 
@@ -56,7 +56,7 @@ export class CrashSuspects {
 
   /** Other partitions are ours now, perhaps of one that has crashed. */
   assigned(): void {
-    this.isStale = true;
+    this.fresh.markStale();
   }
 
   /** Gives a sign of life. */
@@ -80,8 +80,7 @@ export class CrashSuspects {
     failed: (delivery: Delivery, error: unknown) => Promise<boolean>,
   ): Promise<void> {
     try {
-      while (this.isStale || this.looking)
-        await (this.looking ??= this.look().finally(() => (this.looking = undefined)));
+      if (this.fresh.isUnsure) await this.fresh.known();
     } catch (error) {
       for (const delivery of batch) await failed(delivery, error);
       return;
@@ -127,18 +126,12 @@ export class CrashSuspects {
   }
 
   private async look(): Promise<void> {
-    this.isStale = false;
-    try {
-      const { rows } = await this.write<CrashReport>(this.statements.look());
-      const { crashed, left } = rows[0]!;
-      this.suspects = new Map(Object.entries(left));
-      this.watched = crashed === 0 ? 0 : Math.min(WATCHED * 2 ** (crashed - 1), MOST_WATCHED);
-      if (crashed > 0)
-        this.logger.warn({ msg: 'an instance crashed; the next messages are watched', crashed, messages: this.watched }); // prettier-ignore
-    } catch (error) {
-      this.isStale = true;
-      throw error;
-    }
+    const { rows } = await this.write<CrashReport>(this.statements.look());
+    const { crashed, left } = rows[0]!;
+    this.suspects = new Map(Object.entries(left));
+    this.watched = crashed === 0 ? 0 : Math.min(WATCHED * 2 ** (crashed - 1), MOST_WATCHED);
+    if (crashed > 0)
+      this.logger.warn({ msg: 'an instance crashed; the next messages are watched', crashed, messages: this.watched }); // prettier-ignore
   }
 
   private write<Row extends object>(statement: Parameters<MessageStore['transactions']['runStatement']>[0]) {

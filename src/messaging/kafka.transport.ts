@@ -311,7 +311,7 @@ export class KafkaTransport extends ServerKafka implements OnModuleDestroy {
       isAnswered: replyTo !== undefined,
       isClaimed: isBatchable,
       isShared: handler?.next !== undefined,
-      onRepeated: () => this.quarantine?.markStale(),
+      onRepeated: () => this.quarantine?.fresh.markStale(),
     });
     return context;
   }
@@ -334,7 +334,7 @@ export class KafkaTransport extends ServerKafka implements OnModuleDestroy {
     const isAdded = await store.deadLetters.add(delivery, describe(error), {
       quarantinesKey: quarantineKeys,
     });
-    if (!isAdded) this.quarantine?.markStale();
+    if (!isAdded) this.quarantine?.fresh.markStale();
     else if (quarantineKeys) this.quarantine?.add(delivery);
   }
 

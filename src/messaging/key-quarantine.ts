@@ -6,6 +6,7 @@ import type { Delivery } from './delivery.js';
 import type { IncomingRecord, TopicPartition } from './kafka-driver.js';
 import { type QuarantinedKey, quarantineStatements } from './key-quarantine.statements.js';
 import type { MessageStore } from './message-store.js';
+import { Refreshed } from './refreshed.js';
 
 /** An earlier message of the key is a dead letter, and nothing that could overtake it is handled. HTTP 503. */
 export class KeyQuarantinedError extends ApplicationError {
@@ -39,8 +40,8 @@ export class KeyQuarantine {
   private readonly statements: ReturnType<typeof quarantineStatements>;
   /** At least those of our partitions. */
   private keys = new Set<string>();
-  private isStale = true;
-  private loading: Promise<void> | undefined;
+  /** To be awaited before `holds` is asked; stale when another instance may have quarantined a key of ours. */
+  readonly fresh = new Refreshed(() => this.load());
   /** Lines that go on here, with what of each is being handled; made anew when partitions are shared out anew. */
   private lines: Lines = new Map();
   private readonly steps = new Set<Promise<void>>();
@@ -53,29 +54,11 @@ export class KeyQuarantine {
 
   /** Other partitions are ours now, and their keys are others'. */
   assigned(): void {
-    this.markStale();
+    this.fresh.markStale();
     this.lines = new Map();
   }
 
-  /** Another instance may have quarantined a key of ours. */
-  markStale(): void {
-    this.isStale = true;
-  }
-
-  /** True: what `holds` tells may be out of date, until `known` has resolved. */
-  get isUnsure(): boolean {
-    return this.isStale || this.loading !== undefined;
-  }
-
-  /** Resolves once every key is known that was quarantined when it was called. @throws the database can't be asked */
-  async known(): Promise<void> {
-    while (this.isUnsure) {
-      this.loading ??= this.load().finally(() => (this.loading = undefined));
-      await this.loading;
-    }
-  }
-
-  /** True when the message has to be parked, as far as is `known`. */
+  /** True when the message has to be parked. */
   holds({ record, parkedAs }: Delivery): boolean {
     if (this.keys.size === 0 || record.key === null || parkedAs !== undefined) return false;
     return this.keys.has(nameOf(keyOf(record)));
@@ -85,8 +68,7 @@ export class KeyQuarantine {
   add({ record }: Delivery): void {
     if (record.key === null) return;
     this.keys.add(nameOf(keyOf(record)));
-    // What is being read may be older.
-    if (this.loading) this.markStale();
+    this.fresh.changed();
   }
 
   /** @returns false when its key is quarantined no more @throws KeyQuarantinedError where a sender waits for its reply */
@@ -165,22 +147,16 @@ export class KeyQuarantine {
     lines.delete(nameOf(key));
     if (next === 'stopped') return;
     this.keys.delete(nameOf(key));
-    if (this.loading) this.markStale();
+    this.fresh.changed();
     this.logger.log({ msg: 'key released: what was parked is handled', topic: key.topic });
   }
 
   private async load(): Promise<void> {
-    this.isStale = false;
-    try {
-      const { transactions } = this.settings.store;
-      const { rows } = await transactions.runStatement<QuarantinedKey>(this.statements.all(), {
-        writes: false,
-      });
-      this.keys = new Set(rows.map(nameOf));
-    } catch (error) {
-      this.isStale = true;
-      throw error;
-    }
+    const { transactions } = this.settings.store;
+    const { rows } = await transactions.runStatement<QuarantinedKey>(this.statements.all(), {
+      writes: false,
+    });
+    this.keys = new Set(rows.map(nameOf));
   }
 }
 

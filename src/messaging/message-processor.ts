@@ -98,7 +98,7 @@ export class MessageProcessor {
     for (const delivery of batch) {
       if (run.blocked.has(delivery.laneKey)) continue;
       try {
-        if (quarantine?.isUnsure) await quarantine.known();
+        if (quarantine?.fresh.isUnsure) await quarantine.fresh.known();
         if (quarantine?.holds(delivery) && (await quarantine.park(delivery))) {
           this.settings.finish(delivery, { values: [] });
           run.settle(delivery, 'done');
@@ -131,7 +131,7 @@ export class MessageProcessor {
 
   /** Some were handled before, or stand twice in the batch; the former are answered as they were then. */
   private async withoutHandled(store: MessageStore, batch: readonly Delivery[], run: Run): Promise<void> {
-    this.settings.quarantine?.markStale();
+    this.settings.quarantine?.fresh.markStale();
     const handled = await store.inbox
       .find(batch.map(({ message }) => message))
       .catch((error: unknown) => error);
