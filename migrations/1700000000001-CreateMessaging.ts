@@ -75,6 +75,9 @@ export class CreateMessaging1700000000001 implements MigrationInterface {
       `CREATE INDEX "message_dead_letter_line_idx" ON ${deadLetter} ("consumer", "topic", "key_hash", "seq")
         WHERE "state" IN ('dead', 'parked')`,
     );
+    await queryRunner.query(
+      `CREATE INDEX "message_dead_letter_settled_idx" ON ${deadLetter} ("settled_at") WHERE "settled_at" IS NOT NULL`,
+    );
     // A hash, as keys may be longer than an index takes.
     await queryRunner.query(
       `CREATE TABLE ${quarantine} (

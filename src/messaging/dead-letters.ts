@@ -132,6 +132,17 @@ export class DeadLetters {
     return this.settle(text, values);
   }
 
+  /** Removes those that were replayed or discarded longer than `retentionMs` ago, and have left the outbox. @returns how many */
+  async prune(retentionMs: number): Promise<number> {
+    const statement = {
+      text: `DELETE FROM ${this.table} d WHERE settled_at < now() - $1::bigint * interval '1 ms'
+        AND NOT EXISTS (SELECT FROM ${this.outbox.table} o WHERE o.dead_letter = d.seq)`,
+      values: [String(retentionMs)],
+    };
+    const { rowCount } = await this.transactions.runStatement(statement, { writes: true, idempotent: true });
+    return rowCount ?? 0;
+  }
+
   private async insert(
     delivery: Delivery,
     error: MessageError,

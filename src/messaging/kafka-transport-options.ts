@@ -38,7 +38,7 @@ export interface KafkaTransportOptions {
   onOffsetOutOfRange?: OffsetOutOfRangePolicy;
   /** How long stopping waits for messages that are being handled, in ms. Default 20,000. */
   drainTimeoutMs?: number;
-  /** How long it is remembered that a message was handled, in ms. Default 7 days. */
+  /** How long it is remembered that a message was handled, and a dead letter settled, in ms. Default 7 days. */
   inboxRetentionMs?: number;
   /** How often the outbox is looked at when nobody has told that there is something to send, in ms. Default 1,000. */
   outboxPollMs?: number;

@@ -343,12 +343,13 @@ export class KafkaTransport extends ServerKafka implements OnModuleDestroy {
     await this.kafkaProducer.send([deadLetterRecord(record, describe(error), attempts)]);
   }
 
-  private async prune({ inbox }: MessageStore): Promise<void> {
+  private async prune({ inbox, deadLetters }: MessageStore): Promise<void> {
     const { groupId, inboxRetentionMs } = this.settings;
     try {
       await inbox.prune(groupId, this.intake.committed, inboxRetentionMs);
+      await deadLetters.prune(inboxRetentionMs);
     } catch (err) {
-      this.logger.warn({ msg: 'the inbox could not be pruned; it is again', err });
+      this.logger.warn({ msg: 'what is old could not be removed; it is tried again', err });
     }
   }
 

@@ -281,6 +281,26 @@ it('two instances hold back the same keys, wherever the partition of a key goes'
   for (const key of keys) expect(await applied(key)).toEqual(['1', '2', '3'].map((name) => `${key} ${name}`));
 });
 
+it('a dead letter is forgotten once it was settled long ago and has left the outbox, and not before', async () => {
+  await start();
+  await database.query(
+    `WITH letters AS (
+       INSERT INTO message_dead_letter (consumer, message_id, topic, partition, "offset", "timestamp", headers, code, message, attempts, state, settled_at)
+       SELECT 'c', id, 't', 0, 0, '0', '[]', 'C', '', 1, state, now() - age
+       FROM (VALUES ('waiting', 'dead', NULL), ('just settled', 'discarded', '1 hour'), ('old', 'discarded', '2 days'),
+         ('old, not sent', 'replayed', '2 days')) l (id, state, age_text), LATERAL (SELECT age_text::interval) a (age)
+       RETURNING seq, message_id)
+     INSERT INTO message_outbox (aggregatetype, aggregateid, type, topic, dead_letter, next_attempt_at)
+     SELECT 'replay', 'a', 'replay', 't', seq, now() + '1 hour' FROM letters WHERE message_id = 'old, not sent'`,
+  );
+  expect(await letters().prune(24 * 60 * 60 * 1000)).toBe(1);
+  const left = await database.query<{ id: string }>(
+    'SELECT message_id AS id FROM message_dead_letter ORDER BY seq',
+  );
+  expect(left.map(({ id }) => id)).toEqual(['waiting', 'just settled', 'old, not sent']);
+  await database.query('DELETE FROM message_outbox');
+});
+
 it('needs a store, and says so', () => {
   const options = {
     client: { brokers: ['localhost:9092'] },
