@@ -7,6 +7,7 @@ import {
   isConnectionFailure,
 } from '../database/postgres-errors.js';
 import { type CommitOutcome, resolveCommit } from './commit-outcome.js';
+import type { OpenSessions } from './open-sessions.js';
 import { describeAttempt, isRetryable } from './retry-policy.js';
 import { clientOf } from './transaction-client.js';
 import { currentTransaction, runInContext, TransactionContext } from './transaction-context.js';
@@ -26,19 +27,13 @@ const RESOLVE_MS = 30_000;
 /** A budget that is used up still leaves this much to learn what became of its COMMIT. */
 const RESOLVE_AT_LEAST_MS = 1000;
 
-/** What stopping can end, whatever it waits for. */
-export interface Cuttable {
-  cut: () => void;
-}
-
 export interface AttemptOptions<T> {
   unit: Unit;
   attempt: number;
   dataSource: DataSource;
   recycling: RecyclingMethod;
   work: (transaction: TransactionContext) => Promise<T>;
-  /** Those that are open, for stopping. */
-  sessions: Set<Cuttable>;
+  sessions: OpenSessions;
 }
 
 /** Runs the work once, in a transaction that is committed when it returns and rolled back when it throws. */

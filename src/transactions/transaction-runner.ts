@@ -8,7 +8,8 @@ import { isConnectionFailure, isSocketFailure, PoolExhaustedError } from '../dat
 import type { Companion } from '../database/statement-flight.js';
 import { ApplicationError } from '../errors/application-error.js';
 import { ConflictQueue } from './conflict-queue.js';
-import { attemptTransaction, type Cuttable } from './transaction-attempt.js';
+import { type Cuttable, OpenSessions } from './open-sessions.js';
+import { attemptTransaction } from './transaction-attempt.js';
 import { currentTransaction, type Statement, type TransactionContext } from './transaction-context.js';
 import {
   ShuttingDownError,
@@ -46,10 +47,9 @@ const DEFAULT_QUEUE_SIZE = 1000;
 export class TransactionRunner implements BeforeApplicationShutdown {
   private readonly logger = new Logger(TransactionRunner.name);
   private readonly running = new Set<Promise<unknown>>();
-  private readonly sessions = new Set<Cuttable>();
+  private readonly sessions = new OpenSessions();
   private readonly stopping = new AbortController();
   private stopsSince: number | undefined;
-  private cut = 0;
 
   constructor(
     @Inject(TRANSACTIONS_DATA_SOURCE) readonly dataSource: DataSource,
@@ -121,7 +121,7 @@ export class TransactionRunner implements BeforeApplicationShutdown {
 
   /** Units of work that were cut because the application stopped and they did not end in time. */
   get unfinished(): number {
-    return this.cut;
+    return this.sessions.cut;
   }
 
   /** The application begins to stop: the deadline for what runs counts from now. Until Nest says so units are begun. */
@@ -140,21 +140,15 @@ export class TransactionRunner implements BeforeApplicationShutdown {
     const { drainTimeoutMs = DEFAULT_DRAIN_MS } = this.settings;
     const left = drainTimeoutMs - (performance.now() - this.stopsSince!);
     const late = sleep(Math.max(0, left), undefined, { signal: drained.signal }).then(
-      () => this.cutSessions(),
+      () => {
+        this.logger.error('Units of work did not end in time; their connections are cut.');
+        this.sessions.cutAll();
+      },
       () => undefined,
     );
     while (this.running.size > 0) await Promise.allSettled(this.running);
     drained.abort();
     await late;
-  }
-
-  private cutSessions(): void {
-    this.cut = this.sessions.size;
-    this.logger.error({
-      msg: 'Units of work did not end in time; their connections are cut',
-      open: this.sessions.size,
-    });
-    for (const session of this.sessions) session.cut();
   }
 
   /** The innermost unit of work on this DataSource that the calling code runs in. */

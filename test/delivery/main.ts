@@ -2,6 +2,7 @@ import 'reflect-metadata';
 import { mkdtempSync, rmSync } from 'node:fs';
 import path from 'node:path';
 import { parseArgs } from 'node:util';
+import { KAFKA_CLIENTS } from '../../src/messaging/kafka-clients.js';
 import { checkDelivery } from './delivery-check.js';
 
 const { values } = parseArgs({
@@ -11,15 +12,22 @@ const { values } = parseArgs({
     seed: { type: 'string', default: String(Date.now() % 1_000_000) },
     instances: { type: 'string', default: '2' },
     together: { type: 'string', default: '1' },
+    client: { type: 'string', default: 'kafkajs' },
   },
 });
 const [messages, seconds, seed, instances, together] = [
   ...[values.messages, values.seconds, values.seed, values.instances, values.together].map(Number),
 ] as [number, number, number, number, number];
 const atLeast = (least: number) => (value: number) => Number.isInteger(value) && value >= least;
-if (![messages, together].every(atLeast(1)) || ![seconds, seed].every(atLeast(0)) || !atLeast(2)(instances)) {
+const client = KAFKA_CLIENTS.find((name) => name === values.client);
+if (
+  !client ||
+  ![messages, together].every(atLeast(1)) ||
+  ![seconds, seed].every(atLeast(0)) ||
+  !atLeast(2)(instances)
+) {
   console.error(
-    'usage: npm run check:delivery -- [--messages 20000] [--seconds 0] [--seed 7] [--instances 2] [--together 1]',
+    'usage: npm run check:delivery -- [--messages 20000] [--seconds 0] [--seed 7] [--instances 2] [--together 1] [--client kafkajs]',
   );
   process.exit(2);
 }
@@ -33,10 +41,10 @@ const start = Date.now();
 let isSound = false;
 try {
   console.log(
-    `seed ${seed}, ${messages} messages, ${instances} instances, rounds are begun for ${seconds} s`,
+    `seed ${seed}, ${messages} messages, ${instances} instances with ${client}, rounds are begun for ${seconds} s`,
   );
   const counts = await checkDelivery({
-    ...{ messages, seconds, seed, instances, together, directory },
+    ...{ messages, seconds, seed, instances, together, client, directory },
     signal: interrupted.signal,
     onProgress: (message) => console.log(`${((Date.now() - start) / 1000).toFixed(1)} s: ${message}`),
   });

@@ -1,5 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import path from 'node:path';
+import type { KafkaClientName } from '../../src/messaging/kafka-clients.js';
 import { ServiceHome } from '../support/service-process.js';
 import { randomOf } from '../support/random.js';
 import { ArmedFaults } from './faults.js';
@@ -17,6 +18,8 @@ export interface CheckOptions {
   instances: number;
   /** Faults that are waited for at once. */
   together: number;
+  /** The services' client library. Default `kafkajs`. */
+  client?: KafkaClientName;
   /** Names of faults. */
   leaveOut?: string[];
   /** Where the check's own PostgreSQL and Kafka live; removed by the caller. */
@@ -62,7 +65,7 @@ export interface Stage {
 
 /** @param closers take what is to be closed, last first, whether or not this succeeds */
 export async function openStage(options: CheckOptions, closers: (() => Promise<void>)[]): Promise<Stage> {
-  const { seed, instances, directory, onProgress } = options;
+  const { seed, instances, client = 'kafkajs', directory, onProgress } = options;
   const counts: Counts = {
     ...{ rounds: 0, messages: 0, duplicates: 0, poisonous: 0, requests: 0 },
     ...{ sentAgain: 0, askedAgain: 0, eventsSentAgain: 0 },
@@ -91,6 +94,7 @@ export async function openStage(options: CheckOptions, closers: (() => Promise<v
       ...{ home, database, broker, replyTopic: REPLIES },
       logFile: path.join(directory, `service-${n + 1}.log`),
       environment: {
+        KAFKA_CLIENT: client,
         KAFKA_GROUP_ID: groupId,
         KAFKA_TOPIC_PARTITIONS: String(PARTITIONS),
         LOG_LEVEL: 'warn',

@@ -1,0 +1,34 @@
+/** A connection that somebody uses. */
+export interface Cuttable {
+  /** Ends the connection; whatever waits on it fails. */
+  cut: () => void;
+}
+
+/** The connections in use, for whoever stops the application. */
+export class OpenSessions {
+  private readonly open = new Set<Cuttable>();
+  private isOver = false;
+  /** How many were cut. */
+  cut = 0;
+
+  add(session: Cuttable): void {
+    this.open.add(session);
+    // Whoever waited for a connection, or tries again, does not go on either.
+    if (this.isOver) this.cutOne(session);
+  }
+
+  delete(session: Cuttable): void {
+    this.open.delete(session);
+  }
+
+  /** Cuts those that are open, and from now on whatever comes. */
+  cutAll(): void {
+    this.isOver = true;
+    for (const session of this.open) this.cutOne(session);
+  }
+
+  private cutOne(session: Cuttable): void {
+    this.cut++;
+    session.cut();
+  }
+}
