@@ -70,11 +70,12 @@ describe.each(KAFKA_CLIENTS)('with %s', (client) => {
       }
     }
 
+    // A producer repeats what it sent to the other partitions when one of them has no leader yet.
+    await peer.admin.createTopics({ topics: [{ topic, numPartitions: 4 }], waitForLeaders: true });
     const create = await driverFactory(client);
     const { app: host } = await startMessagesHost(database, {
       controllers: [HeldController],
       transport: {
-        topics: { partitions: 4, replication: undefined },
         bufferBytes: LIMIT,
         driver: (settings, logger) =>
           watch(create(settings, logger), {
