@@ -28,6 +28,7 @@ import { MessageProcessor } from './message-processor.js';
 import type { MessageStore } from './message-store.js';
 import { MessageReplies } from './message-replies.js';
 import { pause } from './pause.js';
+import { StoreUpkeep } from './store-upkeep.js';
 import { OutboxRelay } from './outbox-relay.js';
 
 /** Extras of a message pattern whose messages may share a transaction: `@MessagePattern('people.create', BATCHABLE)`. */
@@ -39,8 +40,6 @@ const HEARTBEAT_MS = 1000;
 const FETCH_WAIT_MS = 250;
 const FETCH_BYTES = 4 * 1024 * 1024;
 const COMMIT_EVERY_MS = 250;
-const PRUNE_EVERY_MS = 60_000;
-const RELEASE_EVERY_MS = 1000;
 
 /**
  * Nest's Kafka server, with what it lacks to lose nothing: messages of one key are handled in order and those of different
@@ -56,7 +55,7 @@ export class KafkaTransport extends ServerKafka implements OnModuleDestroy {
   private readonly intake: MessageIntake;
   private readonly replies: MessageReplies;
   private readonly quarantine: KeyQuarantine | undefined;
-  private readonly crashes: CrashSuspects | undefined;
+  private readonly upkeep: StoreUpkeep | undefined;
   private driver: KafkaDriver | undefined;
   private kafkaConsumer: KafkaConsumer | undefined;
   private kafkaProducer: KafkaProducer | undefined;
@@ -64,10 +63,7 @@ export class KafkaTransport extends ServerKafka implements OnModuleDestroy {
   private relay: OutboxRelay | undefined;
   private starting: Promise<void> | undefined;
   private draining: Promise<void> | undefined;
-  private releasing: Promise<void> | undefined;
-  private timers: NodeJS.Timeout[] = [];
-  /** Also while Kafka is away. */
-  private beating: NodeJS.Timeout | undefined;
+  private committing: NodeJS.Timeout | undefined;
   private left = 0;
   private unavailable: string | undefined = 'not connected yet';
 
@@ -85,10 +81,18 @@ export class KafkaTransport extends ServerKafka implements OnModuleDestroy {
     const { concurrency, batchSize, store, maxAttempts, bufferMessages, bufferBytes } = this.settings;
     if (this.settings.quarantineKeys && !store)
       throw new Error('KafkaTransport: quarantineKeys needs a store, which keeps what is parked.');
-    this.quarantine = store && this.quarantineOf(store);
-    this.crashes = store && new CrashSuspects(store, options.groupId, this.settings.sessionTimeoutMs);
+    const { sessionTimeoutMs, inboxRetentionMs: retentionMs } = this.settings;
+    const quarantine = store && this.quarantineOf(store);
+    const crashes = store && new CrashSuspects(store, groupId, sessionTimeoutMs);
+    this.quarantine = quarantine;
+    if (store && quarantine && crashes)
+      this.upkeep = new StoreUpkeep({
+        ...{ store, groupId, retentionMs, quarantine, crashes },
+        committed: () => this.intake.committed,
+        logger: this.logger,
+      });
     const finish = (delivery: Delivery, answer: MessageAnswer) => {
-      if (delivery.parkedAs !== undefined) this.quarantine?.handled(delivery);
+      if (delivery.parkedAs !== undefined) quarantine?.handled(delivery);
       else if (delivery.replyTo) this.replies.send(delivery, answer, () => this.intake.done(delivery));
       else this.intake.done(delivery);
     };
@@ -109,14 +113,7 @@ export class KafkaTransport extends ServerKafka implements OnModuleDestroy {
       onInfrastructureFailure: (error) => infrastructure.waitFor(error),
     });
     const call = (delivery: Delivery) => this.callHandler(delivery);
-    const processor = new MessageProcessor({
-      store,
-      call,
-      finish,
-      failures,
-      quarantine: this.quarantine,
-      crashes: this.crashes,
-    });
+    const processor = new MessageProcessor({ store, call, finish, failures, quarantine, crashes });
     this.lanes = new MessageLanes({
       concurrency,
       batchSize,
@@ -130,8 +127,8 @@ export class KafkaTransport extends ServerKafka implements OnModuleDestroy {
       toDelivery: (record) => this.toDelivery(record),
       onAssigned: () => {
         this.unavailable = undefined;
-        this.quarantine?.assigned();
-        this.crashes?.assigned();
+        quarantine?.assigned();
+        crashes?.assigned();
       },
       onInterrupted: (reason) => (this.unavailable = reason.message),
       onRecovered: () => (this.unavailable = undefined),
@@ -236,12 +233,8 @@ export class KafkaTransport extends ServerKafka implements OnModuleDestroy {
       },
       this.intake,
     );
-    if (this.crashes) this.beating ??= setInterval(() => void this.beat(), this.crashes.beatEveryMs);
-    this.timers = [
-      setInterval(() => void this.intake.commit(), COMMIT_EVERY_MS),
-      ...(store ? [setInterval(() => void this.prune(store), PRUNE_EVERY_MS)] : []),
-      ...(this.quarantine ? [setInterval(() => void this.release(), RELEASE_EVERY_MS)] : []),
-    ];
+    this.committing = setInterval(() => void this.intake.commit(), COMMIT_EVERY_MS);
+    this.upkeep?.start();
   }
 
   private failed(reason: Error): void {
@@ -343,34 +336,6 @@ export class KafkaTransport extends ServerKafka implements OnModuleDestroy {
     await this.kafkaProducer.send([deadLetterRecord(record, describe(error), attempts)]);
   }
 
-  private async prune({ inbox, deadLetters }: MessageStore): Promise<void> {
-    const { groupId, inboxRetentionMs } = this.settings;
-    try {
-      await inbox.prune(groupId, this.intake.committed, inboxRetentionMs);
-      await deadLetters.prune(inboxRetentionMs);
-    } catch (err) {
-      this.logger.warn({ msg: 'what is old could not be removed; it is tried again', err });
-    }
-  }
-
-  private async release(): Promise<void> {
-    // What was begun ends first, so that none is begun twice.
-    this.releasing ??= this.quarantine!.release()
-      .catch((err: unknown) =>
-        this.logger.debug({ msg: 'released keys could not be looked for; they are again', err }),
-      )
-      .finally(() => (this.releasing = undefined));
-    await this.releasing;
-  }
-
-  private async beat(): Promise<void> {
-    await this.crashes
-      ?.beat()
-      .catch((err: unknown) =>
-        this.logger.debug({ msg: 'no sign of life could be given; others may watch their messages', err }),
-      );
-  }
-
   private drain(): Promise<void> {
     return (this.draining ??= this.drainOnce());
   }
@@ -390,16 +355,15 @@ export class KafkaTransport extends ServerKafka implements OnModuleDestroy {
         messages: this.left,
       });
     }
-    await this.quarantine?.stop();
     await this.intake.commit();
-    clearInterval(this.beating);
-    await this.attempt(this.crashes?.leave());
+    await this.attempt(this.upkeep?.stop());
     await this.disconnect(() => this.relay?.stop());
   }
 
   /** A connection that can't be closed properly is no reason not to make another. */
   private async disconnect(between?: () => Promise<void> | undefined): Promise<void> {
-    for (const timer of this.timers.splice(0)) clearInterval(timer);
+    clearInterval(this.committing);
+    this.upkeep?.pause();
     const { kafkaConsumer, kafkaProducer, relayProducer } = this;
     this.kafkaConsumer = undefined;
     this.intake.reset();

@@ -4,7 +4,14 @@ import type { ServicePlace, Step } from './service-place.js';
 import { STEPS } from './service-place.js';
 import type { Killable } from './servers.js';
 
-type Victim = 'service' | 'another service' | 'frozen service' | 'broker' | 'database';
+type Victim =
+  | 'service'
+  | 'another service'
+  | 'frozen service'
+  | 'broker'
+  | 'database'
+  | 'hanging broker'
+  | 'hanging database';
 
 /** What happens to whom, at the moment at which a service reaches a step. */
 export interface Fault {
@@ -35,6 +42,8 @@ export function everyFault(random: () => number): Fault[] {
     ),
     atAnyStep('broker', 'broker'),
     atAnyStep('database', 'database'),
+    atAnyStep('broker hangs', 'hanging broker'),
+    atAnyStep('database hangs', 'hanging database'),
     atAnyStep('two services', 'service', 'another service'),
     atAnyStep('service and broker', 'service', 'broker'),
     atAnyStep('service and database', 'service', 'database'),
@@ -85,8 +94,9 @@ export class ArmedFaults {
   /** What is down already can't be killed. */
   private canMeet({ victims }: Fault, place: ServicePlace): boolean {
     const { broker, database } = this.targets;
-    if (victims.includes('broker') && !broker.isUp) return false;
-    if (victims.includes('database') && !database.isUp) return false;
+    const meets = (...names: Victim[]) => names.some((name) => victims.includes(name));
+    if (meets('broker', 'hanging broker') && !broker.isUp) return false;
+    if (meets('database', 'hanging database') && !database.isUp) return false;
     return !victims.includes('another service') || this.otherThan(place) !== undefined;
   }
 
@@ -107,6 +117,10 @@ export class ArmedFaults {
         return broker.killAndRestart();
       case 'database':
         return database.killAndRestart();
+      case 'hanging broker':
+        return broker.hang(FROZEN_MS);
+      case 'hanging database':
+        return database.hang(FROZEN_MS);
     }
   }
 }

@@ -16,6 +16,8 @@ export interface Killable {
   readonly isUp: boolean;
   /** Kills every process of it at once. @returns when it is up again */
   killAndRestart(): Promise<void>;
+  /** Stops every process of it, with their connections open. @returns when they go on */
+  hang(ms: number): Promise<void>;
   stop(): Promise<void>;
 }
 
@@ -100,21 +102,28 @@ function killable<Server extends EmbeddedKafka | EmbeddedPostgres>(
 ): Killable {
   let server = started;
   let recovery: Promise<void> | undefined;
-  const recover = async () => {
-    await server.stop();
-    server = await restart();
+  const whileDown = (goDown: () => Promise<void>) => {
+    if (recovery) throw new Error('It is down already.');
+    recovery = goDown().finally(() => (recovery = undefined));
+    return recovery;
   };
   return {
     port: server.port,
     get isUp() {
       return recovery === undefined;
     },
-    killAndRestart: () => {
-      if (recovery) throw new Error('It is down already.');
-      killAll(server.pid);
-      recovery = recover().finally(() => (recovery = undefined));
-      return recovery;
-    },
+    killAndRestart: () =>
+      whileDown(async () => {
+        signalAll(server.pid, 'SIGKILL');
+        await server.stop();
+        server = await restart();
+      }),
+    hang: (ms) =>
+      whileDown(async () => {
+        signalAll(server.pid, 'SIGSTOP');
+        await sleep(ms);
+        signalAll(server.pid, 'SIGCONT');
+      }),
     stop: async () => {
       await recovery?.catch(() => undefined);
       await server.stop();
@@ -123,12 +132,12 @@ function killable<Server extends EmbeddedKafka | EmbeddedPostgres>(
 }
 
 /** Without notice to any of its processes: those that are left would write what a crash would lose. */
-function killAll(pid: number): void {
+function signalAll(pid: number, signal: NodeJS.Signals): void {
   const [marker] = /embedded-[0-9a-f]{16}/.exec(processCommand(pid)) ?? [];
   if (!marker) throw new Error(`Process ${pid} is none of ours.`);
   for (const each of [pid, ...processesMarked(marker).map((child) => child.pid)]) {
     try {
-      process.kill(each, 'SIGKILL');
+      process.kill(each, signal);
     } catch (error) {
       if (errorCode(error) !== 'ESRCH') throw error;
     }
