@@ -80,7 +80,7 @@ export class CrashSuspects {
     failed: (delivery: Delivery, error: unknown) => Promise<boolean>,
   ): Promise<void> {
     try {
-      if (this.fresh.isUnsure) await this.fresh.known();
+      await this.fresh.known();
     } catch (error) {
       for (const delivery of batch) await failed(delivery, error);
       return;

@@ -80,7 +80,8 @@ export class KeyQuarantine {
     const { rowCount } = await (delivery.replyTo
       ? store.transactions.runStatement(this.statements.find(key), { writes: false })
       : store.transactions.runStatement(this.statements.park(rowValues(delivery, why), digest), {
-          ...{ writes: true, idempotent: true },
+          writes: true,
+          idempotent: true,
         }));
     if (rowCount === 0) this.keys.delete(nameOf(key));
     else if (delivery.replyTo) throw new KeyQuarantinedError();

@@ -95,10 +95,12 @@ export class MessageProcessor {
   private async admitted(batch: readonly Delivery[], run: Run): Promise<readonly Delivery[]> {
     const { quarantine, failures } = this.settings;
     const admitted: Delivery[] = [];
+    let known: Promise<void> | undefined;
     for (const delivery of batch) {
       if (run.blocked.has(delivery.laneKey)) continue;
       try {
-        if (quarantine?.fresh.isUnsure) await quarantine.fresh.known();
+        // Asked for once: where it can't be known, each of the batch is settled by that.
+        await (known ??= quarantine?.fresh.known());
         if (quarantine?.holds(delivery) && (await quarantine.park(delivery))) {
           this.settings.finish(delivery, { values: [] });
           run.settle(delivery, 'done');

@@ -5,11 +5,6 @@ export class Refreshed {
 
   constructor(private readonly read: () => Promise<void>) {}
 
-  /** True: `known` has to be awaited. */
-  get isUnsure(): boolean {
-    return this.isStale || this.reading !== undefined;
-  }
-
   /** Somebody else may have changed it. */
   markStale(): void {
     this.isStale = true;
@@ -22,7 +17,7 @@ export class Refreshed {
 
   /** Resolves once all is known that was there when it was called. @throws what `read` throws */
   async known(): Promise<void> {
-    while (this.isUnsure) {
+    while (this.isStale || this.reading) {
       this.reading ??= this.readOnce().finally(() => (this.reading = undefined));
       await this.reading;
     }
