@@ -126,11 +126,13 @@ export {
   PersonConflictError,
   PersonInUseError,
   PersonNotFoundError,
+  PersonRefusedError,
   StoredDataInvalidError,
 } from './people/people.errors.js';
 export {
   AfterCommitError,
   ClaimTakenError,
+  ConflictKeyDeadlockError,
   ConflictQueueFullError,
   ShuttingDownError,
   TransactionError,
@@ -141,6 +143,7 @@ export {
   TransactionUsageError,
 } from './transactions/transaction-errors.js';
 export {
+  DatabaseRefusedError,
   DatabaseUnavailableError,
   LockTimeoutError,
   PoolExhaustedError,

@@ -1,8 +1,10 @@
 import { type DynamicModule, Logger, Module } from '@nestjs/common';
 import { APP_FILTER, APP_GUARD, HttpAdapterHost } from '@nestjs/core';
 import { TypeOrmModule } from '@nestjs/typeorm';
+import { DataSource, type DataSourceOptions } from 'typeorm';
 import { peopleMigrations } from '../../migrations/index.js';
 import { dataSourceOptions } from '../database/data-source-options.js';
+import { markLost } from '../database/database-failure.js';
 import { ProblemDetailsFilter } from '../errors/error-responses.js';
 import { KafkaTransport } from '../messaging/kafka.transport.js';
 import { MessageStore } from '../messaging/message-store.js';
@@ -26,12 +28,15 @@ export class AppModule {
     return {
       module: AppModule,
       imports: [
-        TypeOrmModule.forRoot({
-          ...dataSourceOptions(database, (err) => pool.warn({ msg: 'an idle connection was lost', err })),
-          autoLoadEntities: true,
-          migrations: peopleMigrations,
-          retryAttempts: 5,
-          retryDelay: 1000,
+        TypeOrmModule.forRootAsync({
+          useFactory: () => ({
+            ...dataSourceOptions(database, (err) => pool.warn({ msg: 'an idle connection was lost', err })),
+            autoLoadEntities: true,
+            migrations: peopleMigrations,
+            retryAttempts: 5,
+            retryDelay: 1000,
+          }),
+          dataSourceFactory: connect,
         }),
         PeopleModule.forRoot({
           controllers: { http: true, messages: kafka !== undefined },
@@ -67,5 +72,15 @@ export class AppModule {
           : []),
       ],
     };
+  }
+}
+
+/** Says where a failure arose, for whoever starts the service and has to tell one of the database from others. */
+async function connect(options?: DataSourceOptions): Promise<DataSource> {
+  try {
+    return await new DataSource(options!).initialize();
+  } catch (error) {
+    markLost(error as Error, error);
+    throw error;
   }
 }

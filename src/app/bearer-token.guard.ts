@@ -8,7 +8,7 @@ import {
 } from '@nestjs/common';
 import { HttpAdapterHost } from '@nestjs/core';
 import { createRemoteJWKSet, errors, type JWTPayload, jwtVerify, type JWTVerifyGetKey } from 'jose';
-import { ApplicationError } from '../errors/application-error.js';
+import { ApplicationError, unchanged } from '../errors/application-error.js';
 import { HealthController } from '../operations/health.controller.js';
 import { MetricsController } from '../operations/metrics.controller.js';
 import type { AuthSettings } from './environment.js';
@@ -22,11 +22,11 @@ interface HttpRequest {
   headers: { authorization?: string };
 }
 
-/** The issuer's keys can't be had, so no token can be judged; nothing was changed. HTTP 503. */
+/** The issuer's keys can't be had, so no token can be judged. HTTP 503. */
 export class TokenKeysUnavailableError extends ApplicationError {
   constructor(cause: unknown) {
     super(
-      'The keys to check bearer tokens with cannot be had; nothing was changed, try again.',
+      unchanged('The keys to check bearer tokens with cannot be had', 'try again'),
       { type: 'token-keys-unavailable', status: 503, retryable: true, retryAfterSeconds: 1 },
       { cause },
     );

@@ -1,7 +1,7 @@
 import type { NestFastifyApplication } from '@nestjs/platform-fastify';
 import path from 'node:path';
 import { DataSource } from 'typeorm';
-import { findPostgresError, isConnectionFailure } from '../database/postgres-errors.js';
+import { failureOf } from '../database/database-failure.js';
 import { type EmbeddedKafka, KafkaUnavailableError, startEmbeddedKafka } from '../dev/embedded-kafka.js';
 import { type EmbeddedPostgres, startEmbeddedPostgres } from '../dev/embedded-postgres.js';
 import { KafkaTransport } from '../messaging/kafka.transport.js';
@@ -128,7 +128,7 @@ async function connect(settings: ServiceSettings, { started, say }: Start): Prom
     started.push(() => close(app, settings));
     return app;
   } catch (cause) {
-    if (!isConnectionFailure(cause) && !findPostgresError(cause)) throw cause;
+    if (!failureOf(cause)) throw cause;
     throw new Error(
       `The database ${where} cannot be used. See that it runs and that DATABASE_URL, or the DB_* variables, are right; ` +
         'without them an embedded one is started.',

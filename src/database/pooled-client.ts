@@ -2,12 +2,8 @@ import type { Client, Pool, PoolClient } from 'pg';
 import { once } from 'node:events';
 import type { Duplex } from 'node:stream';
 import type { DataSource, QueryRunner } from 'typeorm';
-import {
-  DatabaseUnavailableError,
-  isConnectionFailure,
-  isPoolTimeout,
-  PoolExhaustedError,
-} from './postgres-errors.js';
+import { type DatabaseFailure, failureOn, markFailures, markLost } from './database-failure.js';
+import { DatabaseUnavailableError, PoolExhaustedError } from './postgres-errors.js';
 
 /**
  * What is checked when a client comes out of the pool, after deadpool-postgres' `RecyclingMethod`.
@@ -64,11 +60,18 @@ export async function withClient<T>(
   try {
     return await use(lease);
   } catch (error) {
-    lease.broken ||= isConnectionFailure(error);
+    await learnFailure(lease, error);
     throw error;
   } finally {
     await returnClient(lease);
   }
+}
+
+/** What ended a statement of this client; one whose connection is lost is closed. @returns undefined: it was never sent */
+export async function learnFailure(lease: Lease, error: unknown): Promise<DatabaseFailure | undefined> {
+  const failure = await failureOn(lease.client, error);
+  lease.broken ||= failure?.isLost ?? false;
+  return failure;
 }
 
 /**
@@ -95,10 +98,11 @@ export async function borrowClient(
       await client.query(PROBE[recycling]);
       return lease;
     } catch (error) {
+      const failure = await learnFailure(lease, error);
       lease.broken = true;
       await returnClient(lease);
       // Only an idle client that died is replaced; there are at most as many of them as the pool is large.
-      if (!isConnectionFailure(error)) throw error;
+      if (!failure?.isLost) throw error;
     }
   }
 }
@@ -107,14 +111,18 @@ export async function borrowClient(
  * A client with the pool's settings that is none of the pool's, to be ended by the caller: for what must get through when
  * every client of the pool waits for it.
  *
+ * @param signal cuts its connection, whatever it waits for
  * @throws what pg throws
  */
-export async function connectBeside(dataSource: DataSource): Promise<Client> {
+export async function connectBeside(dataSource: DataSource, signal: AbortSignal): Promise<Client> {
   const { Client: PoolsClient, options } = poolOf(dataSource) as Pool & { Client: typeof Client };
   const client = new PoolsClient(options);
   // Its queries say as much.
   client.on('error', () => undefined);
+  markFailures(client);
+  signal.addEventListener('abort', () => cut(client), { once: true });
   await client.connect();
+  signal.throwIfAborted();
   return client;
 }
 
@@ -147,7 +155,9 @@ function watchPool(dataSource: DataSource): void {
 function watchClient(client: PoolClient): void {
   if (watched.has(client)) return;
   watched.add(client);
+  markFailures(client);
   client.on('error', (error) => {
+    markLost(error);
     if (!lost.has(client)) lost.set(client, error);
   });
 }
@@ -155,7 +165,11 @@ function watchClient(client: PoolClient): void {
 /** Cuts the connection of a client, whatever it waits for; that ends with an error. */
 export function cutConnection(lease: Lease): void {
   lease.broken = true;
-  const { connection } = lease.client as unknown as { connection: { stream: Duplex } };
+  cut(lease.client);
+}
+
+function cut(client: Client | PoolClient): void {
+  const { connection } = client as unknown as { connection: { stream: Duplex } };
   connection.stream.destroy();
 }
 
@@ -170,9 +184,16 @@ async function connect(queryRunner: QueryRunner, signal: AbortSignal | undefined
       void connecting.then(() => queryRunner.release()).catch(() => undefined);
       throw signal.reason;
     }
-    throw isPoolTimeout(error) ? new PoolExhaustedError(error) : new DatabaseUnavailableError(error);
+    if (isPoolTimeout(error)) throw new PoolExhaustedError(error);
+    const unavailable = new DatabaseUnavailableError(error);
+    markLost(unavailable, error);
+    throw unavailable;
   }
 }
+
+/** pg-pool has no code for having given up waiting for a free client, only this text (pg-pool/index.js). */
+const isPoolTimeout = (error: unknown): boolean =>
+  error instanceof Error && error.message === 'timeout exceeded when trying to connect';
 
 /** What `promise` gives, or the reason of `signal` when that comes first. */
 export async function beforeAbort<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {

@@ -19,6 +19,17 @@ export interface ErrorDescription {
 }
 
 /**
+ * A message that promises the caller that the database is as it was, so that doing it again can't do it twice. The one place
+ * that says so: for errors that are raised only where it is proven, which is before anything was sent, after the server
+ * has refused or rolled back what was, or where it has told that a lost COMMIT was not done.
+ *
+ * @param what what happened, as a sentence without its end
+ * @param advice what to do, as the rest of that sentence
+ */
+export const unchanged = (what: string, advice = ''): string =>
+  `${what}; nothing was changed${advice && `, ${advice}`}.`;
+
+/**
  * Base of every error this package raises on purpose. Its message is meant for the caller (it says what happened and
  * what to do, and never contains SQL); the technical reason is in `cause` and goes to the log only.
  */
@@ -40,7 +51,7 @@ export abstract class ApplicationError extends Error {
   }
 }
 
-/** The input was refused and nothing was changed; `errors` names each field and what was expected. HTTP 400. */
+/** The input was refused, without effect; `errors` names each field and what was expected. HTTP 400. */
 export class InvalidInputError extends ApplicationError {
   constructor(
     message: string,

@@ -1,33 +1,36 @@
 import { HttpException } from '@nestjs/common';
 import { KafkaRetriableException } from '@nestjs/microservices';
+import { type DatabaseFailure, failureOf } from '../database/database-failure.js';
+import { faultOf } from '../database/faults.js';
 import {
   DatabaseUnavailableError,
-  isConnectionFailure,
   PoolExhaustedError,
-  toDatabaseError,
+  toTellableError,
 } from '../database/postgres-errors.js';
 import { ApplicationError } from '../errors/application-error.js';
 import { type MessageError, originalOf, toMessageError } from '../errors/error-responses.js';
 import { backoffDelay } from '../transactions/retry-policy.js';
 import { ShuttingDownError, TransactionOutcomeUnknownError } from '../transactions/transaction-errors.js';
+import { originOf } from '../transactions/unit-failures.js';
 
 /**
  * What a failure of a message means.
  *
- * - `infrastructure`: the database is away or full, or the application stops. No message can be handled; none is to blame.
- * - `transient`: the message collided with others. It may pass later.
+ * - `infrastructure`: the connection to the database was lost or can't be had, or the application stops.
+ * - `transient`: the message collided with others, or the server can't do it in the state it is in. It may pass later.
  * - `permanent`: the message is at fault, and will be whenever it is handled.
  * - `unexpected`: anything else.
  */
 export type FailureKind = 'infrastructure' | 'transient' | 'permanent' | 'unexpected';
 
 export function classify(thrown: unknown): FailureKind {
-  const error = originalOf(thrown);
+  const error = causeOf(thrown);
+  // The table is there, the disk is full: others may well be handled meanwhile.
+  if (error instanceof DatabaseUnavailableError && error.sqlState !== undefined) return 'transient';
   if (
     error instanceof DatabaseUnavailableError ||
     error instanceof PoolExhaustedError ||
-    error instanceof ShuttingDownError ||
-    isConnectionFailure(error)
+    error instanceof ShuttingDownError
   )
     return 'infrastructure';
   // Its claim tells, the next time, whether it was applied.
@@ -37,15 +40,42 @@ export function classify(thrown: unknown): FailureKind {
     if (error instanceof ApplicationError && error.retryable) return 'transient';
     return statusOf(error) < 500 ? 'permanent' : 'unexpected';
   }
+  const failure = failureOf(error);
+  if (failure) return kindOfFailure(failure);
   if (isMessageError(error)) return error.retryable ? 'transient' : 'permanent';
   return 'unexpected';
 }
 
+/** Where a handler's error comes from, whatever Nest's filters have made of it. */
+const causeOf = (thrown: unknown): unknown =>
+  thrown instanceof ApplicationError || thrown instanceof KafkaRetriableException
+    ? thrown
+    : (originOf(thrown) ?? originalOf(thrown));
+
+/** Of a statement that a handler has sent. */
+function kindOfFailure({ isLost, postgres }: DatabaseFailure): FailureKind {
+  if (isLost || !postgres) return 'infrastructure';
+  const fault = faultOf(postgres);
+  return fault === 'input' ? 'permanent' : fault === 'program' ? 'unexpected' : 'transient';
+}
+
+/**
+ * True when a message may be to blame for such a failure although it looks like the infrastructure's: one that ends its own
+ * connection does so each time. One that finds no free connection has not been handled at all.
+ */
+export const mayBeItsOwn = (thrown: unknown): boolean => {
+  const error = causeOf(thrown);
+  return !(error instanceof PoolExhaustedError || error instanceof ShuttingDownError);
+};
+
 /** The error in a dead letter. */
-export function describe(error: unknown): MessageError {
-  if (isMessageError(error)) return error;
-  if (error instanceof Error || typeof error !== 'object' || error === null) return toMessageError(error);
-  const { code, status, message } = error as Record<string, unknown>;
+export function describe(thrown: unknown): MessageError {
+  const cause = causeOf(thrown);
+  const ofDatabase = toTellableError(cause);
+  if (ofDatabase !== cause) return toMessageError(ofDatabase);
+  if (isMessageError(thrown)) return thrown;
+  if (thrown instanceof Error || typeof thrown !== 'object' || thrown === null) return toMessageError(thrown);
+  const { code, status, message } = thrown as Record<string, unknown>;
   const text = (value: unknown) => (typeof value === 'string' ? value : JSON.stringify(value ?? ''));
   return { code: text(code ?? status ?? 'INTERNAL_ERROR'), message: text(message), retryable: false };
 }
@@ -55,7 +85,7 @@ export function describe(error: unknown): MessageError {
  * see an error of PostgreSQL before its transaction has ended, which makes of it something that is worth another try.
  */
 export function replyErrorOf(error: unknown): unknown {
-  const original = toDatabaseError(originalOf(error));
+  const original = toTellableError(originalOf(error));
   return original instanceof Error ? toMessageError(original) : error;
 }
 

@@ -2,7 +2,7 @@ import { type ExecutionContext, Inject, Injectable, type OnModuleInit } from '@n
 import type { KafkaContext } from '@nestjs/microservices';
 import type { DataSource } from 'typeorm';
 import type { Companion } from '../database/statement-flight.js';
-import { ApplicationError } from '../errors/application-error.js';
+import { ApplicationError, unchanged } from '../errors/application-error.js';
 import { type HandlerClaim, runClaimed, useHandlerClaims } from '../transactions/handler-claims.js';
 import type { TransactionContext } from '../transactions/transaction-context.js';
 import type { TransactionOptions } from '../transactions/transaction-options.js';
@@ -12,11 +12,11 @@ import { inboxStatements } from './inbox.statements.js';
 import type { HandledMessage, MessageAnswer } from './message-answer.js';
 import type { MessageIdentity } from './message-identity.js';
 
-/** A message with this id was handled before, and it was another one: nothing was changed. HTTP 409. */
+/** A message with this id was handled before, and it was another one; this one was not. HTTP 409. */
 export class MessageIdConflictError extends ApplicationError {
   constructor(readonly messageId: string) {
     super(
-      `Another message with the id ${messageId} was handled before; nothing was changed. Send this one with an id of its own.`,
+      `${unchanged(`Another message with the id ${messageId} was handled before`)} Send this one with an id of its own.`,
       { type: 'message-id-conflict', status: 409 },
     );
   }

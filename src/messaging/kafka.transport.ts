@@ -27,6 +27,7 @@ import { MessageLanes } from './message-lanes.js';
 import { MessageProcessor } from './message-processor.js';
 import type { MessageStore } from './message-store.js';
 import { MessageReplies } from './message-replies.js';
+import { rememberingFailures } from '../transactions/unit-failures.js';
 import { pause } from './pause.js';
 import { StoreUpkeep } from './store-upkeep.js';
 import { OutboxRelay } from './outbox-relay.js';
@@ -268,10 +269,11 @@ export class KafkaTransport extends ServerKafka implements OnModuleDestroy {
     const packet = await this.deserializer.deserialize(context.getMessage(), { channel: topic });
     // Nest would hand over the whole record.
     const payload: unknown = value === null ? null : packet.data;
-    return this.withProcessingHooks(context, async () => {
+    const handle = async () => {
       const result: unknown = await (handler as MessageHandler<unknown, KafkaContext>)(payload, context);
       return lastValueFrom(this.transformToObservable(result as never).pipe(toArray()), { defaultValue: [] });
-    });
+    };
+    return this.withProcessingHooks(context, () => rememberingFailures(handle));
   }
 
   /** Around each call of a handler; what becomes of the call does not depend on what the hooks return. */

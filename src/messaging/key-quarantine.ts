@@ -1,6 +1,6 @@
 import { Logger } from '@nestjs/common';
 import { createHash } from 'node:crypto';
-import { ApplicationError } from '../errors/application-error.js';
+import { ApplicationError, unchanged } from '../errors/application-error.js';
 import { type DeadLetterRow, recordOf, rowValues } from './dead-letter.js';
 import type { Delivery } from './delivery.js';
 import type { IncomingRecord, TopicPartition } from './kafka-driver.js';
@@ -12,7 +12,7 @@ import { Refreshed } from './refreshed.js';
 export class KeyQuarantinedError extends ApplicationError {
   constructor() {
     super(
-      'An earlier message of this key could not be handled; nothing was changed. Replay or discard that dead letter, then send this again.',
+      `${unchanged('An earlier message of this key could not be handled')} Replay or discard that dead letter, then send this again.`,
       { type: 'key-quarantined', status: 503, retryable: true },
     );
   }

@@ -2,7 +2,14 @@ import { Logger } from '@nestjs/common';
 import { originalOf } from '../errors/error-responses.js';
 import { AfterCommitError, ClaimTakenError } from '../transactions/transaction-errors.js';
 import type { Delivery } from './delivery.js';
-import { classify, describe, type FailureKind, replyErrorOf, retryDelay } from './failure-policy.js';
+import {
+  classify,
+  describe,
+  type FailureKind,
+  mayBeItsOwn,
+  replyErrorOf,
+  retryDelay,
+} from './failure-policy.js';
 import { MessageIdConflictError } from './inbox.js';
 import type { MessageAnswer } from './message-answer.js';
 import type { Settle } from './message-lanes.js';
@@ -27,6 +34,7 @@ const AFTER_INFRASTRUCTURE_MS = 100;
 /** Decides what becomes of messages that fail. */
 export class MessageFailures {
   private readonly logger = new Logger(MessageFailures.name);
+  private asking: Promise<unknown> | undefined;
 
   constructor(private readonly settings: FailureSettings) {}
 
@@ -34,7 +42,7 @@ export class MessageFailures {
   async settle(delivery: Delivery, thrown: unknown, settle: Settle): Promise<void> {
     const { settings } = this;
     if (settings.isForgotten(delivery)) return settle(delivery, 'done');
-    const { kind, error } = await this.causeOf(thrown, delivery);
+    const { kind, error } = await this.causeOf(thrown);
     if (kind === 'infrastructure') settings.onInfrastructureFailure(error);
     else delivery.attempts++;
     const isLasting =
@@ -47,19 +55,31 @@ export class MessageFailures {
     });
   }
 
-  /** What a handler makes of a database that is away need not look like it, so it is asked. */
-  private async causeOf(
-    error: unknown,
-    { message }: Delivery,
-  ): Promise<{ kind: FailureKind; error: unknown }> {
+  /**
+   * What a failure means, as far as the database has to be asked: a handler may make anything of one that is away, and one
+   * that answers right after is not to blame for a connection that was lost.
+   */
+  async causeOf(error: unknown): Promise<{ kind: FailureKind; error: unknown }> {
     const kind = classify(error);
+    if (kind !== 'unexpected' && kind !== 'infrastructure') return { kind, error };
+    const failure = await this.reasonOfSilence();
+    if (failure !== undefined) return { kind: 'infrastructure', error: failure };
+    if (kind === 'unexpected') return { kind, error };
+    return { kind: this.settings.store && mayBeItsOwn(error) ? 'unexpected' : 'transient', error };
+  }
+
+  /** Asks whether the database answers, for all who want to know at that time. @returns why it doesn't */
+  private reasonOfSilence(): Promise<unknown> {
     const { store } = this.settings;
-    if (kind !== 'unexpected' || !store) return { kind, error };
-    return store.inbox.find([message]).then(
-      () => ({ kind, error }),
-      (failure: unknown) =>
-        classify(failure) === 'infrastructure' ? { kind: 'infrastructure', error: failure } : { kind, error },
-    );
+    if (!store) return Promise.resolve(undefined);
+    this.asking ??= store.transactions
+      .runStatement({ text: 'SELECT 1' }, { writes: false })
+      .then(
+        () => undefined,
+        (failure: unknown) => (classify(failure) === 'infrastructure' ? failure : undefined),
+      )
+      .finally(() => (this.asking = undefined));
+    return this.asking;
   }
 
   /** A sender who waits is told at once, and may send again what is worth it. */
@@ -71,7 +91,8 @@ export class MessageFailures {
   ): Promise<void> {
     const { store, finish } = this.settings;
     let answer: MessageAnswer = { error: replyErrorOf(error) };
-    const isOver = kind === 'permanent' || kind === 'unexpected';
+    // What may pass is told, and not kept: the sender sends it again.
+    const isOver = (kind === 'permanent' || kind === 'unexpected') && classify(error) !== 'infrastructure';
     // Somebody else handled the message with this id, and its answer is not to be replaced.
     if (store && isOver && !isIdConflict(error) && !(error instanceof AfterCommitError)) {
       try {

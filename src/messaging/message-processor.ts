@@ -1,7 +1,7 @@
 import { AfterCommitError, ClaimTakenError } from '../transactions/transaction-errors.js';
 import type { CrashSuspects } from './crash-suspects.js';
 import type { Delivery } from './delivery.js';
-import { classify } from './failure-policy.js';
+import { mayBeItsOwn } from './failure-policy.js';
 import { MessageIdConflictError } from './inbox.js';
 import type { KeyQuarantine } from './key-quarantine.js';
 import type { HandledMessage, MessageAnswer } from './message-answer.js';
@@ -76,7 +76,8 @@ export class MessageProcessor {
     } catch (error) {
       if (error instanceof ClaimTakenError) return this.withoutHandled(store, batch, run);
       if (batch.length === 1) return this.settings.failures.settle(batch[0]!, error, run.settle);
-      if (error instanceof AfterCommitError || classify(error) === 'infrastructure') {
+      const { kind } = await this.settings.failures.causeOf(error);
+      if (error instanceof AfterCommitError || kind === 'infrastructure' || !mayBeItsOwn(error)) {
         for (const delivery of batch) await this.settings.failures.settle(delivery, error, run.settle);
         return;
       }

@@ -1,4 +1,6 @@
-import { ApplicationError, type FieldError } from '../errors/application-error.js';
+import type { PostgresError } from '../database/database-failure.js';
+import { isUniqueness, refusalOf } from '../database/faults.js';
+import { ApplicationError, type FieldError, unchanged } from '../errors/application-error.js';
 
 /** No person has this id. HTTP 404. */
 export class PersonNotFoundError extends ApplicationError {
@@ -7,44 +9,86 @@ export class PersonNotFoundError extends ApplicationError {
   }
 }
 
-/** A person with this id exists and is another one; nothing was changed. HTTP 409. */
+/** A person with this id exists and is another one. HTTP 409. */
 export class PersonConflictError extends ApplicationError {
   constructor(
     readonly id: string | undefined,
     options?: ErrorOptions,
   ) {
     super(
-      id
-        ? `A person with the id ${id} exists already and differs from the one given; nothing was changed.`
-        : 'The person collides with one that exists already; nothing was changed.',
+      unchanged(
+        id
+          ? `A person with the id ${id} exists already and differs from the one given`
+          : 'The person collides with one that exists already',
+      ),
       { type: 'person-conflict', status: 409 },
       options,
     );
   }
 }
 
-/** The person is no longer the version named in `ifMatch`; nothing was changed. Read it again and decide anew. HTTP 412. */
+/** The person is not the version named in `ifMatch`. Read it again and decide anew. HTTP 412. */
 export class PersonChangedError extends ApplicationError {
   constructor(readonly id: string) {
-    super(`The person ${id} is not the version that was asked for; nothing was changed. Read it again.`, {
+    super(`${unchanged(`The person ${id} is not the version that was asked for`)} Read it again.`, {
       type: 'person-changed',
       status: 412,
     });
   }
 }
 
-/** Rows of another table refer to the person; nothing was changed. HTTP 409. */
+/** Rows of another table refer to the person. HTTP 409. */
 export class PersonInUseError extends ApplicationError {
   constructor(
     readonly id: string,
     options?: ErrorOptions,
   ) {
     super(
-      `The person ${id} is in use elsewhere and cannot be deleted; nothing was changed.`,
+      unchanged(`The person ${id} is in use elsewhere and cannot be deleted`),
       { type: 'person-in-use', status: 409 },
       options,
     );
   }
+}
+
+const COLUMNS: readonly string[] = ['id', 'name', 'data'];
+
+/**
+ * The table `people` refuses what it was given: its types, a constraint, a trigger, row security. Names the constraint or the
+ * column, and no value. HTTP 400; 409 for what may exist only once.
+ */
+export class PersonRefusedError extends ApplicationError {
+  /** @param cause what the server says; undefined where a trigger keeps the row out without a word */
+  constructor(cause?: PostgresError) {
+    const column = cause && columnOf(cause);
+    super(
+      unchanged(
+        `The table of people refuses it: ${cause ? reasonOf(cause) : 'a trigger or a rule keeps it out'}`,
+      ),
+      {
+        type: 'person-refused',
+        status: cause && isUniqueness(cause) ? 409 : 400,
+        ...(column &&
+          COLUMNS.includes(column) && {
+            fields: [{ pointer: `#/${column}`, detail: `is refused by the column ${column}` }],
+          }),
+      },
+      { cause },
+    );
+  }
+}
+
+/** The server names no column for a text that is too long, and there is one column of text. */
+const columnOf = ({ code, column }: PostgresError) => column ?? (code === '22001' ? 'name' : undefined);
+
+function reasonOf(cause: PostgresError): string {
+  const { code, constraint } = cause;
+  const column = columnOf(cause);
+  if (constraint || !column) {
+    const reason = refusalOf(cause);
+    return /^22(021|P05)$/.test(code) ? `${reason}, in its name or its data` : reason;
+  }
+  return `the column ${column} (${code})`;
 }
 
 /** The stored `data` of a person does not fit the module's `dataType`; `errors` names the fields. HTTP 500. */
@@ -63,17 +107,14 @@ export class StoredDataInvalidError extends ApplicationError {
   }
 }
 
-/** A conflict made a unit of work run again, but the people to import were a stream, read already. HTTP 503; nothing was changed. */
+/** A conflict made a unit of work run again, but the people to import were a stream, read already. HTTP 503. */
 export class ImportNotRepeatableError extends ApplicationError {
   constructor() {
-    super(
-      'The people to import can be read only once and were read already; nothing was changed, send them again.',
-      {
-        type: 'import-not-repeatable',
-        status: 503,
-        retryable: true,
-        retryAfterSeconds: 1,
-      },
-    );
+    super(unchanged('The people to import can be read only once and were read already', 'send them again'), {
+      type: 'import-not-repeatable',
+      status: 503,
+      retryable: true,
+      retryAfterSeconds: 1,
+    });
   }
 }

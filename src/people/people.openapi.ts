@@ -14,6 +14,7 @@ import {
   ApiTags,
   getSchemaPath,
 } from '@nestjs/swagger';
+import { unchanged } from '../errors/application-error.js';
 import { NDJSON } from './ndjson.js';
 import { CreatePersonDto, InsertedDto, PeoplePageDto, PersonDto, UpdatePersonDto } from './person.dto.js';
 
@@ -48,7 +49,7 @@ const problem = (status: number, description: string) =>
   });
 const INVALID = problem(400, 'Malformed JSON, or a field that fails validation; `errors` names each.');
 const NOT_FOUND = problem(404, 'No person has this id.');
-const CHANGED = problem(412, 'The person is not the version named in `If-Match`; nothing was changed.');
+const CHANGED = problem(412, unchanged('The person is not the version named in `If-Match`'));
 const TOO_LARGE = problem(413, 'The body is larger than this service takes.');
 const MEDIA_TYPE = problem(415, 'A content type this route does not take.');
 const ID = ApiParam({ name: 'id', format: 'uuid', example: '01938c5e-7a1b-7c3d-9e2f-4a5b6c7d8e9f' });
@@ -71,7 +72,10 @@ export const DocumentPeople = () =>
     ApiExtraModels(ProblemDto),
     problem(
       503,
-      'Retries or connections exhausted, or the database away: nothing was changed, try again after `Retry-After` seconds.',
+      unchanged(
+        'Retries or connections exhausted, or the database away',
+        'try again after `Retry-After` seconds',
+      ),
     ),
   );
 
@@ -172,6 +176,6 @@ export const DocumentRemove = () =>
     ApiResponse({ status: 204, description: 'Deleted.' }),
     INVALID,
     NOT_FOUND,
-    problem(409, 'Rows of another table refer to the person; nothing was changed.'),
+    problem(409, unchanged('Rows of another table refer to the person')),
     CHANGED,
   );

@@ -1,13 +1,10 @@
 import { Inject, Injectable, type OnModuleInit } from '@nestjs/common';
-import type { PoolClient, QueryConfig } from 'pg';
+import type { PoolClient, QueryConfig, QueryResult } from 'pg';
 import type { DataSource } from 'typeorm';
 import { v7 as uuidv7 } from 'uuid';
-import {
-  findPostgresError,
-  FOREIGN_KEY_VIOLATION,
-  hasSqlState,
-  UNIQUE_VIOLATION,
-} from '../database/postgres-errors.js';
+import { failureOf, hasSqlState } from '../database/database-failure.js';
+import { faultOf } from '../database/faults.js';
+import { FOREIGN_KEY_VIOLATION, UNIQUE_VIOLATION } from '../database/postgres-errors.js';
 import { Outbox } from '../messaging/outbox.js';
 import type { TransactionOptions } from '../transactions/transaction-options.js';
 import { TransactionRunner } from '../transactions/transaction-runner.js';
@@ -26,9 +23,10 @@ import {
   PersonConflictError,
   PersonInUseError,
   PersonNotFoundError,
+  PersonRefusedError,
 } from './people.errors.js';
 import { PEOPLE_DATA_SOURCE, PEOPLE_OPTIONS, type PeopleOptions } from './people.options.js';
-import { INDEXED_NAME_BYTES, peopleStatements, ROWS_PER_INSERT } from './people.statements.js';
+import { peopleStatements, ROWS_PER_INSERT, SURELY_INDEXED_NAME_BYTES } from './people.statements.js';
 import { invalid, PersonDataMapper } from './person-data.js';
 import {
   assertPersonId,
@@ -40,6 +38,7 @@ import {
   validateInput,
 } from './person.dto.js';
 import { Person, type PersonRow, versionToRow } from './person.entity.js';
+import { WriteDoubt } from './write-doubt.js';
 
 /** What `create` takes: `data` may be a plain value (bigints welcome), an instance of `dataType`, or a `JsonText`. */
 export type NewPerson<Data extends object = JsonObject> = Pick<CreatePersonDto<Data>, 'id' | 'name' | 'data'>;
@@ -64,14 +63,16 @@ const LARGEST_PAGE = 1000;
 /** A merge patch is a part of what `dataType` describes: the whole is checked once it is merged. */
 const UNTYPED = new PersonDataMapper(undefined);
 const SMALLEST_ID = '00000000-0000-0000-0000-000000000000';
+/** A write that changes no row is repeated this often, in case that others were there in between, before the table is to blame. */
+const LOOKS = 3;
 
 /**
  * The operations on people. Each is one unit of work: it is applied as a whole or not at all, and runs again when it
  * collides with others (see `TransactionRunner`). Called inside another unit of work it joins that one.
  *
- * All methods throw InvalidInputError for bad input and, before anything was changed, PoolExhaustedError,
- * DatabaseUnavailableError, StatementTimeoutError and TransactionRetriesExhaustedError; methods that write may throw
- * TransactionOutcomeUnknownError.
+ * All methods throw InvalidInputError for bad input and, without effect, PoolExhaustedError, DatabaseUnavailableError,
+ * StatementTimeoutError and TransactionRetriesExhaustedError; methods that write may throw PersonRefusedError, without effect,
+ * and TransactionOutcomeUnknownError.
  *
  * @typeParam Data the module's `dataType`
  */
@@ -119,16 +120,23 @@ export class PeopleService<Data extends object = JsonObject> implements OnModule
   /** As `create`, and tells whether the person is new. */
   async createIfAbsent(input: NewPerson<Data>): Promise<{ person: Person<Data>; created: boolean }> {
     const [id, name, data] = this.toRow(input, '#');
-    // Its key makes it harmless to store a person twice, so a lost answer is no unknown outcome.
-    const [created] = await this.write<PersonRow>(this.statements.create(id, name, data), {
-      idempotent: true,
-    });
-    if (created) return { person: this.toPerson(created), created: true };
-    const existing = await this.find(id);
-    const same = existing?.name === name && sameJson(existing.data ?? 'null', data ?? 'null');
-    if (!existing || !same) throw new PersonConflictError(id);
-    // Nobody else can have had an id that was made here.
-    return { person: this.toPerson(existing), created: input.id === undefined };
+    const doubt = new WriteDoubt();
+    for (let look = 1; look <= LOOKS; look++) {
+      // Its key makes it harmless to store a person twice, so an answer that was lost is asked for by doing it again.
+      const { rows } = await this.write<PersonRow>(this.statements.create(id, name, data), {
+        idempotent: true,
+        beforeRetry: doubt.beforeRetry,
+      });
+      if (rows[0]) return { person: this.toPerson(rows[0]), created: true };
+      const existing = await doubt.ask(() => this.find(id));
+      if (!existing) continue;
+      // Nobody else can have had an id that was made here, so it is ours, whatever has become of it since.
+      const isOurs = input.id === undefined;
+      const isSame = existing.name === name && sameJson(existing.data ?? 'null', data ?? 'null');
+      if (isOurs || isSame) return { person: this.toPerson(existing), created: isOurs };
+      throw doubt.error ?? new PersonConflictError(id);
+    }
+    throw doubt.error ?? new PersonRefusedError();
   }
 
   /**
@@ -145,13 +153,14 @@ export class PeopleService<Data extends object = JsonObject> implements OnModule
       const whole = values.length === ROWS_PER_INSERT * 3;
       statements.push(whole ? this.statements.createMany(...values) : this.statements.createRest(values));
     }
-    const [first, ...others] = statements;
-    await reportingConflicts(async () => {
-      if (others.length > 0) {
-        await this.transactions.run({}, (transaction) => inOrder(statements, transaction));
-        this.published();
-      } else if (first) await this.write(first);
-    });
+    // Not a lone statement: what became of its COMMIT can be asked for, and what a trigger keeps out is not kept in silence.
+    if (rows.length > 0)
+      await refusing(() =>
+        this.transactions.run({}, async (transaction) => {
+          if ((await inOrder(statements, transaction)) !== rows.length) throw new PersonRefusedError();
+        }),
+      );
+    this.published();
     return { inserted: rows.length, ids: rows.map(([id]) => id) };
   }
 
@@ -166,7 +175,7 @@ export class PeopleService<Data extends object = JsonObject> implements OnModule
   async importMany(people: AsyncIterable<NewPerson<Data>>): Promise<{ inserted: number }> {
     const isOneShot = people[Symbol.asyncIterator]() === (people as unknown);
     const options = isOneShot ? { maxAttempts: 1 } : {};
-    const inserted = await reportingConflicts(() =>
+    const inserted = await refusing(() =>
       this.transactions.run(options, ({ client }) => {
         if (isOneShot && this.imported.has(people)) throw new ImportNotRepeatableError();
         this.imported.add(people);
@@ -192,7 +201,7 @@ export class PeopleService<Data extends object = JsonObject> implements OnModule
   ): Promise<PeoplePage<Data>> {
     const { limit = DEFAULT_PAGE, cursor } = validateInput(FindPeopleDto, { name, ...page });
     const from = cursor ? decodeCursor(cursor) : SMALLEST_ID;
-    const indexed = Buffer.byteLength(name) <= INDEXED_NAME_BYTES;
+    const indexed = Buffer.byteLength(name) <= SURELY_INDEXED_NAME_BYTES;
     const statement = indexed ? this.statements.findByName : this.statements.findByLongName;
     // One row more than the page tells whether there is another.
     const { rows } = await this.transactions.runStatement<PersonRow>(statement(name, from, limit + 1), {
@@ -230,31 +239,71 @@ export class PeopleService<Data extends object = JsonObject> implements OnModule
     if (merge && data) return this.mergeData(id, name, UNTYPED.toJson(data, '#/data'), versions);
     const json = data === undefined ? null : this.mapper.toJson(data, '#/data');
     const statement = this.statements.update(id, name, data !== undefined, json, versions);
-    const [row] = await this.write<PersonRow>(statement, { conflictKey: keyOf(id) });
-    if (!row) throw await this.whyNotFound(id);
-    return this.toPerson(row);
+    const isThere = (row: PersonRow) =>
+      (name === null || row.name === name) &&
+      (data === undefined || sameJson(row.data ?? 'null', json ?? 'null'));
+    const row = await this.change(statement, id, versions, (found) =>
+      found && isThere(found) ? { row: found } : undefined,
+    );
+    return this.toPerson(row!);
   }
 
   /** @throws PersonNotFoundError, PersonChangedError, PersonInUseError */
   async remove(id: string, { ifMatch }: IfMatch = {}): Promise<void> {
     assertPersonId(id);
-    const statement = this.statements.remove(id, toVersions(ifMatch));
-    const options = { writes: true, conflictKey: keyOf(id) };
-    const { rowCount } = await this.transactions.runStatement(statement, options).catch((cause) => {
-      throw hasSqlState(cause, FOREIGN_KEY_VIOLATION) ? new PersonInUseError(id, { cause }) : cause;
+    const versions = toVersions(ifMatch);
+    const removed = this.change(this.statements.remove(id, versions), id, versions, (found) =>
+      found ? undefined : { row: undefined },
+    );
+    await removed.catch((error: unknown) => {
+      const isInUse = error instanceof PersonRefusedError && hasSqlState(error.cause, FOREIGN_KEY_VIOLATION);
+      throw isInUse ? new PersonInUseError(id, { cause: error.cause }) : error;
     });
-    if (rowCount === 0) throw await this.whyNotFound(id);
-    this.published();
+  }
+
+  /**
+   * Changes or removes a row. Where the answer was lost, what is there then tells what became of it. It is not done again, as
+   * others may have followed; with versions it can be, for it fits one row only.
+   *
+   * @param recognise what was done, by the row that is found; undefined where that can't be told
+   */
+  private async change(
+    statement: Statement,
+    id: string,
+    versions: string[] | null,
+    recognise: (found: PersonRow | undefined) => { row: PersonRow | undefined } | undefined,
+  ): Promise<PersonRow | undefined> {
+    const doubt = new WriteDoubt();
+    const options = { conflictKey: keyOf(id), idempotent: versions !== null, beforeRetry: doubt.beforeRetry };
+    for (let look = 1; look <= LOOKS; look++) {
+      const result = await doubt.of(this.write<PersonRow>(statement, options));
+      if (result?.rowCount) return result.rows[0];
+      const found = await doubt.ask(() => this.find(id));
+      if (doubt.error) {
+        const recognised = recognise(found);
+        if (!recognised) throw doubt.error;
+        return recognised.row;
+      }
+      if (!found) throw new PersonNotFoundError(id);
+      if (versions && !versions.includes(`${found.xmin}${found.ctid}`)) throw new PersonChangedError(id);
+    }
+    throw new PersonRefusedError();
   }
 
   private mergeData(id: string, name: string | null, patch: string | null, versions: string[] | null) {
     return this.transactions.run({ conflictKey: keyOf(id) }, async (transaction) => {
-      const stored = await transaction.query<PersonRow>(this.statements.getForUpdate(id));
-      const merged = mergeJson(stored.rows[0]?.data ?? 'null', patch ?? 'null');
-      const json = this.mapper.toJson(JsonText.of(merged), '#/data');
-      const [row] = await this.write<PersonRow>(this.statements.update(id, name, true, json, versions));
-      if (!row) throw await this.whyNotFound(id);
-      return this.toPerson(row);
+      const stored = (await transaction.query<PersonRow>(this.statements.getForUpdate(id))).rows[0];
+      // One that is created from here on is not to be changed by what was merged with nothing.
+      if (!stored) throw new PersonNotFoundError(id);
+      const json = this.mapper.toJson(
+        JsonText.of(mergeJson(stored.data ?? 'null', patch ?? 'null')),
+        '#/data',
+      );
+      const { rows } = await this.write<PersonRow>(this.statements.update(id, name, true, json, versions));
+      if (rows[0]) return this.toPerson(rows[0]);
+      throw versions && !versions.includes(`${stored.xmin}${stored.ctid}`)
+        ? new PersonChangedError(id)
+        : new PersonRefusedError();
     });
   }
 
@@ -268,23 +317,30 @@ export class PeopleService<Data extends object = JsonObject> implements OnModule
   private async write<Row extends object>(
     statement: Statement,
     options: TransactionOptions = {},
-  ): Promise<Row[]> {
-    const { rows } = await this.transactions.runStatement<Row>(statement, { ...options, writes: true });
+  ): Promise<QueryResult<Row>> {
+    const result = await refusing(() =>
+      this.transactions.runStatement<Row>(statement, { ...options, writes: true }),
+    );
     this.published();
-    return rows;
+    return result;
   }
 
-  /** In pieces where events are published, as these are made of what is stored, and memory is to stay bounded. */
+  /** In pieces, whose events are made of what is stored: memory stays bounded, and what a trigger keeps out is noticed. */
   private async copy(client: PoolClient, rows: AsyncGenerator<CopyRow>): Promise<number> {
     const { copy, publishCreated } = this.statements;
-    if (!publishCreated) return copyRows(client, copy, rows);
     let inserted = 0;
-    for (;;) {
-      const ids: string[] = [];
-      await copyRows(client, copy, take(rows, ROWS_PER_COPY, ids));
-      if (ids.length === 0) return inserted;
-      await client.query(publishCreated(ids) as QueryConfig);
-      inserted += ids.length;
+    try {
+      for (;;) {
+        const ids: string[] = [];
+        const stored = await copyRows(client, copy, take(rows, ROWS_PER_COPY, ids));
+        if (stored !== ids.length) throw new PersonRefusedError();
+        if (ids.length === 0) return inserted;
+        if (publishCreated) await client.query(publishCreated(ids) as QueryConfig);
+        inserted += ids.length;
+      }
+    } finally {
+      // The source is told that nobody reads on.
+      await rows.return(undefined);
     }
   }
 
@@ -294,10 +350,6 @@ export class PeopleService<Data extends object = JsonObject> implements OnModule
     const outer = currentTransaction();
     if (outer && !outer.hasEnded) outer.afterCommit(() => this.outbox.wake());
     else this.outbox.wake();
-  }
-
-  private async whyNotFound(id: string): Promise<PersonNotFoundError | PersonChangedError> {
-    return (await this.find(id)) ? new PersonChangedError(id) : new PersonNotFoundError(id);
   }
 
   private toRow(input: NewPerson<Data>, pointer: string): [id: string, name: string, data: string | null] {
@@ -330,8 +382,11 @@ async function* take(rows: AsyncGenerator<CopyRow>, atMost: number, ids: string[
   }
 }
 
-async function inOrder(statements: readonly Statement[], transaction: TransactionContext): Promise<void> {
-  for (const statement of statements) await transaction.query(statement);
+/** @returns how many rows they have stored */
+async function inOrder(statements: readonly Statement[], transaction: TransactionContext): Promise<number> {
+  let stored = 0;
+  for (const statement of statements) stored += (await transaction.query(statement)).rowCount ?? 0;
+  return stored;
 }
 
 function toVersions(ifMatch: string | readonly string[] | undefined): string[] | null {
@@ -341,12 +396,15 @@ function toVersions(ifMatch: string | readonly string[] | undefined): string[] |
   throw invalid([{ pointer: '#/ifMatch', detail: 'must be a version, or an array of versions' }]);
 }
 
-async function reportingConflicts<T>(work: () => Promise<T>): Promise<T> {
+/** What the table refuses, as errors that may be told. */
+async function refusing<T>(work: () => Promise<T>): Promise<T> {
   try {
     return await work();
   } catch (error) {
-    if (!hasSqlState(error, UNIQUE_VIOLATION)) throw error;
-    const id = /^Key \(id\)=\((.+)\)/.exec(findPostgresError(error)?.detail ?? '')?.[1];
-    throw new PersonConflictError(id, { cause: error });
+    const { postgres, isLost } = failureOf(error) ?? {};
+    if (!postgres || isLost || faultOf(postgres) !== 'input') throw error;
+    // The server's texts are translated, but for the columns and values in them.
+    const id = hasSqlState(error, UNIQUE_VIOLATION) && /\(id\)=\(([^()]+)\)/.exec(postgres.detail ?? '')?.[1];
+    throw id ? new PersonConflictError(id, { cause: error }) : new PersonRefusedError(postgres);
   }
 }

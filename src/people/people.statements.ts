@@ -9,6 +9,9 @@ export const ROWS_PER_INSERT = 1000;
 /** Names longer than this are not in the index, see `Person`. */
 export const INDEXED_NAME_BYTES = 2000;
 
+/** A name of so many bytes in UTF-8 is in it whatever the encoding of the database, which may take a third more (EUC_TW). */
+export const SURELY_INDEXED_NAME_BYTES = 1500;
+
 // As text the JSON needs no parsing and loses no digit on its way.
 const PERSON = 'id, name, data::text AS data, xmin, ctid';
 
@@ -67,8 +70,8 @@ export function peopleStatements(table: string, outbox?: string) {
     getForUpdate: named('get_for_update', `SELECT ${PERSON} FROM ${table} WHERE id = $1 FOR UPDATE`),
     /** name, id the page begins at, limit */
     findByName: named('find_by_name', byName(`octet_length(name) <= ${INDEXED_NAME_BYTES}`)),
-    /** The same for a name that is not in the index. */
-    findByLongName: named('find_by_long_name', byName(`octet_length(name) > ${INDEXED_NAME_BYTES}`)),
+    /** The same for a name that may not be in the index. */
+    findByLongName: named('find_by_long_name', byName('true')),
     /** id, name or null to keep it, whether data is given, data, versions or null */
     update: named(
       'update',

@@ -2,7 +2,8 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { Client } from 'pg';
 import type { DataSource } from 'typeorm';
 import { connectBeside } from '../database/pooled-client.js';
-import { isConnectionFailure } from '../database/postgres-errors.js';
+import { failureOf, failureOn } from '../database/database-failure.js';
+import { faultOf } from '../database/faults.js';
 
 /** What is remembered of a transaction before COMMIT, to ask for its outcome afterwards. */
 export interface CommitTicket {
@@ -33,6 +34,8 @@ export function readTicket(column: string | null): CommitTicket {
 // Statistics survive a clean stop and are reset by crash recovery; there is no nearer thing that every role may read.
 const INCARNATION = 'extract(epoch FROM pg_stat_get_bgwriter_stat_reset_time())';
 
+/** For one question, also where there is no time left. */
+const ASK_AT_LEAST_MS = 1000;
 const FIRST_POLL_MS = 10;
 const MOST_POLL_MS = 250;
 
@@ -44,7 +47,7 @@ const MOST_POLL_MS = 250;
  * It asks on a connection beside the pool: the lost transaction may still hold locks, and every client of the pool wait for
  * them.
  *
- * @param atMostMs how long to ask before giving up
+ * @param atMostMs how long to ask before giving up; a server that hangs is not waited for any longer
  */
 export async function resolveCommit(
   dataSource: DataSource,
@@ -52,26 +55,36 @@ export async function resolveCommit(
   atMostMs: number,
 ): Promise<CommitOutcome> {
   if (xid === null) return 'aborted';
-  const deadline = Date.now() + atMostMs;
+  const deadline = performance.now() + atMostMs;
+  const over = new AbortController();
+  const timer = setTimeout(() => over.abort(), Math.max(atMostMs, ASK_AT_LEAST_MS));
   let client: Client | undefined;
-  for (let wait = FIRST_POLL_MS; ; wait = Math.min(MOST_POLL_MS, wait * 2)) {
-    let outcome: CommitOutcome | 'in progress';
-    try {
-      client ??= await connectBeside(dataSource);
-      outcome = await outcomeNow(client, dataSource, xid, incarnation);
-      if (outcome === 'in progress' && wait >= MOST_POLL_MS) await endIfCommitNeverCame(client, xid);
-    } catch (error) {
-      // The server is away or busy, which may end; anything else it has said, it will say again.
-      outcome = isConnectionFailure(error) ? 'in progress' : 'unknown';
-      client = end(client);
+  try {
+    for (let wait = FIRST_POLL_MS; ; wait = Math.min(MOST_POLL_MS, wait * 2)) {
+      let outcome: CommitOutcome | 'in progress';
+      try {
+        client ??= await connectBeside(dataSource, over.signal);
+        outcome = await outcomeNow(client, dataSource, xid, incarnation);
+        if (outcome === 'in progress' && wait >= MOST_POLL_MS) await endIfCommitNeverCame(client, xid);
+      } catch (error) {
+        // What the server has said of the question itself, it will say again.
+        outcome = client && (await isAnswered(client, error)) ? 'unknown' : 'in progress';
+        client = end(client);
+      }
+      if (outcome !== 'in progress') return outcome;
+      if (over.signal.aborted || performance.now() + wait > deadline) return 'unknown';
+      await sleep(wait);
     }
-    if (outcome === 'in progress' && Date.now() + wait > deadline) outcome = 'unknown';
-    if (outcome !== 'in progress') {
-      end(client);
-      return outcome;
-    }
-    await sleep(wait);
+  } finally {
+    clearTimeout(timer);
+    end(client);
   }
+}
+
+async function isAnswered(client: Client, error: unknown): Promise<boolean> {
+  await failureOn(client, error);
+  const { postgres, isLost } = failureOf(error) ?? {};
+  return postgres !== undefined && !isLost && faultOf(postgres) !== 'server';
 }
 
 async function outcomeNow(

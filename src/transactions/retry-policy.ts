@@ -1,11 +1,6 @@
-import {
-  DEADLOCK_DETECTED,
-  findPostgresError,
-  isConnectionFailure,
-  SERIALIZATION_FAILURE,
-} from '../database/postgres-errors.js';
+import type { DatabaseFailure } from '../database/database-failure.js';
+import { DEADLOCK_DETECTED, SERIALIZATION_FAILURE } from '../database/postgres-errors.js';
 import type { TransactionPhase } from './transaction-events.js';
-import { TransactionError } from './transaction-errors.js';
 
 /** The wait before another attempt, exponential from `baseMs` up to `capMs`, or a function of one's own. */
 export type Backoff = ExponentialBackoff | ((attempt: number) => number);
@@ -31,7 +26,7 @@ export interface TransactionFailure {
   phase: TransactionPhase;
   /** The attempt that failed; 1 is the first. */
   attempt: number;
-  /** The connection was lost before COMMIT was sent, so nothing was changed. */
+  /** The connection was lost before COMMIT was sent, or COMMIT is known not to be done. */
   connectionLost: boolean;
 }
 
@@ -49,20 +44,20 @@ export const DEFAULT_MAX_ATTEMPTS = 10;
  */
 export const DEFAULT_RETRY_ON: readonly string[] = [SERIALIZATION_FAILURE, DEADLOCK_DETECTED];
 
-/** What `error` is to a retry policy. A conflict of another unit of work, which has had its own attempts, is none of this one. */
+/**
+ * What an attempt's end is to a retry policy.
+ *
+ * @param failure that of the attempt's own connection; undefined for what the work threw, also where it comes of another unit
+ *   of work, which has had its own attempts
+ */
 export function describeAttempt(
   error: unknown,
   phase: TransactionPhase,
   attempt: number,
+  failure: DatabaseFailure | undefined,
 ): TransactionFailure {
-  const foreign = isOfAnotherUnit(error);
-  return {
-    error,
-    code: foreign ? undefined : findPostgresError(error)?.code,
-    phase,
-    attempt,
-    connectionLost: !foreign && isConnectionFailure(error),
-  };
+  const { postgres, isLost = false } = failure ?? {};
+  return { error, code: postgres?.code, phase, attempt, connectionLost: isLost };
 }
 
 /** True when the whole unit of work is to run again after this failure. */
@@ -77,12 +72,4 @@ export function backoffDelay(attempt: number, backoff: Backoff, random = Math.ra
   const { baseMs, capMs, jitter = 'equal' } = backoff;
   const bound = Math.min(capMs, baseMs * 2 ** (attempt - 1));
   return jitter === 'full' ? random() * bound : bound / 2 + (random() * bound) / 2;
-}
-
-function isOfAnotherUnit(error: unknown): boolean {
-  for (let depth = 0; depth < 10 && error instanceof Error; depth++) {
-    if (error instanceof TransactionError) return true;
-    error = error.cause;
-  }
-  return false;
 }

@@ -7,13 +7,14 @@ import {
   type NestInterceptor,
   type Type,
 } from '@nestjs/common';
-import { defer, from, lastValueFrom, map, mergeMap, type Observable, toArray } from 'rxjs';
+import { defer, from, lastValueFrom, map, mergeMap, type Observable, tap, toArray } from 'rxjs';
 import { snapshot } from './argument-snapshot.js';
 import { type HandlerClaim, handlerClaimsOf, runClaimed, withPendingClaim } from './handler-claims.js';
 import { assertAnswersAfterCommit, assertPlainResult, type Replay, replayOf } from './handler-guards.js';
 import { type TransactionOptions, validateOwnOptions } from './transaction-options.js';
 import { TransactionRunner } from './transaction-runner.js';
 import { currentTransaction } from './transaction-context.js';
+import { noteFailure } from './unit-failures.js';
 import {
   beginHandler,
   isBegunFor,
@@ -63,7 +64,7 @@ export class RetryingTransactionInterceptor implements NestInterceptor {
     const transaction = currentTransaction();
     if (transaction && claims.isClaimed(context)) {
       beginHandler(transaction, handler);
-      return next.handle();
+      return next.handle().pipe(tap({ error: noteFailure }));
     }
     return defer(() => claims.claimFor(context)).pipe(
       mergeMap((claim) => this.interceptClaimed(context, next, own, claim)),

@@ -1,7 +1,13 @@
 import type { QueryResult, QueryResultRow } from 'pg';
 import type { DataSource } from 'typeorm';
-import { borrowClient, type Lease, type RecyclingMethod, returnClient } from '../database/pooled-client.js';
-import { isConnectionFailure } from '../database/postgres-errors.js';
+import {
+  borrowClient,
+  learnFailure,
+  type Lease,
+  poolOf,
+  type RecyclingMethod,
+  returnClient,
+} from '../database/pooled-client.js';
 import type { Statement } from './transaction-context.js';
 
 /** Single statements of one key that may be on their way together: more win nothing, and a lost connection meets them all. */
@@ -17,21 +23,33 @@ const lanes = new WeakMap<DataSource, Map<string, StatementLane>>();
 export class StatementLane {
   private users = 0;
   private lease: Promise<Lease> | undefined;
+  private isOpen = false;
+  private readonly ended: Promise<void>;
+  private markEnded!: () => void;
 
   private constructor(
     private readonly dataSource: DataSource,
     private readonly recycling: RecyclingMethod,
     private readonly close: () => void,
-  ) {}
+    /** The lane before it ends first. */
+    private readonly before: Promise<void> | undefined,
+  ) {
+    this.ended = new Promise((resolve) => (this.markEnded = resolve));
+  }
 
-  /** The lane of `key`, open as long as somebody uses it. */
+  /**
+   * The lane of `key`, open as long as somebody uses it. But where others wait for a connection, another lane takes over, which
+   * waits for one behind them: a key that is always in use would keep its connection for ever.
+   */
   static of(dataSource: DataSource, key: string, recycling: RecyclingMethod): StatementLane {
     let open: Map<string, StatementLane> | undefined = lanes.get(dataSource);
     if (!open) lanes.set(dataSource, (open = new Map<string, StatementLane>()));
     let lane = open.get(key);
-    if (!lane) {
-      const close = () => void (open.get(key) === lane && open.delete(key));
-      open.set(key, (lane = new StatementLane(dataSource, recycling, close)));
+    const othersWait = lane?.isOpen && poolOf(dataSource).waitingCount > 0;
+    if (!lane || othersWait) {
+      const close = () => void (open.get(key) === next && open.delete(key));
+      const next = new StatementLane(dataSource, recycling, close, lane?.ended);
+      open.set(key, (lane = next));
     }
     return lane;
   }
@@ -57,8 +75,10 @@ export class StatementLane {
   }
 
   private async open(): Promise<Lease> {
+    await this.before;
     const lease = await borrowClient(this.dataSource, this.recycling);
     setPipeline(lease, true);
+    this.isOpen = true;
     return lease;
   }
 
@@ -70,10 +90,7 @@ export class StatementLane {
       return await lease.client.query<Row>(statement as { text: string });
     } catch (error) {
       // Whoever comes next finds another connection.
-      if (isConnectionFailure(error)) {
-        lease.broken = true;
-        this.close();
-      }
+      if ((await learnFailure(lease, error))?.isLost) this.close();
       throw error;
     }
   }
@@ -82,9 +99,11 @@ export class StatementLane {
     this.close();
     // Where there was none to be had, whoever asked was told.
     const lease = await this.lease?.catch(() => undefined);
-    if (!lease) return;
-    setPipeline(lease, false);
-    await returnClient(lease);
+    if (lease) {
+      setPipeline(lease, false);
+      await returnClient(lease);
+    }
+    this.markEnded();
   }
 }
 

@@ -1,11 +1,7 @@
 import type { DataSource, QueryRunner } from 'typeorm';
 import { beforeAbort, type RecyclingMethod } from '../database/pooled-client.js';
-import {
-  findPostgresError,
-  hasSqlState,
-  IN_FAILED_SQL_TRANSACTION,
-  isConnectionFailure,
-} from '../database/postgres-errors.js';
+import { failureOf, hasSqlState } from '../database/database-failure.js';
+import { IN_FAILED_SQL_TRANSACTION } from '../database/postgres-errors.js';
 import { type CommitOutcome, resolveCommit } from './commit-outcome.js';
 import type { OpenSessions } from './open-sessions.js';
 import { describeAttempt, isRetryable } from './retry-policy.js';
@@ -42,7 +38,7 @@ export async function attemptTransaction<T>(options: AttemptOptions<T>): Promise
   try {
     session = await openSession(options);
   } catch (error) {
-    return { committed: false, error, phase: 'begin' };
+    return { committed: false, error, phase: 'begin', failure: failureOf(error) };
   }
   options.sessions.add(session);
   try {
@@ -65,7 +61,9 @@ async function openSession<T>({ unit, attempt, dataSource, recycling }: AttemptO
     tracksXid: options.commitOutcome !== 'report' && !options.readOnly,
     signal: unit.signal,
     remainingMs: () => unit.remainingMs(),
-    isRetryable: (error) => isRetryable(describeAttempt(error, 'statement', attempt), options.retryOn),
+    caller: currentTransaction,
+    isRetryable: (error) =>
+      isRetryable(describeAttempt(error, 'statement', attempt, failureOf(error)), options.retryOn),
   });
   publishBegin(unit, attempt, session.poolWaitMs);
   return session;
@@ -123,7 +121,8 @@ class Attempt<T> {
     const { session, context, options } = this;
     const { signal } = options.unit;
     signal?.throwIfAborted();
-    const working = options.work(context);
+    // Also of what waits for something that is no statement: who stops the application waits for no work longer than that.
+    const working = Promise.race([options.work(context), session.cutOff]);
     const value = await (signal ? beforeAbort(working, signal) : working);
     context.close();
     if (session.firstFailure !== undefined) throw this.rolledBack(session.firstFailure);
@@ -134,15 +133,14 @@ class Attempt<T> {
 
   /**
    * The first statement that failed decides: what the work made of it, or met because of it (25P02), is its consequence.
-   * An error that the work chose to throw after a failure which is not repeated stays what it is.
+   * An error that the work chose to throw after a failure which is neither repeated nor the loss of the connection stays
+   * what it is.
    */
   private decisive(thrown: unknown): unknown {
     const { firstFailure, claimIsTaken } = this.session;
     if (claimIsTaken) return new ClaimTakenError();
     if (firstFailure === undefined) return this.session.explain(thrown);
-    const { unit, attempt } = this.options;
-    if (isRetryable(describeAttempt(firstFailure, 'statement', attempt), unit.options.retryOn))
-      return firstFailure;
+    if (failureOf(firstFailure)?.isLost || this.isRepeated(firstFailure)) return firstFailure;
     if (hasSqlState(thrown, IN_FAILED_SQL_TRANSACTION)) return this.rolledBack(firstFailure);
     return this.session.explain(thrown);
   }
@@ -152,11 +150,12 @@ class Attempt<T> {
     // A subscriber of TypeORM's afterTransactionCommit failed.
     if (session.isCommitted) return this.committed(value, [thrown]);
     const error = session.claimIsTaken ? new ClaimTakenError() : (session.commitFailure ?? thrown);
-    // Only an answer of a server that lives on says for sure that nothing was committed.
-    const isLost = findPostgresError(error) === undefined || isConnectionFailure(error);
+    // Only an answer of a server that lives on says for sure that it has not committed.
+    const { postgres, isLost = true } = failureOf(error) ?? {};
     if (error instanceof RolledBackByServer)
       return this.failed(this.rolledBack(session.firstFailure), 'commit');
-    if (session.commitWasSent && isLost && !session.claimIsTaken) return this.afterLostCommit(value, error);
+    if (session.commitWasSent && (isLost || !postgres) && !session.claimIsTaken)
+      return this.afterLostCommit(value, error);
     await this.rollBack();
     return this.failed(error, 'commit');
   }
@@ -191,7 +190,17 @@ class Attempt<T> {
 
   private failed(error: unknown, phase: TransactionPhase, lostCommit = false): AttemptOutcome<T> {
     const { afterRollback } = this.context.callbacks;
-    return { committed: false, error, phase, lostCommit, afterRollback: () => callAll(afterRollback) };
+    // What the work throws without a failure of its own session is its own, or another unit's.
+    const failure =
+      this.session.firstFailure === undefined && phase !== 'commit' ? undefined : failureOf(error);
+    return {
+      committed: false,
+      error,
+      phase,
+      failure,
+      lostCommit,
+      afterRollback: () => callAll(afterRollback),
+    };
   }
 
   private async rollBack(): Promise<void> {
@@ -206,9 +215,13 @@ class Attempt<T> {
 
   private rolledBack(cause: unknown): unknown {
     const { unit, attempt } = this.options;
-    const failure = describeAttempt(cause, 'statement', attempt);
-    if (isRetryable(failure, unit.options.retryOn)) return cause;
+    if (this.isRepeated(cause)) return cause;
     return new TransactionRolledBackError({ transactionId: unit.id, attempts: attempt, cause });
+  }
+
+  private isRepeated(error: unknown): boolean {
+    const { unit, attempt } = this.options;
+    return isRetryable(describeAttempt(error, 'statement', attempt, failureOf(error)), unit.options.retryOn);
   }
 }
 

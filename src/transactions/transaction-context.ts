@@ -1,7 +1,8 @@
 import { AsyncLocalStorage } from 'node:async_hooks';
 import type { PoolClient, QueryConfig, QueryResult, QueryResultRow } from 'pg';
 import type { DataSource, EntityManager } from 'typeorm';
-import { hasSqlState, IN_FAILED_SQL_TRANSACTION } from '../database/postgres-errors.js';
+import { hasSqlState } from '../database/database-failure.js';
+import { IN_FAILED_SQL_TRANSACTION } from '../database/postgres-errors.js';
 import type { Companion } from '../database/statement-flight.js';
 import { TransactionUsageError } from './transaction-errors.js';
 import type { TransactionSession } from './transaction-session.js';
@@ -109,6 +110,11 @@ export class TransactionContext {
     return !this.open || (this.isNested && this.parent!.hasEnded);
   }
 
+  /** True for a nested unit of work that is over: what it still sends would be the outer one's, which goes on. */
+  get isLeftOver(): boolean {
+    return this.isNested && !this.open;
+  }
+
   /**
    * Runs one statement in this transaction.
    *
@@ -160,7 +166,7 @@ export class TransactionContext {
 
   /**
    * Runs `work` behind a savepoint. Savepoints of one transaction are a stack, so nested units that are begun side by side
-   * run one after another.
+   * run one after another, and statements that the unit around them sends meanwhile wait for their end.
    */
   nest<T>(work: (context: TransactionContext) => Promise<T>): Promise<T> {
     const turn = this.lastNested.then(() => this.behindSavepoint(work));
@@ -168,27 +174,36 @@ export class TransactionContext {
     return turn;
   }
 
-  private async behindSavepoint<T>(work: (context: TransactionContext) => Promise<T>): Promise<T> {
-    const name = `nested_${this.depth}_${++this.savepoints}`;
+  private behindSavepoint<T>(work: (context: TransactionContext) => Promise<T>): Promise<T> {
     const nested = new TransactionContext(this.parts, this, true);
-    await this.query({ text: `SAVEPOINT ${name}` });
+    const { session } = this.parts;
+    return session.nest(nested, (send) => runInContext(nested, () => this.runNested(nested, work, send)));
+  }
+
+  private async runNested<T>(
+    nested: TransactionContext,
+    work: (context: TransactionContext) => Promise<T>,
+    send: (text: string) => Promise<unknown>,
+  ): Promise<T> {
+    const { session } = this.parts;
+    const name = `nested_${this.depth}_${++this.savepoints}`;
+    await send(`SAVEPOINT ${name}`);
     try {
-      const result = await runInContext(nested, () => work(nested));
+      const result = await work(nested);
       nested.close();
-      await this.query({ text: `RELEASE SAVEPOINT ${name}` });
+      await send(`RELEASE SAVEPOINT ${name}`);
       this.callbacks.atCommit.push(...nested.callbacks.atCommit);
       this.callbacks.afterCommit.push(...nested.callbacks.afterCommit);
       this.callbacks.afterRollback.push(...nested.callbacks.afterRollback);
       return result;
     } catch (error) {
       nested.close();
-      const { firstFailure } = this.parts.session;
+      const { firstFailure } = session;
       // Rolled back for good, whatever becomes of the rest.
       this.callbacks.afterCommit.push(...nested.callbacks.afterRollback);
       this.callbacks.afterRollback.push(...nested.callbacks.afterRollback);
-      const rollBack = this.query({ text: `ROLLBACK TO SAVEPOINT ${name}` });
       // Where that fails the connection is lost, and the first failure says why.
-      await rollBack.catch(() => undefined);
+      await send(`ROLLBACK TO SAVEPOINT ${name}`).catch(() => undefined);
       throw hasSqlState(error, IN_FAILED_SQL_TRANSACTION) ? (firstFailure ?? error) : error;
     }
   }

@@ -1,5 +1,5 @@
-import { findPostgresError } from '../database/postgres-errors.js';
-import { ApplicationError, type ErrorDescription } from '../errors/application-error.js';
+import { failureOf } from '../database/database-failure.js';
+import { ApplicationError, type ErrorDescription, unchanged } from '../errors/application-error.js';
 
 /** Which unit of work failed, and how. */
 export interface FailedUnit {
@@ -25,7 +25,7 @@ export abstract class TransactionError extends ApplicationError {
 
   constructor(message: string, description: ErrorDescription, unit: FailedUnit) {
     super(message, description, { cause: unit.cause });
-    this.code = findPostgresError(unit.cause)?.code;
+    this.code = failureOf(unit.cause)?.postgres?.code;
     this.transactionId = unit.transactionId;
     this.attempts = unit.attempts;
     this.errors = unit.errors ?? (unit.cause === undefined ? [] : [unit.cause]);
@@ -33,14 +33,14 @@ export abstract class TransactionError extends ApplicationError {
 }
 
 /**
- * Every attempt met a conflict; nothing was changed. `cause` is the last failure, `errors` all of them in order.
+ * Every attempt met a conflict, and was rolled back. `cause` is the last failure, `errors` all of them in order.
  * HTTP 503 with `Retry-After`; safe to send again.
  */
 export class TransactionRetriesExhaustedError extends TransactionError {
   constructor(transactionId: string, errors: readonly unknown[]) {
     const times = errors.length === 1 ? 'its only attempt' : `each of its ${errors.length} attempts`;
     super(
-      `The operation collided with others in ${times}; nothing was changed, try again.`,
+      unchanged(`The operation collided with others in ${times}`, 'try again'),
       { type: 'transaction-retries-exhausted', status: 503, retryable: true, retryAfterSeconds: 1 },
       { transactionId, attempts: errors.length, cause: errors.at(-1), errors },
     );
@@ -67,14 +67,14 @@ export class TransactionOutcomeUnknownError extends TransactionError {
 }
 
 /**
- * A statement had failed and the work went on without telling, so the transaction could only be rolled back. Nothing was
- * changed; `cause` is the first statement's failure. HTTP 500; the work must not swallow the errors of its statements, or
+ * A statement had failed and the work went on without telling, so the transaction could only be rolled back, and was.
+ * `cause` is the first statement's failure. HTTP 500; the work must not swallow the errors of its statements, or
  * must run those that may fail in a unit of work with `propagation: 'NESTED'`.
  */
 export class TransactionRolledBackError extends TransactionError {
   constructor(unit: FailedUnit) {
     super(
-      'The operation was rolled back because one of its statements had failed; nothing was changed.',
+      unchanged('The operation was rolled back because one of its statements had failed'),
       { type: 'transaction-rolled-back', status: 500 },
       unit,
     );
@@ -82,13 +82,13 @@ export class TransactionRolledBackError extends TransactionError {
 }
 
 /**
- * The unit of work was not finished within `timeoutMs`, or was idle for longer than `idleInTransactionTimeoutMs`; nothing
- * was changed. `cause` is what it was doing, where that is known. HTTP 503; safe to send again.
+ * The unit of work was not finished within `timeoutMs`, or was idle for longer than `idleInTransactionTimeoutMs`, and was
+ * rolled back. `cause` is what it was doing, where that is known. HTTP 503; safe to send again.
  */
 export class TransactionTimeoutError extends TransactionError {
   constructor(unit: FailedUnit) {
     super(
-      'The operation took too long and was given up; nothing was changed, try again.',
+      unchanged('The operation took too long and was given up', 'try again'),
       { type: 'transaction-timeout', status: 503, retryable: true, retryAfterSeconds: 1 },
       unit,
     );
@@ -115,10 +115,10 @@ export class AfterCommitError extends TransactionError {
   }
 }
 
-/** Too many units of work of one `conflictKey` wait for each other already; nothing was changed. HTTP 503. */
+/** Too many units of work of one `conflictKey` wait for each other already; this one was not begun. HTTP 503. */
 export class ConflictQueueFullError extends ApplicationError {
   constructor() {
-    super('Too many operations on the same thing are waiting; nothing was changed, try again.', {
+    super(unchanged('Too many operations on the same thing are waiting', 'try again'), {
       type: 'conflict-queue-full',
       status: 503,
       retryable: true,
@@ -127,10 +127,25 @@ export class ConflictQueueFullError extends ApplicationError {
   }
 }
 
-/** The application is stopping and begins no unit of work any more; nothing was changed. HTTP 503. */
+/**
+ * Who has the `conflictKey` waits for a unit of work around this one, so both would wait for ever: of two units of work that
+ * take two keys crosswise, one is refused. Not begun. HTTP 503; take keys in one order.
+ */
+export class ConflictKeyDeadlockError extends ApplicationError {
+  constructor() {
+    super(unchanged('The operation and another one wait for each other', 'try again'), {
+      type: 'conflict-key-deadlock',
+      status: 503,
+      retryable: true,
+      retryAfterSeconds: 1,
+    });
+  }
+}
+
+/** The application is stopping and begins no unit of work any more. HTTP 503. */
 export class ShuttingDownError extends ApplicationError {
   constructor() {
-    super('The application is stopping; nothing was changed, send it to another instance.', {
+    super(unchanged('The application is stopping', 'send it to another instance'), {
       type: 'shutting-down',
       status: 503,
       retryable: true,
@@ -141,7 +156,7 @@ export class ShuttingDownError extends ApplicationError {
 
 /**
  * The unit of work was run with a claim, an INSERT that travels ahead of its first statement, and the row is there already:
- * another unit of work has done the same. Nothing was changed. For whoever made the claim, who knows what was done.
+ * another unit of work has done the same. This one is without effect. For whoever made the claim, who knows what was done.
  */
 export class ClaimTakenError extends Error {
   override readonly name = 'ClaimTakenError';

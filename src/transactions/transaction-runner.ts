@@ -4,7 +4,8 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { QueryResult, QueryResultRow } from 'pg';
 import type { DataSource } from 'typeorm';
 import { cutConnection, type Lease, poolOf, withClient } from '../database/pooled-client.js';
-import { isConnectionFailure, isSocketFailure, PoolExhaustedError } from '../database/postgres-errors.js';
+import { failureOf } from '../database/database-failure.js';
+import { PoolExhaustedError } from '../database/postgres-errors.js';
 import type { Companion } from '../database/statement-flight.js';
 import { ApplicationError } from '../errors/application-error.js';
 import { ConflictQueue } from './conflict-queue.js';
@@ -24,6 +25,7 @@ import {
 } from './transaction-options.js';
 import { LANE_WIDTH, StatementLane } from './statement-lane.js';
 import { assertCompatible, assertKeyIsFree } from './transaction-nesting.js';
+import { noteFailure } from './unit-failures.js';
 import { type AttemptOutcome, publishBegin, repeatUntilCommitted, Unit } from './unit-of-work.js';
 
 export const TRANSACTIONS_DATA_SOURCE = Symbol.for('nestjs-people:TRANSACTIONS_DATA_SOURCE');
@@ -36,6 +38,8 @@ export interface UnitOptions extends TransactionOptions {
 }
 
 const DEFAULT_DRAIN_MS = 20_000;
+/** What was cut has this long to notice. */
+const AFTER_CUT_MS = 1000;
 const DEFAULT_QUEUE_SIZE = 1000;
 
 /**
@@ -50,6 +54,7 @@ export class TransactionRunner implements BeforeApplicationShutdown {
   private readonly sessions = new OpenSessions();
   private readonly stopping = new AbortController();
   private stopsSince: number | undefined;
+  private left = 0;
 
   constructor(
     @Inject(TRANSACTIONS_DATA_SOURCE) readonly dataSource: DataSource,
@@ -68,14 +73,15 @@ export class TransactionRunner implements BeforeApplicationShutdown {
    * of the database (but for `afterCommit`), leave its arguments as they are, and await (not swallow) its statements.
    *
    * @throws what `work` throws, after a rollback
-   * @throws TransactionRetriesExhaustedError every attempt met a conflict; nothing was changed
-   * @throws TransactionTimeoutError `timeoutMs` are over; nothing was changed
-   * @throws TransactionOutcomeUnknownError the connection was lost during COMMIT, and the server can't tell its outcome
-   * @throws TransactionRolledBackError `work` swallowed a failed statement; nothing was changed
+   * @throws TransactionOutcomeUnknownError the connection was lost during COMMIT, and the server can't tell its outcome; also
+   *   in place of any of the following, when that was so of an earlier attempt
+   * @throws TransactionRetriesExhaustedError every attempt met a conflict, and is rolled back
+   * @throws TransactionTimeoutError `timeoutMs` are over, and it is rolled back
+   * @throws TransactionRolledBackError `work` swallowed a failed statement
    * @throws AfterCommitError committed, but an `afterCommit` callback failed
-   * @throws PoolExhaustedError, DatabaseUnavailableError no usable connection; nothing was changed
-   * @throws ConflictQueueFullError, ShuttingDownError not begun
-   * @throws ClaimTakenError the row of `claim` is there already; nothing was changed
+   * @throws PoolExhaustedError, DatabaseUnavailableError no usable connection, or it was lost before COMMIT
+   * @throws ConflictQueueFullError, ConflictKeyDeadlockError, ShuttingDownError not begun
+   * @throws ClaimTakenError the row of `claim` is there already
    * @throws TransactionUsageError options that contradict each other, or the unit of work around this one
    */
   async run<T>(options: UnitOptions, work: (transaction: TransactionContext) => Promise<T>): Promise<T> {
@@ -119,9 +125,9 @@ export class TransactionRunner implements BeforeApplicationShutdown {
     );
   }
 
-  /** Units of work that were cut because the application stopped and they did not end in time. */
+  /** Units of work that did not end before the deadline of stopping. */
   get unfinished(): number {
-    return this.sessions.cut;
+    return this.sessions.cut + this.left;
   }
 
   /** The application begins to stop: the deadline for what runs counts from now. Until Nest says so units are begun. */
@@ -132,23 +138,32 @@ export class TransactionRunner implements BeforeApplicationShutdown {
   /**
    * Begins nothing any more, waits until what runs has ended, and cuts the connections of what does not end in time: Nest
    * closes the pool next, and a connection that is given back with an open transaction would reach whoever waits for one.
+   * Ends soon after its deadline, whatever a unit of work waits for.
    */
   async beforeApplicationShutdown(): Promise<void> {
     this.stopping.abort();
-    const drained = new AbortController();
     this.stopsSoon();
     const { drainTimeoutMs = DEFAULT_DRAIN_MS } = this.settings;
-    const left = drainTimeoutMs - (performance.now() - this.stopsSince!);
-    const late = sleep(Math.max(0, left), undefined, { signal: drained.signal }).then(
-      () => {
-        this.logger.error('Units of work did not end in time; their connections are cut.');
-        this.sessions.cutAll();
-      },
-      () => undefined,
-    );
+    const left = Math.max(0, drainTimeoutMs - (performance.now() - this.stopsSince!));
+    // Also where all has ended here: a unit on another DataSource, which runs still, may begin one.
+    setTimeout(() => this.sessions.cutAll(), left).unref();
+    if (await this.isIdleWithin(left)) return;
+    this.logger.error('Units of work did not end in time; their connections are cut.');
+    this.sessions.cutAll();
+    if (!(await this.isIdleWithin(AFTER_CUT_MS)))
+      this.left = Math.max(0, this.running.size - this.sessions.cut);
+  }
+
+  private async isIdleWithin(milliseconds: number): Promise<boolean> {
+    const over = new AbortController();
+    const late = sleep(milliseconds, false, { signal: over.signal }).catch(() => false);
+    const isIdle = await Promise.race([this.untilIdle().then(() => true), late]);
+    over.abort();
+    return isIdle;
+  }
+
+  private async untilIdle(): Promise<void> {
     while (this.running.size > 0) await Promise.allSettled(this.running);
-    drained.abort();
-    await late;
   }
 
   /** The innermost unit of work on this DataSource that the calling code runs in. */
@@ -194,14 +209,19 @@ export class TransactionRunner implements BeforeApplicationShutdown {
     share: number,
     attemptOnce: (unit: Unit, attempt: number) => Promise<AttemptOutcome<T>>,
   ): Promise<T> {
-    if (this.stopping.signal.aborted && !this.outer()) throw new ShuttingDownError();
+    if (this.stopping.signal.aborted && !isPartOfUnit()) throw new ShuttingDownError();
     const unit = new Unit({ ...this.settings, ...options }, this.stopping.signal, claim);
     const done = this.inTurn(unit, share, () =>
       repeatUntilCommitted(unit, (attempt) => attemptOnce(unit, attempt)),
     );
     this.running.add(done);
     try {
-      return await done;
+      const value = await done;
+      noteFailure(undefined);
+      return value;
+    } catch (error) {
+      noteFailure(error);
+      throw error;
     } finally {
       this.running.delete(done);
       unit.end();
@@ -213,13 +233,19 @@ export class TransactionRunner implements BeforeApplicationShutdown {
     if (conflictKey === undefined) return use();
     const queue = ConflictQueue.of(this.dataSource);
     const { conflictQueueSize: atMost = DEFAULT_QUEUE_SIZE } = this.settings;
-    const turn = queue.take(conflictKey, { share, atMost, signal: unit.signal });
+    const turn = queue.take(conflictKey, {
+      owner: unit,
+      within: unitsAround(),
+      share,
+      atMost,
+      signal: unit.signal,
+    });
     if (turn) await turn;
     unit.queueWaitMs = performance.now() - unit.startedAt;
     try {
       return await use();
     } finally {
-      queue.leave(conflictKey);
+      queue.leave(conflictKey, unit);
     }
   }
 
@@ -235,9 +261,11 @@ export class TransactionRunner implements BeforeApplicationShutdown {
       try {
         return { committed: true, value: await this.send<Row>(statement, unit, attempt) };
       } catch (error) {
-        if (dead-- > 0 && isConnectionFailure(error) && !(error instanceof ApplicationError)) continue;
-        if (!writes || !isSocketFailure(error) || error instanceof ApplicationError)
-          return { committed: false, error, phase: 'statement' };
+        const failure = failureOf(error);
+        // There was no client to send it on.
+        if (error instanceof ApplicationError) return { committed: false, error, phase: 'begin', failure };
+        if (dead-- > 0 && failure?.isLost) continue;
+        if (!writes || !failure?.isLost) return { committed: false, error, phase: 'statement', failure };
         const unknown = { transactionId: unit.id, attempts: attempt, cause: error };
         return { committed: false, error: new TransactionOutcomeUnknownError(unknown), phase: 'commit' };
       }
@@ -269,4 +297,18 @@ export class TransactionRunner implements BeforeApplicationShutdown {
       if (session) sessions.delete(session);
     }
   }
+}
+
+/** The ids of the units of work that the calling code runs in, on whatever DataSource. */
+function unitsAround(): string[] {
+  const ids: string[] = [];
+  for (let context = currentTransaction(); context; context = context.parent) ids.push(context.id);
+  return ids;
+}
+
+/** True in a unit of work that runs, on whatever DataSource: what it needs is part of it, also while the application stops. */
+function isPartOfUnit(): boolean {
+  for (let context = currentTransaction(); context; context = context.parent)
+    if (!context.hasEnded) return true;
+  return false;
 }

@@ -2,22 +2,19 @@ import type { QueryConfig, QueryResult, QueryResultRow } from 'pg';
 import {
   borrowClient,
   cutConnection,
+  learnFailure,
   type Lease,
   lostBecause,
   poolOf,
   type RecyclingMethod,
   returnClient,
 } from '../database/pooled-client.js';
-import {
-  findPostgresError,
-  hasSqlState,
-  isConnectionFailure,
-  UNIQUE_VIOLATION,
-} from '../database/postgres-errors.js';
+import { failureOf, hasSqlState } from '../database/database-failure.js';
+import { DatabaseUnavailableError, UNIQUE_VIOLATION } from '../database/postgres-errors.js';
 import { expectError } from '../errors/expected-errors.js';
 import { type Companion, newLanding, sendTogether, travelsAlone } from '../database/statement-flight.js';
 import type { DataSource } from 'typeorm';
-import { NOTHING, refuseControl, type Submittable } from './transaction-statements.js';
+import { NOTHING, refuseControl, speaksOfTimeout, type Submittable } from './transaction-statements.js';
 import { StatementTurns } from './statement-turns.js';
 import { type CommitTicket, readTicket, ticketQuery } from './commit-outcome.js';
 import { TransactionUsageError } from './transaction-errors.js';
@@ -38,6 +35,8 @@ export interface SessionOptions {
   statementTimeoutMs: number | undefined;
   /** Ms left of the unit's budget; undefined without one. */
   remainingMs: () => number | undefined;
+  /** In which unit of work a statement is sent; undefined for code that runs in none. */
+  caller: () => Caller | undefined;
   /** True for a failure that repeats the whole unit: rolling back to a savepoint does not settle it. */
   isRetryable: (error: unknown) => boolean;
 }
@@ -49,6 +48,19 @@ export interface SessionOptions {
 type Phase = 'starting' | 'working' | 'ending' | 'over';
 
 const ROLLBACK_MS = 5000;
+
+/** The unit of work in which somebody sends a statement. */
+interface Caller {
+  readonly parent: Caller | undefined;
+  /** True for a nested one that is over: what it still sends would be the outer one's, which goes on. */
+  readonly isLeftOver: boolean;
+}
+
+/** A nested unit of work that has a savepoint open. */
+interface Nested {
+  unit: Caller;
+  ended: Promise<void>;
+}
 
 /** The server answered COMMIT with the tag ROLLBACK: a statement had failed, and it had nothing left to commit. */
 export class RolledBackByServer extends Error {}
@@ -76,11 +88,15 @@ export class TransactionSession {
   lastStatements: readonly Companion[] = [];
   private isReleased = false;
   phase: Phase = 'starting';
+  private nested: Nested | undefined;
+  private setsOwnTimeout = false;
   private begun = false;
   private readonly turns = new StatementTurns();
   private replaced = 0;
-  /** Nobody wants it to go on, on whatever connection. */
   private isCut = false;
+  /** Rejects when the connection is cut: nobody wants the attempt to go on, on whatever connection. */
+  readonly cutOff: Promise<never>;
+  private rejectCutOff!: (reason: Error) => void;
   /** COPYs and cursors that are not at their end. */
   private streams = 0;
   private ticketSoFar: CommitTicket | undefined;
@@ -90,7 +106,11 @@ export class TransactionSession {
   private constructor(
     private lease: Lease,
     private readonly options: SessionOptions,
-  ) {}
+  ) {
+    this.cutOff = new Promise<never>((_, reject) => (this.rejectCutOff = reject));
+    // Where no work waits, nobody has to know.
+    this.cutOff.catch(() => undefined);
+  }
 
   /** @throws PoolExhaustedError, DatabaseUnavailableError */
   static async open(options: SessionOptions): Promise<TransactionSession> {
@@ -129,10 +149,36 @@ export class TransactionSession {
   async query<Row extends QueryResultRow>(statement: QueryConfig): Promise<QueryResult<Row>> {
     this.assertOpen();
     refuseControl(statement.text);
+    const caller = this.options.caller();
+    if (caller?.isLeftOver) throw this.ended();
+    // Before the turn is taken: the nested unit needs turns to come to its end.
+    while (caller && this.nested && !isWithin(caller, this.nested.unit)) await this.nested.ended;
+    return this.inTurn<Row>(statement);
+  }
+
+  private inTurn<Row extends QueryResultRow>(statement: QueryConfig): Promise<QueryResult<Row>> {
     return this.turns.run(async () => {
       this.assertOpen();
       return this.send<Row>(statement);
     });
+  }
+
+  /**
+   * Lets a nested unit of work have the connection for itself while `use` runs: what is sent beside it would stand behind its
+   * savepoint, and be rolled back with it.
+   *
+   * @param use is given what sends the statements of savepoints
+   */
+  async nest<T>(unit: Caller, use: (send: (text: string) => Promise<unknown>) => Promise<T>): Promise<T> {
+    const { nested: outer } = this;
+    let end!: () => void;
+    this.nested = { unit, ended: new Promise<void>((resolve) => (end = resolve)) };
+    try {
+      return await use((text) => this.inTurn({ text }));
+    } finally {
+      this.nested = outer;
+      end();
+    }
   }
 
   /** A client that can't roll back would hand its open transaction to the next borrower, so it is closed. */
@@ -140,8 +186,8 @@ export class TransactionSession {
     this.phase = 'over';
     this.isRolledBack = true;
     if (this.lease.broken || (!this.begun && !this.isBusy)) return;
-    // ROLLBACK would wait for somebody to read or write the rest, who may be gone.
-    if (this.streams > 0) return this.cut();
+    // ROLLBACK would wait for somebody to read or write the rest, who may be gone, or longer than there is time.
+    if (this.streams > 0 || (this.setsOwnTimeout && this.isBusy)) return this.cut();
     const timer = setTimeout(() => this.cut(), ROLLBACK_MS);
     try {
       await this.turns.run(() => this.lease.client.query('ROLLBACK'));
@@ -165,6 +211,7 @@ export class TransactionSession {
   cut(): void {
     this.isCut = true;
     cutConnection(this.lease);
+    this.rejectCutOff(new DatabaseUnavailableError(lostBecause(this.lease)));
   }
 
   /** Closes the connection instead of giving it back. */
@@ -174,18 +221,22 @@ export class TransactionSession {
 
   /** The failure itself, where the server had told it while nobody waited for an answer (an idle timeout, a kill). */
   explain(error: unknown): unknown {
-    const isNamed = findPostgresError(error) !== undefined;
-    return !isNamed && isConnectionFailure(error) ? (lostBecause(this.lease) ?? error) : error;
+    const failure = failureOf(error);
+    return failure?.isLost && !failure.postgres ? (lostBecause(this.lease) ?? error) : error;
   }
 
   private assertOpen(): void {
-    if (this.phase !== 'over') return;
-    throw new TransactionUsageError(
+    if (this.phase === 'over') throw this.ended();
+  }
+
+  private ended(): TransactionUsageError {
+    return new TransactionUsageError(
       `Transaction ${this.options.transactionId} has ended: await every statement before the work returns.`,
     );
   }
 
   private async send<Row extends QueryResultRow>(statement: QueryConfig): Promise<QueryResult<Row>> {
+    this.setsOwnTimeout ||= speaksOfTimeout(statement);
     try {
       const result = await (travelsAlone(statement)
         ? this.sendAlone<Row>(statement)
@@ -195,9 +246,8 @@ export class TransactionSession {
       return result;
     } catch (cause) {
       const error = this.explain(cause);
-      if (isConnectionFailure(error)) this.lease.broken = true;
       // A value that pg could not send leaves the transaction as it was; once BEGIN is in doubt everything is.
-      if (findPostgresError(error) || this.lease.broken || !this.begun) this.firstFailure ??= error;
+      if (failureOf(error) || this.lease.broken || !this.begun) this.firstFailure ??= error;
       throw error;
     }
   }
@@ -217,7 +267,7 @@ export class TransactionSession {
       const ahead = [...begin, ...this.statementTimeout()];
       const company = { before: [...ahead, ...claim], ...this.ticketCompany() };
       try {
-        return await sendTogether<Row>(this.lease.client, statement, company, landing);
+        return await this.learning(() => sendTogether<Row>(this.lease.client, statement, company, landing));
       } catch (error) {
         const failedAtBegin = !this.begun && landing.beforeDone < begin.length;
         const failedAtClaim = claim.length > 0 && landing.beforeDone === ahead.length;
@@ -225,7 +275,7 @@ export class TransactionSession {
         // Whoever made the claim is told, and may well have reckoned with it.
         if (this.claimIsTaken) expectError(error);
         // A dead client found at BEGIN: nothing was done, and the work has seen nothing of it.
-        if (failedAtBegin && isConnectionFailure(error) && (await this.replaceClient())) continue;
+        if (failedAtBegin && failureOf(error)?.isLost && (await this.replaceClient())) continue;
         if (failedAtBegin) this.lease.broken = true;
         throw error;
       } finally {
@@ -239,7 +289,18 @@ export class TransactionSession {
   private async sendAlone<Row extends QueryResultRow>(statement: QueryConfig): Promise<QueryResult<Row>> {
     await this.begin();
     this.doubtTicket();
-    return this.lease.client.query<Row>(statement);
+    return this.learning(() => this.lease.client.query<Row>(statement));
+  }
+
+  /** Every statement passes here: what ends it is known by the connection it was sent on. */
+  private async learning<T>(send: () => Promise<T>): Promise<T> {
+    const { lease } = this;
+    try {
+      return await send();
+    } catch (error) {
+      await learnFailure(lease, error);
+      throw error;
+    }
   }
 
   /** For what can't travel with BEGIN, or does not come. A claim has parameters, so a statement that does nothing carries it. */
@@ -248,10 +309,11 @@ export class TransactionSession {
     if (this.firstFailure !== undefined && !this.begun) throw this.firstFailure as Error;
     while (!this.begun) {
       try {
-        await this.lease.client.query([...this.options.begin, ...this.statementTimeout()].join('; '));
+        const text = [...this.options.begin, ...this.statementTimeout()].join('; ');
+        await this.learning(() => this.lease.client.query(text));
         this.begun = true;
       } catch (error) {
-        if (isConnectionFailure(error) && (await this.replaceClient())) continue;
+        if (failureOf(error)?.isLost && (await this.replaceClient())) continue;
         this.lease.broken = true;
         throw error;
       }
@@ -265,7 +327,7 @@ export class TransactionSession {
   /** At most as often as the pool has clients, all of which may have died while idle. One that was cut has not. */
   private async replaceClient(): Promise<boolean> {
     const { dataSource, recycling, signal } = this.options;
-    if (this.lease.broken || this.isOver() || this.replaced++ >= poolOf(dataSource).options.max) return false;
+    if (this.isCut || this.isOver() || this.replaced++ >= poolOf(dataSource).options.max) return false;
     this.lease.broken = true;
     await returnClient(this.lease);
     const lease = await borrowClient(dataSource, recycling, signal);
@@ -281,7 +343,8 @@ export class TransactionSession {
   /** The server stops a statement that would outlast the unit's budget. */
   private statementTimeout(): string[] {
     const remaining = this.options.remainingMs();
-    if (remaining === undefined) return [];
+    // What the work has set itself is left as it is; the budget then ends with the connection.
+    if (remaining === undefined || this.setsOwnTimeout) return [];
     const session = (
       this.lease.client as unknown as { connectionParameters?: { statement_timeout?: unknown } }
     ).connectionParameters?.statement_timeout;
@@ -328,7 +391,7 @@ export class TransactionSession {
     if (!this.begun) return;
     const { client } = this.lease;
     if (this.options.tracksXid && !this.ticketIsCertain) {
-      const { rows } = await client.query<{ concat: string }>(this.ticketQuery());
+      const { rows } = await this.learning(() => client.query<{ concat: string }>(this.ticketQuery()));
       this.learn(rows[0]?.concat ?? null);
     }
     if (client.getTransactionStatus() === 'I')
@@ -339,9 +402,11 @@ export class TransactionSession {
     signal?.addEventListener('abort', cut, { once: true });
     this.commitWasSent = true;
     try {
-      const { command } = await (last.length === 0
-        ? client.query('COMMIT')
-        : sendTogether(client, { text: 'COMMIT' }, { before: last }, newLanding()));
+      const { command } = await this.learning(() =>
+        last.length === 0
+          ? client.query('COMMIT')
+          : sendTogether(client, { text: 'COMMIT' }, { before: last }, newLanding()),
+      );
       if (command !== 'COMMIT') throw new RolledBackByServer();
     } finally {
       signal?.removeEventListener('abort', cut);
@@ -369,19 +434,19 @@ export class TransactionSession {
     this.assertOpen();
     const turn = this.turns.take();
     this.streams++;
+    let isSent = false;
     const { handleReadyForQuery, handleError } = submittable;
-    const over = () => {
+    submittable.handleReadyForQuery = (connection) => {
       this.streams--;
       turn.done();
-    };
-    submittable.handleReadyForQuery = (connection) => {
-      over();
       handleReadyForQuery?.call(submittable, connection);
     };
     submittable.handleError = (error, connection) => {
+      this.streams--;
+      // What comes next waits until it is known whether the connection lives on.
+      if (isSent) void learnFailure(this.lease, error).finally(turn.done);
+      else turn.done();
       this.firstFailure ??= this.explain(error);
-      if (isConnectionFailure(this.firstFailure)) this.lease.broken = true;
-      over();
       handleError.call(submittable, error, connection);
     };
     const send = async () => {
@@ -389,9 +454,15 @@ export class TransactionSession {
       this.assertOpen();
       await this.begin();
       this.doubtTicket();
+      isSent = true;
       this.lease.client.query(submittable as never);
     };
     send().catch((error: unknown) => submittable.handleError(error as Error));
     return submittable;
   }
+}
+
+function isWithin(caller: Caller | undefined, unit: Caller): boolean {
+  while (caller && caller !== unit) caller = caller.parent;
+  return caller === unit;
 }

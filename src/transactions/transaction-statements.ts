@@ -1,4 +1,4 @@
-import type { QueryResult } from 'pg';
+import type { QueryConfig, QueryResult } from 'pg';
 import { TransactionUsageError } from './transaction-errors.js';
 
 /** What `client.query` takes beside statements (pg's Submittable, with what pg calls on it): a COPY, a cursor. */
@@ -22,3 +22,9 @@ export function refuseControl(text: string): void {
     `The work must not send ${text.trim().slice(0, 30)}: a unit of work is committed when its work returns, and rolled back when it throws.`,
   );
 }
+
+const TIMEOUT = /\bstatement_timeout\b/i;
+
+/** True for a statement by which the work may set `statement_timeout` itself. */
+export const speaksOfTimeout = ({ text, values }: QueryConfig): boolean =>
+  TIMEOUT.test(text) || (values?.some((value) => typeof value === 'string' && TIMEOUT.test(value)) ?? false);

@@ -1,8 +1,8 @@
 import { Logger } from '@nestjs/common';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { v7 as uuidv7 } from 'uuid';
+import { type DatabaseFailure, hasSqlState } from '../database/database-failure.js';
 import {
-  hasSqlState,
   IDLE_IN_TRANSACTION_SESSION_TIMEOUT,
   toDatabaseError,
   TRANSACTION_TIMEOUT,
@@ -17,6 +17,7 @@ import {
 import { transactionChannels, type TransactionPhase, type TransactionRetry } from './transaction-events.js';
 import {
   AfterCommitError,
+  ClaimTakenError,
   TransactionOutcomeUnknownError,
   TransactionRetriesExhaustedError,
   TransactionTimeoutError,
@@ -26,6 +27,9 @@ import type { TransactionOptions } from './transaction-options.js';
 import { inSpan } from './transaction-tracing.js';
 
 const logger = new Logger('Transactions');
+/** How long it is tried to learn, by a repetition, what became of an attempt that may have been applied. */
+const IN_DOUBT_MS = 10_000;
+const ASK_EVERY_MS = 250;
 /** Prefix of the attributes of a unit's span. */
 const SPAN = 'nestjs_people.transaction';
 
@@ -36,6 +40,8 @@ export type AttemptOutcome<T> =
       committed: false;
       error: unknown;
       phase: TransactionPhase;
+      /** How the attempt's own connection failed; undefined where the work threw without that. */
+      failure?: DatabaseFailure | undefined;
       /** True when COMMIT was lost and the server says that it was not done: repeated whatever the failure. */
       lostCommit?: boolean;
       afterRollback?: () => Promise<unknown[]>;
@@ -46,6 +52,8 @@ export class Unit {
   readonly maxAttempts: number;
   /** Aborted when the budget is over; undefined without a budget. */
   readonly signal: AbortSignal | undefined;
+  /** The first attempt that may have been applied without an answer: from here on nobody may be told that none was. */
+  doubt: { error: TransactionOutcomeUnknownError; since: number } | undefined;
   queueWaitMs = 0;
   readonly startedAt = performance.now();
   private name: string | undefined;
@@ -107,10 +115,12 @@ export function repeatUntilCommitted<T>(
       });
       if (span.isRecording()) span.setAttributes({ [`${SPAN}.id`]: unit.id, [`${SPAN}.attempts`]: attempt });
       if (outcome.committed) return finish(unit, attempt, outcome);
+      if (await asksAgain(unit, outcome)) continue;
       errors.push(outcome.error);
       try {
         await waitForNext(unit, outcome, errors);
       } catch (error) {
+        if (unit.doubt) throw stillInDoubt(unit, error, errors);
         await tellRolledBack(unit, outcome);
         throw error;
       }
@@ -131,6 +141,29 @@ async function finish<T>(
   throw new AfterCommitError({ transactionId: unit.id, attempts: attempt, cause, errors }, outcome.value);
 }
 
+/**
+ * An attempt that may have been applied is repeated where that is harmless, and its repetition tells. While the database can't
+ * be reached that is no attempt: it is waited for, for a while.
+ */
+async function asksAgain<T>(
+  { doubt, options, stopping, signal }: Unit,
+  { phase }: AttemptOutcome<T> & { committed: false },
+): Promise<boolean> {
+  if (!doubt || !options.idempotent || phase !== 'begin' || stopping.aborted || signal?.aborted) return false;
+  if (performance.now() - doubt.since > IN_DOUBT_MS) return false;
+  await sleep(ASK_EVERY_MS, undefined, { signal: stopping }).catch(() => undefined);
+  return true;
+}
+
+/** An earlier attempt may have been applied, whatever ended the last. But a claim that is taken proves what became of it. */
+function stillInDoubt({ id, doubt }: Unit, error: unknown, errors: readonly unknown[]): unknown {
+  if (error instanceof TransactionOutcomeUnknownError || error instanceof ClaimTakenError) return error;
+  const { xid } = doubt!.error;
+  return new TransactionOutcomeUnknownError({
+    ...{ transactionId: id, attempts: errors.length, cause: error, errors, xid },
+  });
+}
+
 /** The unit's own failure is what the caller has to know, so that of a callback goes to the log. */
 async function tellRolledBack<T>(
   unit: Unit,
@@ -143,14 +176,15 @@ async function tellRolledBack<T>(
 /** Waits until the next attempt is due. @throws what the caller gets when there is none */
 async function waitForNext<T>(
   unit: Unit,
-  { error, phase, lostCommit }: AttemptOutcome<T> & { committed: false },
+  { error, phase, failure: ofDatabase, lostCommit }: AttemptOutcome<T> & { committed: false },
   errors: readonly unknown[],
 ): Promise<void> {
   const { retryOn, backoff = DEFAULT_BACKOFF, idempotent, beforeRetry } = unit.options;
   const attempt = errors.length;
-  const failure = describeAttempt(error, phase, attempt);
+  const failure = describeAttempt(error, phase, attempt, ofDatabase);
   const event = { transactionId: unit.id, attempt, phase, code: failure.code ?? '' };
-  const isUnknown = error instanceof TransactionOutcomeUnknownError;
+  const isUnknown = error instanceof TransactionOutcomeUnknownError && phase === 'commit';
+  if (isUnknown) unit.doubt ??= { error, since: performance.now() };
   if (isUnknown) transactionChannels.outcomeUnknown.publish({ ...event, xid: error.xid });
   else transactionChannels.rollback.publish(event);
   const repeats = isUnknown ? idempotent : lostCommit || isRetryable(failure, retryOn);
@@ -177,7 +211,7 @@ function toFinalError(unit: Unit, error: unknown, errors: readonly unknown[]): u
     const cause = error === unit.signal.reason ? errors.at(-2) : error;
     return unit.timeout(cause, errors.length, errors);
   }
-  return toDatabaseError(error);
+  return toDatabaseError(error, { readOnly: unit.options.readOnly ?? false });
 }
 
 /** Says that an attempt has its connection. @param poolWaitMs how long it waited for it */

@@ -78,6 +78,17 @@ async function withoutTable<T>(work: () => Promise<T>): Promise<T> {
   }
 }
 
+/** Puts a view in the table's place while `work` runs, whose rows can't be read. */
+const withBrokenTable = <T>(work: () => Promise<T>) =>
+  withoutTable(async () => {
+    await database.query('CREATE VIEW people AS SELECT id, name, (1 / (xmin::text::bigint * 0))::text::json AS data, xmin, ctid FROM away'); // prettier-ignore
+    try {
+      return await work();
+    } finally {
+      await database.query('DROP VIEW people');
+    }
+  });
+
 describe('the log', () => {
   beforeEach(() => database.query('ALTER TABLE people DROP CONSTRAINT IF EXISTS nobody; DELETE FROM people'));
 
@@ -112,15 +123,16 @@ describe('the log', () => {
   });
 
   it('has the error of a request that failed, with its cause and under the same request id', async () => {
-    const { status, line } = await withoutTable(() => send('GET', `/people/${ID}`));
+    await send('POST', '/people', `{"id":"${ID}","name":"Ada"}`);
+    const { status, line } = await withBrokenTable(() => send('GET', `/people/${ID}`));
     expect(status).toBe(500);
     const failure = lines().find(({ level }) => level === 'error');
     expect(failure).toMatchObject({
       requestId: line.requestId,
       type: 'internal-error',
       err: {
-        message: 'relation "people" does not exist',
-        code: '42P01',
+        message: 'division by zero',
+        code: '22012',
         stack: expect.stringContaining('.ts:'),
       },
     });
@@ -165,12 +177,15 @@ describe('the log', () => {
     };
     await everything();
     await withoutTable(everything);
+    await send('POST', '/people', person);
+    await withBrokenTable(everything);
     await database.query(`ALTER TABLE people ADD CONSTRAINT nobody CHECK (name = 'Nobody') NOT VALID`);
     await everything();
     const text = log.join('');
-    expect(lines().filter(({ level }) => level === 'error').length).toBeGreaterThan(5);
+    expect(lines().filter(({ level }) => level !== 'info').length).toBeGreaterThan(5);
     const secrets = [
-      new URL(database.url).password,
+      // Alone it is a word of the stacks' files as well.
+      `:${new URL(database.url).password}@`,
       'hunter2',
       token,
       'Zaphod',

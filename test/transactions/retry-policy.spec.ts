@@ -1,42 +1,33 @@
-import pg from 'pg';
-import { QueryFailedError } from 'typeorm';
 import {
   backoffDelay,
   DEFAULT_BACKOFF,
   describeAttempt,
   isRetryable,
 } from '../../src/transactions/retry-policy.js';
-import { AfterCommitError } from '../../src/transactions/transaction-errors.js';
-
-const postgresError = (code: string) =>
-  Object.assign(new pg.DatabaseError('text', 4, 'error'), { code, severity: 'ERROR' });
-const conflict = postgresError('40001');
-const cyclic = new Error('a');
-cyclic.cause = cyclic;
 
 describe('which failures are repeated', () => {
-  it.each<[string, unknown, boolean]>([
-    ['a serialization failure', conflict, true],
-    ['a deadlock', postgresError('40P01'), true],
-    ['one inside TypeORM’s error', new QueryFailedError('SELECT 1', [], conflict), true],
-    [
-      'one that the work wrapped',
-      new Error('mine', { cause: new Error('inner', { cause: conflict }) }),
-      true,
-    ],
-    ['a unique violation', postgresError('23505'), false],
-    ['a query that was cancelled', postgresError('57014'), false],
-    ['a foreign error with the same code', Object.assign(new Error('x'), { code: '40001' }), false],
-    [
-      'a conflict met after the commit',
-      new AfterCommitError({ transactionId: 'id', attempts: 1, cause: conflict }, undefined),
-      false,
-    ],
-    ['an error that is its own cause', cyclic, false],
-    ['a value that is no error', '40001', false],
-  ])('%s: %p → %p', (_, error, expected) =>
-    expect(isRetryable(describeAttempt(error, 'statement', 1))).toBe(expected),
+  const failure = (code: string) => ({ postgres: { code } as never, isLost: false });
+
+  it.each<[string, Parameters<typeof describeAttempt>[3], boolean]>([
+    ['a serialization failure', failure('40001'), true],
+    ['a deadlock', failure('40P01'), true],
+    ['a unique violation', failure('23505'), false],
+    ['a query that was cancelled', failure('57014'), false],
+    ['a connection that was lost', { postgres: undefined, isLost: true }, false],
+    ['an error of other origin', undefined, false],
+  ])('%s: %p → %p', (_, ofDatabase, expected) =>
+    expect(isRetryable(describeAttempt(new Error('x'), 'statement', 1, ofDatabase))).toBe(expected),
   );
+
+  it('a function that decides is told of a connection that was lost, and of no SQLSTATE of other origin', () => {
+    const foreign = Object.assign(new Error('x'), { code: '40001', severity: 'ERROR' });
+    expect(describeAttempt(foreign, 'statement', 1, undefined)).toMatchObject({
+      code: undefined,
+      connectionLost: false,
+    });
+    const lost = { postgres: undefined, isLost: true };
+    expect(describeAttempt(foreign, 'statement', 1, lost)).toMatchObject({ connectionLost: true });
+  });
 });
 
 it('waits grow from 25 ms to 250 ms, half of each fixed and half random', () => {

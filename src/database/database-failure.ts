@@ -1,0 +1,128 @@
+import type { Client, PoolClient } from 'pg';
+import type { Duplex } from 'node:stream';
+
+/** What pg parses out of an ErrorResponse message. */
+export interface PostgresError extends Error {
+  code: string;
+  severity: string;
+  detail?: string;
+  constraint?: string;
+  column?: string;
+  table?: string;
+  /** The function of the server that complains: not translated, as texts are. */
+  routine?: string;
+  /** Context of the failure; COPY names the line here. */
+  where?: string;
+}
+
+/** How a statement failed, as the connection knows on which it was sent. */
+export interface DatabaseFailure {
+  /** What the server, or a pooler before it, said; undefined where nobody said anything. */
+  readonly postgres: PostgresError | undefined;
+  /** True when the connection ended with it: nobody knows whether the statement was done. */
+  readonly isLost: boolean;
+}
+
+interface Told {
+  postgres: PostgresError | undefined;
+  isLost: boolean;
+}
+
+/** By the very error: what another client of the process throws is none of ours, however alike it looks. */
+const failures = new WeakMap<object, Told>();
+/** The connections' last errors that no ReadyForQuery has followed yet. */
+const unsettled = new WeakMap<object, Told>();
+
+/**
+ * The failure of the database that `error` is, or that TypeORM wrapped in it; undefined for an error of any other origin.
+ */
+export function failureOf(error: unknown): DatabaseFailure | undefined {
+  if (typeof error !== 'object' || error === null) return undefined;
+  const { driverError } = error as { driverError?: unknown };
+  return failures.get(error) ?? failures.get(Object(driverError) as object);
+}
+
+/** True when `error` is a failure with one of these SQLSTATEs. */
+export function hasSqlState(error: unknown, ...codes: readonly string[]): boolean {
+  const code = failureOf(error)?.postgres?.code;
+  return code !== undefined && codes.includes(code);
+}
+
+// Said by a server that goes away, by a pooler that has lost its server, or by one that doesn't know the outcome itself: some
+// poolers keep the client's connection and send a ReadyForQuery of their own.
+const SAYS_LOST = /^(08...|57P0[1-5]|40003)$/;
+/** How long the end of an answer is waited for. It comes with the error, unless the connection ends. */
+const SETTLED_MS = 1000;
+
+interface Connection extends NodeJS.EventEmitter {
+  stream: Duplex;
+}
+interface Internals {
+  connection: Connection;
+  connectionParameters?: { query_timeout?: unknown };
+  _queryable?: boolean;
+  _ending?: boolean;
+  _ended?: boolean;
+}
+const internalsOf = (client: Client | PoolClient) => client as unknown as Internals;
+
+/** Marks the errors of a client where they arrive, before anybody sees them. To be called once per client. */
+export function markFailures(client: Client | PoolClient): void {
+  const { connection } = internalsOf(client);
+  connection.prependListener('errorMessage', (postgres: PostgresError) => {
+    // An answer ends with ReadyForQuery. One that does not is a connection's last word, and no answer.
+    const told = { postgres, isLost: true };
+    failures.set(postgres, told);
+    unsettled.set(connection, told);
+  });
+  connection.prependListener('readyForQuery', () => {
+    const told = unsettled.get(connection);
+    if (told) told.isLost = SAYS_LOST.test(told.postgres?.code ?? '');
+    unsettled.delete(connection);
+  });
+}
+
+/**
+ * Marks an error as the loss of a connection, or of the chance to have one.
+ *
+ * @param cause what the server said when it let nobody in, if it said something
+ */
+export function markLost(error: object, cause?: unknown): void {
+  if (failures.has(error)) return;
+  const isSaid = typeof (cause as { severity?: unknown } | undefined)?.severity === 'string';
+  failures.set(error, { postgres: isSaid ? (cause as PostgresError) : undefined, isLost: true });
+}
+
+/**
+ * What it was that ended a statement on `client`, which `markFailures` knows.
+ *
+ * @returns undefined when the statement never left the process, as pg can't send its values
+ */
+export async function failureOn(
+  client: Client | PoolClient,
+  error: unknown,
+): Promise<DatabaseFailure | undefined> {
+  const known = failures.get(Object(error) as object);
+  if (known?.isLost) await untilSettled(client, known);
+  if (known) return known;
+  const { _queryable, _ending, _ended, connection, connectionParameters } = internalsOf(client);
+  const isUsable = _queryable && !_ending && !_ended && !connection.stream.destroyed;
+  // With a query_timeout pg may have stopped waiting for an answer that comes yet.
+  if (isUsable && !connectionParameters?.query_timeout) return undefined;
+  if (typeof error === 'object' && error !== null) markLost(error);
+  return { postgres: undefined, isLost: true };
+}
+
+function untilSettled(client: Client | PoolClient, told: Told): Promise<void> {
+  const { connection } = internalsOf(client);
+  if (unsettled.get(connection) !== told || connection.stream.destroyed) return Promise.resolve();
+  return new Promise((resolve) => {
+    const done = () => {
+      clearTimeout(timer);
+      connection.off('readyForQuery', done).off('end', done);
+      resolve();
+    };
+    const timer = setTimeout(done, SETTLED_MS);
+    connection.on('readyForQuery', done).on('end', done);
+  });
+}
