@@ -120,7 +120,9 @@ export async function connectBeside(dataSource: DataSource, signal: AbortSignal)
   // Its queries say as much.
   client.on('error', () => undefined);
   markFailures(client);
-  signal.addEventListener('abort', () => cut(client), { once: true });
+  const onAbort = () => cut(client);
+  signal.addEventListener('abort', onAbort, { once: true });
+  client.once('end', () => signal.removeEventListener('abort', onAbort));
   await client.connect();
   signal.throwIfAborted();
   return client;

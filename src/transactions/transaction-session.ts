@@ -14,7 +14,7 @@ import { DatabaseUnavailableError, UNIQUE_VIOLATION } from '../database/postgres
 import { expectError } from '../errors/expected-errors.js';
 import { type Companion, newLanding, sendTogether, travelsAlone } from '../database/statement-flight.js';
 import type { DataSource } from 'typeorm';
-import { NOTHING, refuseControl, speaksOfTimeout, type Submittable } from './transaction-statements.js';
+import { NOTHING, refuseControl, setsTimeout, type Submittable } from './transaction-statements.js';
 import { StatementTurns } from './statement-turns.js';
 import { type CommitTicket, readTicket, ticketQuery } from './commit-outcome.js';
 import { TransactionUsageError } from './transaction-errors.js';
@@ -236,7 +236,7 @@ export class TransactionSession {
   }
 
   private async send<Row extends QueryResultRow>(statement: QueryConfig): Promise<QueryResult<Row>> {
-    this.setsOwnTimeout ||= speaksOfTimeout(statement);
+    this.setsOwnTimeout ||= setsTimeout(statement);
     try {
       const result = await (travelsAlone(statement)
         ? this.sendAlone<Row>(statement)

@@ -23,8 +23,9 @@ export function refuseControl(text: string): void {
   );
 }
 
-const TIMEOUT = /\bstatement_timeout\b/i;
+const SETS_TIMEOUT = /\b(?:re)?set(?:_config)?\b[^;]*\bstatement_timeout\b/i;
+const SET_CONFIG = /\bset_config\b/i;
 
 /** True for a statement by which the work may set `statement_timeout` itself. */
-export const speaksOfTimeout = ({ text, values }: QueryConfig): boolean =>
-  TIMEOUT.test(text) || (values?.some((value) => typeof value === 'string' && TIMEOUT.test(value)) ?? false);
+export const setsTimeout = ({ text, values }: QueryConfig): boolean =>
+  SETS_TIMEOUT.test(text) || (SET_CONFIG.test(text) && (values?.includes('statement_timeout') ?? false));
