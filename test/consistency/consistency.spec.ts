@@ -1,29 +1,49 @@
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, rmSync } from 'node:fs';
 import path from 'node:path';
-import { checkConsistency } from './consistency-check.js';
+import { describeWithPgBouncer } from '../support/pgbouncer.js';
+import { checkConsistency, type Counts } from './consistency-check.js';
 
 let directory: string;
 beforeEach(() => {
+  mkdirSync('.data', { recursive: true });
   directory = mkdtempSync(path.resolve('.data/consistency-'));
 });
 afterEach(() => rmSync(directory, { recursive: true, force: true }));
 
-it('transfers under kills, cut COMMITs and a restart are there exactly when they were reported as done', async () => {
+/** The faults were there, and so was the work. */
+function expectFaultsAndWork({ restarts, backendsKilled, lost, transfers, http }: Counts): void {
+  expect(restarts).toBe(1);
+  expect(backendsKilled).toBeGreaterThan(10);
+  const all = [...Object.values(lost.requests), ...Object.values(lost.answers), lost.toldByPooler];
+  expect(Math.min(...all)).toBeGreaterThan(0);
+  expect(lost.refusals).toBeGreaterThan(0);
+  expect(transfers.done).toBeGreaterThan(100);
+  expect(transfers.foreign).toBeGreaterThan(0);
+  expect(http.done).toBeGreaterThan(100);
+  expect(http.refused).toBeGreaterThan(20);
+}
+
+it('what was told of transfers and of people written over HTTP is what is there, under kills, losses and a restart', async () => {
   const counts = await checkConsistency({ seed: 20, seconds: 12, directory, restart: 'clean' });
   expect(counts.violations).toEqual([]);
-  expect(counts.unknown).toBe(0);
-  // The faults were there, and so was the work.
-  expect(counts.restarts).toBe(1);
-  expect(counts.backendsKilled).toBeGreaterThan(10);
-  expect(counts.cutBeforeCommit).toBeGreaterThan(5);
-  expect(counts.cutAfterCommit).toBeGreaterThan(5);
-  expect(counts.done).toBeGreaterThan(100);
+  // Of every COMMIT that was lost the server has told, once it was there.
+  expect(counts.transfers.unknown).toBe(0);
+  expectFaultsAndWork(counts);
 }, 120_000);
 
-it('after a crash of the server, what was reported as done is there, and what was reported as failed is not', async () => {
+it('after a crash of the server, what was told as done is there, and what was told as failed is not', async () => {
   const counts = await checkConsistency({ seed: 21, seconds: 8, directory, restart: 'crash' });
   // A COMMIT that the crash met may be unknown: the server itself has forgotten.
   expect(counts.violations).toEqual([]);
-  expect(counts.restarts).toBe(1);
-  expect(counts.done).toBeGreaterThan(100);
+  expectFaultsAndWork(counts);
 }, 120_000);
+
+describeWithPgBouncer('with PgBouncer in between', () => {
+  it('what was told is what is there, whichever side of it loses something', async () => {
+    const counts = await checkConsistency({
+      ...{ seed: 22, seconds: 10, directory, restart: 'clean', pgBouncer: 'session' },
+    });
+    expect(counts.violations).toEqual([]);
+    expectFaultsAndWork(counts);
+  }, 120_000);
+});

@@ -31,7 +31,7 @@ export interface LossyProxy {
   refuse(): Promise<void>;
   /** Cuts every connection, and new ones are taken and never answered. */
   hang(): void;
-  /** New connections are as they were. */
+  /** Nothing is lost any more, and new connections are as they were. */
   recover(): Promise<void>;
   close(): Promise<void>;
 }
@@ -104,6 +104,8 @@ export async function startLossyProxy(server: string): Promise<LossyProxy> {
       cut();
     },
     recover: async () => {
+      proxy.onRequest = () => 'pass';
+      if (listener.listening && !isHanging) return;
       isHanging = false;
       cut();
       if (!listener.listening) await listen(port);

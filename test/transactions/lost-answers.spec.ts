@@ -3,8 +3,8 @@ import pg from 'pg';
 import { eventually } from '../support/barrier.js';
 import { fatalError, type HeldAnswer, type LossyProxy, startLossyProxy } from '../support/lossy-proxy.js';
 import { type PeopleApp, startPeopleApp } from '../support/people-app.js';
+import { judge, prepare, prepareAll, WRITE, WRITE_NAMES } from '../support/people-writes.js';
 import { createDatabase, openDatabase, type TestDatabase } from '../support/test-database.js';
-import { judge, prepare, WRITE, WRITES, type WriteName } from './lost-answers.writes.js';
 
 let database: TestDatabase;
 let proxy: LossyProxy;
@@ -23,6 +23,8 @@ afterAll(async () => {
   await database.drop();
 });
 
+afterEach(() => proxy.recover());
+
 /** An outage ends when all have their answers, or after this long, for those who wait for its end. */
 const OUTAGE_MS = 1500;
 
@@ -31,9 +33,7 @@ const duringOutage = async (answers: Promise<unknown>) => {
   await proxy.recover();
 };
 
-const names = Object.keys(WRITES) as WriteName[];
-
-describe.each(names)('%s whose change is made and whose answer is lost', (name) => {
+describe.each(WRITE_NAMES)('%s whose change is made and whose answer is lost', (name) => {
   const losses: Record<string, (answer: HeldAnswer, answers: Promise<unknown>) => unknown> = {
     'with its connection': (answer) => answer.cut(),
     'with its connection, behind which the server is away for a while': async (_, answers) => {
@@ -66,29 +66,17 @@ describe.each(names)('%s whose change is made and whose answer is lost', (name) 
   });
 });
 
-/** Every kind of write, ready to be sent at once. */
-async function prepareAll() {
-  const writes = await Promise.all(names.map((name) => prepare(app, name)));
-  return {
-    send: () => Promise.all(writes.map((write) => write.send())),
-    judge: async (responses: Response[]) => {
-      const judged = writes.map((write, index) => judge(write, responses[index]!, database));
-      return (await Promise.all(judged)).flat();
-    },
-  };
-}
-
 describe('every kind of write at once, each made and none answered', () => {
   it.each(['refuse', 'hang'] as const)(
     'when the server goes away (connections: %s), is told as done or as unknown',
     async (outage) => {
-      const writes = await prepareAll();
-      const held = proxy.holdAnswers(WRITE, names.length);
+      const writes = await prepareAll(app);
+      const held = proxy.holdAnswers(WRITE, WRITE_NAMES.length);
       const responses = writes.send();
       await held;
       await proxy[outage]();
       await duringOutage(responses);
-      expect(await writes.judge(await responses)).toEqual([]);
+      expect(await writes.judge(await responses, database)).toEqual([]);
     },
   );
 });
@@ -97,21 +85,21 @@ describe('every kind of write at once, each waiting for a lock when its connecti
   it.each(['cut', 'refuse', 'hang'] as const)(
     'and made by the server later (connections: %s), is never told as not made',
     async (loss) => {
-      const writes = await prepareAll();
+      const writes = await prepareAll(app);
       const locker = new pg.Client(database.url);
       await locker.connect();
       await locker.query('BEGIN');
       // Who only reads is not kept waiting.
       await locker.query('LOCK TABLE people IN SHARE ROW EXCLUSIVE MODE');
       const responses = writes.send();
-      await eventually(async () => (await waiting()) >= names.length);
+      await eventually(async () => (await waiting()) >= WRITE_NAMES.length);
       await proxy[loss]();
       await duringOutage(responses);
       await locker.query('ROLLBACK');
       await locker.end();
       const answers = await responses;
       await eventually(async () => (await waiting()) === 0);
-      expect(await writes.judge(answers)).toEqual([]);
+      expect(await writes.judge(answers, database)).toEqual([]);
     },
   );
 

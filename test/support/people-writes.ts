@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto';
-import type { PeopleApp } from '../support/people-app.js';
-import type { TestDatabase } from '../support/test-database.js';
+import type { PeopleApp } from './people-app.js';
+import type { TestDatabase } from './test-database.js';
 
 /** What makes a change: the statement itself where it stands alone, else COMMIT. */
 export const WRITE = /COMMIT\0|people_(create|create_1000|update|remove)\0|INSERT INTO people/;
@@ -40,7 +40,7 @@ const patch = (id: string, name: string, headers = {}): Request => ({
 });
 
 /** Every kind of write that a client of HTTP can ask for. */
-export const WRITES = {
+const WRITES = {
   'POST /people': (label) => post('/people', { name: label }),
   'POST /people with an id': (label) => post('/people', { id: randomUUID(), name: label }),
   'POST /people with an Idempotency-Key': (label) => post('/people', { name: label }, key()),
@@ -67,6 +67,7 @@ export const WRITES = {
   }),
 } satisfies Record<string, RequestOf>;
 export type WriteName = keyof typeof WRITES;
+export const WRITE_NAMES = Object.keys(WRITES) as WriteName[];
 
 let labels = 0;
 
@@ -74,7 +75,7 @@ let labels = 0;
 export async function prepare(app: PeopleApp, name: WriteName): Promise<PreparedWrite> {
   const label = `${name} ${++labels}`;
   const { id, version } = await app.people.create({ name: `before ${label}` });
-  const request: Request = (WRITES[name])(label, { id, etag: `"${version}"` });
+  const request: Request = WRITES[name](label, { id, etag: `"${version}"` });
   const { method, path, body, headers } = request;
   return {
     name,
@@ -107,4 +108,17 @@ export async function judge(
   return isTrue
     ? []
     : [`${write.name}: made ${made} times, and told ${response.status} ${text.slice(0, 200)}`];
+}
+
+/** Every kind of write, ready to be sent at once. */
+export async function prepareAll(app: PeopleApp) {
+  const writes = await Promise.all(WRITE_NAMES.map((name) => prepare(app, name)));
+  return {
+    send: () => Promise.all(writes.map((write) => write.send())),
+    /** As `judge`, of all. */
+    judge: async (responses: readonly Response[], database: TestDatabase) => {
+      const judged = writes.map((write, index) => judge(write, responses[index]!, database));
+      return (await Promise.all(judged)).flat();
+    },
+  };
 }
