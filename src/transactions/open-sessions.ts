@@ -17,6 +17,10 @@ export class OpenSessions {
     if (this.isOver) this.cutOne(session);
   }
 
+  get size(): number {
+    return this.open.size;
+  }
+
   delete(session: Cuttable): void {
     this.open.delete(session);
   }

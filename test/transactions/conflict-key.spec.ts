@@ -144,6 +144,47 @@ describe('units of work with one conflictKey', () => {
     expect((await app.people.get(id)).name).toBe('0+');
   });
 
+  it('that take two keys crosswise do not wait for ever: one is told to try again, the other goes on', async () => {
+    const both = barrier(2);
+    const cross = (first: string, second: string) =>
+      app.transactions.run({ conflictKey: first }, async () => {
+        await both();
+        await app.transactions.run({ propagation: 'REQUIRES_NEW', conflictKey: second }, () =>
+          Promise.resolve(),
+        );
+      });
+    const results = await Promise.allSettled([cross('a', 'b'), cross('b', 'a')]);
+    expect(results.map(({ status }) => status).sort()).toEqual(['fulfilled', 'rejected']);
+    const { reason } = results.find(({ status }) => status === 'rejected') as PromiseRejectedResult;
+    expect(reason).toMatchObject({ type: 'conflict-key-deadlock', status: 503, retryable: true });
+  });
+
+  it('that wait in a ring of three, and beside each other, do not either', async () => {
+    const all = barrier(3);
+    const ring = (first: string, second: string) =>
+      app.transactions.run({ conflictKey: first }, async () => {
+        await all();
+        await Promise.all([
+          app.transactions.run({ propagation: 'REQUIRES_NEW', conflictKey: second }, () => Promise.resolve()),
+          app.people.create({ name: 'beside' }),
+        ]);
+      });
+    const results = await Promise.allSettled([ring('a', 'b'), ring('b', 'c'), ring('c', 'a')]);
+    expect(results.some(({ status }) => status === 'fulfilled')).toBe(true);
+    expect(results.some(({ status }) => status === 'rejected')).toBe(true);
+  });
+
+  it('that take keys inside of others in one order wait, and are not refused', async () => {
+    const nested = (inner: string) =>
+      app.transactions.run({ conflictKey: 'first' }, () =>
+        app.transactions.run({ propagation: 'REQUIRES_NEW', conflictKey: inner }, () =>
+          Promise.resolve(inner),
+        ),
+      );
+    const alone = app.transactions.run({ conflictKey: 'second' }, () => Promise.resolve('alone'));
+    expect(await Promise.all([nested('second'), nested('second'), nested('third'), alone])).toHaveLength(4);
+  });
+
   it('free the key when they fail', async () => {
     await expect(
       app.transactions.run({ conflictKey: id }, () => Promise.reject(new Error('no'))),

@@ -162,6 +162,49 @@ describe('NESTED', () => {
     expect(await names()).toEqual(['after']);
   });
 
+  it('that fails takes nothing with it that runs beside it, through whatever the others send it', async () => {
+    const send = {
+      service: (name: string) => app.people.create({ name }),
+      statement: (name: string) => currentTransaction()!.query({ text: 'INSERT INTO people (name) VALUES ($1)', values: [name] }), // prettier-ignore
+      manager: (name: string) => currentTransaction()!.manager.query('INSERT INTO people (name) VALUES ($1)', [name]), // prettier-ignore
+      client: (name: string) => currentTransaction()!.client.query('INSERT INTO people (name) VALUES ($1)', [name]), // prettier-ignore
+    };
+    await app.transactions.run({}, async () => {
+      const open = barrier(2);
+      const beside = async () => {
+        await open();
+        for (const [how, insert] of Object.entries(send)) await insert(`beside by ${how}`);
+      };
+      const failing = nested(async () => {
+        await app.people.create({ name: 'nested' });
+        await open();
+        await app.people.create({ name: 'nested too' });
+        await refuse();
+      });
+      await Promise.all([beside(), expect(failing).rejects.toBe(no)]);
+    });
+    expect(await names()).toEqual(Object.keys(send).map((how) => `beside by ${how}`).sort()); // prettier-ignore
+  });
+
+  it('that fails while a part of it goes on has that refused, and not done for the one around it', async () => {
+    await app.transactions.run({}, async () => {
+      const [failed, done] = [barrier(2), barrier(2)];
+      const refused: unknown[] = [];
+      const part = async () => {
+        await failed();
+        const { manager, client } = currentTransaction()!;
+        for (const late of [manager.query(`INSERT INTO people (name) VALUES ('late')`), client.query(`INSERT INTO people (name) VALUES ('late')`), app.people.create({ name: 'late' })]) // prettier-ignore
+          refused.push(await late.then(() => 'done', () => 'refused')); // prettier-ignore
+        await done();
+      };
+      await expect(nested(() => Promise.all([part(), refuse()]))).rejects.toBe(no);
+      await failed();
+      await done();
+      expect(refused).toEqual(['refused', 'refused', 'refused']);
+    });
+    expect(await names()).toEqual([]);
+  });
+
   it('units that are begun side by side run one after another, each behind its own savepoint', async () => {
     await app.transactions.run({}, async () => {
       const results = await Promise.allSettled([

@@ -84,6 +84,51 @@ it('a unit of work between two attempts goes on at once', async () => {
   expect(await names()).toEqual(['mine']);
 });
 
+it('what waits for something that is no statement does not keep the application from stopping', async () => {
+  const runner = new TransactionRunner(app.dataSource, { drainTimeoutMs: 20 });
+  const begun = barrier(3);
+  const never = new Promise<never>(() => undefined);
+  // Committed, and its connection given back.
+  const behind = runner.run({}, async (transaction) => {
+    transaction.afterCommit(async () => {
+      await begun();
+      await never;
+    });
+  });
+  const working = runner.run({}, async (transaction) => {
+    await transaction.query({ text: `INSERT INTO people (name) VALUES ('late')` });
+    await begun();
+    await never;
+  });
+  const notice = working.catch((error: unknown) => error);
+  void behind.catch(() => undefined);
+  await begun();
+  await runner.beforeApplicationShutdown();
+  expect(await notice).toMatchObject({ type: 'database-unavailable' });
+  expect(runner.unfinished).toBe(2);
+  await app.close();
+  expect(await names()).toEqual([]);
+});
+
+it('a unit of work that runs may use another DataSource as long as it runs, also while both stop', async () => {
+  const other = await startPeopleApp({}, database);
+  const [begun, held] = [barrier(2), barrier(2)];
+  const running = app.transactions.run({}, async () => {
+    await app.people.create({ name: 'here' });
+    await begun();
+    await held();
+    await other.people.create({ name: 'there' });
+  });
+  await begun();
+  const stopped = [app.transactions, other.transactions].map((runner) => runner.beforeApplicationShutdown());
+  await held();
+  await running;
+  await Promise.all(stopped);
+  await expect(other.people.create({ name: 'late' })).rejects.toBeInstanceOf(ShuttingDownError);
+  expect(await names()).toEqual(['here', 'there']);
+  await Promise.all([app.close(), other.close()]);
+});
+
 it('what does not end in time loses its connection, and its changes', async () => {
   const runner = new TransactionRunner(app.dataSource, { drainTimeoutMs: 20 });
   const begun = barrier(2);
