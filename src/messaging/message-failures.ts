@@ -38,6 +38,11 @@ export class MessageFailures {
 
   constructor(private readonly settings: FailureSettings) {}
 
+  /** True when its partition is another member's by now. */
+  isForgotten(delivery: Delivery): boolean {
+    return this.settings.isForgotten(delivery);
+  }
+
   /** Settles it: as done, or to be tried again. */
   async settle(delivery: Delivery, thrown: unknown, settle: Settle): Promise<void> {
     const { settings } = this;

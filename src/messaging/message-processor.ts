@@ -99,6 +99,11 @@ export class MessageProcessor {
     let known: Promise<void> | undefined;
     for (const delivery of batch) {
       if (run.blocked.has(delivery.laneKey)) continue;
+      // Behind one that failed meanwhile it would be applied before that one, which its new owner has.
+      if (failures.isForgotten(delivery)) {
+        run.settle(delivery, 'done');
+        continue;
+      }
       try {
         // Asked for once: where it can't be known, each of the batch is settled by that.
         await (known ??= quarantine?.fresh.known());

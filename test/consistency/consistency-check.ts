@@ -11,6 +11,7 @@ import { randomOf } from '../support/random.js';
 import { openDatabase } from '../support/test-database.js';
 import { type Database, openDirectly } from './database.js';
 import { HttpClient, type HttpCounts } from './http-clients.js';
+import { OPERATIONS } from './http-operations.js';
 import { AUDIT, Ledger } from './ledger.js';
 import { loseAtRandom, type LossCounts, noLosses } from './losses.js';
 import { type TransferCounts, Transfers } from './transfers.js';
@@ -94,7 +95,7 @@ async function check(options: CheckOptions, closers: (() => Promise<unknown>)[])
   const stopLosing = proxies.map((proxy) => loseAtRandom(proxy, random, lost));
   const work = Promise.all([
     ...Array.from({ length: TRANSFERS_AT_ONCE }, () => transfers.run(isOver)),
-    ...Array.from({ length: HTTP_CLIENTS }, () => new HttpClient(settings).run()),
+    ...Array.from({ length: HTTP_CLIENTS }, () => new HttpClient(settings).run(OPERATIONS)),
     killBackends(database, random, counts, isOver),
   ]);
   // What ends it early is told below.

@@ -23,7 +23,7 @@ export interface HttpClientSettings {
   isOver: () => boolean;
 }
 
-interface Request {
+export interface Request {
   method: 'POST' | 'PATCH' | 'DELETE';
   path: string;
   body?: string;
@@ -37,9 +37,16 @@ interface Answer {
   version: string | undefined;
 }
 
+/** One thing that a client may do next. */
+export type Operation = (client: HttpClient) => Promise<void>;
+export interface Operations {
+  creates: readonly Operation[];
+  /** Of a person that the client has. */
+  changes: readonly Operation[];
+}
+
 const ANSWER_MS = 90_000;
 const PEOPLE_PER_CLIENT = 30;
-const json = { 'content-type': 'application/json' };
 
 /**
  * A client that writes people of its own, one request after the other, and obeys what it is told: it repeats what it is told to
@@ -51,11 +58,11 @@ export class HttpClient {
 
   constructor(private readonly settings: HttpClientSettings) {}
 
-  async run(): Promise<void> {
+  async run({ creates, changes }: Operations): Promise<void> {
     const { random, isOver } = this.settings;
     while (!isOver()) {
       const isFull = this.mine.length >= PEOPLE_PER_CLIENT;
-      const operations = this.mine.length === 0 ? CREATES : isFull ? CHANGES : [...CREATES, ...CHANGES];
+      const operations = this.mine.length === 0 ? creates : isFull ? changes : [...creates, ...changes];
       await operations[Math.floor(random() * operations.length)]!(this);
     }
   }
@@ -190,106 +197,3 @@ export class HttpClient {
     );
   }
 }
-
-type Operation = (client: HttpClient) => Promise<void>;
-
-const newName = () => crypto.randomUUID();
-const post = (path: string, body: unknown, headers = {}): Request => ({
-  ...{ method: 'POST', path, body: JSON.stringify(body), headers: { ...json, ...headers } },
-});
-const lines = (people: readonly object[]): Request => ({
-  ...{ method: 'POST', path: '/people/bulk', headers: { 'content-type': 'application/x-ndjson' } },
-  body: people.map((person) => `${JSON.stringify(person)}\n`).join(''),
-});
-const patch = (id: string, body: object, headers = {}): Request => ({
-  ...post(`/people/${id}`, body, headers),
-  method: 'PATCH',
-});
-const key = () => ({ 'idempotency-key': crypto.randomUUID() });
-const ifMatch = (version: string | undefined): Record<string, string> =>
-  version === undefined ? {} : { 'if-match': `"${version.replace(/[(,)]/g, '.').slice(0, -1)}"` };
-const many = (name: string, count: number) => Array.from({ length: count }, () => ({ name }));
-
-const CREATES: Operation[] = [
-  (client) => {
-    const [name, data] = [newName(), { a: 1 }];
-    return client.create(name, post('/people', { name, data }), { data });
-  },
-  (client) => {
-    const name = newName();
-    const request = post('/people', { id: crypto.randomUUID(), name });
-    return client.create(name, request, { mayRepeatUnknown: true });
-  },
-  (client) => {
-    const name = newName();
-    return client.create(name, post('/people', { name }, key()), { mayRepeatUnknown: true });
-  },
-  (client) => {
-    const name = newName();
-    return client.create(name, post('/people/bulk', [{ name }]));
-  },
-  (client) => {
-    const name = newName();
-    return client.create(name, post('/people/bulk', many(name, 7)), { rows: 7 });
-  },
-  (client) => {
-    const name = newName();
-    return client.create(name, post('/people/bulk', many(name, 1001)), { rows: 1001 });
-  },
-  (client) => {
-    const name = newName();
-    const request = post('/people/bulk', many(name, 3), key());
-    return client.create(name, request, { rows: 3, mayRepeatUnknown: true });
-  },
-  (client) => {
-    const name = newName();
-    return client.create(name, lines(many(name, 500)), { rows: 500 });
-  },
-  (client) => {
-    const name = newName();
-    return client.refused(`INSERT ${name}`, lines([...many(name, 50), { name: 7 }]), 400);
-  },
-];
-
-const CHANGES: Operation[] = [
-  (client) => {
-    const [person, name] = [client.pick(), newName()];
-    return client.change(person, { ...person, name }, patch(person.id, { name }));
-  },
-  (client) => {
-    const [person, name, data] = [client.pick(), newName(), { b: 2 }];
-    const request = patch(person.id, { name, data }, ifMatch(person.version));
-    return client.change(person, { ...person, name, data }, request);
-  },
-  (client) => {
-    const [person, name] = [client.pick(), newName()];
-    const request = patch(
-      person.id,
-      { name, data: { [name]: 1 } },
-      { 'content-type': 'application/merge-patch+json' },
-    );
-    const data = { ...person.data, [name]: 1 };
-    return client.change(person, { ...person, name, data }, request);
-  },
-  (client) => client.remove(client.pick()),
-  (client) => {
-    const person = client.pick();
-    return client.remove(person, ifMatch(person.version));
-  },
-  (client) => {
-    const [{ id }, name] = [client.pick(), newName()];
-    return client.refused(`INSERT ${name}`, post('/people', { id, name }), 409);
-  },
-  (client) => {
-    const [{ id }, name] = [client.pick(), newName()];
-    return client.refused(`INSERT ${name}`, post('/people/bulk', [...many(name, 2), { id, name }]), 409);
-  },
-  (client) => {
-    const [{ id }, name] = [client.pick(), newName()];
-    return client.refused(`UPDATE ${name}`, patch(id, { name }, { 'if-match': '"1.1.1"' }), 412);
-  },
-  (client) => {
-    const name = newName();
-    return client.refused(`UPDATE ${name}`, patch(crypto.randomUUID(), { name }), 404);
-  },
-];

@@ -1,6 +1,6 @@
 import type { Database } from './database.js';
 
-/** What a client was told at last of something that it had asked for: it is there, nothing was changed, or nobody knows. */
+/** What a client was told at last of something that it had asked for: it is there, it has changed nothing, or nobody knows. */
 export type Told = 'done' | 'nothing' | 'unknown';
 
 /** A change as the audit has it: a row that was written with a name of its own, or a person that was removed. */

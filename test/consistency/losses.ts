@@ -27,7 +27,7 @@ export const noLosses = (): LossCounts => ({
 });
 
 /** How likely each is lost; imports and batches are rare. */
-const CHANCE: Record<Kind, number> = { COMMIT: 0.04, statement: 0.06, batch: 0.08, import: 0.12 };
+const CHANCE: Record<Kind, number> = { COMMIT: 0.04, statement: 0.06, batch: 0.08, import: 0.25 };
 /** The words of poolers, and of a server, for a session that ends. */
 const WORDS = [
   fatalError('08P01', 'server conn crashed?'),

@@ -57,6 +57,7 @@ function count(counts: Counts, flow: Flow): void {
   counts.duplicates += flow.duplicates;
   counts.poisonous += flow.poison.size;
   counts.requests += flow.requests.size;
+  counts.hazards += flow.hazards;
 }
 
 /** The table, a few of its rows at a time; each has its share of the messages. */

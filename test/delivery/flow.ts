@@ -12,11 +12,16 @@ export interface Flow {
   /** By correlation id. */
   requests: Map<string, Message>;
   duplicates: number;
+  /** Updates that are slow, or fail at first, see `hazards.mjs`. */
+  hazards: number;
 }
 
 export const KEYS = 500;
 /** Parts of the messages. */
-const [DUPLICATES, POISON, REQUESTS, DELETES] = [0.05, 0.005, 0.03, 0.002];
+const [DUPLICATES, POISON, HOPELESS, REQUESTS, DELETES] = [0.05, 0.005, 0.003, 0.03, 0.002];
+/** A part of the updates. */
+const HAZARDS = 0.02;
+const HAZARD_KINDS = ['slow', 'refused', 'conflict', 'terminated', 'lost'];
 /** A duplicate comes at most this many messages behind its first. */
 const DISTANCE = 300;
 
@@ -29,6 +34,7 @@ export function flowOf(count: number, random: () => number, replyTopic: string):
     poison: new Set(),
     requests: new Map(),
     duplicates: 0,
+    hazards: 0,
   };
   const { messages, lives, ids } = flow;
   const people = Array.from({ length: KEYS }, () => uuidOf(random));
@@ -55,7 +61,10 @@ export function flowOf(count: number, random: () => number, replyTopic: string):
     } else if (chance < DUPLICATES + POISON) {
       const [operation, value] = poisonOf(id, random);
       flow.poison.add(add(id, operation, value).id);
-    } else if (chance < DUPLICATES + POISON + REQUESTS) {
+    } else if (chance < DUPLICATES + POISON + HOPELESS) {
+      // What its handler calls is never there, see `hazards.mjs`.
+      flow.poison.add(add(id, 'update', JSON.stringify({ id, name: '0-hopeless' })).id);
+    } else if (chance < DUPLICATES + POISON + HOPELESS + REQUESTS) {
       // Of its own key: what a request that is told to come again would be overtaken by, else.
       const { message } = change(uuidOf(random), 'create', 'created 0', { name: '0' });
       const correlationId = uuidOf(random);
@@ -70,7 +79,12 @@ export function flowOf(count: number, random: () => number, replyTopic: string):
       change(id, 'delete', 'deleted');
       people[index] = uuidOf(random);
     } else {
-      change(id, 'update', `updated ${age}`, { name: String(age) });
+      const isHazard = random() < HAZARDS;
+      if (isHazard) flow.hazards++;
+      const name = isHazard
+        ? `${age}-${HAZARD_KINDS[Math.floor(random() * HAZARD_KINDS.length)]!}`
+        : String(age);
+      change(id, 'update', `updated ${name}`, { name });
     }
   }
   return flow;

@@ -3,6 +3,7 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import path from 'node:path';
 import { parseArgs } from 'node:util';
 import { KAFKA_CLIENTS } from '../../src/messaging/kafka-clients.js';
+import { pgBouncerProblem } from '../support/pgbouncer.js';
 import { checkDelivery } from './delivery-check.js';
 
 const { values } = parseArgs({
@@ -13,6 +14,7 @@ const { values } = parseArgs({
     instances: { type: 'string', default: '2' },
     together: { type: 'string', default: '1' },
     client: { type: 'string', default: 'kafkajs' },
+    pgbouncer: { type: 'string' },
   },
 });
 const [messages, seconds, seed, instances, together] = [
@@ -20,14 +22,17 @@ const [messages, seconds, seed, instances, together] = [
 ] as [number, number, number, number, number];
 const atLeast = (least: number) => (value: number) => Number.isInteger(value) && value >= least;
 const client = KAFKA_CLIENTS.find((name) => name === values.client);
+const problem = pgBouncerProblem(values.pgbouncer);
 if (
+  problem ||
   !client ||
   ![messages, together].every(atLeast(1)) ||
   ![seconds, seed].every(atLeast(0)) ||
   !atLeast(2)(instances)
 ) {
   console.error(
-    'usage: npm run check:delivery -- [--messages 20000] [--seconds 0] [--seed 7] [--instances 2] [--together 1] [--client kafkajs]',
+    problem ??
+      'usage: npm run check:delivery -- [--messages 20000] [--seconds 0] [--seed 7] [--instances 2] [--together 1] [--client kafkajs] [--pgbouncer session]',
   );
   process.exit(2);
 }
@@ -40,11 +45,13 @@ const directory = mkdtempSync(path.resolve('.data/delivery-'));
 const start = Date.now();
 let isSound = false;
 try {
+  const between = values.pgbouncer ? `, through PgBouncer (${values.pgbouncer})` : '';
   console.log(
-    `seed ${seed}, ${messages} messages, ${instances} instances with ${client}, rounds are begun for ${seconds} s`,
+    `seed ${seed}, ${messages} messages, ${instances} instances with ${client}, rounds are begun for ${seconds} s${between}`,
   );
   const counts = await checkDelivery({
     ...{ messages, seconds, seed, instances, together, client, directory },
+    ...(values.pgbouncer && { pgBouncer: 'session' }),
     signal: interrupted.signal,
     onProgress: (message) => console.log(`${((Date.now() - start) / 1000).toFixed(1)} s: ${message}`),
   });

@@ -4,6 +4,7 @@ import { eventually } from '../support/barrier.js';
 import { API, startKafkaWire } from '../support/kafka-wire.js';
 import type { ServiceHome, ServiceProcess } from '../support/service-process.js';
 import { startWire, type Verdict, type Watcher, type Wire } from '../support/wire.js';
+import { losing, type Losses } from './losing.js';
 
 /** Where a message is when its service is caught, as it shows on the service's wires. */
 export const STEPS = [
@@ -21,6 +22,8 @@ export interface PlaceSettings {
   database: { url: string; port: number };
   broker: { port: number };
   replyTopic: string;
+  /** Of answers of the database. */
+  losses: Losses;
   /** Takes what the services of this place say. */
   logFile: string;
   environment: Record<string, string>;
@@ -152,22 +155,27 @@ export class ServicePlace {
 
   private watchDatabase(): Watcher {
     let hasClaimed = false;
+    const losses = losing(this.settings.losses);
+    /** One fault at a time, and none over a message that is tried alone. */
+    const passedOrLost = (piece: Buffer) => (this.isFair && !this.isFrozen ? losses.request(piece) : 'pass');
+    const orElse = (verdict: Verdict, piece: Buffer) => (verdict === 'pass' ? passedOrLost(piece) : verdict);
     return {
+      ...losses,
       request: (piece) => {
         if (piece.includes('nestjs_people_crash_begin')) this.isTryingAlone ||= piece.includes(SECOND_TRIAL);
         if (piece.includes('nestjs_people_crash_end')) this.isTryingAlone = false;
         if (piece.includes('nestjs_people_inbox_claim')) {
           hasClaimed = true;
-          return this.reached('fetched');
+          return orElse(this.reached('fetched'), piece);
         }
-        if (piece.includes('nestjs_people_relay_remove')) return this.reached('relayed, row not removed');
-        if (!hasClaimed || !piece.includes('COMMIT\0')) return 'pass';
+        if (piece.includes('nestjs_people_relay_remove'))
+          return orElse(this.reached('relayed, row not removed'), piece);
+        if (!hasClaimed || !piece.includes('COMMIT\0')) return passedOrLost(piece);
         hasClaimed = false;
-        const verdict = this.reached('transaction open');
+        const verdict = orElse(this.reached('transaction open'), piece);
         if (verdict === 'pass') this.hasCommitted = true;
         return verdict;
       },
-      response: (piece) => piece,
     };
   }
 

@@ -1,9 +1,13 @@
 import { randomUUID } from 'node:crypto';
 import path from 'node:path';
+import { pathToFileURL } from 'node:url';
 import type { KafkaClientName } from '../../src/messaging/kafka-clients.js';
 import { ServiceHome } from '../support/service-process.js';
+import { startPgBouncer } from '../support/pgbouncer.js';
 import { randomOf } from '../support/random.js';
+import { startWire } from '../support/wire.js';
 import { ArmedFaults } from './faults.js';
+import { losing } from './losing.js';
 import { ServicePlace } from './service-place.js';
 import { type Database, type Killable, startBroker, startDatabase } from './servers.js';
 import { COMMANDS, REPLIES, Topics } from './topics.js';
@@ -20,6 +24,8 @@ export interface CheckOptions {
   together: number;
   /** The services' client library. Default `kafkajs`. */
   client?: KafkaClientName;
+  /** A PgBouncer between the services and the database. */
+  pgBouncer?: 'session';
   /** Names of faults. */
   leaveOut?: string[];
   /** Where the check's own PostgreSQL and Kafka live; removed by the caller. */
@@ -37,6 +43,10 @@ export interface Counts {
   duplicates: number;
   poisonous: number;
   requests: number;
+  /** Updates that were slow, or failed at first for reasons that are none of the database's. */
+  hazards: number;
+  /** Answers of the database, to statements and to COMMITs. */
+  answersLost: number;
   /** Batches whose sending failed, and requests that were told to come again. */
   sentAgain: number;
   askedAgain: number;
@@ -48,6 +58,9 @@ export interface Counts {
 }
 
 const PARTITIONS = 8;
+/** Of six services with ten each; a hundred is what the server has. */
+const SERVER_CONNECTIONS = 80;
+const HAZARDS = pathToFileURL(path.resolve('test/delivery/hazards.mjs')).href;
 
 /** All that the check plays with. */
 export interface Stage {
@@ -68,7 +81,7 @@ export async function openStage(options: CheckOptions, closers: (() => Promise<v
   const { seed, instances, client = 'kafkajs', directory, onProgress } = options;
   const counts: Counts = {
     ...{ rounds: 0, messages: 0, duplicates: 0, poisonous: 0, requests: 0 },
-    ...{ sentAgain: 0, askedAgain: 0, eventsSentAgain: 0 },
+    ...{ hazards: 0, answersLost: 0, sentAgain: 0, askedAgain: 0, eventsSentAgain: 0 },
     faults: {},
     starts: 0,
     longestStandstillMs: { underFaults: 0, whileScaling: 0 },
@@ -79,6 +92,20 @@ export async function openStage(options: CheckOptions, closers: (() => Promise<v
   closers.push(() => database.stop());
   const broker = await startBroker(directory);
   closers.push(() => broker.stop());
+  const random = randomOf(seed);
+  const losses = { random, onLoss: () => counts.answersLost++ };
+  let toDatabase: { url: string; port: number } = database;
+  if (options.pgBouncer) {
+    // Answers are lost on either side of it.
+    const behind = await startWire({ target: database.port, watch: () => losing(losses) });
+    closers.push(() => behind.close());
+    const server = new URL(database.url);
+    server.port = String(behind.port);
+    const settings = { default_pool_size: SERVER_CONNECTIONS };
+    const bouncer = await startPgBouncer({ server: server.href, poolMode: options.pgBouncer, settings });
+    closers.push(() => bouncer.stop());
+    toDatabase = { url: bouncer.url, port: Number(new URL(bouncer.url).port) };
+  }
   const groupId = `check-${randomUUID()}`;
   const topics = await Topics.open(broker.port, groupId, { [COMMANDS]: PARTITIONS, [REPLIES]: 1 });
   closers.push(() => topics.close());
@@ -91,13 +118,14 @@ export async function openStage(options: CheckOptions, closers: (() => Promise<v
   });
   for (let n = 0; n < Math.max(3, instances); n++) {
     const place = await ServicePlace.open({
-      ...{ home, database, broker, replyTopic: REPLIES },
+      ...{ home, database: toDatabase, broker, replyTopic: REPLIES, losses },
       logFile: path.join(directory, `service-${n + 1}.log`),
       environment: {
         KAFKA_CLIENT: client,
         KAFKA_GROUP_ID: groupId,
         KAFKA_TOPIC_PARTITIONS: String(PARTITIONS),
         LOG_LEVEL: 'warn',
+        NODE_OPTIONS: `--disable-warning=TimeoutNegativeWarning --import ${HAZARDS}`,
       },
       onStep: (step, at) => faults.onStep(step, at),
       // Ctrl-C in a terminal reaches the services, too.
@@ -106,5 +134,5 @@ export async function openStage(options: CheckOptions, closers: (() => Promise<v
     places.push(place);
     closers.push(() => place.close());
   }
-  return { options, counts, database, broker, topics, places, faults, handled: 0, random: randomOf(seed) };
+  return { options, counts, database, broker, topics, places, faults, handled: 0, random };
 }

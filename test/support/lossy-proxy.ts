@@ -21,8 +21,8 @@ export type Fate = 'pass' | 'unsent' | 'unnoticed' | ((answer: HeldAnswer) => vo
 export interface LossyProxy {
   /** The server's URL with the proxy's address in it. */
   readonly url: string;
-  /** Decides about each piece that a client sends. */
-  onRequest: (piece: Buffer) => Fate;
+  /** Decides about each piece that a client sends; `connection` is the same for those of one connection. */
+  onRequest: (piece: Buffer, connection: object) => Fate;
   /** Holds the next answers to requests that match and are committed by them. Resolves when the server has given as many. */
   holdAnswers(request: RegExp, count?: number): Promise<HeldAnswer[]>;
   /** Cuts every connection; the server finishes what it has. */
@@ -52,7 +52,7 @@ export async function startLossyProxy(server: string): Promise<LossyProxy> {
     let isUnnoticed = false;
     const waiting: ((answer: HeldAnswer) => void)[] = [];
     client.on('data', (piece: Buffer) => {
-      const fate = proxy.onRequest(piece);
+      const fate = proxy.onRequest(piece, client);
       if (fate === 'unsent' || fate === 'unnoticed') {
         isUnnoticed = fate === 'unnoticed';
         client.destroy();

@@ -1,13 +1,18 @@
 import { type AddressInfo, connect, createServer, type Socket } from 'node:net';
 
-/** What becomes of a piece: `cut` lets it not through and ends the connection, `hold` keeps it and what follows until `release`. */
-export type Verdict = 'pass' | 'cut' | 'hold';
+/**
+ * What becomes of a piece: `cut` lets it not through and ends the connection, `hold` keeps it and what follows until `release`,
+ * `lose` lets it through and ends the connection in place of the answer.
+ */
+export type Verdict = 'pass' | 'cut' | 'hold' | 'lose';
 
 /** Sees what one connection carries, before it goes on. */
 export interface Watcher {
   request(piece: Buffer): Verdict;
   /** Gives the piece as it is to go on. */
   response(piece: Buffer): Buffer;
+  /** What the client is told in place of an answer that is lost. Left out: nothing. */
+  lastWords?: () => Buffer | undefined;
 }
 
 export interface WireSettings {
@@ -42,11 +47,13 @@ export async function startWire({ target, watch, split = asItComes }: WireSettin
       end.on('error', () => undefined).on('close', () => (sockets.delete(end), cut()));
     }
     let waiting: Buffer[] | undefined;
+    let isLosing = false;
     const forward = (pieces: Buffer[]) => {
       for (const [index, piece] of pieces.entries()) {
         if (client.destroyed) return;
         const verdict = watcher.request(piece);
         if (verdict === 'cut') return cut();
+        isLosing ||= verdict === 'lose';
         if (verdict === 'hold') return hold(piece, pieces.slice(index + 1));
         upstream.write(piece);
       }
@@ -61,6 +68,7 @@ export async function startWire({ target, watch, split = asItComes }: WireSettin
     };
     inPieces(client, split, (pieces) => (waiting ? waiting.push(...pieces) : forward(pieces)));
     inPieces(upstream, split, (pieces) => {
+      if (isLosing) return client.writable && client.end(watcher.lastWords?.() ?? NOTHING);
       for (const piece of pieces) if (client.writable) client.write(watcher.response(piece));
     });
   });
