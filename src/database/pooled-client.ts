@@ -3,7 +3,11 @@ import { once } from 'node:events';
 import type { Duplex } from 'node:stream';
 import type { DataSource, QueryRunner } from 'typeorm';
 import { type DatabaseFailure, failureOn, markFailures, markLost } from './database-failure.js';
-import { DatabaseUnavailableError, PoolExhaustedError } from './postgres-errors.js';
+import {
+  DatabaseUnavailableError,
+  PoolExhaustedError,
+  READ_ONLY_SQL_TRANSACTION,
+} from './postgres-errors.js';
 
 /**
  * What is checked when a client comes out of the pool, after deadpool-postgres' `RecyclingMethod`.
@@ -67,10 +71,16 @@ export async function withClient<T>(
   }
 }
 
-/** What ended a statement of this client; one whose connection is lost is closed. @returns undefined: it was never sent */
+/**
+ * What ended a statement of this client. One whose connection is lost is closed, and so is one that takes no writes: its server
+ * may have another in its place, or other defaults, which a session only learns of when it begins.
+ *
+ * @returns undefined when it was never sent
+ */
 export async function learnFailure(lease: Lease, error: unknown): Promise<DatabaseFailure | undefined> {
   const failure = await failureOn(lease.client, error);
   lease.broken ||= failure?.isLost ?? false;
+  lease.broken ||= failure?.postgres?.code === READ_ONLY_SQL_TRANSACTION;
   return failure;
 }
 

@@ -70,9 +70,8 @@ export const mayBeItsOwn = (thrown: unknown): boolean => {
 
 /** The error in a dead letter. */
 export function describe(thrown: unknown): MessageError {
-  const cause = causeOf(thrown);
-  const ofDatabase = toTellableError(cause);
-  if (ofDatabase !== cause) return toMessageError(ofDatabase);
+  const cause = toTellableError(causeOf(thrown));
+  if (cause instanceof ApplicationError) return toMessageError(cause);
   if (isMessageError(thrown)) return thrown;
   if (thrown instanceof Error || typeof thrown !== 'object' || thrown === null) return toMessageError(thrown);
   const { code, status, message } = thrown as Record<string, unknown>;
