@@ -1,6 +1,7 @@
 import { readdirSync, readFileSync } from 'node:fs';
 import path from 'node:path';
 import { VARIABLES } from '../../src/app/environment-variables.js';
+import { FAULTS } from '../../src/database/faults.js';
 import * as api from '../../src/index.js';
 
 const readme = readFileSync('README.md', 'utf8');
@@ -27,6 +28,19 @@ it('the README names every type of error, and no other', () => {
   );
   const inReadme = [...readme.matchAll(/^\| `([a-z-]+)` \| \d{3} \|/gm)].map(([, type]) => type!);
   expect(inReadme.sort()).toEqual([...new Set([...inCode, 'internal-error'])].sort());
+});
+
+it('the document of transactions has the code’s table of whose fault a failure is', () => {
+  const document = readFileSync('docs/transactions.md', 'utf8');
+  const rows = [...document.matchAll(/^\| ((?:`\w+` ?)+)\| (\w+): /gm)].map(([, states, fault]) => ({
+    states: [...states!.matchAll(/`(\w+)`/g)].map(([, state]) => state!),
+    fault,
+  }));
+  expect(rows).toEqual(FAULTS);
+});
+
+it('one place of the code promises that nothing was changed', () => {
+  expect(sources.flatMap((text) => text.match(/nothing was changed/gi) ?? [])).toHaveLength(1);
 });
 
 it('the README names every route and every topic', () => {
