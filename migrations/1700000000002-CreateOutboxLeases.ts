@@ -53,7 +53,10 @@ export class CreateOutboxLeases1700000000002 implements MigrationInterface {
   }
 }
 
+// Of `shard::int`, and one with `isfinite`, so that the planner has no choice between them and the primary key: where its
+// statistics are old it would take the one that reads past all that waits.
 const INDEXES = [
-  ['message_outbox_ready_idx', '("shard", "seq") WHERE "next_attempt_at" IS NULL'],
-  ['message_outbox_due_idx', '("shard", "next_attempt_at") WHERE "next_attempt_at" IS NOT NULL'],
+  ['message_outbox_ready_idx', '(("shard"::int), "seq") WHERE "next_attempt_at" IS NULL'],
+  ['message_outbox_line_idx', '(("shard"::int), "aggregateid", "seq") WHERE "next_attempt_at" IS NOT NULL'],
+  ['message_outbox_due_idx', '("next_attempt_at") WHERE isfinite("next_attempt_at")'],
 ] as const;

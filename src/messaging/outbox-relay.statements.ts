@@ -7,6 +7,8 @@ const SHARDS = 16;
 /** Rows that are read, sent and removed together, at most; as many again where lines of waiting rows go on. */
 const ROWS_AT_ONCE = 500;
 const BYTES_AT_ONCE = 8 * 1024 * 1024;
+/** Rows that are due to be tried again that are looked at together. */
+const DUE_AT_ONCE = 1000;
 /** Aggregates whose next attempt is due that are looked at together. */
 const LINES_AT_ONCE = 100;
 /** Rows that are looked at for having to wait, each time a lease ends. */
@@ -35,53 +37,59 @@ export function relayStatements(dataSource: DataSource) {
     const statement = { name: `nestjs_people_relay_${name}`, text };
     return (...values: unknown[]): Statement => ({ ...statement, values });
   };
-  // With LIMIT, or the planner may read the whole table for a join.
-  const first = (condition: string, order: string) =>
-    `(SELECT true FROM ${outbox} o WHERE ${condition} ORDER BY ${order} LIMIT 1)`;
-  const hasRows = `(${first('o.shard = l.shard AND o.next_attempt_at IS NULL', 'o.shard, o.seq')}
-    OR ${first('o.shard = l.shard AND o.next_attempt_at <= now()', 'o.shard, o.next_attempt_at')})`;
+  // The indexes have `shard::int`, as those of a plain `shard` look as good to a planner whose statistics are old, and read past
+  // all that waits. For the same reason rows are asked for by ANY of an array and not by a join, and with ORDER BY and LIMIT.
+  const readyRows = (shard: string) =>
+    `FROM ${outbox} o WHERE o.shard::int = ${shard} AND o.next_attempt_at IS NULL`;
+  const readyOrder = 'o.shard::int, o.seq';
+  const lineRows = (row: string, aggregate: string) =>
+    `FROM ${outbox} ${row} WHERE ${row}.shard::int = $1 AND ${row}.aggregateid = ${aggregate} AND ${row}.next_attempt_at IS NOT NULL`;
+  const lineOrder = (row: string) => `${row}.shard::int, ${row}.aggregateid, ${row}.seq`;
+  const anyOf = (rows: string) => `ANY (ARRAY (SELECT seq FROM ${rows}))`;
+  const soonest = `soonest AS MATERIALIZED (SELECT shard, aggregateid, seq FROM ${outbox}
+    WHERE isfinite(next_attempt_at) AND next_attempt_at <= now() ORDER BY next_attempt_at LIMIT ${DUE_AT_ONCE})`;
+  const canBeSent = `((SELECT true ${readyRows('l.shard')} ORDER BY ${readyOrder} LIMIT 1)
+    OR l.shard IN (SELECT shard FROM soonest))`;
   const isOver = 'l.leased_until <= clock_timestamp()';
   // One's own is left where it could not be given back.
   const isFree = `(${isOver} OR l.holder = $1)`;
-  const anyLine = `(SELECT EXISTS (SELECT FROM ${outbox} WHERE shard = $1 AND next_attempt_at IS NOT NULL))`;
+  const anyLine = `(SELECT EXISTS (SELECT FROM ${outbox} WHERE shard::int = $1 AND next_attempt_at IS NOT NULL))`;
   /** Whether an earlier row of its aggregate is in the line; asks for no row's where there is no line. */
   const waits = (row: string) =>
-    `${anyLine} AND coalesce((SELECT true FROM ${outbox} b WHERE b.shard = $1 AND b.aggregateid = ${row}.aggregateid
-       AND b.seq < ${row}.seq AND b.next_attempt_at IS NOT NULL LIMIT 1), false)`;
+    `${anyLine} AND coalesce((SELECT true ${lineRows('b', `${row}.aggregateid`)} AND b.seq < ${row}.seq
+       ORDER BY ${lineOrder('b')} LIMIT 1), false)`;
+  const free = `SELECT seq FROM ${outbox} WHERE shard = $1 AND seq = ANY ($2::bigint[]) FOR UPDATE SKIP LOCKED`;
 
-  const pending = named('pending', `SELECT l.shard FROM ${lease} l WHERE ${isOver} AND ${hasRows}`);
+  const pending = named(
+    'pending',
+    `WITH ${soonest} SELECT l.shard FROM ${lease} l WHERE ${isOver} AND ${canBeSent}`,
+  );
   const take = named(
     'take',
-    `WITH open AS MATERIALIZED (SELECT l.shard FROM ${lease} l WHERE l.shard <> ALL ($2::int[])
-         AND ${isFree} AND ${hasRows}),
-       free AS MATERIALIZED (SELECT l.shard FROM ${lease} l
-         WHERE l.shard IN (SELECT shard FROM open) AND ${isFree}
+    `WITH ${soonest},
+       open AS MATERIALIZED (SELECT l.shard FROM ${lease} l WHERE l.shard <> ALL ($2::int[]) AND ${isFree} AND ${canBeSent}),
+       free AS MATERIALIZED (SELECT l.shard FROM ${lease} l WHERE l.shard IN (SELECT shard FROM open) AND ${isFree}
          ORDER BY random() LIMIT 1 FOR UPDATE SKIP LOCKED),
        taken AS (UPDATE ${lease} l SET holder = $1::uuid, leased_until = clock_timestamp() + ${LEASE_MS} * interval '1 ms'
          FROM free f WHERE l.shard = f.shard RETURNING l.shard)
      SELECT (SELECT shard FROM taken) AS taken, (SELECT coalesce(array_agg(shard), '{}') FROM open) AS open`,
   );
-  const columns = 'seq, shard, id, aggregatetype, aggregateid, type, topic, payload, created_at, attempts, next_attempt_at, dead_letter'; // prettier-ignore
+  const columns =
+    'seq, shard, id, aggregatetype, aggregateid, type, topic, payload, created_at, attempts, dead_letter';
   const select = named(
     'select',
-    `SELECT * FROM (
+    `WITH ${soonest}
+     SELECT * FROM (
        SELECT o.seq::text, o.shard, o.id, o.aggregatetype, o.aggregateid, o.type, o.topic, o.payload::text, o.created_at,
          o.attempts, o.dead_letter::text, d.dead, d.key AS dead_key, d.value AS dead_value,
          sum(coalesce(octet_length(o.payload::text), 0) + coalesce(octet_length(d.value), 0))
            OVER (ORDER BY o.seq ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS bytes_before
        FROM (
-         (SELECT ${columns} FROM ${outbox} o WHERE shard = $1 AND next_attempt_at IS NULL AND NOT (${waits('o')})
-           ORDER BY o.shard, o.seq LIMIT ${ROWS_AT_ONCE})
+         (SELECT ${columns} ${readyRows('$1')} AND NOT (${waits('o')}) ORDER BY ${readyOrder} LIMIT ${ROWS_AT_ONCE})
          UNION ALL
-         (SELECT l.* FROM (SELECT DISTINCT aggregateid FROM (
-               SELECT aggregateid FROM ${outbox} WHERE shard = $1 AND next_attempt_at <= now()
-               ORDER BY shard, next_attempt_at LIMIT ${LINES_AT_ONCE}) soonest) due,
-             LATERAL (SELECT attempts, next_attempt_at FROM ${outbox} h
-               WHERE h.shard = $1 AND h.aggregateid = due.aggregateid AND h.next_attempt_at IS NOT NULL
-               ORDER BY h.shard, h.aggregateid, h.seq LIMIT 1) head,
-             LATERAL (SELECT ${columns} FROM ${outbox} l
-               WHERE l.shard = $1 AND l.aggregateid = due.aggregateid AND l.next_attempt_at IS NOT NULL
-               ORDER BY l.shard, l.aggregateid, l.seq
+         (SELECT l.* FROM (SELECT DISTINCT aggregateid FROM soonest WHERE shard = $1 LIMIT ${LINES_AT_ONCE}) due,
+             LATERAL (SELECT attempts, next_attempt_at ${lineRows('h', 'due.aggregateid')} ORDER BY ${lineOrder('h')} LIMIT 1) head,
+             LATERAL (SELECT ${columns} ${lineRows('l', 'due.aggregateid')} ORDER BY ${lineOrder('l')}
                LIMIT CASE WHEN head.attempts > 0 THEN 1 ELSE ${ROWS_AT_ONCE} END) l
            WHERE head.next_attempt_at <= now() ORDER BY l.seq LIMIT ${ROWS_AT_ONCE})) o
        LEFT JOIN LATERAL (SELECT json_build_object('message_id', message_id, 'topic', topic, 'partition', partition,
@@ -92,56 +100,52 @@ export function relayStatements(dataSource: DataSource) {
   );
   const remove = named(
     'remove',
-    `WITH free AS (SELECT seq FROM ${outbox} WHERE shard = $1 AND seq = ANY ($2::bigint[]) FOR UPDATE SKIP LOCKED),
-       removed AS (DELETE FROM ${outbox} o USING free f WHERE o.shard = $1 AND o.seq = f.seq
-         RETURNING o.seq, o.aggregateid, o.next_attempt_at),
+    `WITH free AS (${free}),
+       removed AS (DELETE FROM ${outbox} WHERE shard = $1 AND seq = ${anyOf('free')}
+         RETURNING seq, aggregateid, next_attempt_at),
        next AS (SELECT n.seq FROM (
            SELECT aggregateid, max(seq) AS last FROM removed WHERE next_attempt_at IS NOT NULL GROUP BY aggregateid) line,
-         LATERAL (SELECT seq FROM ${outbox} n WHERE n.shard = $1 AND n.aggregateid = line.aggregateid AND n.seq > line.last
-           AND n.next_attempt_at IS NOT NULL ORDER BY n.shard, n.aggregateid, n.seq LIMIT 1 FOR UPDATE SKIP LOCKED) n),
-       due AS (UPDATE ${outbox} o SET next_attempt_at = now() FROM next n
-         WHERE o.shard = $1 AND o.seq = n.seq AND o.next_attempt_at = 'infinity')
+         LATERAL (SELECT n.seq ${lineRows('n', 'line.aggregateid')} AND n.seq > line.last
+           ORDER BY ${lineOrder('n')} LIMIT 1 FOR UPDATE SKIP LOCKED) n),
+       due AS (UPDATE ${outbox} SET next_attempt_at = now()
+         WHERE shard = $1 AND seq = ${anyOf('next')} AND NOT isfinite(next_attempt_at))
      SELECT seq::text FROM ${outbox} WHERE shard = $1 AND seq = ANY ($2::bigint[]) AND seq NOT IN (SELECT seq FROM removed)`,
   );
   const delay = named(
     'delay',
-    `UPDATE ${outbox} o SET attempts = o.attempts + 1, last_error = r.reason,
+    `WITH free AS (${free})
+     UPDATE ${outbox} o SET attempts = o.attempts + 1, last_error = ($3::text[])[array_position($2::bigint[], o.seq)],
        next_attempt_at = now() + least(300, power(2, least(o.attempts, 20))) * interval '1 s'
-     FROM unnest($2::bigint[], $3::text[]) r (seq, reason)
-     WHERE o.shard = $1 AND o.seq = r.seq AND o.seq IN (
-       SELECT seq FROM ${outbox} WHERE shard = $1 AND seq = ANY ($2::bigint[]) FOR UPDATE SKIP LOCKED)`,
+     WHERE o.shard = $1 AND o.seq = ${anyOf('free')}`,
   );
   const release = named(
     'release',
-    `WITH mine AS MATERIALIZED (
-         SELECT shard FROM ${lease} WHERE shard = $1 AND holder = $2 FOR UPDATE SKIP LOCKED),
+    `WITH ${soonest},
+       mine AS MATERIALIZED (SELECT shard FROM ${lease} WHERE shard = $1 AND holder = $2 FOR UPDATE SKIP LOCKED),
        waiting AS (
-         SELECT seq FROM ${outbox} w WHERE EXISTS (SELECT FROM mine) AND w.shard = $1 AND w.seq IN (
-           SELECT seq FROM (SELECT seq, aggregateid FROM ${outbox} WHERE shard = $1 AND next_attempt_at IS NULL
-             ORDER BY shard, seq LIMIT ${LINED_UP_AT_ONCE}) c WHERE ${waits('c')}
-           UNION ALL
-           SELECT seq FROM (SELECT seq, aggregateid FROM ${outbox} WHERE shard = $1 AND next_attempt_at <= now()
-             ORDER BY shard, next_attempt_at LIMIT ${LINED_UP_AT_ONCE}) c WHERE ${waits('c')})
+         SELECT seq FROM (SELECT o.seq, o.aggregateid ${readyRows('$1')} ORDER BY ${readyOrder}
+           LIMIT ${LINED_UP_AT_ONCE}) r WHERE ${waits('r')}
+         UNION ALL SELECT seq FROM soonest s WHERE shard = $1 AND ${waits('s')}),
+       free AS (SELECT seq FROM ${outbox} WHERE EXISTS (SELECT FROM mine) AND shard = $1 AND seq = ${anyOf('waiting')}
          FOR UPDATE SKIP LOCKED),
-       lined_up AS (UPDATE ${outbox} o SET next_attempt_at = 'infinity' FROM waiting w
-         WHERE o.shard = $1 AND o.seq = w.seq RETURNING o.seq),
+       lined_up AS (UPDATE ${outbox} SET next_attempt_at = 'infinity' WHERE shard = $1 AND seq = ${anyOf('free')} RETURNING seq),
        released AS (UPDATE ${lease} l SET leased_until = '-infinity' FROM mine m WHERE l.shard = m.shard)
      SELECT count(*)::int AS lined_up FROM lined_up`,
   );
+  const head = (more: string) =>
+    `SELECT h.shard::int AS shard, h.aggregateid, h.seq, h.next_attempt_at FROM ${outbox} h
+     WHERE h.next_attempt_at IS NOT NULL ${more} ORDER BY ${lineOrder('h')} LIMIT 1`;
   const repair = named(
     'repair',
     `WITH RECURSIVE heads AS (
-         (SELECT shard, aggregateid, seq, next_attempt_at FROM ${outbox} WHERE next_attempt_at IS NOT NULL
-           ORDER BY shard, aggregateid, seq LIMIT 1)
-         UNION ALL
-         SELECT n.* FROM heads h, LATERAL (SELECT shard, aggregateid, seq, next_attempt_at FROM ${outbox} o
-           WHERE o.next_attempt_at IS NOT NULL AND (o.shard, o.aggregateid) > (h.shard, h.aggregateid)
-           ORDER BY shard, aggregateid, seq LIMIT 1) n),
+         (${head('')}) UNION ALL
+         SELECT n.* FROM heads b, LATERAL (${head('AND (h.shard::int, h.aggregateid) > (b.shard, b.aggregateid)')}) n),
        shards AS (INSERT INTO ${lease} (shard) SELECT s FROM generate_series(0, ${SHARDS - 1}) s
-         WHERE NOT EXISTS (SELECT FROM ${lease} l WHERE l.shard = s) ON CONFLICT (shard) DO NOTHING)
-     UPDATE ${outbox} o SET next_attempt_at = now() WHERE next_attempt_at = 'infinity' AND (shard, seq) IN (
-       SELECT o.shard, o.seq FROM ${outbox} o JOIN heads h ON o.shard = h.shard AND o.seq = h.seq
-       WHERE h.next_attempt_at = 'infinity' AND o.next_attempt_at = 'infinity' FOR UPDATE OF o SKIP LOCKED)`,
+         WHERE NOT EXISTS (SELECT FROM ${lease} l WHERE l.shard = s) ON CONFLICT (shard) DO NOTHING),
+       orphans AS (SELECT o.shard, o.seq FROM heads h, ${outbox} o
+         WHERE NOT isfinite(h.next_attempt_at) AND o.shard = h.shard AND o.seq = h.seq AND NOT isfinite(o.next_attempt_at)
+         FOR UPDATE OF o SKIP LOCKED)
+     UPDATE ${outbox} o SET next_attempt_at = now() FROM orphans WHERE o.shard = orphans.shard AND o.seq = orphans.seq`,
   );
   return {
     /** The shards that somebody could take now. */
