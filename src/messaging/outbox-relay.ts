@@ -55,8 +55,7 @@ export class OutboxRelay {
     // What is left then is sent by another instance, or by the next start.
     const late = setTimeout(() => this.over.abort(new Error('The relay is stopped.')), FLUSH_MS);
     await this.running;
-    if (this.running)
-      await this.shards.relayAll().catch((error: unknown) => this.shards.tellFailure(error));
+    if (this.running) await this.shards.relayAll().catch((error: unknown) => this.shards.tellFailure(error));
     clearTimeout(late);
   }
 

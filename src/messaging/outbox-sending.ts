@@ -50,7 +50,7 @@ export class OutboxSending {
     result: SendingResult,
     limits: SendingLimits,
   ): Promise<void> {
-    if (rows.length === 0) return;
+    if (rows.length < 2) return this.sendOneByOne(rows, result, limits);
     try {
       await this.sendRecords(rows.map(outboxRecord), limits);
       result.sent.push(...rows);

@@ -177,8 +177,7 @@ export class OutboxShards {
       return rows.length < seqs.length;
     } catch (error) {
       // Only what passes is waited for: what can't be removed for another reason is sent again, and told.
-      if (error instanceof ApplicationError && error.retryable)
-        this.acknowledged.set(shard, new Set(seqs));
+      if (error instanceof ApplicationError && error.retryable) this.acknowledged.set(shard, new Set(seqs));
       throw error;
     }
   }
