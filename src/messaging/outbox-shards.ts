@@ -155,7 +155,7 @@ export class OutboxShards {
         const { rowCount } = await this.query(statements.delay(shard, refusals));
         isDone ||= (rowCount ?? 0) > 0;
       }
-      if (failure !== undefined) throw failure;
+      if (failure !== undefined) throw failure as Error;
       // Else what is locked would be met again, and again.
       if (this.acknowledged.has(shard) || refusals.length > 0) break;
     }
