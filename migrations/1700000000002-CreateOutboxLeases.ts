@@ -38,6 +38,8 @@ export class CreateOutboxLeases1700000000002 implements MigrationInterface {
         `CREATE INDEX CONCURRENTLY IF NOT EXISTS "${name}" ON ${tableIn(connection, 'message_outbox')} ${columns}`,
       );
     }
+    // The second of the indexes takes its place, for the reason told there.
+    await queryRunner.query(`DROP INDEX CONCURRENTLY IF EXISTS ${tableIn(connection, REPLACED)}`);
   }
 
   async down(queryRunner: QueryRunner): Promise<void> {
@@ -49,10 +51,15 @@ export class CreateOutboxLeases1700000000002 implements MigrationInterface {
     // Not concurrently: TypeORM reverts in a transaction. Dropping is short.
     for (const [name] of INDEXES)
       await queryRunner.query(`DROP INDEX IF EXISTS ${tableIn(connection, name)}`);
+    await queryRunner.query(
+      `CREATE INDEX IF NOT EXISTS "${REPLACED}" ON ${tableIn(connection, 'message_outbox')}
+        ("shard", "aggregateid", "seq") WHERE "next_attempt_at" IS NOT NULL`,
+    );
     await queryRunner.query(`DROP TABLE ${tableIn(connection, 'message_outbox_lease')}`);
   }
 }
 
+const REPLACED = 'message_outbox_delayed_idx';
 // Of `shard::int`, and one with `isfinite`, so that the planner has no choice between them and the primary key: where its
 // statistics are old it would take the one that reads past all that waits.
 const INDEXES = [

@@ -106,6 +106,15 @@ export class OutboxSending {
   private async sendRecords(records: OutgoingRecord[], { signal }: SendingLimits): Promise<void> {
     const producer = this.producer();
     if (!producer) throw new Error('Kafka is not connected.');
-    await beforeAbort(producer.send(records), AbortSignal.any([signal, AbortSignal.timeout(SEND_MS)]));
+    const late = new AbortController();
+    const timer = setTimeout(
+      () => late.abort(new Error(`Kafka has not answered in ${SEND_MS} ms.`)),
+      SEND_MS,
+    );
+    try {
+      await beforeAbort(producer.send(records), AbortSignal.any([signal, late.signal]));
+    } finally {
+      clearTimeout(timer);
+    }
   }
 }
