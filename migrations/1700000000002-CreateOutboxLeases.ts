@@ -38,7 +38,7 @@ export class CreateOutboxLeases1700000000002 implements MigrationInterface {
         `CREATE INDEX CONCURRENTLY IF NOT EXISTS "${name}" ON ${tableIn(connection, 'message_outbox')} ${columns}`,
       );
     }
-    // The second of the indexes takes its place, for the reason told there.
+    // The index of lines takes its place.
     await queryRunner.query(`DROP INDEX CONCURRENTLY IF EXISTS ${tableIn(connection, REPLACED)}`);
   }
 
@@ -60,10 +60,11 @@ export class CreateOutboxLeases1700000000002 implements MigrationInterface {
 }
 
 const REPLACED = 'message_outbox_delayed_idx';
-// Of `shard::int`, and one with `isfinite`, so that the planner has no choice between them and the primary key: where its
-// statistics are old it would take the one that reads past all that waits.
+// Of casts of `shard`, and two with `isfinite`, so that each fits one question only and the planner has no choice: where its
+// statistics are old it would take one that reads past all that waits.
 const INDEXES = [
   ['message_outbox_ready_idx', '(("shard"::int), "seq") WHERE "next_attempt_at" IS NULL'],
   ['message_outbox_line_idx', '(("shard"::int), "aggregateid", "seq") WHERE "next_attempt_at" IS NOT NULL'],
+  ['message_outbox_head_idx', '(("shard"::bigint), "aggregateid", "seq") WHERE isfinite("next_attempt_at")'],
   ['message_outbox_due_idx', '("next_attempt_at") WHERE isfinite("next_attempt_at")'],
 ] as const;

@@ -37,7 +37,7 @@ export function relayStatements(dataSource: DataSource) {
     const statement = { name: `nestjs_people_relay_${name}`, text };
     return (...values: unknown[]): Statement => ({ ...statement, values });
   };
-  // The indexes have `shard::int`, as those of a plain `shard` look as good to a planner whose statistics are old, and read past
+  // The indexes have casts of `shard`, as those of a plain one look as good to a planner whose statistics are old, and read past
   // all that waits. For the same reason rows are asked for by ANY of an array and not by a join, and with ORDER BY and LIMIT.
   const readyRows = (shard: string) =>
     `FROM ${outbox} o WHERE o.shard::int = ${shard} AND o.next_attempt_at IS NULL`;
@@ -54,10 +54,15 @@ export function relayStatements(dataSource: DataSource) {
   // One's own is left where it could not be given back.
   const isFree = `(${isOver} OR l.holder = $1)`;
   const anyLine = `(SELECT EXISTS (SELECT FROM ${outbox} WHERE shard::int = $1 AND next_attempt_at IS NOT NULL))`;
-  /** Whether an earlier row of its aggregate is in the line; asks for no row's where there is no line. */
+  /**
+   * Whether an earlier row of its aggregate is in the line; asks for no row's where there is no line. First for one that has a
+   * time, as each line's head has: an index gives of many rows of a line a page, and of one that one.
+   */
   const waits = (row: string) =>
-    `${anyLine} AND coalesce((SELECT true ${lineRows('b', `${row}.aggregateid`)} AND b.seq < ${row}.seq
-       ORDER BY ${lineOrder('b')} LIMIT 1), false)`;
+    `${anyLine} AND coalesce(
+       (SELECT true FROM ${outbox} h WHERE h.shard::bigint = $1::bigint AND h.aggregateid = ${row}.aggregateid AND h.seq < ${row}.seq
+         AND isfinite(h.next_attempt_at) ORDER BY h.shard::bigint, h.aggregateid, h.seq LIMIT 1),
+       (SELECT true ${lineRows('b', `${row}.aggregateid`)} AND b.seq < ${row}.seq ORDER BY ${lineOrder('b')} LIMIT 1), false)`;
   const free = `SELECT seq FROM ${outbox} WHERE shard = $1 AND seq = ANY ($2::bigint[]) FOR UPDATE SKIP LOCKED`;
 
   const pending = named(
