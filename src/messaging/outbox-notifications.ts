@@ -1,13 +1,16 @@
 import { once } from 'node:events';
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { PoolClient } from 'pg';
+import type { PoolClient, QueryResult } from 'pg';
 import type { DataSource } from 'typeorm';
 import { borrowClient, poolOf, returnClient, withClient } from '../database/pooled-client.js';
+import { toDatabaseError } from '../database/postgres-errors.js';
 import type { Statement } from '../transactions/transaction-context.js';
 
 const CHANNEL = 'nestjs_people_outbox';
 /** A pool that is smaller needs every client for its work. */
 const POOL_TO_LISTEN = 4;
+/** How long a look waits for a table that somebody has locked. */
+const LOCK_TIMEOUT_MS = 500;
 
 /** A client can be spared to wait for notifications. */
 export const canListen = (dataSource: DataSource): boolean =>
@@ -25,6 +28,8 @@ export async function notifyRelays(dataSource: DataSource): Promise<void> {
  * Resolves when a relay was notified, when `pending` finds rows (it is asked now and every `pollMs`), or when `signal` is
  * aborted. Has a client of the pool for as long.
  *
+ * @param pending a statement without parameters
+ * @throws LockTimeoutError a table of `pending` is locked
  * @throws the client can't be had, or was lost
  */
 export async function untilPending(
@@ -43,14 +48,18 @@ export async function untilPending(
     await client.query(`UNLISTEN ${CHANNEL}`);
   } catch (error) {
     lease.broken = true;
-    throw error;
+    throw toDatabaseError(error);
   } finally {
     await returnClient(lease);
   }
 }
 
-const isAny = async (client: PoolClient, pending: Statement): Promise<boolean> =>
-  (await client.query(pending as { text: string })).rows.length > 0;
+/** One write, and one transaction without BEGIN: for its length alone no lock is waited for. */
+async function isAny(client: PoolClient, { text }: Statement): Promise<boolean> {
+  const bounded = `SET LOCAL lock_timeout = ${LOCK_TIMEOUT_MS}; ${text}`;
+  const results = (await client.query(bounded)) as unknown as QueryResult[];
+  return results.at(-1)!.rows.length > 0;
+}
 
 /** @returns false when `pollMs` are over before. @throws the connection was lost */
 async function isNotified(client: PoolClient, pollMs: number, signal: AbortSignal): Promise<boolean> {
