@@ -1,5 +1,6 @@
-import type { PostgresError } from '../database/database-failure.js';
-import { isUniqueness, refusalOf } from '../database/faults.js';
+import { failureOf, hasSqlState, type PostgresError } from '../database/database-failure.js';
+import { faultOf, isUniqueness, refusalOf } from '../database/faults.js';
+import { UNIQUE_VIOLATION } from '../database/postgres-errors.js';
 import { ApplicationError, type FieldError, unchanged } from '../errors/application-error.js';
 
 /** No person has this id. HTTP 404. */
@@ -117,4 +118,13 @@ export class ImportNotRepeatableError extends ApplicationError {
       retryAfterSeconds: 1,
     });
   }
+}
+
+/** What the table of people refuses, as an error that may be told; any other error as it is. */
+export function toPersonError(error: unknown): unknown {
+  const { postgres, isLost } = failureOf(error) ?? {};
+  if (!postgres || isLost || faultOf(postgres) !== 'input') return error;
+  // The server's texts are translated, but for the columns and values in them.
+  const id = hasSqlState(error, UNIQUE_VIOLATION) && /\(id\)=\(([^()]+)\)/.exec(postgres.detail ?? '')?.[1];
+  return id ? new PersonConflictError(id, { cause: error }) : new PersonRefusedError(postgres);
 }

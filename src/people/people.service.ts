@@ -1,10 +1,9 @@
 import { Inject, Injectable, type OnModuleInit } from '@nestjs/common';
-import type { QueryConfig, QueryResult } from 'pg';
+import type { QueryResult } from 'pg';
 import type { DataSource } from 'typeorm';
 import { v7 as uuidv7 } from 'uuid';
-import { failureOf, hasSqlState } from '../database/database-failure.js';
-import { faultOf } from '../database/faults.js';
-import { FOREIGN_KEY_VIOLATION, UNIQUE_VIOLATION } from '../database/postgres-errors.js';
+import { hasSqlState } from '../database/database-failure.js';
+import { FOREIGN_KEY_VIOLATION } from '../database/postgres-errors.js';
 import { Outbox } from '../messaging/outbox.js';
 import type { TransactionOptions } from '../transactions/transaction-options.js';
 import { TransactionRunner } from '../transactions/transaction-runner.js';
@@ -16,7 +15,7 @@ import {
 import { mergeJson } from './json-merge.js';
 import { JsonText, sameJson } from './json-text.js';
 import type { JsonObject } from './lossless-json.js';
-import { type CopyRow, copyRows } from './people-import.js';
+import { type CopyRow, importRows } from './people-import.js';
 import {
   ImportNotRepeatableError,
   PersonChangedError,
@@ -24,6 +23,7 @@ import {
   PersonInUseError,
   PersonNotFoundError,
   PersonRefusedError,
+  toPersonError,
 } from './people.errors.js';
 import { PEOPLE_DATA_SOURCE, PEOPLE_OPTIONS, type PeopleOptions } from './people.options.js';
 import { peopleStatements, ROWS_PER_INSERT, SURELY_INDEXED_NAME_BYTES } from './people.statements.js';
@@ -57,7 +57,6 @@ export interface IfMatch {
   ifMatch?: string | readonly string[];
 }
 
-const ROWS_PER_COPY = 10_000;
 const DEFAULT_PAGE = 100;
 const LARGEST_PAGE = 1000;
 /** A merge patch is a part of what `dataType` describes: the whole is checked once it is merged. */
@@ -179,7 +178,7 @@ export class PeopleService<Data extends object = JsonObject> implements OnModule
       this.transactions.run(options, (transaction) => {
         if (isOneShot && this.imported.has(people)) throw new ImportNotRepeatableError();
         this.imported.add(people);
-        return this.import(transaction, this.toRows(people));
+        return importRows(transaction, this.statements, this.toRows(people));
       }),
     );
     this.published();
@@ -325,48 +324,6 @@ export class PeopleService<Data extends object = JsonObject> implements OnModule
     return result;
   }
 
-  /** In pieces: memory stays bounded, and what a trigger keeps out is noticed. */
-  private async import(transaction: TransactionContext, rows: AsyncGenerator<CopyRow>): Promise<number> {
-    let inserted = 0;
-    try {
-      const { rows: tables } = await transaction.query<{ copies: boolean }>(this.statements.takesCopy());
-      const isCopied = tables[0]?.copies ?? true;
-      for (;;) {
-        const { stored, read } = await (isCopied
-          ? this.copyPiece(transaction, rows)
-          : this.insertPiece(transaction, rows));
-        if (stored !== read) throw new PersonRefusedError();
-        if (read === 0) return inserted;
-        inserted += read;
-      }
-    } finally {
-      // The source is told that nobody reads on.
-      await rows.return(undefined);
-    }
-  }
-
-  /** Its events are made of what is stored. */
-  private async copyPiece({ client }: TransactionContext, rows: AsyncGenerator<CopyRow>) {
-    const { copy, publishCreated } = this.statements;
-    const ids: string[] = [];
-    const stored = await copyRows(
-      client,
-      copy,
-      take(rows, ROWS_PER_COPY, ([id]) => ids.push(id)),
-    );
-    if (publishCreated && stored > 0) await client.query(publishCreated(ids) as QueryConfig);
-    return { stored, read: ids.length };
-  }
-
-  /** For a view, and a table with row security, which take no COPY. */
-  private async insertPiece(transaction: TransactionContext, rows: AsyncGenerator<CopyRow>) {
-    const values: CopyRow[number][] = [];
-    for await (const row of take(rows, ROWS_PER_INSERT)) values.push(...row);
-    if (values.length === 0) return { stored: 0, read: 0 };
-    const { rowCount } = await transaction.query(this.statements.createRest(values));
-    return { stored: rowCount ?? 0, read: values.length / 3 };
-  }
-
   /** In a unit of work around this one the events are there once that is committed; polling is behind it. */
   private published(): void {
     if (!this.hasEvents) return;
@@ -395,20 +352,6 @@ export class PeopleService<Data extends object = JsonObject> implements OnModule
 /** Changes of one person queue up in this process; another process meets them as conflicts. */
 const keyOf = (id: string) => `people:${id.toLowerCase()}`;
 
-/** The next rows of a generator; the rest stays in it. */
-async function* take(
-  rows: AsyncGenerator<CopyRow>,
-  atMost: number,
-  taken: (row: CopyRow) => void = () => undefined,
-): AsyncGenerator<CopyRow> {
-  for (let count = 0; count < atMost; count++) {
-    const next = await rows.next();
-    if (next.done) return;
-    taken(next.value);
-    yield next.value;
-  }
-}
-
 /** @returns how many rows they have stored */
 async function inOrder(statements: readonly Statement[], transaction: TransactionContext): Promise<number> {
   let stored = 0;
@@ -423,15 +366,10 @@ function toVersions(ifMatch: string | readonly string[] | undefined): string[] |
   throw invalid([{ pointer: '#/ifMatch', detail: 'must be a version, or an array of versions' }]);
 }
 
-/** What the table refuses, as errors that may be told. */
 async function refusing<T>(work: () => Promise<T>): Promise<T> {
   try {
     return await work();
   } catch (error) {
-    const { postgres, isLost } = failureOf(error) ?? {};
-    if (!postgres || isLost || faultOf(postgres) !== 'input') throw error;
-    // The server's texts are translated, but for the columns and values in them.
-    const id = hasSqlState(error, UNIQUE_VIOLATION) && /\(id\)=\(([^()]+)\)/.exec(postgres.detail ?? '')?.[1];
-    throw id ? new PersonConflictError(id, { cause: error }) : new PersonRefusedError(postgres);
+    throw toPersonError(error);
   }
 }

@@ -18,6 +18,8 @@ const PERSON = 'id, name, data::text AS data, xmin, ctid';
 /** The topic of the events, and what they are about. */
 export const PEOPLE_EVENTS = { aggregateType: 'people', topic: 'people.events' };
 
+export type PeopleStatements = ReturnType<typeof peopleStatements>;
+
 /**
  * Every fixed statement of the service, as data: named, so that a connection parses and plans each once.
  *
