@@ -6,6 +6,7 @@ export {
   type PeopleModuleOptions,
   type PeopleRuntimeOptions,
 } from './people/people.module.js';
+export { type CallerOf } from './people/http-caller.js';
 export { InjectPeopleDataSource, PEOPLE_DATA_SOURCE, type PeopleOptions } from './people/people.options.js';
 export {
   type IfMatch,

@@ -8,7 +8,7 @@ import { KafkaTransport } from '../messaging/kafka.transport.js';
 import { MessageStore } from '../messaging/message-store.js';
 import { OperationsModule } from '../operations/operations.module.js';
 import { PeopleModule } from '../people/people.module.js';
-import { BearerTokenGuard } from './bearer-token.guard.js';
+import { BearerTokenGuard, callerOfToken } from './bearer-token.guard.js';
 import type { Environment } from './environment.js';
 import { kafkaTransport } from './kafka-client.js';
 
@@ -37,6 +37,7 @@ export class AppModule {
           controllers: { http: true, messages: kafka !== undefined },
           events: events && kafka !== undefined,
           transactions: { recycling, maxAttempts },
+          caller: callerOfToken,
         }),
         OperationsModule.forRoot(
           kafka
