@@ -21,7 +21,8 @@ export type ServiceSettings = Environment & {
 /** The composition root: one DataSource, and PeopleModule behind HTTP, Kafka and DI on it. */
 @Module({})
 export class AppModule {
-  static forRoot({ database, recycling, maxAttempts, auth, kafka, events }: ServiceSettings): DynamicModule {
+  static forRoot(settings: ServiceSettings): DynamicModule {
+    const { database, recycling, maxAttempts, inboxRetentionMs, auth, kafka, events } = settings;
     const pool = new Logger('Pool');
     return {
       module: AppModule,
@@ -37,6 +38,7 @@ export class AppModule {
           controllers: { http: true, messages: kafka !== undefined },
           events: events && kafka !== undefined,
           transactions: { recycling, maxAttempts },
+          inboxRetentionMs,
           caller: callerOfToken,
         }),
         OperationsModule.forRoot(

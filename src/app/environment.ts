@@ -19,6 +19,8 @@ export interface Environment {
   database: Omit<DatabaseSettings, 'url'> & { url?: string };
   recycling: RecyclingMethod;
   maxAttempts: number;
+  /** How long what was handled is remembered, in ms. */
+  inboxRetentionMs: number;
   /** Whether events are published, where there is Kafka. */
   events: boolean;
   /** undefined with `KAFKA=off`. */
@@ -116,6 +118,7 @@ function toEnvironment(values: Values): Environment {
     },
     recycling: values.DB_RECYCLING,
     maxAttempts: values.TRANSACTION_MAX_ATTEMPTS,
+    inboxRetentionMs: values.INBOX_RETENTION_MS,
     events: values.PEOPLE_EVENTS === 'on',
     kafka: values.KAFKA === 'on' ? toKafka(values) : undefined,
     http: { host: values.HOST, port: values.PORT },

@@ -11,6 +11,8 @@ import { placeIdOf } from './message-identity.js';
 import { tableIn } from '../database/table-name.js';
 import { Outbox } from './outbox.js';
 
+const PRUNE_AT_ONCE = 1000;
+
 /** Which dead letters; what is left out does not matter. */
 export interface DeadLetterFilter {
   topic?: string;
@@ -132,15 +134,28 @@ export class DeadLetters {
     return this.settle(text, values);
   }
 
-  /** Removes those that were replayed or discarded longer than `retentionMs` ago, and have left the outbox. @returns how many */
-  async prune(retentionMs: number): Promise<number> {
+  /**
+   * Removes those that were replayed or discarded longer than `retentionMs` ago, and have left the outbox.
+   *
+   * @param goesOn asked before each further statement
+   * @returns how many
+   */
+  async prune(retentionMs: number, goesOn: () => boolean = () => true): Promise<number> {
     const statement = {
-      text: `DELETE FROM ${this.table} d WHERE settled_at < now() - $1::bigint * interval '1 ms'
-        AND NOT EXISTS (SELECT FROM ${this.outbox.table} o WHERE o.dead_letter = d.seq)`,
+      text: `DELETE FROM ${this.table} WHERE seq = ANY (ARRAY(
+          SELECT d.seq FROM ${this.table} d WHERE settled_at < now() - $1::bigint * interval '1 ms'
+            AND NOT EXISTS (SELECT FROM ${this.outbox.table} o WHERE o.dead_letter = d.seq)
+          LIMIT ${PRUNE_AT_ONCE} FOR UPDATE SKIP LOCKED))`,
       values: [String(retentionMs)],
     };
-    const { rowCount } = await this.transactions.runStatement(statement, { writes: true, idempotent: true });
-    return rowCount ?? 0;
+    for (let removed = 0; ;) {
+      const { rowCount } = await this.transactions.runStatement(statement, {
+        writes: true,
+        idempotent: true,
+      });
+      removed += rowCount ?? 0;
+      if ((rowCount ?? 0) < PRUNE_AT_ONCE || !goesOn()) return removed;
+    }
   }
 
   private async insert(

@@ -109,14 +109,16 @@ export class Inbox implements OnModuleInit {
 
   /**
    * Removes rows that are older than `retentionMs`: of messages below the offsets committed for their partitions, which can
-   * only be delivered again when somebody sets the group back, and of what is no Kafka message.
+   * only be delivered again when somebody sets the group back, and of what is no Kafka message, whatever its consumer.
    *
+   * @param goesOn asked before each further statement
    * @returns how many
    */
   async prune(
     consumer: string,
     committed: readonly { topic: string; partition: number; offset: bigint }[],
     retentionMs: number,
+    goesOn: () => boolean = () => true,
   ): Promise<number> {
     let removed = 0;
     for (;;) {
@@ -126,7 +128,7 @@ export class Inbox implements OnModuleInit {
         idempotent: true,
       });
       removed += rowCount ?? 0;
-      if ((rowCount ?? 0) < PRUNE_AT_ONCE) return removed;
+      if ((rowCount ?? 0) < PRUNE_AT_ONCE || !goesOn()) return removed;
     }
   }
 

@@ -20,6 +20,7 @@ import {
 import { DEFAULTS, type KafkaTransportOptions } from './kafka-transport-options.js';
 import { identityOf } from './message-identity.js';
 import type { MessageAnswer } from './message-answer.js';
+import { messagingSettingsOf, retentionOf } from './messaging-settings.js';
 import { KeyQuarantine } from './key-quarantine.js';
 import { MessageFailures } from './message-failures.js';
 import { MessageIntake } from './message-intake.js';
@@ -81,7 +82,9 @@ export class KafkaTransport extends ServerKafka implements OnModuleDestroy {
     const { concurrency, batchSize, store, maxAttempts, bufferMessages, bufferBytes } = this.settings;
     if (this.settings.quarantineKeys && !store)
       throw new Error('KafkaTransport: quarantineKeys needs a store, which keeps what is parked.');
-    const { sessionTimeoutMs, inboxRetentionMs: retentionMs } = this.settings;
+    const { sessionTimeoutMs } = this.settings;
+    const retentionMs =
+      options.inboxRetentionMs ?? retentionOf(store ? messagingSettingsOf(store.transactions) : {});
     const quarantine = store && this.quarantineOf(store);
     const crashes = store && new CrashSuspects(store, groupId, sessionTimeoutMs);
     this.quarantine = quarantine;
