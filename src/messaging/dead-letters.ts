@@ -4,10 +4,10 @@ import type { MessageError } from '../errors/error-responses.js';
 import { ClaimTakenError } from '../transactions/transaction-errors.js';
 import { TransactionRunner, TRANSACTIONS_DATA_SOURCE } from '../transactions/transaction-runner.js';
 import { DEAD_LETTER_SUFFIX, ROW_COLUMNS, ROW_PARAMETERS, rowValues } from './dead-letter.js';
-import type { Delivery } from './delivery.js';
+import type { Undeliverable } from './delivery.js';
 import { describe } from './failure-policy.js';
 import { Inbox, MessageIdConflictError } from './inbox.js';
-import { placeIdOf } from './message-identity.js';
+import { conflictIdOf, isSameMessage, type MessageIdentity, placeIdOf } from './message-identity.js';
 import { tableIn } from '../database/table-name.js';
 import { Outbox } from './outbox.js';
 
@@ -60,17 +60,19 @@ export class DeadLetters {
    * @returns false where it was handled before
    */
   async add(
-    delivery: Delivery,
+    delivery: Undeliverable,
     error: MessageError,
     options: { quarantinesKey?: boolean } = {},
   ): Promise<boolean> {
     if (await this.insert(delivery, error, options)) return true;
-    const { messageId, digest } = delivery.message;
-    const handled = (await this.inbox.find([delivery.message])).get(messageId);
-    if (!handled || handled.digest === digest) return false;
-    // By its own id it is marked already: as the other message.
-    const message = { ...delivery.message, messageId: placeIdOf(delivery.record) };
-    return this.insert({ ...delivery, message }, describe(new MessageIdConflictError(messageId)), options);
+    if (await this.wasHandled(delivery.message)) return false;
+    // By its own id it is marked already: as the other message. Once it was marked by its place, which others may claim.
+    const { record, message } = delivery;
+    const byPlace = { ...message, messageId: placeIdOf(record), isNamedByPlace: true };
+    if (await this.wasHandled(byPlace)) return false;
+    const conflict = new MessageIdConflictError(message.messageId);
+    const byConflict = { ...message, messageId: conflictIdOf(record) };
+    return this.insert({ ...delivery, message: byConflict }, describe(conflict), options);
   }
 
   /**
@@ -158,8 +160,13 @@ export class DeadLetters {
     }
   }
 
+  private async wasHandled(message: MessageIdentity): Promise<boolean> {
+    const handled = (await this.inbox.find([message])).get(message.messageId);
+    return handled !== undefined && isSameMessage(handled, message);
+  }
+
   private async insert(
-    delivery: Delivery,
+    delivery: Undeliverable,
     error: MessageError,
     { quarantinesKey = false }: { quarantinesKey?: boolean },
   ): Promise<boolean> {

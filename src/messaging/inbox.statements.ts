@@ -32,7 +32,7 @@ export function inboxStatements(dataSource: DataSource) {
   );
   const find = named(
     'find',
-    `SELECT message_id, digest, reply::text AS reply FROM ${table}
+    `SELECT message_id, digest, topic, partition, "offset"::text, reply::text AS reply FROM ${table}
      WHERE (consumer, message_id) IN (SELECT consumer, id FROM json_to_recordset($1) AS m(consumer text, id text))`,
   );
   // Past those that another instance removes.

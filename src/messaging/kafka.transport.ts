@@ -267,13 +267,22 @@ export class KafkaTransport extends ServerKafka implements OnModuleDestroy {
     const { handler, record } = delivery;
     const { topic, value } = record;
     if (!handler) throw new InvalidInputError(`No handler takes messages of the topic ${topic}.`);
-    const context = this.contextOf(delivery);
+    let conflict: Error | undefined;
+    const context = this.contextOf(delivery, (error) => (conflict = error));
     const packet = await this.deserializer.deserialize(context.getMessage(), { channel: topic });
     // Nest would hand over the whole record.
     const payload: unknown = value === null ? null : packet.data;
     return this.withProcessingHooks(context, async () => {
-      const result: unknown = await (handler as MessageHandler<unknown, KafkaContext>)(payload, context);
-      return lastValueFrom(this.transformToObservable(result as never).pipe(toArray()), { defaultValue: [] });
+      try {
+        const result: unknown = await (handler as MessageHandler<unknown, KafkaContext>)(payload, context);
+        return await lastValueFrom(this.transformToObservable(result as never).pipe(toArray()), {
+          defaultValue: [],
+        });
+      } finally {
+        // Whatever the host's filters have made of it: the message was not handled.
+
+        if (conflict) throw conflict;
+      }
     });
   }
 
@@ -291,7 +300,8 @@ export class KafkaTransport extends ServerKafka implements OnModuleDestroy {
   }
 
   /** Anew for each call, so that none sees what an earlier one has made of the message. */
-  private contextOf({ record, message, handler, isBatchable, replyTo, bytes }: Delivery): KafkaContext {
+  private contextOf(delivery: Delivery, onConflict: (error: Error) => void): KafkaContext {
+    const { record, message, handler, isBatchable, replyTo, bytes } = delivery;
     const raw = { ...record, offset: String(record.offset), size: bytes, attributes: 0 };
     const context = new KafkaContext([
       this.parser!.parse(raw),
@@ -308,6 +318,7 @@ export class KafkaTransport extends ServerKafka implements OnModuleDestroy {
       isClaimed: isBatchable,
       isShared: handler?.next !== undefined,
       onRepeated: () => this.quarantine?.fresh.markStale(),
+      onConflict,
     });
     return context;
   }
