@@ -11,6 +11,7 @@ import { PeopleModule } from '../people/people.module.js';
 import { BearerTokenGuard, callerOfToken } from './bearer-token.guard.js';
 import type { Environment } from './environment.js';
 import { kafkaTransport } from './kafka-client.js';
+import { stopTimesOf } from './stop-application.js';
 
 /** The environment once every server it needs is known. */
 export type ServiceSettings = Environment & {
@@ -23,6 +24,7 @@ export type ServiceSettings = Environment & {
 export class AppModule {
   static forRoot(settings: ServiceSettings): DynamicModule {
     const { database, recycling, maxAttempts, inboxRetentionMs, auth, kafka, events } = settings;
+    const times = stopTimesOf(settings.shutdownTimeoutMs);
     const pool = new Logger('Pool');
     return {
       module: AppModule,
@@ -37,7 +39,7 @@ export class AppModule {
         PeopleModule.forRoot({
           controllers: { http: true, messages: kafka !== undefined },
           events: events && kafka !== undefined,
-          transactions: { recycling, maxAttempts },
+          transactions: { recycling, maxAttempts, drainTimeoutMs: times.drainMs },
           inboxRetentionMs,
           caller: callerOfToken,
         }),
@@ -64,7 +66,7 @@ export class AppModule {
               {
                 provide: KafkaTransport,
                 inject: [MessageStore],
-                useFactory: (store: MessageStore) => kafkaTransport(kafka, store),
+                useFactory: (store: MessageStore) => kafkaTransport(kafka, store, times),
               },
             ]
           : []),

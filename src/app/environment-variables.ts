@@ -84,6 +84,7 @@ export const VARIABLES = {
   AUTH_SECRET: optional({ accepted: 'at least 32 characters', parse: (value: string) => (value.length >= 32 ? value : undefined), meaning: 'The shared secret of HS256 tokens.', secret: true }),
   AUTH_ISSUER: optional({ ...text, meaning: 'The `iss` a token must have.' }),
   AUTH_AUDIENCE: optional({ ...text, meaning: 'The `aud` a token must have.' }),
+  SHUTDOWN_TIMEOUT_MS: variable({ ...wholeNumber(1, 10 * MINUTE), default: 25_000, meaning: 'What stopping may take, from the signal to the end of the process. What is left then is cut and named, and the exit code is 1.' }),
   LOG_LEVEL: variable({ ...oneOf(['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent'] as const), default: 'info', meaning: 'The least severe lines that are written.' }),
   EMBEDDED_POSTGRES_PORT: optional({ ...wholeNumber(1, 65535), meaning: 'The port of the embedded PostgreSQL. Unset: a free one, kept over restarts.' }),
   EMBEDDED_KAFKA_PORT: optional({ ...wholeNumber(1, 65535), meaning: 'The port of the embedded Kafka. Unset: a free one, kept over restarts.' }),

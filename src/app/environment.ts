@@ -26,6 +26,8 @@ export interface Environment {
   /** undefined with `KAFKA=off`. */
   kafka: KafkaSettings | undefined;
   http: { host: string; port: number };
+  /** What stopping may take, from the signal to the end of the process, in ms. */
+  shutdownTimeoutMs: number;
   /** Where the embedded servers are to listen; undefined = on a free port. */
   embeddedPorts: { postgres: number | undefined; kafka: number | undefined };
   auth: AuthSettings;
@@ -122,6 +124,7 @@ function toEnvironment(values: Values): Environment {
     events: values.PEOPLE_EVENTS === 'on',
     kafka: values.KAFKA === 'on' ? toKafka(values) : undefined,
     http: { host: values.HOST, port: values.PORT },
+    shutdownTimeoutMs: values.SHUTDOWN_TIMEOUT_MS,
     embeddedPorts: { postgres: values.EMBEDDED_POSTGRES_PORT, kafka: values.EMBEDDED_KAFKA_PORT },
     auth: toAuth(values),
     logLevel: values.LOG_LEVEL,

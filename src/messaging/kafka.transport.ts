@@ -1,8 +1,8 @@
 import { Logger, type OnModuleDestroy } from '@nestjs/common';
 import { KafkaContext, type MessageHandler, ServerKafka } from '@nestjs/microservices';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { lastValueFrom, toArray } from 'rxjs';
 import { InvalidInputError } from '../errors/application-error.js';
+import { ClosingSteps, endsWithin } from './closing-steps.js';
 import { CrashSuspects } from './crash-suspects.js';
 import { DEAD_LETTER_SUFFIX, deadLetterRecord } from './dead-letter.js';
 import { type Delivery, laneKeyOf, replyAddressOf, sizeOf } from './delivery.js';
@@ -66,6 +66,8 @@ export class KafkaTransport extends ServerKafka implements OnModuleDestroy {
   private draining: Promise<void> | undefined;
   private committing: NodeJS.Timeout | undefined;
   private left = 0;
+  /** Set once it is closed for good. */
+  private closing: ClosingSteps | undefined;
   private unavailable: string | undefined = 'not connected yet';
 
   constructor(options: KafkaTransportOptions) {
@@ -154,6 +156,11 @@ export class KafkaTransport extends ServerKafka implements OnModuleDestroy {
     return this.left;
   }
 
+  /** Steps of stopping that did not end before its deadline, as where the brokers hang; they are left to themselves. */
+  get unfinishedSteps(): readonly string[] {
+    return this.closing?.unfinished ?? [];
+  }
+
   /**
    * Connects in the background, again and again until the brokers can be reached. Calls back with an error only where the
    * client library is not installed.
@@ -236,6 +243,8 @@ export class KafkaTransport extends ServerKafka implements OnModuleDestroy {
       },
       this.intake,
     );
+    // Given up while it came up: whoever stops it closes what there is.
+    if (this.stopping.signal.aborted) return;
     this.committing = setInterval(() => void this.intake.commit(), COMMIT_EVERY_MS);
     this.upkeep?.start();
   }
@@ -355,23 +364,29 @@ export class KafkaTransport extends ServerKafka implements OnModuleDestroy {
   }
 
   private async drainOnce(): Promise<void> {
+    const { drainTimeoutMs, closeTimeoutMs, store } = this.settings;
     this.stopping.abort();
-    this.settings.store?.transactions.stopsSoon();
-    await this.starting;
+    store?.transactions.stopsSoon();
+    const since = performance.now();
+    const closing = (this.closing = new ClosingSteps(drainTimeoutMs + closeTimeoutMs));
+    const { starting } = this;
+    await this.attempt('connecting', starting);
     this.intake.suspend();
     this.intake.drop();
     const finished = this.lanes.untilIdle().then(() => this.replies.untilSent());
-    const late = sleep(this.settings.drainTimeoutMs, 'late' as const, { ref: false });
-    if ((await Promise.race([finished, late])) === 'late') {
+    if (!(await endsWithin(drainTimeoutMs - (performance.now() - since), finished))) {
       this.left = this.intake.size;
       this.logger.error({
         msg: 'Messages did not end in time; they stay uncommitted, and come again',
         messages: this.left,
       });
     }
-    await this.intake.commit();
-    await this.attempt(this.upkeep?.stop());
-    await this.disconnect(() => this.relay?.stop());
+    await this.attempt('committing offsets', this.intake.commit());
+    await this.attempt('ending what is done for the store', this.upkeep?.stop());
+    await this.disconnect(() => this.relay?.stop(closing.shareMs));
+    // What comes up behind the deadline is closed as well.
+    if (closing.unfinished.includes('connecting'))
+      starting?.then(() => this.disconnect()).catch((err: unknown) => this.report(err));
   }
 
   /** A connection that can't be closed properly is no reason not to make another. */
@@ -381,14 +396,29 @@ export class KafkaTransport extends ServerKafka implements OnModuleDestroy {
     const { kafkaConsumer, kafkaProducer, relayProducer } = this;
     this.kafkaConsumer = undefined;
     this.intake.reset();
-    await this.attempt(kafkaConsumer?.close());
-    await this.attempt(between?.());
+    await this.attempt('leaving the group', kafkaConsumer?.close());
+    await this.attempt('sending what is in the outbox', between?.());
     this.kafkaProducer = this.relayProducer = undefined;
-    await this.attempt(kafkaProducer?.close());
-    await this.attempt(relayProducer?.close());
+    await this.attempt('closing the producer of replies', kafkaProducer?.close());
+    await this.attempt('closing the producer of events', relayProducer?.close());
   }
 
-  private async attempt(step: Promise<void> | undefined): Promise<void> {
-    await step?.catch((err: unknown) => this.logger.warn({ msg: 'a step of disconnecting failed', err }));
+  /** While it stops, no longer than its share of the time. */
+  private async attempt(name: string, step: Promise<void> | undefined): Promise<void> {
+    if (!step) return;
+    try {
+      if (!this.closing) await step;
+      else if (!(await this.closing.end(name, step)))
+        this.logger.error({
+          msg: 'a step of stopping did not end in time; it is left to itself',
+          step: name,
+        });
+    } catch (err) {
+      this.report(err);
+    }
+  }
+
+  private report(err: unknown): void {
+    this.logger.warn({ msg: 'a step of disconnecting failed', err });
   }
 }

@@ -50,13 +50,13 @@ export class OutboxRelay {
     this.running = this.run();
   }
 
-  /** Sends what is there, once more, and ends. */
-  async stop(): Promise<void> {
+  /** Sends what is there, once more, and ends. @param withinMs what that may take */
+  async stop(withinMs = Infinity): Promise<void> {
     this.forgetRelay();
     this.stopping.abort();
     this.wake();
     // What is left then is sent by another instance, or by the next start.
-    const late = setTimeout(() => (this.isOver = true), FLUSH_MS);
+    const late = setTimeout(() => (this.isOver = true), Math.min(FLUSH_MS, withinMs / 2));
     await this.running;
     if (this.running) await this.relayAll().catch((err: unknown) => this.report(err));
     clearTimeout(late);
