@@ -6,6 +6,7 @@ export {
   type PeopleModuleOptions,
   type PeopleRuntimeOptions,
 } from './people/people.module.js';
+export { type CallerOf } from './people/http-caller.js';
 export { InjectPeopleDataSource, PEOPLE_DATA_SOURCE, type PeopleOptions } from './people/people.options.js';
 export {
   type IfMatch,
@@ -81,7 +82,12 @@ export { type RecyclingMethod } from './database/pooled-client.js';
 // Messages
 export { BATCHABLE, KafkaTransport } from './messaging/kafka.transport.js';
 export { type KafkaTransportOptions } from './messaging/kafka-transport-options.js';
-export { MessagingModule } from './messaging/messaging.module.js';
+export {
+  MessagingModule,
+  type MessagingModuleAsyncOptions,
+  type MessagingModuleOptions,
+} from './messaging/messaging.module.js';
+export { type MessagingSettings } from './messaging/messaging-settings.js';
 export { MessageStore } from './messaging/message-store.js';
 export { Inbox, MessageIdConflictError } from './messaging/inbox.js';
 export { type HandledMessage, type MessageAnswer } from './messaging/message-answer.js';

@@ -18,12 +18,17 @@ let isRunning = false;
 try {
   const environment = readEnvironment();
   const { auth, database } = environment;
-  await runUntilSignal(async (aborted) => {
-    const service = await startService(environment, say, aborted);
+  const progress = { step: '' };
+  const start = async (aborted: AbortSignal) => {
+    const service = await startService(environment, say, aborted, progress);
     isRunning = true;
     say(banner(service, { auth, ownDatabase: database.url !== undefined }));
     return service;
-  }, say);
+  };
+  await runUntilSignal(start, say, {
+    timeoutMs: environment.shutdownTimeoutMs,
+    underWay: () => progress.step,
+  });
   // Not left to the event loop: some library's timer would keep a stopped service alive.
   process.exit(0);
 } catch (error) {

@@ -10,9 +10,10 @@ import { KafkaTransport } from '../messaging/kafka.transport.js';
 import { MessageStore } from '../messaging/message-store.js';
 import { OperationsModule } from '../operations/operations.module.js';
 import { PeopleModule } from '../people/people.module.js';
-import { BearerTokenGuard } from './bearer-token.guard.js';
+import { BearerTokenGuard, callerOfToken } from './bearer-token.guard.js';
 import type { Environment } from './environment.js';
 import { kafkaTransport } from './kafka-client.js';
+import { stopTimesOf } from './stop-application.js';
 
 /** The environment once every server it needs is known. */
 export type ServiceSettings = Environment & {
@@ -23,7 +24,9 @@ export type ServiceSettings = Environment & {
 /** The composition root: one DataSource, and PeopleModule behind HTTP, Kafka and DI on it. */
 @Module({})
 export class AppModule {
-  static forRoot({ database, recycling, maxAttempts, auth, kafka, events }: ServiceSettings): DynamicModule {
+  static forRoot(settings: ServiceSettings): DynamicModule {
+    const { database, recycling, maxAttempts, inboxRetentionMs, auth, kafka, events } = settings;
+    const times = stopTimesOf(settings.shutdownTimeoutMs);
     const pool = new Logger('Pool');
     return {
       module: AppModule,
@@ -41,7 +44,9 @@ export class AppModule {
         PeopleModule.forRoot({
           controllers: { http: true, messages: kafka !== undefined },
           events: events && kafka !== undefined,
-          transactions: { recycling, maxAttempts },
+          transactions: { recycling, maxAttempts, drainTimeoutMs: times.drainMs },
+          inboxRetentionMs,
+          caller: callerOfToken,
         }),
         OperationsModule.forRoot(
           kafka
@@ -66,7 +71,7 @@ export class AppModule {
               {
                 provide: KafkaTransport,
                 inject: [MessageStore],
-                useFactory: (store: MessageStore) => kafkaTransport(kafka, store),
+                useFactory: (store: MessageStore) => kafkaTransport(kafka, store, times),
               },
             ]
           : []),

@@ -11,6 +11,7 @@ import { createRemoteJWKSet, errors, type JWTPayload, jwtVerify, type JWTVerifyG
 import { ApplicationError, unchanged } from '../errors/application-error.js';
 import { HealthController } from '../operations/health.controller.js';
 import { MetricsController } from '../operations/metrics.controller.js';
+import { callerByClaims } from '../people/http-caller.js';
 import type { AuthSettings } from './environment.js';
 
 /** Asked by machines that have no token. */
@@ -20,7 +21,16 @@ const READING = new Set(['GET', 'HEAD']);
 interface HttpRequest {
   method: string;
   headers: { authorization?: string };
+  /** The claims of the token that let the request in. */
+  user?: JWTPayload;
 }
+
+/** Claims that name who asks; a token for a program has no user (RFC 9068, OpenID Connect). */
+const CALLER_CLAIMS = ['sub', 'client_id', 'azp'] as const;
+
+/** Who sent a request that `BearerTokenGuard` has let in; those whose token names nobody are one. */
+export const callerOfToken = ({ user }: HttpRequest): string | undefined =>
+  user && (callerByClaims(user, CALLER_CLAIMS) ?? JSON.stringify([user.iss ?? null]));
 
 /** The issuer's keys can't be had, so no token can be judged. HTTP 503. */
 export class TokenKeysUnavailableError extends ApplicationError {
@@ -35,7 +45,7 @@ export class TokenKeysUnavailableError extends ApplicationError {
 
 /**
  * Lets a request in whose bearer token (RFC 6750) is valid and has the scope of its method: `people:read` for GET and
- * HEAD, `people:write` for the others. With `AUTH=none` everybody comes in.
+ * HEAD, `people:write` for the others. Its claims are `request.user` from then on. With `AUTH=none` everybody comes in.
  */
 @Injectable()
 export class BearerTokenGuard implements CanActivate {
@@ -51,7 +61,8 @@ export class BearerTokenGuard implements CanActivate {
   async canActivate(context: ExecutionContext): Promise<boolean> {
     if (!this.verify || PUBLIC.has(context.getClass())) return true;
     const http = context.switchToHttp();
-    const { method, headers } = http.getRequest<HttpRequest>();
+    const request = http.getRequest<HttpRequest>();
+    const { method, headers } = request;
     const challenge = (text: string) => {
       this.adapterHost.httpAdapter.setHeader(http.getResponse(), 'WWW-Authenticate', `Bearer ${text}`.trim());
     };
@@ -67,7 +78,10 @@ export class BearerTokenGuard implements CanActivate {
       throw new UnauthorizedException(`The bearer token is not valid: ${error.message}.`, { cause: error });
     });
     const needed = READING.has(method) ? 'people:read' : 'people:write';
-    if (scopesOf(claims).includes(needed)) return true;
+    if (scopesOf(claims).includes(needed)) {
+      request.user = claims;
+      return true;
+    }
     challenge(`error="insufficient_scope", scope="${needed}"`);
     throw new ForbiddenException(`The bearer token lacks the scope ${needed}.`);
   }

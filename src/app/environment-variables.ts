@@ -43,6 +43,7 @@ const optional = <T>(definition: Omit<Variable<T>, 'default'>) =>
   ({ ...definition, default: undefined }) as Variable<T | undefined>;
 
 const MINUTE = 60_000;
+const DAY = 24 * 60 * MINUTE;
 export const SASL_MECHANISMS = ['plain', 'scram-sha-256', 'scram-sha-512'] as const;
 
 /** Every variable, once: parser, default, the README's table and the texts of errors all come from here. */
@@ -61,6 +62,7 @@ export const VARIABLES = {
   DB_RECYCLING: variable({ ...oneOf(RECYCLING_METHODS), default: 'fast', meaning: 'What is checked when a connection leaves the pool: `fast` nothing, `verified` that it is alive, `clean` also resets session state.' }),
   TRANSACTION_MAX_ATTEMPTS: variable({ ...wholeNumber(1, 10), default: 10, meaning: 'Attempts of one unit of work in all, before its conflict is reported.' }),
   TRANSACTION_ISOLATION_LEVEL: optional({ ...oneOf(ISOLATION_LEVELS), meaning: "The isolation level; unset: the server's default." }),
+  INBOX_RETENTION_MS: variable({ ...wholeNumber(1, 366 * DAY), default: 7 * DAY, meaning: 'How long it is remembered that a message, or a request with an `Idempotency-Key`, was handled, and a dead letter settled.' }),
   KAFKA: variable({ ...oneOf(['on', 'off'] as const), default: 'on', meaning: '`off` serves HTTP alone.' }),
   KAFKA_BROKERS: optional({ ...list, meaning: 'The brokers. Unset: the embedded Kafka, except in production.' }),
   KAFKA_CLIENT: variable({ ...oneOf(KAFKA_CLIENTS), default: 'kafkajs', meaning: 'The client library: kafkajs, or @platformatic/kafka.' }),
@@ -82,6 +84,7 @@ export const VARIABLES = {
   AUTH_SECRET: optional({ accepted: 'at least 32 characters', parse: (value: string) => (value.length >= 32 ? value : undefined), meaning: 'The shared secret of HS256 tokens.', secret: true }),
   AUTH_ISSUER: optional({ ...text, meaning: 'The `iss` a token must have.' }),
   AUTH_AUDIENCE: optional({ ...text, meaning: 'The `aud` a token must have.' }),
+  SHUTDOWN_TIMEOUT_MS: variable({ ...wholeNumber(1, 10 * MINUTE), default: 25_000, meaning: 'What stopping may take, from the signal to the end of the process. What is left then is cut and named, and the exit code is 1.' }),
   LOG_LEVEL: variable({ ...oneOf(['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent'] as const), default: 'info', meaning: 'The least severe lines that are written.' }),
   EMBEDDED_POSTGRES_PORT: optional({ ...wholeNumber(1, 65535), meaning: 'The port of the embedded PostgreSQL. Unset: a free one, kept over restarts.' }),
   EMBEDDED_KAFKA_PORT: optional({ ...wholeNumber(1, 65535), meaning: 'The port of the embedded Kafka. Unset: a free one, kept over restarts.' }),

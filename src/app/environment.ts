@@ -19,11 +19,15 @@ export interface Environment {
   database: Omit<DatabaseSettings, 'url'> & { url?: string };
   recycling: RecyclingMethod;
   maxAttempts: number;
+  /** How long what was handled is remembered, in ms. */
+  inboxRetentionMs: number;
   /** Whether events are published, where there is Kafka. */
   events: boolean;
   /** undefined with `KAFKA=off`. */
   kafka: KafkaSettings | undefined;
   http: { host: string; port: number };
+  /** What stopping may take, from the signal to the end of the process, in ms. */
+  shutdownTimeoutMs: number;
   /** Where the embedded servers are to listen; undefined = on a free port. */
   embeddedPorts: { postgres: number | undefined; kafka: number | undefined };
   auth: AuthSettings;
@@ -116,9 +120,11 @@ function toEnvironment(values: Values): Environment {
     },
     recycling: values.DB_RECYCLING,
     maxAttempts: values.TRANSACTION_MAX_ATTEMPTS,
+    inboxRetentionMs: values.INBOX_RETENTION_MS,
     events: values.PEOPLE_EVENTS === 'on',
     kafka: values.KAFKA === 'on' ? toKafka(values) : undefined,
     http: { host: values.HOST, port: values.PORT },
+    shutdownTimeoutMs: values.SHUTDOWN_TIMEOUT_MS,
     embeddedPorts: { postgres: values.EMBEDDED_POSTGRES_PORT, kafka: values.EMBEDDED_KAFKA_PORT },
     auth: toAuth(values),
     logLevel: values.LOG_LEVEL,

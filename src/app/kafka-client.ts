@@ -2,11 +2,13 @@ import { KafkaTransport } from '../messaging/kafka.transport.js';
 import type { MessageStore } from '../messaging/message-store.js';
 import { PEOPLE_EVENTS } from '../people/people.statements.js';
 import type { KafkaSettings } from './environment.js';
+import type { StopTimes } from './stop-application.js';
 
 /** The Kafka transport as the environment asks for it. */
 export function kafkaTransport(
   kafka: KafkaSettings & { brokers: string[] },
   store: MessageStore,
+  { drainMs, doorsMs }: StopTimes,
 ): KafkaTransport {
   const { brokers, library, clientId, groupId, concurrency, quarantineKeys, ssl, sasl } = kafka;
   return new KafkaTransport({
@@ -21,6 +23,8 @@ export function kafkaTransport(
     concurrency,
     store,
     quarantineKeys,
+    drainTimeoutMs: drainMs,
+    closeTimeoutMs: doorsMs - drainMs,
     // Every number of the JSON is kept.
     parser: { keepBinary: true },
     eventTopics: [PEOPLE_EVENTS.topic],

@@ -1,18 +1,28 @@
+import { endsWithin } from '../messaging/closing-steps.js';
+
 const SIGNALS = ['SIGINT', 'SIGTERM'] as const;
 
 /** One Ctrl-C reaches a child of npm twice, from the terminal and from npm: what comes this soon is the same. */
 const SAME_PRESS_MS = 500;
+
+/** What stopping may take since the signal, whatever it waits for; what is left is not waited for any more. */
+export interface StopLimit {
+  timeoutMs: number;
+  /** Names what is done at the moment. */
+  underWay: () => string;
+}
 
 /**
  * Starts something and stops it on the first SIGINT or SIGTERM. One that comes while it starts aborts the signal that
  * `start` is given. A second one ends the process at once, with exit code 1.
  *
  * @param start stops what it had started when it rejects; rejecting with the abort's reason is no failure
- * @throws what `start` and `stop` throw
+ * @throws what `start` and `stop` throw; Error when the time is over
  */
 export async function runUntilSignal(
   start: (aborted: AbortSignal) => Promise<{ stop(): Promise<void> }>,
   say: (message: string) => void,
+  { timeoutMs, underWay }: StopLimit,
 ): Promise<void> {
   const stopping = new AbortController();
   const { signal: aborted } = stopping;
@@ -29,9 +39,14 @@ export async function runUntilSignal(
   const signalled = new Promise((resolve) => aborted.addEventListener('abort', resolve));
   for (const signal of SIGNALS) process.on(signal, onSignal);
   try {
-    const service = await start(aborted);
-    await signalled;
-    await service.stop();
+    const ended = (async () => {
+      const service = await start(aborted);
+      await signalled;
+      await service.stop();
+    })();
+    await Promise.race([ended, signalled]);
+    if (!(await endsWithin(timeoutMs, ended)))
+      throw new Error(`Not everything ended within ${timeoutMs} ms. What did not end: ${underWay()}.`);
   } catch (error) {
     if (error !== aborted.reason) throw error;
   } finally {

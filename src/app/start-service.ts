@@ -4,13 +4,13 @@ import { DataSource } from 'typeorm';
 import { failureOf } from '../database/database-failure.js';
 import { type EmbeddedKafka, KafkaUnavailableError, startEmbeddedKafka } from '../dev/embedded-kafka.js';
 import { type EmbeddedPostgres, startEmbeddedPostgres } from '../dev/embedded-postgres.js';
-import { KafkaTransport } from '../messaging/kafka.transport.js';
-import { TransactionRunner } from '../transactions/transaction-runner.js';
+import { endsWithin } from '../messaging/closing-steps.js';
 import type { ServiceSettings } from './app.module.js';
 import { signalDescendants } from './child-processes.js';
 import { createApp } from './create-app.js';
 import type { Environment } from './environment.js';
 import { migrate } from './migrate.js';
+import { stopperOf, stopTimesOf } from './stop-application.js';
 import { DATA_DIRECTORY, removeServices, type Services, writeServices } from './services-file.js';
 
 export interface Service extends Services {
@@ -22,7 +22,20 @@ export interface Service extends Services {
 interface Start {
   say: (message: string) => void;
   aborted: AbortSignal;
-  started: (() => unknown)[];
+  started: Started[];
+  progress: Progress;
+}
+
+/** What a service is at, for whoever gives up waiting for it. */
+export interface Progress {
+  step: string;
+}
+
+interface Started {
+  name: string;
+  stop: () => unknown;
+  /** Stopped together with the other servers, behind all that uses them. */
+  isServer?: boolean;
 }
 
 /** What takes longer is announced. */
@@ -33,26 +46,31 @@ const SLOW_MS = 2000;
  *
  * @param say tells the user what takes its time
  * @param aborted gives up the start
+ * @param progress is told what is done at the moment
  * @throws what went wrong, or the reason of `aborted`; what had been started is stopped by then
  */
 export async function startService(
   environment: Environment,
   say: (message: string) => void,
   aborted: AbortSignal = new AbortController().signal,
+  progress: Progress = { step: '' },
 ): Promise<Service> {
-  const start: Start = { say, aborted, started: [] };
+  const start: Start = { say, aborted, started: [], progress };
   try {
+    progress.step = 'starting the embedded servers';
     const settings = await startServers(environment, start);
+    progress.step = 'connecting to the database';
     const app = await connect(settings, start);
+    progress.step = 'migrating the database and opening the doors';
     const http = await serve(app, settings, start);
     const brokers = settings.kafka?.brokers ?? [];
     const services = { http, databaseUrl: settings.database.url, kafkaBrokers: brokers, pid: process.pid };
     writeServices(services);
-    start.started.push(removeServices);
-    return { ...services, stop: () => undo(start.started) };
+    start.started.push({ name: 'the file services.json', stop: removeServices });
+    return { ...services, stop: () => undo(start, environment) };
   } catch (error) {
     try {
-      await undo(start.started);
+      await undo(start, environment);
     } catch (left) {
       throw new AggregateError([error, left], 'Not all of what was started could be stopped.', {
         cause: left,
@@ -63,16 +81,25 @@ export async function startService(
   }
 }
 
-/** In the opposite order: servers outlive the application that uses them. One that fails does not keep the others up. */
-async function undo(started: (() => unknown)[]): Promise<void> {
+/**
+ * In the opposite order: servers outlive the application that uses them. One that fails, or hangs until the deadline, does
+ * not keep the others up.
+ */
+async function undo({ started, progress }: Start, { shutdownTimeoutMs }: Environment): Promise<void> {
+  const deadline = performance.now() + stopTimesOf(shutdownTimeoutMs).allMs;
   const failures: unknown[] = [];
-  for (let step = started.pop(); step; step = started.pop()) {
+  const end = async ({ name, stop }: Started) => {
+    progress.step = `stopping ${name}`;
     try {
-      await step();
+      const isOver = await endsWithin(deadline - performance.now(), Promise.resolve(stop()));
+      if (!isOver) failures.push(new Error(`It did not end in time, and is killed: ${name}.`));
     } catch (error) {
       failures.push(error);
     }
-  }
+  };
+  const steps = started.splice(0).reverse();
+  for (const step of steps) if (!step.isServer) await end(step);
+  await Promise.all(steps.filter(({ isServer }) => isServer).map(end));
   if (failures.length > 0) throw new AggregateError(failures, 'The service did not stop cleanly.');
 }
 
@@ -116,7 +143,7 @@ async function startServer<Server extends EmbeddedPostgres | EmbeddedKafka>(
   { started, say }: Start,
 ): Promise<Server> {
   const server = await startOne({ directory: path.join(DATA_DIRECTORY, name), port, onProgress: say });
-  started.push(() => server.stop());
+  started.push({ name: `the embedded server (${name})`, stop: () => server.stop(), isServer: true });
   return server;
 }
 
@@ -125,7 +152,8 @@ async function connect(settings: ServiceSettings, { started, say }: Start): Prom
   const where = `${host}${pathname}`;
   try {
     const app = await whenSlow(`connecting to the database ${where} …`, say, createApp(settings));
-    started.push(() => close(app, settings));
+    const times = stopTimesOf(settings.shutdownTimeoutMs);
+    started.push({ name: 'the application', stop: stopperOf(app, settings.kafka !== undefined, times) });
     return app;
   } catch (cause) {
     if (!failureOf(cause)) throw cause;
@@ -135,17 +163,6 @@ async function connect(settings: ServiceSettings, { started, say }: Start): Prom
       { cause },
     );
   }
-}
-
-/** @throws what was left at the deadline of stopping; everything is closed by then */
-async function close(app: NestFastifyApplication, { kafka }: ServiceSettings): Promise<void> {
-  await app.close();
-  const messages = kafka ? app.get(KafkaTransport).unfinished : 0;
-  const units = app.get(TransactionRunner, { strict: false }).unfinished;
-  if (messages + units > 0)
-    throw new Error(
-      `Not all that ran ended in time. Units of work that were cut: ${units}; messages that come again: ${messages}.`,
-    );
 }
 
 /** Migrates, then opens the doors; resolves with the HTTP address. */

@@ -1,6 +1,6 @@
 import { KafkaHeaders } from '@nestjs/microservices';
 import type { MessageError } from '../errors/error-responses.js';
-import type { Delivery } from './delivery.js';
+import type { Undeliverable } from './delivery.js';
 import type { IncomingRecord, OutgoingRecord, RecordHeaders } from './kafka-driver.js';
 
 /** Spring Kafka's default suffix, so that its tools find our dead letters. */
@@ -43,7 +43,7 @@ export const ROW_PARAMETERS = `$1::text, $2::text, $3::text, $4::int, $5::bigint
 
 /** A message and what is wrong with it, for `message_dead_letter`. */
 export function rowValues(
-  { message, record, attempts }: Delivery,
+  { message, record, attempts }: Undeliverable,
   { code, message: text }: Pick<MessageError, 'code' | 'message'>,
 ): unknown[] {
   const { topic, partition, offset, timestamp, key, value, headers } = record;

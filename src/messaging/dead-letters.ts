@@ -4,12 +4,14 @@ import type { MessageError } from '../errors/error-responses.js';
 import { ClaimTakenError } from '../transactions/transaction-errors.js';
 import { TransactionRunner, TRANSACTIONS_DATA_SOURCE } from '../transactions/transaction-runner.js';
 import { DEAD_LETTER_SUFFIX, ROW_COLUMNS, ROW_PARAMETERS, rowValues } from './dead-letter.js';
-import type { Delivery } from './delivery.js';
+import type { Undeliverable } from './delivery.js';
 import { describe } from './failure-policy.js';
 import { Inbox, MessageIdConflictError } from './inbox.js';
-import { placeIdOf } from './message-identity.js';
+import { conflictIdOf, isSameMessage, type MessageIdentity, placeIdOf } from './message-identity.js';
 import { tableIn } from '../database/table-name.js';
 import { Outbox } from './outbox.js';
+
+const PRUNE_AT_ONCE = 1000;
 
 /** Which dead letters; what is left out does not matter. */
 export interface DeadLetterFilter {
@@ -58,17 +60,19 @@ export class DeadLetters {
    * @returns false where it was handled before
    */
   async add(
-    delivery: Delivery,
+    delivery: Undeliverable,
     error: MessageError,
     options: { quarantinesKey?: boolean } = {},
   ): Promise<boolean> {
     if (await this.insert(delivery, error, options)) return true;
-    const { messageId, digest } = delivery.message;
-    const handled = (await this.inbox.find([delivery.message])).get(messageId);
-    if (!handled || handled.digest === digest) return false;
-    // By its own id it is marked already: as the other message.
-    const message = { ...delivery.message, messageId: placeIdOf(delivery.record) };
-    return this.insert({ ...delivery, message }, describe(new MessageIdConflictError(messageId)), options);
+    if (await this.wasHandled(delivery.message)) return false;
+    // By its own id it is marked already: as the other message. Once it was marked by its place, which others may claim.
+    const { record, message } = delivery;
+    const byPlace = { ...message, messageId: placeIdOf(record), isNamedByPlace: true };
+    if (await this.wasHandled(byPlace)) return false;
+    const conflict = new MessageIdConflictError(message.messageId);
+    const byConflict = { ...message, messageId: conflictIdOf(record) };
+    return this.insert({ ...delivery, message: byConflict }, describe(conflict), options);
   }
 
   /**
@@ -132,19 +136,37 @@ export class DeadLetters {
     return this.settle(text, values);
   }
 
-  /** Removes those that were replayed or discarded longer than `retentionMs` ago, and have left the outbox. @returns how many */
-  async prune(retentionMs: number): Promise<number> {
+  /**
+   * Removes those that were replayed or discarded longer than `retentionMs` ago, and have left the outbox.
+   *
+   * @param goesOn asked before each further statement
+   * @returns how many
+   */
+  async prune(retentionMs: number, goesOn: () => boolean = () => true): Promise<number> {
     const statement = {
-      text: `DELETE FROM ${this.table} d WHERE settled_at < now() - $1::bigint * interval '1 ms'
-        AND NOT EXISTS (SELECT FROM ${this.outbox.table} o WHERE o.dead_letter = d.seq)`,
+      text: `DELETE FROM ${this.table} WHERE seq = ANY (ARRAY(
+          SELECT d.seq FROM ${this.table} d WHERE settled_at < now() - $1::bigint * interval '1 ms'
+            AND NOT EXISTS (SELECT FROM ${this.outbox.table} o WHERE o.dead_letter = d.seq)
+          LIMIT ${PRUNE_AT_ONCE} FOR UPDATE SKIP LOCKED))`,
       values: [String(retentionMs)],
     };
-    const { rowCount } = await this.transactions.runStatement(statement, { writes: true, idempotent: true });
-    return rowCount ?? 0;
+    for (let removed = 0; ;) {
+      const { rowCount } = await this.transactions.runStatement(statement, {
+        writes: true,
+        idempotent: true,
+      });
+      removed += rowCount ?? 0;
+      if ((rowCount ?? 0) < PRUNE_AT_ONCE || !goesOn()) return removed;
+    }
+  }
+
+  private async wasHandled(message: MessageIdentity): Promise<boolean> {
+    const handled = (await this.inbox.find([message])).get(message.messageId);
+    return handled !== undefined && isSameMessage(handled, message);
   }
 
   private async insert(
-    delivery: Delivery,
+    delivery: Undeliverable,
     error: MessageError,
     { quarantinesKey = false }: { quarantinesKey?: boolean },
   ): Promise<boolean> {

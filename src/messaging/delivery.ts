@@ -28,6 +28,9 @@ export interface Delivery {
   assignment: number;
 }
 
+/** What a dead letter is made of. */
+export type Undeliverable = Pick<Delivery, 'message' | 'record' | 'attempts' | 'parkedAs'>;
+
 /** Where the sender waits for a reply, if it does. */
 export function replyAddressOf({ headers }: IncomingRecord): ReplyAddress | undefined {
   const correlationId = headerText(headers, KafkaHeaders.CORRELATION_ID);

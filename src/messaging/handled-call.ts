@@ -3,7 +3,13 @@ import { KafkaContext } from '@nestjs/microservices';
 import { PATTERN_EXTRAS_METADATA } from '@nestjs/microservices/constants.js';
 import { replyAddressOf } from './delivery.js';
 import type { IncomingRecord } from './kafka-driver.js';
-import { digestOf, type MessageIdentity, messageIdOf } from './message-identity.js';
+import {
+  digestOfMessage,
+  type MessageIdentity,
+  messageIdOf,
+  ownIdOf,
+  textOrBytes,
+} from './message-identity.js';
 
 /** A message as a handler's unit of work has to know it. */
 export interface HandledCall {
@@ -12,6 +18,13 @@ export interface HandledCall {
   isAnswered: boolean;
   /** To be called where it turns out that the message was handled before. */
   onRepeated?: () => void;
+  /** To be called where another message with its id was handled before: filters of the host need not pass that on. */
+  onConflict?: (error: Error) => void;
+}
+
+/** A message of Nest's own transport, with the record as far as it can be had. */
+export interface StockCall extends HandledCall {
+  record: IncomingRecord;
 }
 
 /** What a message pattern may say of its messages, beside `BATCHABLE`. */
@@ -43,7 +56,7 @@ export const isClaimedCall = (context: object): boolean => known.get(context)?.i
 export async function identityOfCall(
   context: KafkaContext,
   execution: ExecutionContext,
-): Promise<HandledCall | undefined> {
+): Promise<HandledCall | StockCall | undefined> {
   if (!(context instanceof KafkaContext)) return undefined;
   const call = known.get(context);
   if (call?.isClaimed) return undefined;
@@ -55,7 +68,7 @@ export async function identityOfCall(
 }
 
 /** Several handlers may take one message, and which of them do is known to our transport only. */
-function withHandler(call: HandledCall, name: string): HandledCall {
+function withHandler<Call extends HandledCall>(call: Call, name: string): Call {
   const { message } = call;
   return { ...call, message: { ...message, consumer: `${message.consumer}/${name}` } };
 }
@@ -64,33 +77,34 @@ function withHandler(call: HandledCall, name: string): HandledCall {
 async function callOfStockTransport(
   context: KafkaContext,
   digestHeaders: readonly string[],
-): Promise<HandledCall> {
+): Promise<StockCall> {
   const { key, value, headers, offset, timestamp } = context.getMessage() as unknown as Record<
     'key' | 'value' | 'headers' | 'offset' | 'timestamp',
     unknown
   >;
   const [topic, partition] = [context.getTopic(), context.getPartition()];
-  const texts = Object.fromEntries(
-    Object.entries((headers ?? {}) as Record<string, unknown>).map(([name, header]) => [
-      name,
-      textOf(header),
-    ]),
-  );
-  const place = { topic, partition, offset: String(offset) };
-  const record = {
-    topic,
-    partition,
-    offset: BigInt(place.offset),
-    timestamp: String(timestamp),
-    headers: texts,
-  } as unknown as IncomingRecord;
+  const parsed = {
+    ...{ topic, key: textOf(key), value: textOf(value) },
+    headers: Object.fromEntries(
+      Object.entries((headers ?? {}) as Record<string, unknown>).map(([name, header]) => [
+        name,
+        Array.isArray(header) ? header.map((one) => textOf(one) ?? '') : textOf(header),
+      ]),
+    ),
+  };
+  const record: IncomingRecord = {
+    ...{ topic, partition, offset: BigInt(String(offset)), timestamp: String(timestamp) },
+    ...{ key: bytesOf(parsed.key), value: bytesOf(parsed.value), headers: parsed.headers },
+  };
   return {
     message: {
       consumer: await groupIdOf(context),
       messageId: messageIdOf(record),
-      digest: digestOf(topic, textOf(key), textOf(value), ...digestHeaders.map((name) => texts[name])),
-      place,
+      isNamedByPlace: ownIdOf(record.headers) === undefined,
+      digest: digestOfMessage(parsed, digestHeaders),
+      place: { topic, partition, offset: String(offset) },
     },
+    record,
     isAnswered: replyAddressOf(record) !== undefined,
   };
 }
@@ -108,8 +122,11 @@ function groupIdOf(context: KafkaContext): Promise<string> {
 }
 
 /** Nest's parser decodes what looks like JSON. */
-function textOf(value: unknown): string | undefined {
+function textOf(value: unknown): string | Buffer | undefined {
   if (value === undefined || value === null) return undefined;
-  if (typeof value === 'string' || Buffer.isBuffer(value)) return value.toString();
+  if (typeof value === 'string' || Buffer.isBuffer(value)) return textOrBytes(value);
   return JSON.stringify(value);
 }
+
+const bytesOf = (value: string | Buffer | undefined): Buffer | null =>
+  value === undefined ? null : Buffer.from(value);

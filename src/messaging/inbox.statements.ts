@@ -32,9 +32,10 @@ export function inboxStatements(dataSource: DataSource) {
   );
   const find = named(
     'find',
-    `SELECT message_id, digest, reply::text AS reply FROM ${table}
+    `SELECT message_id, digest, topic, partition, "offset"::text, reply::text AS reply FROM ${table}
      WHERE (consumer, message_id) IN (SELECT consumer, id FROM json_to_recordset($1) AS m(consumer text, id text))`,
   );
+  // Past those that another instance removes.
   const prune = named(
     'prune',
     `DELETE FROM ${table} WHERE ctid = ANY (ARRAY(
@@ -43,7 +44,7 @@ export function inboxStatements(dataSource: DataSource) {
          ON (i.consumer = $1 OR starts_with(i.consumer, $1 || '/')) AND i.topic = c.topic AND i.partition = c.partition
        WHERE i.handled_at < now() - $3::bigint * interval '1 ms'
          AND (i.topic IS NULL OR i."offset" < c."offset")
-       LIMIT $4::int))`,
+       LIMIT $4::int FOR UPDATE OF i SKIP LOCKED))`,
   );
   const ids = (messages: readonly MessageIdentity[]) =>
     JSON.stringify(messages.map(({ consumer, messageId: id }) => ({ consumer, id })));

@@ -1,16 +1,15 @@
-import { type ExecutionContext, Inject, Injectable, type OnModuleInit } from '@nestjs/common';
-import type { KafkaContext } from '@nestjs/microservices';
+import { Inject, Injectable } from '@nestjs/common';
 import type { DataSource } from 'typeorm';
 import type { Companion } from '../database/statement-flight.js';
 import { ApplicationError, unchanged } from '../errors/application-error.js';
-import { type HandlerClaim, runClaimed, useHandlerClaims } from '../transactions/handler-claims.js';
+import { type HandlerClaim, runClaimed } from '../transactions/handler-claims.js';
 import type { TransactionContext } from '../transactions/transaction-context.js';
 import type { TransactionOptions } from '../transactions/transaction-options.js';
 import { TransactionRunner, TRANSACTIONS_DATA_SOURCE } from '../transactions/transaction-runner.js';
-import { type HandledCall, identityOfCall, isClaimedCall } from './handled-call.js';
+import type { HandledCall } from './handled-call.js';
 import { inboxStatements } from './inbox.statements.js';
 import type { HandledMessage, MessageAnswer } from './message-answer.js';
-import type { MessageIdentity } from './message-identity.js';
+import { isSameMessage, type MessageIdentity } from './message-identity.js';
 
 /** A message with this id was handled before, and it was another one; this one was not. HTTP 409. */
 export class MessageIdConflictError extends ApplicationError {
@@ -31,22 +30,14 @@ const PRUNE_AT_ONCE = 10_000;
  * Rows are found by `consumer` and `messageId`; the table is `message_inbox`.
  */
 @Injectable()
-export class Inbox implements OnModuleInit {
+export class Inbox {
   private readonly statements: ReturnType<typeof inboxStatements>;
 
   constructor(
     private readonly transactions: TransactionRunner,
-    @Inject(TRANSACTIONS_DATA_SOURCE) private readonly dataSource: DataSource,
+    @Inject(TRANSACTIONS_DATA_SOURCE) dataSource: DataSource,
   ) {
     this.statements = inboxStatements(dataSource);
-  }
-
-  /** Message handlers that begin units of work on this DataSource (`@Transactional`) are run once per message from here on. */
-  onModuleInit(): void {
-    useHandlerClaims(this.dataSource, {
-      isClaimed: (context) => isClaimedCall(context.switchToRpc().getContext()),
-      claimFor: (context) => this.claimFor(context),
-    });
   }
 
   /** The INSERT that claims messages: for the option `claim` of `TransactionRunner.run`. */
@@ -61,17 +52,10 @@ export class Inbox implements OnModuleInit {
 
   /** Those of the messages that were handled, by their ids. */
   async find(messages: readonly MessageIdentity[]): Promise<Map<string, HandledMessage>> {
-    const { rows } = await this.transactions.runStatement<{
-      message_id: string;
-      digest: string;
-      reply: string | null;
-    }>(this.statements.find(messages), { writes: false });
-    return new Map(
-      rows.map(({ message_id, digest, reply }) => [
-        message_id,
-        { digest, answer: reply === null ? undefined : (JSON.parse(reply) as MessageAnswer) },
-      ]),
-    );
+    const { rows } = await this.transactions.runStatement<InboxRow>(this.statements.find(messages), {
+      writes: false,
+    });
+    return new Map(rows.map((row) => [row.message_id, handledOf(row)]));
   }
 
   /**
@@ -101,7 +85,7 @@ export class Inbox implements OnModuleInit {
   /** The values that the handler of a handled message gave. @throws MessageIdConflictError, or its MessageError */
   async kept(message: MessageIdentity): Promise<unknown[]> {
     const handled = (await this.find([message])).get(message.messageId);
-    if (handled && handled.digest !== message.digest) throw new MessageIdConflictError(message.messageId);
+    if (handled && !isSameMessage(handled, message)) throw new MessageIdConflictError(message.messageId);
     const answer = handled?.answer;
     if (answer && 'error' in answer) throw answer.error;
     return [...(answer?.values ?? [])];
@@ -109,14 +93,16 @@ export class Inbox implements OnModuleInit {
 
   /**
    * Removes rows that are older than `retentionMs`: of messages below the offsets committed for their partitions, which can
-   * only be delivered again when somebody sets the group back, and of what is no Kafka message.
+   * only be delivered again when somebody sets the group back, and of what is no Kafka message, whatever its consumer.
    *
+   * @param goesOn asked before each further statement
    * @returns how many
    */
   async prune(
     consumer: string,
     committed: readonly { topic: string; partition: number; offset: bigint }[],
     retentionMs: number,
+    goesOn: () => boolean = () => true,
   ): Promise<number> {
     let removed = 0;
     for (;;) {
@@ -126,23 +112,38 @@ export class Inbox implements OnModuleInit {
         idempotent: true,
       });
       removed += rowCount ?? 0;
-      if ((rowCount ?? 0) < PRUNE_AT_ONCE) return removed;
+      if ((rowCount ?? 0) < PRUNE_AT_ONCE || !goesOn()) return removed;
     }
   }
 
-  private async claimFor(context: ExecutionContext): Promise<HandlerClaim | undefined> {
-    const call = await identityOfCall(context.switchToRpc().getContext<KafkaContext>(), context);
-    return call && this.claimOf(call);
-  }
-
-  private claimOf({ message, isAnswered, onRepeated }: HandledCall): HandlerClaim {
+  /** What keeps a handler's call from being applied twice. */
+  claimOf({ message, isAnswered, onRepeated, onConflict }: HandledCall): HandlerClaim {
     return {
       statement: this.claim([message]),
       keep: (values) => (isAnswered ? this.keep([{ message, answer: { values } }]) : undefined),
-      kept: () => {
+      kept: async () => {
         onRepeated?.();
-        return this.kept(message);
+        try {
+          return await this.kept(message);
+        } catch (error) {
+          if (error instanceof MessageIdConflictError) onConflict?.(error);
+          throw error;
+        }
       },
     };
   }
+}
+
+interface InboxRow {
+  message_id: string;
+  digest: string;
+  topic: string | null;
+  partition: number;
+  offset: string;
+  reply: string | null;
+}
+
+function handledOf({ digest, topic, partition, offset, reply }: InboxRow): HandledMessage {
+  const answer = reply === null ? undefined : (JSON.parse(reply) as MessageAnswer);
+  return { digest, answer, ...(topic !== null && { place: { topic, partition, offset } }) };
 }

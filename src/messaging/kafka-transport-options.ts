@@ -38,7 +38,9 @@ export interface KafkaTransportOptions {
   onOffsetOutOfRange?: OffsetOutOfRangePolicy;
   /** How long stopping waits for messages that are being handled, in ms. Default 20,000. */
   drainTimeoutMs?: number;
-  /** How long it is remembered that a message was handled, and a dead letter settled, in ms. Default 7 days. */
+  /** How long what comes then may take (commit, leaving the group, sending what is in the outbox), in ms. Default 10,000. */
+  closeTimeoutMs?: number;
+  /** How long it is remembered that a message was handled, in ms. Default: that of the store's `MessagingModule`, 7 days. */
   inboxRetentionMs?: number;
   /** How often the outbox is looked at when nobody has told that there is something to send, in ms. Default 1,000. */
   outboxPollMs?: number;
@@ -57,7 +59,7 @@ export const DEFAULTS = {
   bufferBytes: 32 * MEBIBYTE,
   sessionTimeoutMs: 10_000,
   drainTimeoutMs: 20_000,
-  inboxRetentionMs: 7 * 24 * 60 * 60 * 1000,
+  closeTimeoutMs: 10_000,
   outboxPollMs: 1000,
   quarantineKeys: false,
   onOffsetOutOfRange: 'stop' as OffsetOutOfRangePolicy,

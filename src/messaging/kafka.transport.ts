@@ -1,8 +1,8 @@
 import { Logger, type OnModuleDestroy } from '@nestjs/common';
 import { KafkaContext, type MessageHandler, ServerKafka } from '@nestjs/microservices';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { lastValueFrom, toArray } from 'rxjs';
 import { InvalidInputError } from '../errors/application-error.js';
+import { ClosingSteps, endsWithin } from './closing-steps.js';
 import { CrashSuspects } from './crash-suspects.js';
 import { DEAD_LETTER_SUFFIX, deadLetterRecord } from './dead-letter.js';
 import { type Delivery, laneKeyOf, replyAddressOf, sizeOf } from './delivery.js';
@@ -20,6 +20,7 @@ import {
 import { DEFAULTS, type KafkaTransportOptions } from './kafka-transport-options.js';
 import { identityOf } from './message-identity.js';
 import type { MessageAnswer } from './message-answer.js';
+import { messagingSettingsOf, retentionOf } from './messaging-settings.js';
 import { KeyQuarantine } from './key-quarantine.js';
 import { MessageFailures } from './message-failures.js';
 import { MessageIntake } from './message-intake.js';
@@ -66,6 +67,8 @@ export class KafkaTransport extends ServerKafka implements OnModuleDestroy {
   private draining: Promise<void> | undefined;
   private committing: NodeJS.Timeout | undefined;
   private left = 0;
+  /** Set once it is closed for good. */
+  private closing: ClosingSteps | undefined;
   private unavailable: string | undefined = 'not connected yet';
 
   constructor(options: KafkaTransportOptions) {
@@ -82,7 +85,9 @@ export class KafkaTransport extends ServerKafka implements OnModuleDestroy {
     const { concurrency, batchSize, store, maxAttempts, bufferMessages, bufferBytes } = this.settings;
     if (this.settings.quarantineKeys && !store)
       throw new Error('KafkaTransport: quarantineKeys needs a store, which keeps what is parked.');
-    const { sessionTimeoutMs, inboxRetentionMs: retentionMs } = this.settings;
+    const { sessionTimeoutMs } = this.settings;
+    const retentionMs =
+      options.inboxRetentionMs ?? retentionOf(store ? messagingSettingsOf(store.transactions) : {});
     const quarantine = store && this.quarantineOf(store);
     const crashes = store && new CrashSuspects(store, groupId, sessionTimeoutMs);
     this.quarantine = quarantine;
@@ -150,6 +155,11 @@ export class KafkaTransport extends ServerKafka implements OnModuleDestroy {
   /** Messages that did not end before the deadline of stopping; they come again. */
   get unfinished(): number {
     return this.left;
+  }
+
+  /** Steps of stopping that did not end before its deadline, as where the brokers hang; they are left to themselves. */
+  get unfinishedSteps(): readonly string[] {
+    return this.closing?.unfinished ?? [];
   }
 
   /**
@@ -234,6 +244,8 @@ export class KafkaTransport extends ServerKafka implements OnModuleDestroy {
       },
       this.intake,
     );
+    // Given up while it came up: whoever stops it closes what there is.
+    if (this.stopping.signal.aborted) return;
     this.committing = setInterval(() => void this.intake.commit(), COMMIT_EVERY_MS);
     this.upkeep?.start();
   }
@@ -265,13 +277,21 @@ export class KafkaTransport extends ServerKafka implements OnModuleDestroy {
     const { handler, record } = delivery;
     const { topic, value } = record;
     if (!handler) throw new InvalidInputError(`No handler takes messages of the topic ${topic}.`);
-    const context = this.contextOf(delivery);
+    let conflict: Error | undefined;
+    const context = this.contextOf(delivery, (error) => (conflict = error));
     const packet = await this.deserializer.deserialize(context.getMessage(), { channel: topic });
     // Nest would hand over the whole record.
     const payload: unknown = value === null ? null : packet.data;
     const handle = async () => {
-      const result: unknown = await (handler as MessageHandler<unknown, KafkaContext>)(payload, context);
-      return lastValueFrom(this.transformToObservable(result as never).pipe(toArray()), { defaultValue: [] });
+      try {
+        const result: unknown = await (handler as MessageHandler<unknown, KafkaContext>)(payload, context);
+        return await lastValueFrom(this.transformToObservable(result as never).pipe(toArray()), {
+          defaultValue: [],
+        });
+      } finally {
+        // Whatever the host's filters have made of it: the message was not handled.
+        if (conflict) throw conflict;
+      }
     };
     return this.withProcessingHooks(context, () => rememberingFailures(handle));
   }
@@ -290,7 +310,8 @@ export class KafkaTransport extends ServerKafka implements OnModuleDestroy {
   }
 
   /** Anew for each call, so that none sees what an earlier one has made of the message. */
-  private contextOf({ record, message, handler, isBatchable, replyTo, bytes }: Delivery): KafkaContext {
+  private contextOf(delivery: Delivery, onConflict: (error: Error) => void): KafkaContext {
+    const { record, message, handler, isBatchable, replyTo, bytes } = delivery;
     const raw = { ...record, offset: String(record.offset), size: bytes, attributes: 0 };
     const context = new KafkaContext([
       this.parser!.parse(raw),
@@ -307,6 +328,7 @@ export class KafkaTransport extends ServerKafka implements OnModuleDestroy {
       isClaimed: isBatchable,
       isShared: handler?.next !== undefined,
       onRepeated: () => this.quarantine?.fresh.markStale(),
+      onConflict,
     });
     return context;
   }
@@ -343,23 +365,29 @@ export class KafkaTransport extends ServerKafka implements OnModuleDestroy {
   }
 
   private async drainOnce(): Promise<void> {
+    const { drainTimeoutMs, closeTimeoutMs, store } = this.settings;
     this.stopping.abort();
-    this.settings.store?.transactions.stopsSoon();
-    await this.starting;
+    store?.transactions.stopsSoon();
+    const since = performance.now();
+    const closing = (this.closing = new ClosingSteps(drainTimeoutMs + closeTimeoutMs));
+    const { starting } = this;
+    await this.attempt('connecting', starting);
     this.intake.suspend();
     this.intake.drop();
     const finished = this.lanes.untilIdle().then(() => this.replies.untilSent());
-    const late = sleep(this.settings.drainTimeoutMs, 'late' as const, { ref: false });
-    if ((await Promise.race([finished, late])) === 'late') {
+    if (!(await endsWithin(drainTimeoutMs - (performance.now() - since), finished))) {
       this.left = this.intake.size;
       this.logger.error({
         msg: 'Messages did not end in time; they stay uncommitted, and come again',
         messages: this.left,
       });
     }
-    await this.intake.commit();
-    await this.attempt(this.upkeep?.stop());
-    await this.disconnect(() => this.relay?.stop());
+    await this.attempt('committing offsets', this.intake.commit());
+    await this.attempt('ending what is done for the store', this.upkeep?.stop());
+    await this.disconnect(() => this.relay?.stop(closing.shareMs));
+    // What comes up behind the deadline is closed as well.
+    if (closing.unfinished.includes('connecting'))
+      starting?.then(() => this.disconnect()).catch((err: unknown) => this.report(err));
   }
 
   /** A connection that can't be closed properly is no reason not to make another. */
@@ -369,14 +397,29 @@ export class KafkaTransport extends ServerKafka implements OnModuleDestroy {
     const { kafkaConsumer, kafkaProducer, relayProducer } = this;
     this.kafkaConsumer = undefined;
     this.intake.reset();
-    await this.attempt(kafkaConsumer?.close());
-    await this.attempt(between?.());
+    await this.attempt('leaving the group', kafkaConsumer?.close());
+    await this.attempt('sending what is in the outbox', between?.());
     this.kafkaProducer = this.relayProducer = undefined;
-    await this.attempt(kafkaProducer?.close());
-    await this.attempt(relayProducer?.close());
+    await this.attempt('closing the producer of replies', kafkaProducer?.close());
+    await this.attempt('closing the producer of events', relayProducer?.close());
   }
 
-  private async attempt(step: Promise<void> | undefined): Promise<void> {
-    await step?.catch((err: unknown) => this.logger.warn({ msg: 'a step of disconnecting failed', err }));
+  /** While it stops, no longer than its share of the time. */
+  private async attempt(name: string, step: Promise<void> | undefined): Promise<void> {
+    if (!step) return;
+    try {
+      if (!this.closing) await step;
+      else if (!(await this.closing.end(name, step)))
+        this.logger.error({
+          msg: 'a step of stopping did not end in time; it is left to itself',
+          step: name,
+        });
+    } catch (err) {
+      this.report(err);
+    }
+  }
+
+  private report(err: unknown): void {
+    this.logger.warn({ msg: 'a step of disconnecting failed', err });
   }
 }

@@ -1,6 +1,7 @@
 import type { DataSource } from 'typeorm';
 import { tableIn } from '../database/table-name.js';
 import type { Statement } from '../transactions/transaction-context.js';
+import type { MessageIdentity } from './message-identity.js';
 import { ROW_COLUMNS, ROW_PARAMETERS } from './dead-letter.js';
 
 /** A key of which a message is a dead letter, as one consumer has it. */
@@ -39,8 +40,12 @@ export function quarantineStatements(dataSource: DataSource, consumer: string) {
        SELECT * FROM ${quarantines} WHERE consumer = $1 AND topic = $3 AND key_hash = sha256($7::bytea) FOR UPDATE),
      parked AS (
        INSERT INTO ${letters} (${ROW_COLUMNS}, state) SELECT ${ROW_PARAMETERS}, 'parked' FROM q
-       WHERE NOT EXISTS (SELECT FROM ${inbox} WHERE consumer = $1 AND message_id = $2 AND digest = $13)
-         AND NOT EXISTS (${line('q')} AND d.message_id = $2 AND d.value IS NOT DISTINCT FROM $8::bytea))
+       WHERE NOT EXISTS (
+         SELECT FROM ${inbox} i WHERE i.consumer = $1 AND i.message_id = $2 AND i.digest = $13
+           AND (NOT $14::boolean OR (i.topic, i.partition, i."offset") = ($3, $4, $5)))
+         AND NOT EXISTS (
+           ${line('q')} AND d.message_id = $2 AND d.value IS NOT DISTINCT FROM $8::bytea
+             AND d.headers::text = $9::json::text))
      SELECT FROM q`,
   );
   const find = named('find', `SELECT FROM ${quarantines} WHERE ${ofKey}`);
@@ -63,7 +68,8 @@ export function quarantineStatements(dataSource: DataSource, consumer: string) {
     /** Those whose line may go on, with the partition of its head; null for an empty line. */
     released: () => released(),
     /** @returns a row where the key is quarantined still. @param row what `rowValues` gives */
-    park: ([, ...row]: unknown[], digest: string) => park(...row, digest),
+    park: ([, ...row]: unknown[], { digest, isNamedByPlace = false }: MessageIdentity) =>
+      park(...row, digest, isNamedByPlace),
     find: ({ topic, hash }: QuarantinedKey) => find(topic, hash),
     /** @returns a row where the line may go on */
     lock: ({ topic, hash }: QuarantinedKey) => lock(topic, hash),

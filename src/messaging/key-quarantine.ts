@@ -75,11 +75,10 @@ export class KeyQuarantine {
   async park(delivery: Delivery): Promise<boolean> {
     const { store } = this.settings;
     const key = keyOf(delivery.record);
-    const { digest } = delivery.message;
     const why = { code: 'KEY_QUARANTINED', message: 'An earlier message of its key is a dead letter.' };
     const { rowCount } = await (delivery.replyTo
       ? store.transactions.runStatement(this.statements.find(key), { writes: false })
-      : store.transactions.runStatement(this.statements.park(rowValues(delivery, why), digest), {
+      : store.transactions.runStatement(this.statements.park(rowValues(delivery, why), delivery.message), {
           writes: true,
           idempotent: true,
         }));

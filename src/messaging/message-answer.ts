@@ -4,6 +4,8 @@ export type MessageAnswer = { values: readonly unknown[] } | { error: unknown };
 /** What is known of a message that was handled. */
 export interface HandledMessage {
   digest: string;
+  /** Where it came from; undefined for what is no Kafka message. */
+  place?: { topic: string; partition: number; offset: string };
   /** undefined: nobody had asked for an answer. */
   answer: MessageAnswer | undefined;
 }

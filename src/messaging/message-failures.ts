@@ -12,6 +12,7 @@ import {
 } from './failure-policy.js';
 import { MessageIdConflictError } from './inbox.js';
 import type { MessageAnswer } from './message-answer.js';
+import { isSameMessage } from './message-identity.js';
 import type { Settle } from './message-lanes.js';
 import type { MessageStore } from './message-store.js';
 
@@ -124,7 +125,9 @@ export class MessageFailures {
       return answer;
     } catch (error) {
       if (!(error instanceof ClaimTakenError)) throw error;
-      return (await inbox.find([message])).get(message.messageId)?.answer ?? answer;
+      const handled = (await inbox.find([message])).get(message.messageId);
+      // What another message with this id was answered is none of this one's.
+      return handled && isSameMessage(handled, message) ? (handled.answer ?? answer) : answer;
     }
   }
 

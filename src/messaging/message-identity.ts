@@ -1,17 +1,23 @@
+import { isUtf8 } from 'node:buffer';
 import { createHash } from 'node:crypto';
 import type { IncomingRecord, RecordHeaders } from './kafka-driver.js';
+import type { HandledMessage } from './message-answer.js';
 
 /** What tells one message from another, and the same message when it is delivered again. */
 export interface MessageIdentity {
   /** Who handles it: messages are handled once by each consumer. */
   consumer: string;
   messageId: string;
+  /** Named by its place, as its sender gave it no id: what came from another place with this id is another message. */
+  isNamedByPlace?: boolean;
   /** Of what was sent: the same id with another digest is a mistake of the sender. */
   digest: string;
   /** Where it came from; undefined for what is no Kafka message. */
   place?: { topic: string; partition: number; offset: bigint | string };
 }
 
+const HASH_PREFIX = 'sha256 ';
+const CONFLICT_PREFIX = 'conflict ';
 const LONGEST_ID = 255;
 // What PostgreSQL's text can't hold, and what is too long for an index.
 const UNSTORABLE = /\u0000|\p{Surrogate}/u;
@@ -23,28 +29,57 @@ export function headerText(headers: RecordHeaders, name: string): string | undef
   return first?.toString();
 }
 
-/** The id that the sender gave: header `message-id`, or `ce_id`, which is unique per `ce_source` says CloudEvents. */
+/**
+ * The id that the sender gave, as it is stored: header `message-id`, or `ce_id`, which is unique per `ce_source` says
+ * CloudEvents. Undefined: it gave none.
+ */
 export function ownIdOf(headers: RecordHeaders): string | undefined {
-  const cloudEventId = headerText(headers, 'ce_id');
-  const own =
-    headerText(headers, 'message-id') ??
-    (cloudEventId && [headerText(headers, 'ce_source'), cloudEventId].filter(Boolean).join(' '));
-  return own || undefined;
+  const own = idIn(headers, 'message-id');
+  if (own !== undefined) return own === '' ? undefined : storable(own);
+  const cloudEventId = idIn(headers, 'ce_id');
+  if (!cloudEventId) return undefined;
+  const source = idIn(headers, 'ce_source');
+  // A space within either would make one of two ids; no URI reference has any.
+  if (/ /.test(`${source ?? ''}${cloudEventId}`)) return `${HASH_PREFIX}${digestOf(source, cloudEventId)}`;
+  return storable(source ? `${source} ${cloudEventId}` : cloudEventId);
 }
 
 /** The message's own id, else its place. */
-export function messageIdOf(record: IncomingRecord): string {
-  const own = ownIdOf(record.headers);
-  return own === undefined ? placeIdOf(record) : storable(own);
-}
+export const messageIdOf = (record: IncomingRecord): string => ownIdOf(record.headers) ?? placeIdOf(record);
 
-/** With the timestamp: a topic that was made anew counts its offsets anew. */
+/** With the timestamp: a topic that was made anew counts its offsets anew. A sender may give the same as an id. */
 export const placeIdOf = ({ topic, partition, offset, timestamp }: IncomingRecord): string =>
   storable(`${topic}-${partition}-${offset}-${timestamp}`);
 
-/** An id as it can be stored: one that is too long or holds what text can't is replaced by its hash. */
+/** Names a message whose id another one has: no sender can give this as an id. */
+export const conflictIdOf = (record: IncomingRecord): string => `${CONFLICT_PREFIX}${placeIdOf(record)}`;
+
+/**
+ * An id as it can be stored: replaced by its hash where it is too long, holds what text can't, or looks like an id that is
+ * made here.
+ */
 export function storable(id: string): string {
-  return id.length > LONGEST_ID || UNSTORABLE.test(id) ? `sha256 ${digestOf(id)}` : id;
+  const isReserved = id.startsWith(HASH_PREFIX) || id.startsWith(CONFLICT_PREFIX);
+  return isReserved || id.length > LONGEST_ID || UNSTORABLE.test(id) ? `${HASH_PREFIX}${digestOf(id)}` : id;
+}
+
+/** True when what was handled with the message's id is this message, or the same that was sent before. */
+export function isSameMessage(handled: HandledMessage, message: MessageIdentity): boolean {
+  if (handled.digest !== message.digest) return false;
+  if (!message.isNamedByPlace) return true;
+  const [one, other] = [handled.place, message.place];
+  return (
+    one?.topic === other?.topic &&
+    one?.partition === other?.partition &&
+    String(one?.offset) === String(other?.offset)
+  );
+}
+
+/** What is no text gets a letter in front that no text has. */
+function idIn(headers: RecordHeaders, name: string): string | undefined {
+  const value = headers[name];
+  const first = Array.isArray(value) ? value[0] : value;
+  return Buffer.isBuffer(first) && !isUtf8(first) ? `\ud800${digestOf(first)}` : first?.toString();
 }
 
 /** SHA-256 of the parts, each with its length before it. */
@@ -58,8 +93,28 @@ export function digestOf(...parts: (string | Uint8Array | null | undefined)[]): 
  * Of a message: where it was sent to, its bytes, and the headers that its handler reads. Not every header: a sender that
  * sends it again may give it another trace and another correlation id.
  */
-function digestOfRecord({ topic, key, value, headers }: IncomingRecord, digestHeaders: readonly string[]) {
-  return digestOf(topic, key, value, ...digestHeaders.map((name) => headerText(headers, name)));
+export function digestOfMessage(
+  { topic, key, value, headers }: DigestedMessage,
+  digestHeaders: readonly string[],
+): string {
+  const values = digestHeaders.map((name) => [headers[name] ?? undefined].flat().map(textOrBytes));
+  // Those of a header that stands more than once come last, so that all others have the digest that they always had.
+  const more = values.flatMap((all, index) =>
+    all.length > 1 ? [digestHeaders[index], ...all.slice(1)] : [],
+  );
+  return digestOf(topic, key, value, ...values.map(([first]) => first), ...more);
+}
+
+/** Bytes that are text as that text. */
+export const textOrBytes = <T>(value: T | Buffer): T | Buffer | string =>
+  Buffer.isBuffer(value) && isUtf8(value) ? value.toString() : value;
+
+/** A record, or what Nest's own parser has made of one. */
+interface DigestedMessage {
+  topic: string;
+  key: Buffer | string | null | undefined;
+  value: Buffer | string | null | undefined;
+  headers: RecordHeaders;
 }
 
 /** The digest is made when it is asked for: handlers that claim nothing don't need it. */
@@ -73,8 +128,9 @@ export function identityOf(
   return {
     consumer,
     messageId: messageIdOf(record),
+    isNamedByPlace: ownIdOf(record.headers) === undefined,
     get digest() {
-      return (digest ??= digestOfRecord(record, digestHeaders));
+      return (digest ??= digestOfMessage(record, digestHeaders));
     },
     place: { topic, partition, offset },
   };

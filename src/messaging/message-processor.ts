@@ -5,6 +5,7 @@ import { mayBeItsOwn } from './failure-policy.js';
 import { MessageIdConflictError } from './inbox.js';
 import type { KeyQuarantine } from './key-quarantine.js';
 import type { HandledMessage, MessageAnswer } from './message-answer.js';
+import { isSameMessage } from './message-identity.js';
 import type { MessageFailures } from './message-failures.js';
 import type { MessageStore } from './message-store.js';
 import type { Settle } from './message-lanes.js';
@@ -161,15 +162,15 @@ export class MessageProcessor {
     await this.handleTogether(store, rest, run);
   }
 
-  private async handledBefore(
-    delivery: Delivery,
-    { digest, answer }: HandledMessage,
-    run: Run,
-  ): Promise<void> {
-    const { messageId, digest: own } = delivery.message;
-    if (digest !== own)
-      return this.settings.failures.settle(delivery, new MessageIdConflictError(messageId), run.settle);
-    this.settings.finish(delivery, answer ?? { values: [] });
+  private async handledBefore(delivery: Delivery, handled: HandledMessage, run: Run): Promise<void> {
+    const { message } = delivery;
+    if (!isSameMessage(handled, message))
+      return this.settings.failures.settle(
+        delivery,
+        new MessageIdConflictError(message.messageId),
+        run.settle,
+      );
+    this.settings.finish(delivery, handled.answer ?? { values: [] });
     run.settle(delivery, 'done');
   }
 

@@ -5,30 +5,59 @@ import {
   type TransactionsModuleAsyncOptions,
   type TransactionsModuleOptions,
 } from '../transactions/transactions.module.js';
+import type { TransactionRunnerSettings } from '../transactions/transaction-options.js';
+import { TransactionRunner } from '../transactions/transaction-runner.js';
 import { DeadLetters } from './dead-letters.js';
+import { HandlerInbox } from './handler-inbox.js';
 import { Inbox } from './inbox.js';
 import { MessageStore } from './message-store.js';
+import { MESSAGING_SETTINGS, type MessagingSettings, messagingSettingsOf } from './messaging-settings.js';
 import { Outbox } from './outbox.js';
+import { StorePruning } from './store-pruning.js';
+
+/** Options of `MessagingModule.forRoot`. */
+export type MessagingModuleOptions = TransactionsModuleOptions & MessagingSettings;
+
+/** Options of `MessagingModule.forRootAsync`: the factory gives the defaults of every unit of work, and `MessagingSettings`. */
+export interface MessagingModuleAsyncOptions extends TransactionsModuleAsyncOptions {
+  useFactory: (
+    // eslint-disable-next-line @typescript-eslint/no-explicit-any -- the factory's parameters are what `inject` names
+    ...dependencies: any[]
+  ) =>
+    (TransactionRunnerSettings & MessagingSettings) | Promise<TransactionRunnerSettings & MessagingSettings>;
+}
 
 /**
  * Provides `Inbox`, `Outbox`, `DeadLetters` and `MessageStore` (for `KafkaTransport`), and `TransactionRunner` as
  * `TransactionsModule` does, on one of the application's TypeORM DataSources. Where it is imported, message handlers with
- * `@Transactional` are applied once per message. Needs the migrations `peopleMigrations`.
+ * `@Transactional` are applied once per message, and what is old is removed (`inboxRetentionMs`). Needs the migrations `peopleMigrations`.
  */
 @Module({})
 export class MessagingModule {
-  /** The defaults of every unit of work, known now. */
-  static forRoot(options: TransactionsModuleOptions = {}): DynamicModule {
+  /** The options, known now. */
+  static forRoot(options: MessagingModuleOptions = {}): DynamicModule {
     return this.forRootAsync(knownNow(options));
   }
 
   /** The same, from a factory. */
-  static forRootAsync(options: TransactionsModuleAsyncOptions): DynamicModule {
+  static forRootAsync(options: MessagingModuleAsyncOptions): DynamicModule {
     return {
       module: MessagingModule,
       global: options.isGlobal ?? false,
       imports: [TransactionsModule.forRootAsync(options)],
-      providers: [Inbox, Outbox, DeadLetters, MessageStore],
+      providers: [
+        {
+          provide: MESSAGING_SETTINGS,
+          inject: [TransactionRunner],
+          useFactory: messagingSettingsOf,
+        },
+        Inbox,
+        Outbox,
+        DeadLetters,
+        HandlerInbox,
+        MessageStore,
+        StorePruning,
+      ],
       exports: [TransactionsModule, Inbox, Outbox, DeadLetters, MessageStore],
     };
   }

@@ -47,13 +47,14 @@ export class OutboxRelay {
     this.running = this.run();
   }
 
-  /** Sends what is there, once more, and ends. */
-  async stop(): Promise<void> {
+  /** Sends what is there, once more, and ends. @param withinMs what that may take */
+  async stop(withinMs = Infinity): Promise<void> {
     this.forgetRelay();
     this.stopping.abort();
     this.wake();
     // What is left then is sent by another instance, or by the next start.
-    const late = setTimeout(() => this.over.abort(new Error('The relay is stopped.')), FLUSH_MS);
+    const abandon = () => this.over.abort(new Error('The relay is stopped.'));
+    const late = setTimeout(abandon, Math.min(FLUSH_MS, withinMs / 2));
     await this.running;
     if (this.running) await this.shards.relayAll().catch((error: unknown) => this.shards.tellFailure(error));
     clearTimeout(late);

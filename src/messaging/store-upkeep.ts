@@ -7,7 +7,7 @@ import type { MessageStore } from './message-store.js';
 export interface UpkeepSettings {
   store: MessageStore;
   groupId: string;
-  /** How long what is done with is kept, in ms. */
+  /** How long it is remembered that a message was handled, in ms. */
   retentionMs: number;
   quarantine: KeyQuarantine;
   crashes: CrashSuspects;
@@ -54,7 +54,6 @@ export class StoreUpkeep {
     const { store, groupId, retentionMs, committed, logger } = this.settings;
     try {
       await store.inbox.prune(groupId, committed(), retentionMs);
-      await store.deadLetters.prune(retentionMs);
     } catch (err) {
       logger.warn({ msg: 'what is old could not be removed; it is tried again', err });
     }

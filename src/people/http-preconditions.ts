@@ -23,13 +23,22 @@ export function matchesAny(header: string, person: Person): boolean {
 const KEY_CHARACTERS = 255;
 
 /**
- * Names a request with this `Idempotency-Key`: the same key with another body is a mistake of the caller.
+ * Names a request with this `Idempotency-Key` of this caller: the same key with another body is a mistake of the caller, and
+ * the same key of another caller is another key.
  *
+ * @param caller undefined where callers are not told apart
  * @throws InvalidInputError an empty or an overlong key
  */
-export function identityOfRequest(route: string, key: string, body: Uint8Array): MessageIdentity {
+export function identityOfRequest(
+  route: string,
+  key: string,
+  body: Uint8Array,
+  caller: string | undefined,
+): MessageIdentity {
   if (key === '' || key.length > KEY_CHARACTERS) {
     throw new InvalidInputError(`The header Idempotency-Key must have 1 to ${KEY_CHARACTERS} characters.`);
   }
-  return { consumer: `http ${route}`, messageId: storable(key), digest: digestOf(body) };
+  // A hash, as the caller's name may be long, and is nobody's business who reads the table.
+  const consumer = caller === undefined ? `http ${route}` : `http ${route} ${digestOf(caller)}`;
+  return { consumer, messageId: storable(key), digest: digestOf(body) };
 }

@@ -19,6 +19,8 @@ import { HttpAdapterHost } from '@nestjs/core';
 import { Readable } from 'node:stream';
 import { ProblemDetailsFilter } from '../errors/error-responses.js';
 import { Inbox } from '../messaging/inbox.js';
+import type { MessageIdentity } from '../messaging/message-identity.js';
+import { type CallerOf, callerOfUser } from './http-caller.js';
 import { etagOf, identityOfRequest, matchesAny, toIfMatch } from './http-preconditions.js';
 import {
   assertMediaType,
@@ -40,6 +42,7 @@ import {
   DocumentRemove,
   DocumentUpdate,
 } from './people.openapi.js';
+import { PEOPLE_OPTIONS, type PeopleOptions } from './people.options.js';
 import { type NewPerson, PeopleService, type PersonChanges } from './people.service.js';
 import { pageJson, type Person, personJson } from './person.entity.js';
 
@@ -56,6 +59,7 @@ export class PeopleHttpController {
     private readonly people: PeopleService,
     private readonly inbox: Inbox,
     @Inject(HttpAdapterHost) private readonly adapterHost: HttpAdapterHost,
+    @Inject(PEOPLE_OPTIONS) private readonly options: PeopleOptions,
   ) {}
 
   @Post()
@@ -73,7 +77,9 @@ export class PeopleHttpController {
       return { created, id: person.id, etag: etagOf(person), json: personJson(person) };
     };
     const identity =
-      idempotencyKey === undefined ? undefined : identityOfRequest('POST /people', idempotencyKey, body);
+      idempotencyKey === undefined
+        ? undefined
+        : this.identityOf('POST /people', idempotencyKey, body, request);
     const { value, isFirst } = identity
       ? await this.inbox.once(identity, {}, create)
       : { value: await create(), isFirst: true };
@@ -96,7 +102,7 @@ export class PeopleHttpController {
     const body = bodyBytes(request);
     const people = readJsonArray(body, 'the body') as unknown as NewPerson[];
     if (idempotencyKey === undefined) return JSON.stringify(await this.people.createMany(people));
-    const identity = identityOfRequest('POST /people/bulk', idempotencyKey, body);
+    const identity = this.identityOf('POST /people/bulk', idempotencyKey, body, request);
     const { value, isFirst } = await this.inbox.once(identity, {}, () => this.people.createMany(people));
     if (!isFirst) this.adapter.status(response, 200);
     return JSON.stringify(value);
@@ -159,6 +165,11 @@ export class PeopleHttpController {
 
   private get adapter() {
     return this.adapterHost.httpAdapter;
+  }
+
+  private identityOf(route: string, key: string, body: Uint8Array, request: BodyRequest): MessageIdentity {
+    const { caller = callerOfUser as CallerOf } = this.options;
+    return identityOfRequest(route, key, body, caller(request));
   }
 
   private async importMany(people: NdjsonReader): Promise<string> {

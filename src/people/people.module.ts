@@ -10,6 +10,7 @@ import {
 import { HttpAdapterHost } from '@nestjs/core';
 import { getDataSourceToken, TypeOrmModule } from '@nestjs/typeorm';
 import type { TransactionRunnerSettings } from '../transactions/transaction-options.js';
+import type { MessagingSettings } from '../messaging/messaging-settings.js';
 import { MessagingModule } from '../messaging/messaging.module.js';
 import type { JsonObject } from './lossless-json.js';
 import { NDJSON } from './ndjson.js';
@@ -30,7 +31,8 @@ export interface PeopleModuleExtras {
 }
 
 /** What may come from an async factory. */
-export interface PeopleRuntimeOptions<Data extends object = JsonObject> extends PeopleOptions<Data> {
+export interface PeopleRuntimeOptions<Data extends object = JsonObject>
+  extends PeopleOptions<Data>, MessagingSettings {
   /** Defaults of every unit of work. */
   transactions?: TransactionRunnerSettings;
 }
@@ -72,7 +74,11 @@ export class PeopleCoreModule implements OnModuleInit {
           ...(dataSource && { dataSource }),
           imports: [optionsModule],
           inject: [PEOPLE_OPTIONS],
-          useFactory: (runtime: PeopleRuntimeOptions) => runtime.transactions ?? {},
+          useFactory: ({ transactions, inboxRetentionMs, pruneEveryMs }: PeopleRuntimeOptions) => ({
+            ...transactions,
+            ...(inboxRetentionMs !== undefined && { inboxRetentionMs }),
+            ...(pruneEveryMs !== undefined && { pruneEveryMs }),
+          }),
         }),
       ],
       controllers: [

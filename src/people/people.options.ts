@@ -1,4 +1,5 @@
 import { Inject, type Type } from '@nestjs/common';
+import type { CallerOf } from './http-caller.js';
 import type { JsonObject } from './lossless-json.js';
 
 /** The DataSource PeopleModule works on: the application's default one, or the one named in `forRoot`. */
@@ -22,4 +23,9 @@ export interface PeopleOptions<Data extends object = JsonObject> {
   events?: boolean;
   /** What a message of `people.commands` without a value means: `delete` the person that is its key. Default: it is refused. */
   tombstones?: 'refuse' | 'delete';
+  /**
+   * Names who sent a request, the same each time: an `Idempotency-Key` belongs to its caller. Default: what a guard has left in
+   * `request.user` (`sub` with `iss`, `id` or `userId`); without a user all callers are one.
+   */
+  caller?: CallerOf;
 }

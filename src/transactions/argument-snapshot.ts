@@ -37,6 +37,8 @@ function remember(value: object, rest: unknown[]): Restore {
   if (Array.isArray(value)) {
     const items = [...(value as unknown[])];
     rest.push(...items);
+    // It can't have changed, but what it holds can.
+    if (Object.isFrozen(value)) return () => undefined;
     return () => void value.splice(0, value.length, ...items);
   }
   if (value instanceof Map) {
@@ -53,9 +55,7 @@ function remember(value: object, rest: unknown[]): Restore {
     const time = value.getTime();
     return () => void value.setTime(time);
   }
-  const properties = Object.entries(Object.getOwnPropertyDescriptors(value)).filter(
-    ([, descriptor]) => 'value' in descriptor,
-  );
+  const properties = Object.entries(Object.getOwnPropertyDescriptors(value));
   rest.push(...properties.map(([, descriptor]): unknown => descriptor.value));
   return () => restoreProperties(value, new Map(properties));
 }
@@ -70,13 +70,15 @@ function restoreProperties(value: object, properties: Map<string, PropertyDescri
     if (!properties.has(name)) Reflect.deleteProperty(value, name);
   }
   for (const [name, descriptor] of properties) {
-    if (Reflect.get(value, name) !== descriptor.value) Reflect.defineProperty(value, name, descriptor);
+    // What hides behind an accessor is left as it is.
+    if ('value' in descriptor && Reflect.get(value, name) !== descriptor.value)
+      Reflect.defineProperty(value, name, descriptor);
   }
 }
 
 /** What has a life of its own (streams, emitters, promises, connections), or bytes, which nobody edits in place. */
 function isOpaque(value: object): boolean {
-  if (ArrayBuffer.isView(value) || value instanceof ArrayBuffer || Object.isFrozen(value)) return true;
+  if (ArrayBuffer.isView(value) || value instanceof ArrayBuffer) return true;
   if (
     value instanceof Promise ||
     value instanceof WeakMap ||

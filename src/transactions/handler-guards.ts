@@ -8,6 +8,13 @@ import { RouteParamtypes } from '@nestjs/common/enums/route-paramtypes.enum.js';
 import { isObservable } from 'rxjs';
 import { TransactionUsageError } from './transaction-errors.js';
 
+/** `@Res()`, `@Next()`, and `@Ack()` of a WebSocket's gateway. */
+const ANSWERS_BY_ITSELF = new Set<number>([
+  RouteParamtypes.RESPONSE,
+  RouteParamtypes.NEXT,
+  RouteParamtypes.ACK,
+]);
+
 /**
  * Refuses handlers whose answer can't wait for the commit.
  *
@@ -23,8 +30,7 @@ export function assertAnswersAfterCommit(target: object, key: string | symbol, h
   const parameters = (Reflect.getMetadata(ROUTE_ARGS_METADATA, target.constructor, key) ?? {}) as object;
   for (const parameter of Object.keys(parameters)) {
     const type = Number(parameter.split(':')[0]);
-    const isResponse = type === Number(RouteParamtypes.RESPONSE) || type === Number(RouteParamtypes.NEXT);
-    if (isResponse)
+    if (ANSWERS_BY_ITSELF.has(type))
       throw new TransactionUsageError(
         `${name}: a handler that sends the answer itself sends it before the commit. Return the answer, with @Res({ passthrough: true }) for status and headers.`,
       );
@@ -50,14 +56,37 @@ export function assertPlainResult<T>(result: T): T {
   return result;
 }
 
-/** The request of an HTTP handler as far as attempts have to know it; undefined for messages. */
+/**
+ * What pipes and parameter decorators read anew for each attempt, and a failed attempt may have changed. Sockets, requests
+ * and the schema of GraphQL are not the attempt's to put back.
+ *
+ * @throws TransactionUsageError a kind of handler of which it is not known
+ */
+export function inputsOf(context: ExecutionContext): unknown[] {
+  const type = context.getType<string>();
+  const [first, second] = context.getArgs<unknown[]>();
+  if (type === 'http') {
+    const { body, query, params } = context.switchToHttp().getRequest<Request>();
+    return [body, query, params];
+  }
+  if (type === 'rpc') return [first];
+  // (socket, data)
+  if (type === 'ws') return [second];
+  // (parent, arguments, context, info)
+  if (type === 'graphql') return [first, second];
+  throw new TransactionUsageError(
+    `${context.getClass().name}.${context.getHandler().name}: what handlers of the kind "${type}" are given can not be put back for another attempt. ` +
+      'Allow one attempt only (maxAttempts: 1), or begin the unit of work in a method of a provider.',
+  );
+}
+
+/** The request of an HTTP handler as far as attempts have to know it; undefined for other handlers. */
 export function replayOf(context: ExecutionContext): Replay | undefined {
   if (context.getType() !== 'http') return undefined;
   const request = context.switchToHttp().getRequest<Request>();
   const response = context.switchToHttp().getResponse<Response>();
   const stream = request.raw ?? request;
   return {
-    inputs: [request.body, request.query, request.params],
     wasRead: stream.readableDidRead ?? true,
     isSent: () => response.raw?.headersSent ?? response.headersSent ?? response.sent ?? false,
     isRead: () => stream.readableDidRead ?? true,
@@ -65,8 +94,6 @@ export function replayOf(context: ExecutionContext): Replay | undefined {
 }
 
 export interface Replay {
-  /** What pipes and parameter decorators read anew for each attempt. */
-  inputs: unknown[];
   /** True when the body had been read before the first attempt, and so is the same for all. */
   wasRead: boolean;
   isSent: () => boolean;

@@ -10,7 +10,13 @@ import {
 import { defer, from, lastValueFrom, map, mergeMap, type Observable, tap, toArray } from 'rxjs';
 import { snapshot } from './argument-snapshot.js';
 import { type HandlerClaim, handlerClaimsOf, runClaimed, withPendingClaim } from './handler-claims.js';
-import { assertAnswersAfterCommit, assertPlainResult, type Replay, replayOf } from './handler-guards.js';
+import {
+  assertAnswersAfterCommit,
+  assertPlainResult,
+  inputsOf,
+  type Replay,
+  replayOf,
+} from './handler-guards.js';
 import { type TransactionOptions, validateOwnOptions } from './transaction-options.js';
 import { TransactionRunner } from './transaction-runner.js';
 import { currentTransaction } from './transaction-context.js';
@@ -33,7 +39,8 @@ const HEARTBEAT_EVERY_MS = 3000;
  *
  * What the handler gives is sent after the commit: all values of an Observable, nothing of an attempt that failed. Guards,
  * middleware, outer interceptors and request-scoped providers are the same for all attempts. An interceptor that reads the
- * body's stream (`FileInterceptor`) belongs before this one. A Kafka handler has 20 seconds unless `timeoutMs` says
+ * body's stream (`FileInterceptor`) belongs before this one. What a handler of HTTP, of messages, of a WebSocket's gateway or
+ * of GraphQL is given is put back for each attempt; other kinds of handlers may have one attempt only. A Kafka handler has 20 seconds unless `timeoutMs` says
  * otherwise, and heartbeats are sent between its attempts.
  */
 @Injectable()
@@ -56,8 +63,9 @@ export class RetryingTransactionInterceptor implements NestInterceptor {
     const handler = context.getHandler();
     // By this interceptor at another level: what the handler asks for (REQUIRES_NEW) it has already.
     if (isBegunFor(currentTransaction(), handler)) return next.handle();
-    // Also of a handler with @Transactional: @Sse() may have been applied after it.
-    assertAnswersAfterCommit(context.getClass().prototype as object, handler.name, handler);
+    // Also of a handler with @Transactional: @Sse() may have been applied after it. A resolver's @Context() looks like @Res().
+    if (context.getType<string>() !== 'graphql')
+      assertAnswersAfterCommit(context.getClass().prototype as object, handler.name, handler);
     const own = Reflect.getMetadata(TRANSACTIONAL_OPTIONS, handler) as TransactionalOptions | undefined;
     const claims = context.getType() === 'rpc' ? handlerClaimsOf(this.runner.dataSource) : undefined;
     if (!claims) return this.interceptClaimed(context, next, own, undefined);
@@ -86,8 +94,8 @@ export class RetryingTransactionInterceptor implements NestInterceptor {
       ...this.options,
       ...(own as TransactionOptions | undefined),
     };
-    const inputs = options.maxAttempts === 1 ? [] : (replay?.inputs ?? [context.getArgs()[0]]);
-    const restore = snapshot(inputs);
+    const { maxAttempts = this.runner.settings.maxAttempts } = options;
+    const restore = snapshot(maxAttempts === 1 ? [] : inputsOf(context));
     const beat = heartbeatOf(context);
     const values = runClaimed(
       this.runner,

@@ -140,7 +140,7 @@ export class TransactionContext {
   }
 
   /**
-   * Calls `callback` when the unit of work has failed for good and nothing was changed; in a `NESTED` one also when that
+   * Calls `callback` when the unit of work has failed for good and is rolled back; in a `NESTED` one also when that
    * alone was rolled back. Not after an attempt that is repeated, nor when the outcome is unknown.
    */
   afterRollback(callback: Callback): void {

@@ -26,6 +26,7 @@ const REFUSED: Partial<Record<Name, string[]>> = {
   DB_RECYCLING: ['slow', 'Fast'],
   TRANSACTION_MAX_ATTEMPTS: ['0', '11', 'many'],
   TRANSACTION_ISOLATION_LEVEL: ['serializable', 'READ UNCOMMITTED'],
+  INBOX_RETENTION_MS: ['0', '31622400001', '7d'],
   KAFKA: ['no', 'OFF'],
   KAFKA_BROKERS: ['broker', 'a:9092,', 'a:9092;b:9092', 'kafka://a:9092'],
   KAFKA_CLIENT: ['KafkaJS', '@platformatic/kafka'],
@@ -42,6 +43,7 @@ const REFUSED: Partial<Record<Name, string[]>> = {
   AUTH: ['basic', 'JWT'],
   AUTH_JWKS_URL: ['file:///keys', 'issuer.test/keys'],
   AUTH_SECRET: ['hunter2', 'x'.repeat(31)],
+  SHUTDOWN_TIMEOUT_MS: ['0', '600001', '25s'],
   LOG_LEVEL: ['verbose', 'INFO'],
 };
 
@@ -142,9 +144,11 @@ describe('the environment', () => {
       database: { poolSize: 10, acquireTimeoutMs: 5000, statementTimeoutMs: 30_000, ssl: 'off' },
       recycling: 'fast',
       maxAttempts: 10,
+      inboxRetentionMs: 604_800_000,
       kafka: { library: 'kafkajs', clientId: 'people', groupId: 'people', concurrency: 7, topicPartitions: 8, topicReplication: undefined, quarantineKeys: false, ssl: false, sasl: undefined },
       events: true,
       http: { host: '127.0.0.1', port: 3000 },
+      shutdownTimeoutMs: 25_000,
       embeddedPorts: { postgres: undefined, kafka: undefined },
       auth: { method: 'none' },
       logLevel: 'info',
@@ -157,17 +161,19 @@ describe('the environment', () => {
   it('hands on what is set', () => {
     const environment = readEnvironment({
       DATABASE_URL: 'postgres://a/b', DB_HOSTNAME: 'ignored', DB_SSL: 'verify-full', DB_POOL_SIZE: '5', DB_STATEMENT_TIMEOUT_MS: '0',
-      TRANSACTION_ISOLATION_LEVEL: 'SERIALIZABLE', TRANSACTION_MAX_ATTEMPTS: '3', DB_RECYCLING: 'clean',
+      TRANSACTION_ISOLATION_LEVEL: 'SERIALIZABLE', TRANSACTION_MAX_ATTEMPTS: '3', INBOX_RETENTION_MS: '3600000', DB_RECYCLING: 'clean',
       KAFKA_BROKERS: 'a:1, b:2', KAFKA_CLIENT: 'platformatic', KAFKA_QUARANTINE_KEYS: 'on', KAFKA_SSL: 'on', KAFKA_SASL_MECHANISM: 'plain', KAFKA_SASL_USERNAME: 'u', KAFKA_SASL_PASSWORD: 'p',
-      HOST: '::1', PORT: '0', AUTH: 'jwt', AUTH_JWKS_URL: 'https://i/k', AUTH_ISSUER: 'i', AUTH_AUDIENCE: 'a', LOG_LEVEL: 'silent',
+      HOST: '::1', PORT: '0', AUTH: 'jwt', AUTH_JWKS_URL: 'https://i/k', AUTH_ISSUER: 'i', AUTH_AUDIENCE: 'a', SHUTDOWN_TIMEOUT_MS: '3000', LOG_LEVEL: 'silent',
     }); // prettier-ignore
     expect(environment).toMatchObject({
       database: { url: 'postgres://a/b', poolSize: 5, ssl: 'verify-full', statementTimeoutMs: 0, isolationLevel: 'SERIALIZABLE' },
       recycling: 'clean',
       maxAttempts: 3,
+      inboxRetentionMs: 3_600_000,
       kafka: { brokers: ['a:1', 'b:2'], library: 'platformatic', concurrency: 3, quarantineKeys: true, ssl: true, sasl: { mechanism: 'plain', username: 'u', password: 'p' } },
       http: { host: '::1', port: 0 },
       auth: { method: 'jwt', jwksUrl: 'https://i/k', issuer: 'i', audience: 'a' },
+      shutdownTimeoutMs: 3000,
       logLevel: 'silent',
     }); // prettier-ignore
     expect(readEnvironment({ KAFKA: 'off' }).kafka).toBeUndefined();
