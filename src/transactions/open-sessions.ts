@@ -7,7 +7,8 @@ export interface Cuttable {
 /** The connections in use, for whoever stops the application. */
 export class OpenSessions {
   private readonly open = new Set<Cuttable>();
-  private isOver = false;
+  /** The deadline is over: what comes is cut at once. */
+  isOver = false;
   /** How many were cut. */
   cut = 0;
 
@@ -27,6 +28,7 @@ export class OpenSessions {
 
   /** Cuts those that are open, and from now on whatever comes. */
   cutAll(): void {
+    if (this.isOver) return;
     this.isOver = true;
     for (const session of this.open) this.cutOne(session);
   }

@@ -264,7 +264,7 @@ export class TransactionRunner implements BeforeApplicationShutdown {
         const failure = failureOf(error);
         // There was no client to send it on.
         if (error instanceof ApplicationError) return { committed: false, error, phase: 'begin', failure };
-        if (dead-- > 0 && failure?.isLost) continue;
+        if (dead-- > 0 && failure?.isLost && !this.sessions.isOver) continue;
         if (!writes || !failure?.isLost) return { committed: false, error, phase: 'statement', failure };
         const unknown = { transactionId: unit.id, attempts: attempt, cause: error };
         return { committed: false, error: new TransactionOutcomeUnknownError(unknown), phase: 'commit' };
