@@ -1,5 +1,6 @@
 import { KafkaHeaders, type MessageHandler } from '@nestjs/microservices';
 import type { IncomingRecord } from './kafka-driver.js';
+import type { ParkedLine } from './parked-lines.js';
 import { headerText, type MessageIdentity } from './message-identity.js';
 
 /** Where a sender waits for its reply. */
@@ -20,8 +21,12 @@ export interface Delivery {
   readonly isBatchable: boolean;
   readonly replyTo: ReplyAddress | undefined;
   readonly bytes: number;
-  /** The number of its dead letter, where it was parked and comes from there; its offset is committed or another's task. */
-  readonly parkedAs?: string;
+  /** The number of its row, where it is parked; its offset is committed or another's task. */
+  parkedAs?: string;
+  /** The line of parked messages that goes on once this one has ended. */
+  line?: ParkedLine;
+  /** Set once it is handled, its dead letter is safe, or it is parked instead of being handled. */
+  ended?: 'handled' | 'dead' | 'parked';
   /** How often it was handled and failed by no fault of the infrastructure. */
   attempts: number;
   /** The assignment of partitions it belongs to. */

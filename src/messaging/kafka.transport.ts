@@ -6,7 +6,7 @@ import { InvalidInputError } from '../errors/application-error.js';
 import { CrashSuspects } from './crash-suspects.js';
 import { DEAD_LETTER_SUFFIX, deadLetterRecord } from './dead-letter.js';
 import { type Delivery, laneKeyOf, replyAddressOf, sizeOf } from './delivery.js';
-import { describe } from './failure-policy.js';
+import { classify, describe, replyErrorOf } from './failure-policy.js';
 import { type HandlerExtras, knowCall } from './handled-call.js';
 import { InfrastructureWait } from './infrastructure-wait.js';
 import { driverFactory } from './kafka-clients.js';
@@ -21,6 +21,7 @@ import { DEFAULTS, type KafkaTransportOptions } from './kafka-transport-options.
 import { identityOf } from './message-identity.js';
 import type { MessageAnswer } from './message-answer.js';
 import { KeyQuarantine } from './key-quarantine.js';
+import { LaneOverflow } from './lane-overflow.js';
 import { MessageFailures } from './message-failures.js';
 import { MessageIntake } from './message-intake.js';
 import { MessageLanes } from './message-lanes.js';
@@ -53,6 +54,7 @@ export class KafkaTransport extends ServerKafka implements OnModuleDestroy {
   private readonly stopping = new AbortController();
   private readonly lanes: MessageLanes;
   private readonly intake: MessageIntake;
+  private readonly overflow: LaneOverflow;
   private readonly replies: MessageReplies;
   private readonly quarantine: KeyQuarantine | undefined;
   private readonly upkeep: StoreUpkeep | undefined;
@@ -79,10 +81,19 @@ export class KafkaTransport extends ServerKafka implements OnModuleDestroy {
     });
     this.settings = { ...DEFAULTS, ...options };
     const { concurrency, batchSize, store, maxAttempts, bufferMessages, bufferBytes } = this.settings;
+    const { laneMessages = Math.ceil(bufferMessages / 10), laneBytes = Math.ceil(bufferBytes / 10) } =
+      options;
     if (this.settings.quarantineKeys && !store)
       throw new Error('KafkaTransport: quarantineKeys needs a store, which keeps what is parked.');
     const { sessionTimeoutMs, inboxRetentionMs: retentionMs } = this.settings;
-    const quarantine = store && this.quarantineOf(store);
+    const infrastructure = new InfrastructureWait({
+      store,
+      logger: this.logger,
+      stopping: this.stopping.signal,
+      suspend: () => this.intake.suspend(),
+      resume: () => this.intake.resume(),
+    });
+    const quarantine = store && this.quarantineOf(store, infrastructure);
     const crashes = store && new CrashSuspects(store, groupId, sessionTimeoutMs);
     this.quarantine = quarantine;
     if (store && quarantine && crashes)
@@ -92,20 +103,16 @@ export class KafkaTransport extends ServerKafka implements OnModuleDestroy {
         logger: this.logger,
       });
     const finish = (delivery: Delivery, answer: MessageAnswer) => {
-      if (delivery.parkedAs !== undefined) quarantine?.handled(delivery);
-      else if (delivery.replyTo) this.replies.send(delivery, answer, () => this.intake.done(delivery));
+      delivery.ended ??= 'handled';
+      if (delivery.line) quarantine?.handled(delivery);
+      if (delivery.parkedAs !== undefined) return;
+      if (delivery.replyTo) this.replies.send(delivery, answer, () => this.intake.done(delivery));
       else this.intake.done(delivery);
     };
-    const infrastructure = new InfrastructureWait({
-      store,
-      logger: this.logger,
-      stopping: this.stopping.signal,
-      suspend: () => this.intake.suspend(),
-      resume: () => this.intake.resume(),
-    });
     const failures = new MessageFailures({
       store,
       maxAttempts,
+      maxTransientAttempts: this.settings.maxTransientAttempts,
       finish,
       putAside: (delivery, error) =>
         store ? this.addDeadLetter(store, delivery, error) : this.sendDeadLetter(delivery, error),
@@ -118,6 +125,8 @@ export class KafkaTransport extends ServerKafka implements OnModuleDestroy {
       concurrency,
       batchSize,
       handle: (batch, settle) => processor.handle(batch, settle),
+      ...(quarantine && { putAside: (lane) => quarantine.putAside(lane) }),
+      onWaiting: (lane) => this.overflow.waits(lane),
     });
     this.intake = new MessageIntake({
       limits: { messages: bufferMessages, bytes: bufferBytes },
@@ -125,6 +134,7 @@ export class KafkaTransport extends ServerKafka implements OnModuleDestroy {
       lanes: this.lanes,
       consumer: () => this.kafkaConsumer,
       toDelivery: (record) => this.toDelivery(record),
+      onFull: () => this.overflow.look(),
       onAssigned: () => {
         this.unavailable = undefined;
         quarantine?.assigned();
@@ -133,6 +143,12 @@ export class KafkaTransport extends ServerKafka implements OnModuleDestroy {
       onInterrupted: (reason) => (this.unavailable = reason.message),
       onRecovered: () => (this.unavailable = undefined),
       onFailed: (reason) => this.failed(reason),
+    });
+    this.overflow = new LaneOverflow({
+      lanes: this.lanes,
+      intake: this.intake,
+      limits: { messages: laneMessages, bytes: laneBytes },
+      hasStore: store !== undefined,
     });
     this.replies = new MessageReplies(
       (response) => this.serializer.serialize(response as never) as never,
@@ -309,15 +325,33 @@ export class KafkaTransport extends ServerKafka implements OnModuleDestroy {
     return context;
   }
 
-  private quarantineOf(store: MessageStore): KeyQuarantine {
+  private quarantineOf(store: MessageStore, infrastructure: InfrastructureWait): KeyQuarantine {
     const { groupId: consumer, concurrency } = this.settings;
     return new KeyQuarantine({
       ...{ store, consumer, concurrency },
-      isOwned: (partition) => this.intake.owns(partition),
-      readmit: (record, parkedAs) => {
-        const delivery = { ...this.toDelivery(record), replyTo: undefined, parkedAs };
+      partitions: () => this.intake.partitions,
+      readmit: (record, parkedAs, attempts, line) => {
+        // Apart from what comes of the key meanwhile, which is parked and need not wait for that.
+        const laneKey = `parked ${laneKeyOf(record)}`;
+        const delivery = {
+          ...this.toDelivery(record),
+          replyTo: undefined,
+          laneKey,
+          parkedAs,
+          attempts,
+          line,
+        };
         this.intake.readmit(delivery);
         return delivery;
+      },
+      stored: (delivery) => this.intake.done(delivery),
+      refuse: (delivery, error) => {
+        if (this.intake.isForgotten(delivery)) return;
+        const answer = { error: replyErrorOf(error) };
+        this.replies.send(delivery, answer, () => this.intake.done(delivery));
+      },
+      onFailed: (error) => {
+        if (classify(error) === 'infrastructure') infrastructure.waitFor(error);
       },
     });
   }
@@ -327,6 +361,7 @@ export class KafkaTransport extends ServerKafka implements OnModuleDestroy {
     const isAdded = await store.deadLetters.add(delivery, describe(error), {
       quarantinesKey: quarantineKeys,
     });
+    if (isAdded) delivery.ended = 'dead';
     if (!isAdded) this.quarantine?.fresh.markStale();
     else if (quarantineKeys) this.quarantine?.add(delivery);
   }
@@ -344,6 +379,7 @@ export class KafkaTransport extends ServerKafka implements OnModuleDestroy {
     this.stopping.abort();
     this.settings.store?.transactions.stopsSoon();
     await this.starting;
+    this.overflow.stop();
     this.intake.suspend();
     this.intake.drop();
     const finished = this.lanes.untilIdle().then(() => this.replies.untilSent());

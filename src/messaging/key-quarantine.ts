@@ -1,11 +1,10 @@
 import { Logger } from '@nestjs/common';
-import { createHash } from 'node:crypto';
 import { ApplicationError } from '../errors/application-error.js';
-import { type DeadLetterRow, recordOf, rowValues } from './dead-letter.js';
+import { rowValues } from './dead-letter.js';
 import type { Delivery } from './delivery.js';
-import type { IncomingRecord, TopicPartition } from './kafka-driver.js';
-import { type QuarantinedKey, quarantineStatements } from './key-quarantine.statements.js';
-import type { MessageStore } from './message-store.js';
+import { keyOf, nameOf, type QuarantinedKey, quarantineStatements } from './key-quarantine.statements.js';
+import type { LeavingLane } from './message-lanes.js';
+import { type LinesSettings, type ParkedLine, ParkedLines } from './parked-lines.js';
 import { Refreshed } from './refreshed.js';
 
 /** An earlier message of the key is a dead letter, and nothing that could overtake it is handled. HTTP 503. */
@@ -18,138 +17,226 @@ export class KeyQuarantinedError extends ApplicationError {
   }
 }
 
-export interface QuarantineSettings {
-  store: MessageStore;
-  /** The group. */
-  consumer: string;
-  /** Lines that go on at once, at most. */
-  concurrency: number;
-  /** True when messages of the partition are handled here. */
-  isOwned: (partition: TopicPartition) => boolean;
-  /** Hands a parked message over, to be handled like any. */
-  readmit: (record: IncomingRecord, parkedAs: string) => Delivery;
+/** Earlier messages of the key wait to be tried again, too many of them for this one to wait behind. HTTP 503. */
+export class KeyWaitsError extends ApplicationError {
+  constructor() {
+    super(
+      'Earlier messages of this key wait to be tried again, and this one is not handled before them. Send it again later.',
+      { type: 'key-waits', status: 503, retryable: true },
+    );
+  }
 }
 
+export interface QuarantineSettings extends Pick<
+  LinesSettings,
+  'store' | 'concurrency' | 'partitions' | 'readmit'
+> {
+  /** The group. */
+  consumer: string;
+  /** The message is stored: lets its offset move. */
+  stored: (delivery: Delivery) => void;
+  /** Tells the sender who waits for a reply. */
+  refuse: (delivery: Delivery, error: ApplicationError) => void;
+  /** What is to be put aside could not be stored. */
+  onFailed: (error: unknown) => void;
+}
+
+const DEAD_LETTER_BEFORE = {
+  code: 'KEY_QUARANTINED',
+  message: 'An earlier message of its key is a dead letter.',
+};
+/** Keys of which each instance keeps a digest in memory; no more than so many are put aside. */
+const MOST_KEYS = 10_000;
+/** In one statement. */
+const PARKED_AT_ONCE = 500;
+const PARKED_BYTES_AT_ONCE = 4 * 1024 * 1024;
+
 /**
- * Keys of which a message is a dead letter. What comes of such a key is parked: rows of `message_dead_letter`, a line per
- * key. When the key is released (`DeadLetters.replay`, `discard`), who has its partition handles the line in order, from its
- * head; what comes meanwhile goes behind it; and the quarantine ends with the line.
+ * Keys of which messages are parked: rows of `message_dead_letter`, a line per key, where a message of it is a dead letter
+ * or its lane was put aside. What comes of such a key goes behind the line. When the key is released (`DeadLetters.replay`,
+ * `discard`; when its head may be tried again), who has its partition handles the line in order; and the quarantine ends with
+ * the line.
  */
 export class KeyQuarantine {
   private readonly logger = new Logger(KeyQuarantine.name);
   private readonly statements: ReturnType<typeof quarantineStatements>;
+  private readonly lines: ParkedLines;
   /** At least those of our partitions. */
   private keys = new Set<string>();
   /** To be awaited before `holds` is asked; stale when another instance may have quarantined a key of ours. */
   readonly fresh = new Refreshed(() => this.load());
-  /** Lines that go on here, with what of each is being handled; made anew when partitions are shared out anew. */
-  private lines: Lines = new Map();
-  private readonly steps = new Set<Promise<void>>();
-  private isStopped = false;
 
   constructor(private readonly settings: QuarantineSettings) {
     const { store, consumer } = settings;
     this.statements = quarantineStatements(store.transactions.dataSource, consumer);
+    this.lines = new ParkedLines({
+      ...settings,
+      statements: this.statements,
+      onBegun: (key) => this.hold(key),
+      onOver: ({ topic, hash }) => {
+        this.keys.delete(nameOf({ topic, hash }));
+        this.fresh.changed();
+        this.logger.log({ msg: 'key released: what was parked is handled', topic });
+      },
+    });
   }
 
   /** Other partitions are ours now, and their keys are others'. */
   assigned(): void {
     this.fresh.markStale();
-    this.lines = new Map();
+    this.lines.forget();
   }
 
   /** True when the message has to be parked. */
-  holds({ record, parkedAs }: Delivery): boolean {
-    if (this.keys.size === 0 || record.key === null || parkedAs !== undefined) return false;
-    return this.keys.has(nameOf(keyOf(record)));
+  holds({ record, parkedAs, line }: Delivery): boolean {
+    if (parkedAs !== undefined) return line?.isStopped === true;
+    return this.keys.size > 0 && this.keys.has(nameOf(keyOf(record)));
   }
 
   /** A message of the key has become a dead letter. */
-  add({ record }: Delivery): void {
+  add({ record, line }: Delivery): void {
     if (record.key === null) return;
-    this.keys.add(nameOf(keyOf(record)));
-    this.fresh.changed();
+    if (line) line.isStopped = true;
+    this.hold(keyOf(record));
   }
 
-  /** @returns false when its key is quarantined no more @throws KeyQuarantinedError where a sender waits for its reply */
+  /**
+   * @returns false when its key is quarantined no more
+   * @throws KeyQuarantinedError, KeyWaitsError where a sender waits for its reply
+   */
   async park(delivery: Delivery): Promise<boolean> {
-    const { store } = this.settings;
+    // It is parked, and a message before it has become a dead letter.
+    if (delivery.parkedAs !== undefined) {
+      delivery.ended = 'parked';
+      return true;
+    }
+    const { transactions } = this.settings.store;
     const key = keyOf(delivery.record);
     const { digest } = delivery.message;
-    const why = { code: 'KEY_QUARANTINED', message: 'An earlier message of its key is a dead letter.' };
-    const { rowCount } = await (delivery.replyTo
-      ? store.transactions.runStatement(this.statements.find(key), { writes: false })
-      : store.transactions.runStatement(this.statements.park(rowValues(delivery, why), digest), {
-          writes: true,
-          idempotent: true,
-        }));
+    const { rowCount, rows } = await (delivery.replyTo
+      ? transactions.runStatement<{ waits: boolean }>(this.statements.find(key), { writes: false })
+      : transactions.runStatement<{ waits: boolean }>(
+          this.statements.park(rowValues(delivery, DEAD_LETTER_BEFORE), digest),
+          { writes: true, idempotent: true },
+        ));
     if (rowCount === 0) this.keys.delete(nameOf(key));
-    else if (delivery.replyTo) throw new KeyQuarantinedError();
+    else if (delivery.replyTo) throw rows[0]!.waits ? new KeyWaitsError() : new KeyQuarantinedError();
+    else delivery.ended = 'parked';
     return rowCount !== 0;
   }
 
-  /** Begins the lines that were released; to be called now and then. */
-  async release(): Promise<void> {
-    const { store, isOwned, concurrency } = this.settings;
-    const { rows } = await store.transactions.runStatement<QuarantinedKey & { partition: number | null }>(
-      this.statements.released(),
-      { writes: false },
-    );
-    for (const { topic, hash, partition } of rows) {
-      if (this.isStopped || this.lines.size >= concurrency) return;
-      const key = { topic, hash };
-      const isOurs = partition === null || isOwned({ topic, partition });
-      if (isOurs && !this.lines.has(nameOf(key))) this.goOn(key, this.lines);
+  /**
+   * Parks the messages of a lane that does not get on, in order, and puts those back that were parked already. One that is
+   * being handled is parked as well: should this process end, it is where it was, before the others.
+   *
+   * @returns those that need not be held any more; none where they could not be stored
+   */
+  async putAside(lane: LeavingLane): Promise<ReadonlySet<Delivery>> {
+    const { messages } = lane;
+    const key = keyOf(messages[0]!.record);
+    const isKnown = messages[0]!.line !== undefined || this.keys.has(nameOf(key));
+    if (!isKnown && this.keys.size >= MOST_KEYS) return this.tooMany();
+    // Before the commit, so that nobody begins the line while one of its messages is being handled.
+    const line = messages[0]!.line ?? this.lines.of(key) ?? this.lines.reserve(key);
+    let seqs: Map<Delivery, string>;
+    try {
+      seqs = await this.write(line, lane);
+    } catch (err) {
+      return this.notPutAside(line, messages, err);
     }
+    for (const delivery of messages)
+      this.leaves(delivery, line, seqs.get(delivery), lane.isRunning(delivery));
+    if (line.open.size > 0) return new Set(messages);
+    if (line.handled.length > 0) this.lines.goOn(line);
+    else this.lines.end(line);
+    return new Set(messages);
   }
 
   /** A message that was parked is handled, or a dead letter again. */
   handled(delivery: Delivery): void {
-    const key = keyOf(delivery.record);
-    const isCurrent = this.lines.get(nameOf(key)) === delivery;
-    this.goOn(key, isCurrent ? this.lines : (new Map() as Lines), delivery.parkedAs);
+    this.lines.ended(delivery);
+  }
+
+  /** Begins the lines that may go on; to be called now and then. */
+  release(): Promise<void> {
+    return this.lines.release();
   }
 
   /** Begins nothing more, and waits for what was begun. */
-  async stop(): Promise<void> {
-    this.isStopped = true;
-    while (this.steps.size > 0) await Promise.all(this.steps);
+  stop(): Promise<void> {
+    return this.lines.stop();
   }
 
-  private goOn(key: QuarantinedKey, lines: Lines, handled?: string): void {
-    lines.set(nameOf(key), undefined);
-    const step = this.step(key, lines, handled)
-      .catch((err: unknown) => {
-        // It is found again, with its head, which was handled and is not twice.
-        lines.delete(nameOf(key));
-        this.logger.warn({ msg: 'parked messages wait: the next could not be read', topic: key.topic, err });
-      })
-      .finally(() => this.steps.delete(step));
-    this.steps.add(step);
-  }
-
-  private async step(key: QuarantinedKey, lines: Lines, handled: string | undefined): Promise<void> {
+  /** @returns the numbers of those that were not parked before, and have not been handled */
+  private async write(line: ParkedLine, { messages, waitMs }: LeavingLane): Promise<Map<Delivery, string>> {
     const { statements } = this;
-    const { transactions } = this.settings.store;
-    // READ COMMITTED: the head is read as it is once the lock is ours.
-    const next = await transactions.run({ isolationLevel: 'READ COMMITTED' }, async (transaction) => {
-      if (handled !== undefined) await transaction.query(statements.settle(handled));
-      const { rowCount } = await transaction.query(statements.lock(key));
-      if (rowCount === 0) return 'stopped';
-      const { rows } = await transaction.query<DeadLetterRow & { seq: string }>(statements.head(key));
-      if (rows.length === 0) await transaction.query(statements.remove(key));
-      return rows[0] ?? 'over';
+    const [head] = messages;
+    const fresh = messages.filter(
+      ({ parkedAs, replyTo, ended }) => parkedAs === undefined && !replyTo && !ended,
+    );
+    const handled = line.handled.splice(0);
+    const seqs = new Map<Delivery, string>();
+    if (head!.parkedAs === undefined && fresh.length === 0) return seqs;
+    // READ COMMITTED: what was parked until the lock is ours is seen.
+    await this.settings.store.transactions.run({ isolationLevel: 'READ COMMITTED' }, async (transaction) => {
+      seqs.clear();
+      await transaction.query(statements.postpone(line.key, waitMs));
+      if (handled.length > 0) await transaction.query(statements.settle(handled));
+      if (head!.parkedAs !== undefined)
+        await transaction.query(statements.attempts(head!.parkedAs, head!.attempts));
+      for (const some of partsOf(fresh)) {
+        const { rows } = await transaction.query<{ seq: string; offset: string; timestamp: string }>(
+          statements.parkAll(some),
+        );
+        const numbers = new Map(rows.map(({ seq, offset, timestamp }) => [`${offset} ${timestamp}`, seq]));
+        for (const delivery of some) {
+          const seq = numbers.get(`${delivery.record.offset} ${delivery.record.timestamp}`);
+          if (seq !== undefined) seqs.set(delivery, seq);
+        }
+      }
     });
-    const isOurs = lines === this.lines && !this.isStopped;
-    if (typeof next === 'object') {
-      if (isOurs) lines.set(nameOf(key), this.settings.readmit(recordOf(next), next.seq));
-      return;
-    }
-    lines.delete(nameOf(key));
-    if (next === 'stopped') return;
-    this.keys.delete(nameOf(key));
+    this.hold(line.key);
+    return seqs;
+  }
+
+  /** What is written is done for one message of the lane. */
+  private leaves(delivery: Delivery, line: ParkedLine, seq: string | undefined, isRunning: boolean): void {
+    line.open.delete(delivery);
+    delivery.line = isRunning ? line : undefined;
+    if (isRunning) {
+      line.open.add(delivery);
+      if (seq === undefined) return;
+      delivery.parkedAs = seq;
+      this.settings.stored(delivery);
+    } else if (delivery.ended) {
+      // It has ended while it was being parked.
+      if (delivery.ended === 'handled' && seq !== undefined) line.handled.push(seq);
+    } else if (delivery.replyTo) this.settings.refuse(delivery, new KeyWaitsError());
+    else if (delivery.parkedAs === undefined) this.settings.stored(delivery);
+  }
+
+  private notPutAside(line: ParkedLine, messages: readonly Delivery[], err: unknown): ReadonlySet<Delivery> {
+    const { topic } = line.key;
+    this.logger.warn({ msg: 'messages that wait could not be stored; they are held in memory', topic, err });
+    this.settings.onFailed(err);
+    // Whether it was committed may not be known.
+    this.fresh.markStale();
+    for (const delivery of messages) delivery.line = undefined;
+    this.lines.end(line);
+    return new Set(messages.filter(({ parkedAs }) => parkedAs !== undefined));
+  }
+
+  private tooMany(): ReadonlySet<Delivery> {
+    this.logger.warn({
+      msg: 'messages that wait are held in memory: too many keys are quarantined',
+      keys: this.keys.size,
+    });
+    return new Set();
+  }
+
+  private hold(key: QuarantinedKey): void {
+    this.keys.add(nameOf(key));
     this.fresh.changed();
-    this.logger.log({ msg: 'key released: what was parked is handled', topic: key.topic });
   }
 
   private async load(): Promise<void> {
@@ -161,11 +248,17 @@ export class KeyQuarantine {
   }
 }
 
-type Lines = Map<string, Delivery | undefined>;
-
-const keyOf = ({ topic, key }: IncomingRecord): QuarantinedKey => ({
-  topic,
-  hash: createHash('sha256').update(key!).digest('base64'),
-});
-
-const nameOf = ({ topic, hash }: QuarantinedKey) => `${topic} ${hash}`;
+/** As many as one statement takes. */
+function partsOf(deliveries: readonly Delivery[]): Delivery[][] {
+  const parts: Delivery[][] = [];
+  let bytes = Infinity;
+  for (const delivery of deliveries) {
+    if (bytes > PARKED_BYTES_AT_ONCE || parts.at(-1)!.length >= PARKED_AT_ONCE) {
+      parts.push([]);
+      bytes = 0;
+    }
+    parts.at(-1)!.push(delivery);
+    bytes += delivery.bytes;
+  }
+  return parts;
+}
