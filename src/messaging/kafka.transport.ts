@@ -149,6 +149,7 @@ export class KafkaTransport extends ServerKafka implements OnModuleDestroy {
       intake: this.intake,
       limits: { messages: laneMessages, bytes: laneBytes },
       hasStore: store !== undefined,
+      isParking: (delivery) => quarantine?.holds(delivery) === true,
     });
     this.replies = new MessageReplies(
       (response) => this.serializer.serialize(response as never) as never,

@@ -202,15 +202,16 @@ export class KeyQuarantine {
   /** What is written is done for one message of the lane. */
   private leaves(delivery: Delivery, line: ParkedLine, seq: string | undefined, isRunning: boolean): void {
     line.open.delete(delivery);
-    delivery.line = isRunning ? line : undefined;
-    if (isRunning) {
+    delivery.line = undefined;
+    if (delivery.ended) {
+      // It has ended while it was being parked.
+      if (delivery.ended === 'handled' && seq !== undefined) line.handled.push(seq);
+    } else if (isRunning) {
       line.open.add(delivery);
+      delivery.line = line;
       if (seq === undefined) return;
       delivery.parkedAs = seq;
       this.settings.stored(delivery);
-    } else if (delivery.ended) {
-      // It has ended while it was being parked.
-      if (delivery.ended === 'handled' && seq !== undefined) line.handled.push(seq);
     } else if (delivery.replyTo) this.settings.refuse(delivery, new KeyWaitsError());
     else if (delivery.parkedAs === undefined) this.settings.stored(delivery);
   }

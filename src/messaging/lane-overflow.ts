@@ -1,3 +1,4 @@
+import type { Delivery } from './delivery.js';
 import type { IntakeLimits, MessageIntake } from './message-intake.js';
 import type { Lane, MessageLanes } from './message-lanes.js';
 
@@ -8,6 +9,8 @@ export interface OverflowSettings {
   limits: IntakeLimits;
   /** Without one nothing can be put aside, and the lane's partition is paused instead. */
   hasStore: boolean;
+  /** True for one that is going to be parked anyway. */
+  isParking: (delivery: Delivery) => boolean;
 }
 
 const LOOK_EVERY_MS = 500;
@@ -84,7 +87,7 @@ export class LaneOverflow {
     const { intake } = this.settings;
     const lanes = this.stuck.filter((lane) => intake.isFull || this.isOver(lane));
     intake.holdBack(
-      lanes.map(({ queue }) => queue[0]!.record),
+      lanes.map(({ queue }) => ({ topic: queue[0]!.record.topic, partition: queue[0]!.record.partition })),
       this.settings.limits,
     );
   }
@@ -99,6 +102,8 @@ export class LaneOverflow {
   private isStuck(lane: Lane): boolean {
     const { queue, taken, begunAt, pace, isLeaving } = lane;
     if (isLeaving || queue.length === taken || queue[0]!.line) return false;
+    // It would be parked twice.
+    if (taken > 0 && this.settings.isParking(queue[0]!)) return false;
     if (queue[0]!.attempts > 0) return true;
     const isSlow = taken > 0 && performance.now() - begunAt > SLOW_MS;
     return this.isOver(lane) && (isSlow || (queue.length / 2) * pace > PATIENCE_MS);
