@@ -1,7 +1,7 @@
 import { KafkaHeaders, type MessageHandler } from '@nestjs/microservices';
 import type { IncomingRecord } from './kafka-driver.js';
-import type { ParkedLine } from './parked-lines.js';
 import { headerText, type MessageIdentity } from './message-identity.js';
+import type { QuarantinedKey } from './quarantined-key.js';
 
 /** Where a sender waits for its reply. */
 export interface ReplyAddress {
@@ -31,6 +31,21 @@ export interface Delivery {
   attempts: number;
   /** The assignment of partitions it belongs to. */
   assignment: number;
+}
+
+/** A line of parked messages that goes on here. */
+export interface ParkedLine {
+  key: QuarantinedKey;
+  /** Messages of it that are being handled: the next are read when these have ended. */
+  open: Set<Delivery>;
+  /** The numbers of those that are handled, and not marked so yet. */
+  handled: string[];
+  /** True once a message of it is a dead letter that the rest waits for. */
+  isStopped: boolean;
+  /** How many messages are read at once. */
+  atOnce: number;
+  /** When those that are open were read, on the clock of `performance`. */
+  readAt: number;
 }
 
 /** Where the sender waits for a reply, if it does. */

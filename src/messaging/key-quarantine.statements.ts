@@ -1,25 +1,10 @@
-import { createHash } from 'node:crypto';
 import type { DataSource } from 'typeorm';
 import { tableIn } from '../database/table-name.js';
 import type { Statement } from '../transactions/transaction-context.js';
 import { ROW_COLUMNS, ROW_PARAMETERS, rowValues } from './dead-letter.js';
 import type { Delivery } from './delivery.js';
-import type { IncomingRecord, TopicPartition } from './kafka-driver.js';
-
-/** A key whose messages are parked, as one consumer has it; messages without a key are one per partition. */
-export interface QuarantinedKey {
-  topic: string;
-  /** In base64: SHA-256 of the key, or, where there is none, the partition as four bytes. */
-  hash: string;
-}
-
-export function keyOf({ topic, partition, key }: IncomingRecord): QuarantinedKey {
-  const hash = key === null ? Buffer.alloc(4) : createHash('sha256').update(key).digest();
-  if (key === null) hash.writeInt32BE(partition);
-  return { topic, hash: hash.toString('base64') };
-}
-
-export const nameOf = ({ topic, hash }: QuarantinedKey) => `${topic} ${hash}`;
+import type { TopicPartition } from './kafka-driver.js';
+import type { QuarantinedKey } from './quarantined-key.js';
 
 /** What a parked message says where no dead letter is before it. */
 export const KEY_WAITS = {
@@ -52,22 +37,21 @@ export function quarantineStatements(dataSource: DataSource, consumer: string) {
     const statement = { name: `nestjs_people_quarantine_${name}`, text };
     return (...values: unknown[]): Statement => ({ ...statement, values: [consumer, ...values] });
   };
+  /** Planned each time: a plan that was made for an empty table reads all of a long line. */
+  const planned =
+    (text: string) =>
+    (...values: unknown[]): Statement => ({ text, values: [consumer, ...values] });
   const all = named(
     'all',
     `SELECT topic, encode(key_hash, 'base64') AS hash FROM ${quarantines} WHERE consumer = $1`,
   );
-  const released = named(
-    'released',
-    `SELECT q.topic, encode(q.key_hash, 'base64') AS hash FROM ${quarantines} q
+  const released = planned(`SELECT q.topic, encode(q.key_hash, 'base64') AS hash FROM ${quarantines} q
      LEFT JOIN LATERAL (${line('partition', '1')}) d ON true
      WHERE q.consumer = $1 AND q.released_at <= clock_timestamp() AND (d.partition IS NULL OR (q.topic, d.partition) IN
        (SELECT topic, partition FROM json_to_recordset($2) o (topic text, partition int)))
-     ORDER BY q.released_at LIMIT ${LINES_AT_ONCE}`,
-  );
+     ORDER BY q.released_at LIMIT ${LINES_AT_ONCE}`);
   // The lock orders it with the end of the line.
-  const park = named(
-    'park',
-    `WITH q AS (
+  const park = planned(`WITH q AS (
        SELECT * FROM ${quarantines} WHERE consumer = $1 AND topic = $3
          AND key_hash = coalesce(sha256($7::bytea), int4send($4::int)) FOR UPDATE),
      m (${ROW_COLUMNS}, digest, waits_code, waits_message) AS (SELECT ${ROW_PARAMETERS}, $13::text, $14::text, $15::text),
@@ -77,28 +61,23 @@ export function quarantineStatements(dataSource: DataSource, consumer: string) {
          CASE WHEN q.released_at IS NULL THEN m.code ELSE m.waits_code END,
          CASE WHEN q.released_at IS NULL THEN m.message ELSE m.waits_message END, m.attempts, 'parked'
        FROM q, m WHERE ${isNew('m')})
-     SELECT FROM q`,
-  );
+     SELECT FROM q`);
   const find = named('find', `SELECT released_at IS NOT NULL AS waits FROM ${quarantines} WHERE ${ofKey}`);
   const lock = named(
     'lock',
     `SELECT FROM ${quarantines} WHERE ${ofKey} AND released_at <= clock_timestamp() FOR UPDATE`,
   );
-  const head = named(
-    'head',
-    `SELECT seq::text, message_id, topic, partition, "offset"::text, "timestamp", key, value, headers, code, message, attempts
+  const head =
+    planned(`SELECT seq::text, message_id, topic, partition, "offset"::text, "timestamp", key, value, headers, code, message, attempts
      FROM (SELECT l.*, sum(coalesce(octet_length(value), 0)) OVER (ORDER BY seq ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)
          AS bytes_before
        FROM (SELECT * FROM ${quarantines} WHERE ${ofKey}) q, LATERAL (${line('d.message_id, d.topic, d.partition, d."offset", d."timestamp", d.key, d.value, d.headers, d.code, d.message, d.attempts', '$4::int')}) l) l
-     WHERE bytes_before IS NULL OR bytes_before < $5::int ORDER BY l.seq`,
-  );
+     WHERE bytes_before IS NULL OR bytes_before < $5::int ORDER BY l.seq`);
   // What was parked for want of memory leaves no trace; a dead letter that was replayed does.
-  const settle = named(
-    'settle',
-    `WITH gone AS (DELETE FROM ${letters} WHERE consumer = $1 AND seq = ANY ($2::bigint[]) AND state = 'parked' AND code = $3)
+  const settle =
+    planned(`WITH gone AS (DELETE FROM ${letters} WHERE consumer = $1 AND seq = ANY ($2::bigint[]) AND state = 'parked' AND code = $3)
      UPDATE ${letters} SET state = 'replayed', settled_at = now()
-     WHERE consumer = $1 AND seq = ANY ($2::bigint[]) AND state = 'parked' AND code <> $3`,
-  );
+     WHERE consumer = $1 AND seq = ANY ($2::bigint[]) AND state = 'parked' AND code <> $3`);
   const remove = named('remove', `DELETE FROM ${quarantines} WHERE ${ofKey}`);
   // A key that waits for somebody to replay a dead letter goes on to do so.
   const postpone = named(
@@ -112,16 +91,13 @@ export function quarantineStatements(dataSource: DataSource, consumer: string) {
     'attempts',
     `UPDATE ${letters} SET attempts = $3 WHERE consumer = $1 AND seq = $2 AND state = 'parked'`,
   );
-  const parkAll = named(
-    'park_all',
-    `INSERT INTO ${letters} (${ROW_COLUMNS}, state)
+  const parkAll = planned(`INSERT INTO ${letters} (${ROW_COLUMNS}, state)
      SELECT $1::text, m.message_id, m.topic, m.partition, m."offset", m."timestamp", m.key, m.value, m.headers::json, $11::text, $12::text, m.attempts,
        'parked'
      FROM unnest($2::text[], $3::text[], $4::int[], $5::bigint[], $6::text[], $7::bytea[], $8::bytea[], $9::text[], $10::int[],
        $13::text[]) WITH ORDINALITY
        m (message_id, topic, partition, "offset", "timestamp", key, value, headers, attempts, digest, place)
-     WHERE ${isNew('m')} ORDER BY m.place RETURNING seq::text, "offset"::text, "timestamp"`,
-  );
+     WHERE ${isNew('m')} ORDER BY m.place RETURNING seq::text, "offset"::text, "timestamp"`);
   return {
     all: () => all(),
     /** Those whose line may go on now, of the partitions; an empty line is everybody's. */

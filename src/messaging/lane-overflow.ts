@@ -1,6 +1,7 @@
 import type { Delivery } from './delivery.js';
+import type { Lane } from './lane.js';
 import type { IntakeLimits, MessageIntake } from './message-intake.js';
-import type { Lane, MessageLanes } from './message-lanes.js';
+import type { MessageLanes } from './message-lanes.js';
 
 export interface OverflowSettings {
   lanes: MessageLanes;

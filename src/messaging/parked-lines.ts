@@ -1,24 +1,10 @@
 import { Logger } from '@nestjs/common';
 import { type DeadLetterRow, recordOf } from './dead-letter.js';
-import type { Delivery } from './delivery.js';
+import type { Delivery, ParkedLine } from './delivery.js';
 import type { IncomingRecord, TopicPartition } from './kafka-driver.js';
-import { nameOf, type QuarantinedKey, type quarantineStatements } from './key-quarantine.statements.js';
+import type { quarantineStatements } from './key-quarantine.statements.js';
 import type { MessageStore } from './message-store.js';
-
-/** A line of parked messages that goes on here. */
-export interface ParkedLine {
-  key: QuarantinedKey;
-  /** Messages of it that are being handled: the next are read when these have ended. */
-  open: Set<Delivery>;
-  /** The numbers of those that are handled, and not marked so yet. */
-  handled: string[];
-  /** True once a message of it is a dead letter that the rest waits for. */
-  isStopped: boolean;
-  /** How many messages are read at once. */
-  atOnce: number;
-  /** When those that are open were read, on the clock of `performance`. */
-  readAt: number;
-}
+import { nameOf, type QuarantinedKey } from './quarantined-key.js';
 
 export interface LinesSettings {
   store: MessageStore;
