@@ -34,7 +34,7 @@ export class MessageLanes {
   private readonly detached = new Set<Lane>();
   /** Lanes with a message to run, first come first served. */
   private readonly ready = new Set<Lane>();
-  /** The same of those whose head has failed before: they get half of the turns, so that they hold up no other. */
+  /** The same of those whose head has failed before: they get half of the turns, or all but one, so that they hold up no other. */
   private readonly readyAgain = new Set<Lane>();
   private running = 0;
   private runningAgain = 0;
@@ -143,7 +143,8 @@ export class MessageLanes {
   private pump(): void {
     const { concurrency } = this.settings;
     while (!this.suspended && this.running < concurrency) {
-      const mayBeAgain = this.readyAgain.size > 0 && this.runningAgain < Math.max(1, concurrency >> 1);
+      const most = Math.max(1, this.ready.size > 0 ? concurrency >> 1 : concurrency - 1);
+      const mayBeAgain = this.readyAgain.size > 0 && this.runningAgain < most;
       const isAgain = mayBeAgain && !(this.wasAgain && this.ready.size > 0);
       if (!isAgain && this.ready.size === 0) return;
       this.wasAgain = isAgain;
