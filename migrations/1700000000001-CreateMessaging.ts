@@ -76,6 +76,9 @@ export class CreateMessaging1700000000001 implements MigrationInterface {
         WHERE "state" IN ('dead', 'parked')`,
     );
     await queryRunner.query(
+      `CREATE INDEX "message_dead_letter_parked_idx" ON ${deadLetter} ("consumer", "message_id") WHERE "state" = 'parked'`,
+    );
+    await queryRunner.query(
       `CREATE INDEX "message_dead_letter_settled_idx" ON ${deadLetter} ("settled_at") WHERE "settled_at" IS NOT NULL`,
     );
     // A hash, as keys may be longer than an index takes.

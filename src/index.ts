@@ -96,6 +96,7 @@ export { Outbox, type OutboxEvent } from './messaging/outbox.js';
 export { type DeadLetter, type DeadLetterFilter, DeadLetters } from './messaging/dead-letters.js';
 export { MessageKillsProcessError } from './messaging/crash-suspects.js';
 export { KeyQuarantinedError } from './messaging/key-quarantine.js';
+export { KeyWaitsError } from './messaging/lane-store.js';
 export { type KafkaClientName, type KafkaDriverFactory } from './messaging/kafka-clients.js';
 export {
   type CommitOffset,

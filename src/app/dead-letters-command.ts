@@ -15,7 +15,8 @@ export const USAGE = `usage: nestjs-people dead-letters list|replay|discard [--t
   discard  puts them away for good
 
 Messages whose state is "parked" wait behind a dead letter of their key (KAFKA_QUARANTINE_KEYS). Replaying one of the key's, or
-discarding its last dead letter, releases the key: what is parked is handled, in order.
+discarding its last dead letter, releases the key: what is parked is handled, in order. With the code KEY_WAITS they wait for
+the first of them, which is tried again by itself: replay tries it at once, discarding it lets the others go on.
 
 replay and discard need at least one of --topic, --key, --id (message id, or seq of the list), --error, or --all.
 The database is that of DATABASE_URL or DB_HOSTNAME; without them, the one that npm start runs in this directory.`;

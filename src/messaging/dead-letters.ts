@@ -27,7 +27,7 @@ export interface DeadLetterFilter {
 /** A message that could not be handled, or waits behind one. */
 export interface DeadLetter {
   seq: string;
-  /** `parked`: nothing is wrong with it, it waits behind a dead letter of its key (or is one that was replayed). */
+  /** `parked`: it waits behind a dead letter of its key, or for an earlier message that is tried again, or is one that was replayed. */
   state: 'dead' | 'parked';
   messageId: string;
   topic: string;
@@ -108,10 +108,10 @@ export class DeadLetters {
     // What was marked as handled is so no more; the relay sends a message again at least once, its id keeps that one effect.
     const text = `WITH chosen AS (
         SELECT d.seq, d.state, q.consumer IS NOT NULL AS is_quarantined
-        FROM ${table} d LEFT JOIN ${quarantines} q USING (consumer, topic, key_hash) WHERE ${condition} FOR UPDATE OF d),
+        FROM ${table} d LEFT JOIN ${quarantines} q ON ${isOfKey('d', 'q')} WHERE ${condition} FOR UPDATE OF d),
       settled AS (
         UPDATE ${table} d SET state = CASE WHEN is_quarantined THEN 'parked' ELSE 'replayed' END,
-          settled_at = CASE WHEN is_quarantined THEN NULL ELSE now() END
+          settled_at = CASE WHEN is_quarantined THEN NULL ELSE now() END, attempts = CASE WHEN is_quarantined THEN 0 ELSE attempts END
         FROM chosen c WHERE d.seq = c.seq RETURNING d.*, c.state AS state_before, is_quarantined),
       unmarked AS (
         DELETE FROM ${inbox} i USING settled s
@@ -120,8 +120,7 @@ export class DeadLetters {
         DELETE FROM ${tableIn(this.dataSource, 'message_trial')} t USING settled s
         WHERE t.consumer = s.consumer AND t.message_id = s.message_id),
       released AS (
-        UPDATE ${quarantines} q SET released_at = now() FROM settled s
-        WHERE (q.consumer, q.topic, q.key_hash) = (s.consumer, s.topic, s.key_hash)),
+        UPDATE ${quarantines} q SET released_at = now() FROM settled s WHERE ${isOfKey('s', 'q')}),
       replayed AS (${this.enqueue('replay', 'topic', 'settled WHERE NOT is_quarantined')})
       SELECT count(*)::int AS settled FROM settled`;
     return this.settle(text, values);
@@ -131,7 +130,9 @@ export class DeadLetters {
   async discard(filter: DeadLetterFilter): Promise<number> {
     const { condition, values } = conditionOf(filter);
     const text = `WITH settled AS (
-        UPDATE ${this.table} SET state = 'discarded', settled_at = now() WHERE ${condition} RETURNING seq)
+        UPDATE ${this.table} d SET state = 'discarded', settled_at = now() WHERE ${condition} RETURNING d.*),
+      released AS (
+        UPDATE ${this.quarantines} q SET released_at = now() FROM settled s WHERE ${isOfKey('s', 'q')} AND q.released_at > now())
       SELECT count(*)::int AS settled FROM settled`;
     return this.settle(text, values);
   }
@@ -230,6 +231,11 @@ export class DeadLetters {
       FROM ${rows} ORDER BY seq`;
   }
 }
+
+/** A row of dead letters and the quarantine whose line it may stand in. */
+const isOfKey = (row: string, quarantine: string) =>
+  `(${quarantine}.consumer, ${quarantine}.topic, ${quarantine}.key_hash)
+    = (${row}.consumer, ${row}.topic, coalesce(${row}.key_hash, int4send(${row}.partition)))`;
 
 function conditionOf({ topic, key, id, error }: DeadLetterFilter) {
   const values: unknown[] = [];

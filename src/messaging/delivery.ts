@@ -1,6 +1,7 @@
 import { KafkaHeaders, type MessageHandler } from '@nestjs/microservices';
 import type { IncomingRecord } from './kafka-driver.js';
 import { headerText, type MessageIdentity } from './message-identity.js';
+import type { QuarantinedKey } from './quarantined-key.js';
 
 /** Where a sender waits for its reply. */
 export interface ReplyAddress {
@@ -20,8 +21,12 @@ export interface Delivery {
   readonly isBatchable: boolean;
   readonly replyTo: ReplyAddress | undefined;
   readonly bytes: number;
-  /** The number of its dead letter, where it was parked and comes from there; its offset is committed or another's task. */
-  readonly parkedAs?: string;
+  /** The number of its row, where it is parked; its offset is committed or another's task. */
+  parkedAs?: string;
+  /** The line of parked messages that goes on once this one has ended. */
+  line?: ParkedLine;
+  /** Set once it is handled, its dead letter is safe, or it is parked instead of being handled. */
+  ended?: 'handled' | 'dead' | 'parked';
   /** How often it was handled and failed by no fault of the infrastructure. */
   attempts: number;
   /** The assignment of partitions it belongs to. */
@@ -30,6 +35,21 @@ export interface Delivery {
 
 /** What a dead letter is made of. */
 export type Undeliverable = Pick<Delivery, 'message' | 'record' | 'attempts' | 'parkedAs'>;
+
+/** A line of parked messages that goes on here. */
+export interface ParkedLine {
+  key: QuarantinedKey;
+  /** Messages of it that are being handled: the next are read when these have ended. */
+  open: Set<Delivery>;
+  /** The numbers of those that are handled, and not marked so yet. */
+  handled: string[];
+  /** True once a message of it is a dead letter that the rest waits for. */
+  isStopped: boolean;
+  /** How many messages are read at once. */
+  atOnce: number;
+  /** When those that are open were read, on the clock of `performance`. */
+  readAt: number;
+}
 
 /** Where the sender waits for a reply, if it does. */
 export function replyAddressOf({ headers }: IncomingRecord): ReplyAddress | undefined {

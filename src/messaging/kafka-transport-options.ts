@@ -25,6 +25,11 @@ export interface KafkaTransportOptions {
   /** How often a message may fail for no known reason before it is dead-lettered. Default 5. */
   maxAttempts?: number;
   /**
+   * How often a message may fail for a reason that passes (a conflict, a timeout) before it is dead-lettered as well. Default:
+   * never, it is tried again until it can be handled.
+   */
+  maxTransientAttempts?: number;
+  /**
    * Once a message is a dead letter, the later ones of its key are parked, in order, until it is replayed or discarded
    * (`DeadLetters`). Needs `store`. Default false. Keys that are quarantined already stay so, whatever this says.
    */
@@ -32,6 +37,13 @@ export interface KafkaTransportOptions {
   /** Messages, and their bytes, that are fetched and not done, at most. Default 5,000 and 32 MiB. */
   bufferMessages?: number;
   bufferBytes?: number;
+  /**
+   * Messages of one key, and their bytes, that wait in memory behind one that has failed and is tried again. Past either, or
+   * when the buffer is full, they wait in the store, and the other keys go on; without `store` their partition is paused.
+   * Default a tenth of the buffer.
+   */
+  laneMessages?: number;
+  laneBytes?: number;
   /** How long the group waits for an instance that gives no sign of life, in ms. Default 10,000. */
   sessionTimeoutMs?: number;
   /** What is done when the group's offset is not there any more. Default `stop`: nothing is skipped unasked. */
@@ -55,6 +67,7 @@ export const DEFAULTS = {
   driver: 'kafkajs' as KafkaClientName | KafkaDriverFactory,
   batchSize: 64,
   maxAttempts: 5,
+  maxTransientAttempts: Infinity,
   bufferMessages: 5000,
   bufferBytes: 32 * MEBIBYTE,
   sessionTimeoutMs: 10_000,

@@ -6,7 +6,7 @@ import { ClosingSteps, endsWithin } from './closing-steps.js';
 import { CrashSuspects } from './crash-suspects.js';
 import { DEAD_LETTER_SUFFIX, deadLetterRecord } from './dead-letter.js';
 import { type Delivery, laneKeyOf, replyAddressOf, sizeOf } from './delivery.js';
-import { describe } from './failure-policy.js';
+import { classify, describe, replyErrorOf } from './failure-policy.js';
 import { type HandlerExtras, knowCall } from './handled-call.js';
 import { InfrastructureWait } from './infrastructure-wait.js';
 import { driverFactory } from './kafka-clients.js';
@@ -22,6 +22,7 @@ import { identityOf } from './message-identity.js';
 import type { MessageAnswer } from './message-answer.js';
 import { messagingSettingsOf, retentionOf } from './messaging-settings.js';
 import { KeyQuarantine } from './key-quarantine.js';
+import { LaneOverflow } from './lane-overflow.js';
 import { MessageFailures } from './message-failures.js';
 import { MessageIntake } from './message-intake.js';
 import { MessageLanes } from './message-lanes.js';
@@ -55,6 +56,7 @@ export class KafkaTransport extends ServerKafka implements OnModuleDestroy {
   private readonly stopping = new AbortController();
   private readonly lanes: MessageLanes;
   private readonly intake: MessageIntake;
+  private readonly overflow: LaneOverflow;
   private readonly replies: MessageReplies;
   private readonly quarantine: KeyQuarantine | undefined;
   private readonly upkeep: StoreUpkeep | undefined;
@@ -83,12 +85,21 @@ export class KafkaTransport extends ServerKafka implements OnModuleDestroy {
     });
     this.settings = { ...DEFAULTS, ...options };
     const { concurrency, batchSize, store, maxAttempts, bufferMessages, bufferBytes } = this.settings;
+    const { laneMessages = Math.ceil(bufferMessages / 10), laneBytes = Math.ceil(bufferBytes / 10) } =
+      options;
     if (this.settings.quarantineKeys && !store)
       throw new Error('KafkaTransport: quarantineKeys needs a store, which keeps what is parked.');
     const { sessionTimeoutMs } = this.settings;
     const retentionMs =
       options.inboxRetentionMs ?? retentionOf(store ? messagingSettingsOf(store.transactions) : {});
-    const quarantine = store && this.quarantineOf(store);
+    const infrastructure = new InfrastructureWait({
+      store,
+      logger: this.logger,
+      stopping: this.stopping.signal,
+      suspend: () => this.intake.suspend(),
+      resume: () => this.intake.resume(),
+    });
+    const quarantine = store && this.quarantineOf(store, infrastructure);
     const crashes = store && new CrashSuspects(store, groupId, sessionTimeoutMs);
     this.quarantine = quarantine;
     if (store && quarantine && crashes)
@@ -98,20 +109,16 @@ export class KafkaTransport extends ServerKafka implements OnModuleDestroy {
         logger: this.logger,
       });
     const finish = (delivery: Delivery, answer: MessageAnswer) => {
-      if (delivery.parkedAs !== undefined) quarantine?.handled(delivery);
-      else if (delivery.replyTo) this.replies.send(delivery, answer, () => this.intake.done(delivery));
+      delivery.ended ??= 'handled';
+      if (delivery.line) quarantine?.handled(delivery);
+      if (delivery.parkedAs !== undefined) return;
+      if (delivery.replyTo) this.replies.send(delivery, answer, () => this.intake.done(delivery));
       else this.intake.done(delivery);
     };
-    const infrastructure = new InfrastructureWait({
-      store,
-      logger: this.logger,
-      stopping: this.stopping.signal,
-      suspend: () => this.intake.suspend(),
-      resume: () => this.intake.resume(),
-    });
     const failures = new MessageFailures({
       store,
       maxAttempts,
+      maxTransientAttempts: this.settings.maxTransientAttempts,
       finish,
       putAside: (delivery, error) =>
         store ? this.addDeadLetter(store, delivery, error) : this.sendDeadLetter(delivery, error),
@@ -124,6 +131,8 @@ export class KafkaTransport extends ServerKafka implements OnModuleDestroy {
       concurrency,
       batchSize,
       handle: (batch, settle) => processor.handle(batch, settle),
+      ...(quarantine && { putAside: (lane) => quarantine.putAside(lane) }),
+      onWaiting: (lane) => this.overflow.waits(lane),
     });
     this.intake = new MessageIntake({
       limits: { messages: bufferMessages, bytes: bufferBytes },
@@ -131,6 +140,7 @@ export class KafkaTransport extends ServerKafka implements OnModuleDestroy {
       lanes: this.lanes,
       consumer: () => this.kafkaConsumer,
       toDelivery: (record) => this.toDelivery(record),
+      onFull: () => this.overflow.look(),
       onAssigned: () => {
         this.unavailable = undefined;
         quarantine?.assigned();
@@ -139,6 +149,13 @@ export class KafkaTransport extends ServerKafka implements OnModuleDestroy {
       onInterrupted: (reason) => (this.unavailable = reason.message),
       onRecovered: () => (this.unavailable = undefined),
       onFailed: (reason) => this.failed(reason),
+    });
+    this.overflow = new LaneOverflow({
+      lanes: this.lanes,
+      intake: this.intake,
+      limits: { messages: laneMessages, bytes: laneBytes },
+      hasStore: store !== undefined,
+      isParking: (delivery) => quarantine?.holds(delivery) === true,
     });
     this.replies = new MessageReplies(
       (response) => this.serializer.serialize(response as never) as never,
@@ -333,15 +350,33 @@ export class KafkaTransport extends ServerKafka implements OnModuleDestroy {
     return context;
   }
 
-  private quarantineOf(store: MessageStore): KeyQuarantine {
+  private quarantineOf(store: MessageStore, infrastructure: InfrastructureWait): KeyQuarantine {
     const { groupId: consumer, concurrency } = this.settings;
     return new KeyQuarantine({
       ...{ store, consumer, concurrency },
-      isOwned: (partition) => this.intake.owns(partition),
-      readmit: (record, parkedAs) => {
-        const delivery = { ...this.toDelivery(record), replyTo: undefined, parkedAs };
+      partitions: () => this.intake.partitions,
+      readmit: (record, parkedAs, attempts, line) => {
+        // Apart from what comes of the key meanwhile, which is parked and need not wait for that.
+        const laneKey = `parked ${laneKeyOf(record)}`;
+        const delivery = {
+          ...this.toDelivery(record),
+          replyTo: undefined,
+          laneKey,
+          parkedAs,
+          attempts,
+          line,
+        };
         this.intake.readmit(delivery);
         return delivery;
+      },
+      stored: (delivery) => this.intake.done(delivery),
+      refuse: (delivery, error) => {
+        if (this.intake.isForgotten(delivery)) return;
+        const answer = { error: replyErrorOf(error) };
+        this.replies.send(delivery, answer, () => this.intake.done(delivery));
+      },
+      onFailed: (error) => {
+        if (classify(error) === 'infrastructure') infrastructure.waitFor(error);
       },
     });
   }
@@ -351,6 +386,7 @@ export class KafkaTransport extends ServerKafka implements OnModuleDestroy {
     const isAdded = await store.deadLetters.add(delivery, describe(error), {
       quarantinesKey: quarantineKeys,
     });
+    if (isAdded) delivery.ended = 'dead';
     if (!isAdded) this.quarantine?.fresh.markStale();
     else if (quarantineKeys) this.quarantine?.add(delivery);
   }
@@ -372,6 +408,7 @@ export class KafkaTransport extends ServerKafka implements OnModuleDestroy {
     const closing = (this.closing = new ClosingSteps(drainTimeoutMs + closeTimeoutMs));
     const { starting } = this;
     await this.attempt('connecting', starting);
+    this.overflow.stop();
     this.intake.suspend();
     this.intake.drop();
     const finished = this.lanes.untilIdle().then(() => this.replies.untilSent());

@@ -20,6 +20,8 @@ export interface FailureSettings {
   store: MessageStore | undefined;
   /** How often a message may fail for no known reason before it is dead-lettered. */
   maxAttempts: number;
+  /** The same for a reason that may pass. */
+  maxTransientAttempts: number;
   /** The message is handled: answers it, and lets its offset move. */
   finish: (delivery: Delivery, answer: MessageAnswer) => void;
   /** Makes the message a dead letter. @throws that could not be written */
@@ -52,7 +54,9 @@ export class MessageFailures {
     if (kind === 'infrastructure') settings.onInfrastructureFailure(error);
     else delivery.attempts++;
     const isLasting =
-      kind === 'permanent' || (kind === 'unexpected' && delivery.attempts >= settings.maxAttempts);
+      kind === 'permanent' ||
+      (kind === 'unexpected' && delivery.attempts >= settings.maxAttempts) ||
+      (kind === 'transient' && delivery.attempts >= settings.maxTransientAttempts);
     if (delivery.replyTo) return this.answerError(delivery, error, kind, settle);
     if (isLasting) return this.deadLetter(delivery, error, settle);
     if (kind !== 'infrastructure') this.report('message waits to be tried again', delivery, error);

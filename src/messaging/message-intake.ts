@@ -9,6 +9,7 @@ import {
   type RecordBatch,
   type TopicPartition,
 } from './kafka-driver.js';
+import { HeldBackPartitions } from './held-back-partitions.js';
 import type { MessageLanes } from './message-lanes.js';
 import { PartitionProgress } from './partition-progress.js';
 
@@ -25,6 +26,8 @@ export interface IntakeSettings {
   /** undefined while there is none. */
   consumer: () => KafkaConsumer | undefined;
   toDelivery: (record: IncomingRecord) => Delivery;
+  /** Nothing more is fetched, as a limit is reached. */
+  onFull?: () => void;
   onAssigned: () => void;
   onInterrupted: (reason: Error) => void;
   onRecovered: () => void;
@@ -41,7 +44,8 @@ export class MessageIntake implements ConsumerListener {
   private readonly held = new Map<string, Delivery>();
   private bytes = 0;
   private assignment = 0;
-  private isFull = false;
+  private full = false;
+  private readonly heldBack = new HeldBackPartitions();
   private isSuspended = false;
   private committing: Promise<void> | undefined;
 
@@ -52,9 +56,10 @@ export class MessageIntake implements ConsumerListener {
     // They come again, from the committed offset on: here, or wherever their partition is now.
     for (const delivery of this.settings.lanes.dropWaiting()) this.release(delivery);
     this.progress.clear();
+    this.heldBack.clear();
     for (const where of partitions)
       this.progress.set(partitionKey(where), Object.assign(new PartitionProgress(), where));
-    this.isFull = false;
+    this.full = false;
     if (this.isSuspended) this.settings.consumer()?.pause(partitions);
     this.settings.onAssigned();
   }
@@ -104,9 +109,36 @@ export class MessageIntake implements ConsumerListener {
     this.settings.lanes.add(delivery);
   }
 
-  /** True when the partition is this member's. */
-  owns(partition: TopicPartition): boolean {
-    return this.progress.has(partitionKey(partition));
+  /** This member's partitions. */
+  get partitions(): TopicPartition[] {
+    return [...this.progress.values()].map(({ topic, partition }) => ({ topic, partition }));
+  }
+
+  /** True while nothing more is fetched, as a limit is reached. */
+  get isFull(): boolean {
+    return this.full;
+  }
+
+  /** True while some partitions are paused by themselves. */
+  get holdsBack(): boolean {
+    return this.heldBack.size > 0;
+  }
+
+  isHeldBack(partition: TopicPartition): boolean {
+    return this.heldBack.has(partition);
+  }
+
+  /**
+   * Pauses these partitions by themselves: what is held of them counts towards no limit, and the others go on. Those of which
+   * half of `limits` is left, or less, go on as well.
+   */
+  holdBack(partitions: readonly TopicPartition[], limits: IntakeLimits): void {
+    const mine = partitions.filter((partition) => this.progress.has(partitionKey(partition)));
+    for (const partition of mine) this.heldBack.add(partition);
+    this.settings.consumer()?.pause(mine);
+    const free = this.heldBack.count(this.held.values(), limits);
+    if (!this.full && !this.isSuspended) this.settings.consumer()?.resume(free);
+    this.balance();
   }
 
   /** True when the message is not this member's any more, or comes again. */
@@ -127,7 +159,7 @@ export class MessageIntake implements ConsumerListener {
   resume(): void {
     if (!this.isSuspended) return;
     this.isSuspended = false;
-    if (!this.isFull) this.settings.consumer()?.resume(this.partitions);
+    if (!this.full) this.fetchAgain();
     this.settings.lanes.resume();
   }
 
@@ -174,8 +206,8 @@ export class MessageIntake implements ConsumerListener {
     this.committing = undefined;
   }
 
-  private get partitions(): TopicPartition[] {
-    return [...this.progress.values()].map(({ topic, partition }) => ({ topic, partition }));
+  private fetchAgain(): void {
+    this.settings.consumer()?.resume(this.partitions.filter((partition) => !this.heldBack.has(partition)));
   }
 
   private take(record: IncomingRecord): void {
@@ -201,14 +233,16 @@ export class MessageIntake implements ConsumerListener {
   }
 
   private balance(): void {
-    const { messages, bytes } = this.settings.limits;
-    const { size } = this.held;
-    if (!this.isFull && (size >= messages || this.bytes >= bytes)) {
-      this.isFull = true;
-      this.settings.consumer()?.pause(this.partitions);
-    } else if (this.isFull && size <= messages / 2 && this.bytes <= bytes / 2) {
-      this.isFull = false;
-      if (!this.isSuspended) this.settings.consumer()?.resume(this.partitions);
+    const { limits, consumer, onFull } = this.settings;
+    const messages = this.held.size - this.heldBack.messages;
+    const bytes = this.bytes - this.heldBack.bytes;
+    if (!this.full && (messages >= limits.messages || bytes >= limits.bytes)) {
+      this.full = true;
+      consumer()?.pause(this.partitions);
+      onFull?.();
+    } else if (this.full && messages <= limits.messages / 2 && bytes <= limits.bytes / 2) {
+      this.full = false;
+      if (!this.isSuspended) this.fetchAgain();
     }
   }
 }
