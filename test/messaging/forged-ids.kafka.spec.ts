@@ -1,6 +1,6 @@
 import { Catch, Controller, type ExceptionFilter, type INestApplication, UseFilters } from '@nestjs/common';
 import { NestFactory } from '@nestjs/core';
-import { MessagePattern, Payload, Transport } from '@nestjs/microservices';
+import { MessagePattern, Payload, RpcException, Transport } from '@nestjs/microservices';
 import { ExpressAdapter } from '@nestjs/platform-express';
 import { logLevel, type Message } from 'kafkajs';
 import { randomUUID } from 'node:crypto';
@@ -78,6 +78,9 @@ const CASES: Record<string, (topic: string) => Case & { between?: Pair }> = {
 };
 const names = Object.keys(CASES);
 const topicOf = (kind: string, name: string) => `${kind}-${names.indexOf(name)}-${run}`;
+const knownTopics = ['place', 'id', 'event'].map((name) => `known-${name}-${run}`);
+const REFUSES = `refuses-${run}`;
+const groupId = `host-${run}`;
 const topicsOf = (kind: string) => names.map((name) => topicOf(kind, name));
 
 @Catch()
@@ -94,10 +97,15 @@ const counted = async ({ name }: { name: string }) => {
 
 @Controller()
 class TransportController {
-  @MessagePattern(topicsOf('batched'), BATCHABLE)
+  @MessagePattern([...topicsOf('batched'), ...knownTopics], BATCHABLE)
   @Transactional()
   batched(@Payload(ParsedValue) payload: { name: string }) {
     return counted(payload);
+  }
+
+  @MessagePattern(REFUSES)
+  refuses(): never {
+    throw new RpcException({ code: 'REFUSED', message: 'refused', retryable: false });
   }
 
   @MessagePattern(topicsOf('alone'))
@@ -134,7 +142,10 @@ beforeAll(async () => {
     topics: topicsOf('stock').map((topic) => ({ topic, numPartitions: 1 })),
     waitForLeaders: true,
   });
-  const host = await startMessagesHost(database, { controllers: [TransportController] });
+  const host = await startMessagesHost(database, {
+    controllers: [TransportController],
+    transport: { groupId },
+  });
   hosts.push(host.app);
   await eventually(() => host.transport.unavailableReason === undefined, 60_000);
   const stock = await NestFactory.create(messagesModule(database, [StockController]), new ExpressAdapter(), {
@@ -195,3 +206,33 @@ describe.each(['batched', 'alone', 'silent', 'stock'])(
     });
   },
 );
+
+const EARLIER: [string, Pair['headers'], (topic: string) => string][] = [
+  ['without an id', {}, (topic) => placeId(topic, 0)],
+  ['with an id', { 'message-id': `order 7 ${run}` }, () => `order 7 ${run}`],
+  ['that is a CloudEvent', { ce_source: `/orders-${run}`, ce_id: '7' }, () => `/orders-${run} 7`],
+];
+it.each(EARLIER)(
+  'a message %s that an earlier release has handled is known when it comes again',
+  async (what, headers, idOf) => {
+    const topic = knownTopics[EARLIER.findIndex(([one]) => one === what)]!;
+    const again = message(`${topic} again`, { headers });
+    await database.query(
+      `INSERT INTO message_inbox (consumer, message_id, digest, topic, partition, "offset") VALUES ($1, $2, $3, $4, 0, 0)`,
+      [groupId, idOf(topic), digestOf(topic, Buffer.from('k'), Buffer.from(String(again.value))), topic],
+    );
+    await peer.emit(topic, again);
+    await peer.emit(topic, message(`${topic} behind`, {}));
+    await eventually(async () => (await countOf(`${topic} behind`)) === 1);
+    expect(await countOf(`${topic} again`)).toBe(0);
+    expect(await lettersOf(topic)).toEqual([]);
+  },
+);
+
+it('a request that fails is told so, and not what another with its id was answered', async () => {
+  const headers = { 'message-id': randomUUID() };
+  const value = JSON.stringify({ name: `answered ${run}` });
+  expect((await peer.ask(knownTopics[0]!, value, { headers })).error).toBeUndefined();
+  const refused = await peer.ask(REFUSES, value, { headers });
+  expect(refused).toMatchObject({ value: null, error: { code: 'REFUSED' } });
+});

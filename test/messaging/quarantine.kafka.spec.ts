@@ -212,6 +212,33 @@ describe.each([
     expect(await applied(key)).toEqual(names('1', '2', '3', '4'));
   });
 
+  it('one with the id and the bytes of a parked one, and another header, is not taken for it', async () => {
+    await start();
+    await quarantine();
+    const headers = { 'message-id': `${key} 3`, operation: 'another' };
+    await peer.emit(topic, { key, value: JSON.stringify({ name: `${key} 3` }), headers });
+    await eventually(async () => (await waiting(key)).length === 4);
+  });
+
+  it('one without an id is not taken for another that has its place as an id', async () => {
+    await start();
+    await quarantine();
+    const message = { key, value: JSON.stringify({ name: `${key} same` }), timestamp: '1700000000000' };
+    const { partition, offset } = (await letters().list({ key })).at(-1)!;
+    // The one that takes the name comes between.
+    const place = `${topic}-${partition}-${BigInt(offset) + 2n}-${message.timestamp}`;
+    const headers = { 'message-id': place };
+    await peer.emit(topic, { ...message, headers });
+    await peer.emit(topic, message);
+    await eventually(async () => (await waiting(key)).length === 5);
+    broken.clear();
+    await letters().replay({ key });
+    await eventually(async () =>
+      (await waiting(key)).some((text) => text.endsWith('dead MESSAGE_ID_CONFLICT')),
+    );
+    expect(await applied(key)).toEqual(names('1', '2', '3', '4', 'same'));
+  });
+
   it('a request is told to come again once the key is released, and then is handled', async () => {
     await start();
     await quarantine();
