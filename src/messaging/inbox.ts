@@ -121,6 +121,7 @@ export class Inbox {
     return {
       statement: this.claim([message]),
       keep: (values) => (isAnswered ? this.keep([{ message, answer: { values } }]) : undefined),
+      isTaken: async () => (await this.find([message])).size > 0,
       kept: async () => {
         onRepeated?.();
         try {

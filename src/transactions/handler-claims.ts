@@ -2,7 +2,7 @@ import type { ExecutionContext } from '@nestjs/common';
 import { AsyncLocalStorage } from 'node:async_hooks';
 import type { DataSource } from 'typeorm';
 import type { Companion } from '../database/statement-flight.js';
-import { ClaimTakenError } from './transaction-errors.js';
+import { ClaimTakenError, TransactionOutcomeUnknownError } from './transaction-errors.js';
 import type { TransactionContext } from './transaction-context.js';
 import type { TransactionOptions } from './transaction-options.js';
 import type { TransactionRunner } from './transaction-runner.js';
@@ -13,6 +13,8 @@ export interface HandlerClaim {
   statement: Companion;
   /** Travels with COMMIT; undefined where the result need not be kept. @param values what the handler gave */
   keep(values: readonly unknown[]): Companion | undefined;
+  /** True when the claim is committed, by this unit of work or another. */
+  isTaken(): Promise<boolean>;
   /** What the handler gave when the call was applied. @throws what it threw, or that another call had the same name */
   kept(): Promise<unknown[]>;
 }
@@ -63,7 +65,11 @@ export async function runClaimed(
       return values;
     });
   } catch (error) {
-    if (!(error instanceof ClaimTakenError)) throw error;
+    // Where the server could not tell what became of the unit of work, its claim may.
+    const isInDoubt = error instanceof TransactionOutcomeUnknownError;
+    const isTaken =
+      error instanceof ClaimTakenError || (isInDoubt && (await claim.isTaken().catch(() => false)));
+    if (!isTaken) throw error;
     return claim.kept();
   }
 }
