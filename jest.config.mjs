@@ -8,16 +8,23 @@ if (withoutKafka)
     ),
   );
 
+/** Of the whole suite, see test/support/run.mjs. */
+const PARTS = {
+  kafka: String.raw`test/.*(\.kafka|/embedded-servers)\.spec\.ts$`,
+  others: String.raw`test/(?!.*(\.kafka|/embedded-servers)\.spec\.ts$).*\.spec\.ts$`,
+  all: String.raw`test/.*\.spec\.ts$`,
+};
+
 /** @type {import('jest').Config} */
 export default {
   testEnvironment: 'node',
   cacheDirectory: '<rootDir>/node_modules/.cache/jest',
   globalSetup: '<rootDir>/test/support/global-setup.mjs',
   globalTeardown: '<rootDir>/test/support/global-teardown.mjs',
-  testRegex: String.raw`test/.*\.spec\.ts$`,
+  testRegex: PARTS[process.env.TEST_PART ?? 'all'],
   testPathIgnorePatterns: ['/node_modules/', ...(withoutKafka ? [NEEDS_KAFKA] : [])],
   modulePathIgnorePatterns: ['<rootDir>/dist/', '<rootDir>/.data/', '<rootDir>/examples/'],
-  // One worker: the test files share one PostgreSQL and one Kafka, whose topic names are fixed.
+  // One worker a run: its test files share one PostgreSQL and one Kafka, whose topic names are fixed.
   maxWorkers: 1,
   testTimeout: 60_000,
   extensionsToTreatAsEsm: ['.ts'],

@@ -108,8 +108,7 @@ export class MessageFailures {
       try {
         answer = await this.keepAnswer(store, delivery, answer);
       } catch (failure) {
-        this.settings.onInfrastructureFailure(failure);
-        return settle(delivery, { retryInMs: AFTER_INFRASTRUCTURE_MS });
+        return this.againWhenWritable(delivery, failure, settle);
       }
     }
     finish(delivery, answer);
@@ -141,12 +140,22 @@ export class MessageFailures {
       await putAside(delivery, error);
     } catch (failure) {
       // Nothing is marked as handled before its dead letter is safe.
-      this.settings.onInfrastructureFailure(failure);
-      return settle(delivery, { retryInMs: AFTER_INFRASTRUCTURE_MS });
+      return this.againWhenWritable(delivery, failure, settle);
     }
     this.report('message dead-lettered', delivery, error);
     finish(delivery, { values: [] });
     settle(delivery, 'done');
+  }
+
+  /** What became of the message could not be written: only where the database is away do others wait with it. */
+  private async againWhenWritable(delivery: Delivery, failure: unknown, settle: Settle): Promise<void> {
+    const { kind, error } = await this.causeOf(failure);
+    if (kind === 'infrastructure') {
+      this.settings.onInfrastructureFailure(error);
+      return settle(delivery, { retryInMs: AFTER_INFRASTRUCTURE_MS });
+    }
+    this.report('what became of a message could not be written; it waits to be tried again', delivery, error);
+    settle(delivery, { retryInMs: retryDelay(delivery.attempts) });
   }
 
   private report(msg: string, { message, record, attempts }: Delivery, error: unknown): void {
