@@ -21,12 +21,11 @@ export interface DatabaseFailure {
   readonly postgres: PostgresError | undefined;
   /** True when the connection ended with it: nobody knows whether the statement was done. */
   readonly isLost: boolean;
+  /** The connection that had it; undefined where none could be had. */
+  readonly connection: object | undefined;
 }
 
-interface Told {
-  postgres: PostgresError | undefined;
-  isLost: boolean;
-}
+type Told = { -readonly [Key in keyof DatabaseFailure]: DatabaseFailure[Key] };
 
 /** By the very error: what another client of the process throws is none of ours, however alike it looks. */
 const failures = new WeakMap<object, Told>();
@@ -71,7 +70,7 @@ export function markFailures(client: Client | PoolClient): void {
   const { connection } = internalsOf(client);
   connection.prependListener('errorMessage', (postgres: PostgresError) => {
     // An answer ends with ReadyForQuery. One that does not is a connection's last word, and no answer.
-    const told = { postgres, isLost: true };
+    const told = { postgres, isLost: true, connection };
     failures.set(postgres, told);
     unsettled.set(connection, told);
   });
@@ -86,12 +85,17 @@ export function markFailures(client: Client | PoolClient): void {
  * Marks an error as the loss of a connection, or of the chance to have one.
  *
  * @param cause what the server said when it let nobody in, if it said something
+ * @param connection the one that was lost
  */
-export function markLost(error: object, cause?: unknown): void {
+export function markLost(error: object, cause?: unknown, connection?: object): void {
   if (failures.has(error)) return;
   const isSaid = typeof (cause as { severity?: unknown } | undefined)?.severity === 'string';
-  failures.set(error, { postgres: isSaid ? (cause as PostgresError) : undefined, isLost: true });
+  failures.set(error, { postgres: isSaid ? (cause as PostgresError) : undefined, isLost: true, connection });
 }
+
+/** True when it is a failure of this client's connection. */
+export const isFailureOf = (client: Client | PoolClient, error: unknown): boolean =>
+  failureOf(error)?.connection === internalsOf(client).connection;
 
 /**
  * What it was that ended a statement on `client`, which `markFailures` knows.
@@ -109,8 +113,8 @@ export async function failureOn(
   const isUsable = _queryable && !_ending && !_ended && !connection.stream.destroyed;
   // With a query_timeout pg may have stopped waiting for an answer that comes yet.
   if (isUsable && !connectionParameters?.query_timeout) return undefined;
-  if (typeof error === 'object' && error !== null) markLost(error);
-  return { postgres: undefined, isLost: true };
+  if (typeof error === 'object' && error !== null) markLost(error, undefined, connection);
+  return { postgres: undefined, isLost: true, connection };
 }
 
 function untilSettled(client: Client | PoolClient, told: Told): Promise<void> {

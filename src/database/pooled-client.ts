@@ -169,7 +169,7 @@ function watchClient(client: PoolClient): void {
   watched.add(client);
   markFailures(client);
   client.on('error', (error) => {
-    markLost(error);
+    markLost(error, undefined, (client as unknown as { connection: object }).connection);
     if (!lost.has(client)) lost.set(client, error);
   });
 }

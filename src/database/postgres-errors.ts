@@ -1,5 +1,5 @@
 import { ApplicationError, unchanged } from '../errors/application-error.js';
-import { failureOf, type PostgresError } from './database-failure.js';
+import { type DatabaseFailure, failureOf, type PostgresError } from './database-failure.js';
 import { faultOf, isUniqueness, refusalOf } from './faults.js';
 
 // The condition names of https://www.postgresql.org/docs/current/errcodes-appendix.html
@@ -76,7 +76,7 @@ export class LockTimeoutError extends ApplicationError {
 export class DatabaseRefusedError extends ApplicationError {
   constructor(cause: PostgresError) {
     super(
-      unchanged(`Refused by ${refusalOf(cause)} of the database`),
+      `Refused by ${refusalOf(cause)} of the database.`,
       { type: 'database-refused', status: isUniqueness(cause) ? 409 : 400 },
       { cause },
     );
@@ -87,14 +87,16 @@ export class DatabaseRefusedError extends ApplicationError {
  * The typed error for what is the database's condition rather than the caller's doing; any other error as it is.
  *
  * @param error what ended a unit of work that is rolled back
- * @param options.readOnly true: the unit was not to write, so that a server which takes no writes is not to blame
+ * @param failure the failure of the unit's own connection that it is: of another one it is not known what it has changed
+ * @param readOnly true: the unit was not to write, so that a server which takes no writes is not to blame
  */
-export function toDatabaseError(error: unknown, { readOnly = false } = {}): unknown {
-  if (error instanceof ApplicationError) return error;
-  // TypeORM wraps whatever its client throws, also our own words for why there is none.
-  const { driverError } = Object(error) as { driverError?: unknown };
-  if (driverError instanceof ApplicationError) return driverError;
-  const failure = failureOf(error);
+export function toDatabaseError(
+  error: unknown,
+  failure: DatabaseFailure | undefined,
+  readOnly: boolean,
+): unknown {
+  const own = ownWords(error);
+  if (own) return own;
   if (!failure) return error;
   const { postgres, isLost } = failure;
   if (isLost || !postgres) return new DatabaseUnavailableError(error);
@@ -105,9 +107,16 @@ export function toDatabaseError(error: unknown, { readOnly = false } = {}): unkn
   return faultOf(postgres) === 'server' ? new DatabaseUnavailableError(error, code) : error;
 }
 
-/** As `toDatabaseError`; and what the database refuses is an error that may be told. */
+/** An error that says something of itself, where it may: also what the database refuses. */
 export function toTellableError(error: unknown): unknown {
-  const postgres = failureOf(error)?.postgres;
-  const isRefused = !(error instanceof ApplicationError) && postgres && faultOf(postgres) === 'input';
-  return isRefused ? new DatabaseRefusedError(postgres) : toDatabaseError(error);
+  const own = ownWords(error);
+  if (own) return own;
+  const { postgres, isLost } = failureOf(error) ?? {};
+  return postgres && !isLost && faultOf(postgres) === 'input' ? new DatabaseRefusedError(postgres) : error;
+}
+
+/** TypeORM wraps whatever its client throws, also our own words for why there is none. */
+function ownWords(error: unknown): ApplicationError | undefined {
+  const { driverError } = Object(error) as { driverError?: unknown };
+  return [error, driverError].find((each) => each instanceof ApplicationError);
 }

@@ -2,7 +2,7 @@ import { once } from 'node:events';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { PoolClient, QueryResult } from 'pg';
 import type { DataSource } from 'typeorm';
-import { borrowClient, poolOf, returnClient, withClient } from '../database/pooled-client.js';
+import { borrowClient, learnFailure, poolOf, returnClient, withClient } from '../database/pooled-client.js';
 import { toDatabaseError } from '../database/postgres-errors.js';
 import type { Statement } from '../transactions/transaction-context.js';
 
@@ -48,7 +48,7 @@ export async function untilPending(
     await client.query(`UNLISTEN ${CHANNEL}`);
   } catch (error) {
     lease.broken = true;
-    throw toDatabaseError(error);
+    throw toDatabaseError(error, await learnFailure(lease, error), true);
   } finally {
     await returnClient(lease);
   }

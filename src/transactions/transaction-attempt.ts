@@ -1,6 +1,6 @@
 import type { DataSource, QueryRunner } from 'typeorm';
 import { beforeAbort, type RecyclingMethod } from '../database/pooled-client.js';
-import { failureOf, hasSqlState } from '../database/database-failure.js';
+import { failureOf, hasSqlState, isFailureOf } from '../database/database-failure.js';
 import { IN_FAILED_SQL_TRANSACTION } from '../database/postgres-errors.js';
 import { type CommitOutcome, resolveCommit } from './commit-outcome.js';
 import type { OpenSessions } from './open-sessions.js';
@@ -190,9 +190,8 @@ class Attempt<T> {
 
   private failed(error: unknown, phase: TransactionPhase, lostCommit = false): AttemptOutcome<T> {
     const { afterRollback } = this.context.callbacks;
-    // What the work throws without a failure of its own session is its own, or another unit's.
-    const failure =
-      this.session.firstFailure === undefined && phase !== 'commit' ? undefined : failureOf(error);
+    // What the work throws of another connection is its own affair, or another unit's.
+    const failure = isFailureOf(this.session.pooledClient, error) ? failureOf(error) : undefined;
     return {
       committed: false,
       error,

@@ -9,7 +9,7 @@ import {
   type RecyclingMethod,
   returnClient,
 } from '../database/pooled-client.js';
-import { failureOf, hasSqlState } from '../database/database-failure.js';
+import { failureOf, hasSqlState, isFailureOf } from '../database/database-failure.js';
 import { DatabaseUnavailableError, UNIQUE_VIOLATION } from '../database/postgres-errors.js';
 import { expectError } from '../errors/expected-errors.js';
 import { type Companion, newLanding, sendTogether, travelsAlone } from '../database/statement-flight.js';
@@ -221,7 +221,7 @@ export class TransactionSession {
 
   /** The failure itself, where the server had told it while nobody waited for an answer (an idle timeout, a kill). */
   explain(error: unknown): unknown {
-    const failure = failureOf(error);
+    const failure = isFailureOf(this.lease.client, error) ? failureOf(error) : undefined;
     return failure?.isLost && !failure.postgres ? (lostBecause(this.lease) ?? error) : error;
   }
 

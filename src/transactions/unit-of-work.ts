@@ -188,7 +188,7 @@ async function waitForNext<T>(
   if (isUnknown) transactionChannels.outcomeUnknown.publish({ ...event, xid: error.xid });
   else transactionChannels.rollback.publish(event);
   const repeats = isUnknown ? idempotent : lostCommit || isRetryable(failure, retryOn);
-  if (!repeats) throw toFinalError(unit, error, errors);
+  if (!repeats) throw toFinalError(unit, error, errors, ofDatabase);
   if (attempt >= unit.maxAttempts) {
     if (isUnknown) throw error;
     transactionChannels.exhausted.publish(event);
@@ -204,14 +204,19 @@ async function waitForNext<T>(
   if ((await beforeRetry?.(retry)) === false) throw new TransactionRetriesExhaustedError(unit.id, errors);
 }
 
-function toFinalError(unit: Unit, error: unknown, errors: readonly unknown[]): unknown {
+function toFinalError(
+  unit: Unit,
+  error: unknown,
+  errors: readonly unknown[],
+  failure: DatabaseFailure | undefined,
+): unknown {
   if (hasSqlState(error, IDLE_IN_TRANSACTION_SESSION_TIMEOUT, TRANSACTION_TIMEOUT))
     return unit.timeout(error, errors.length, errors);
   if (unit.signal?.aborted && !(error instanceof TransactionOutcomeUnknownError)) {
     const cause = error === unit.signal.reason ? errors.at(-2) : error;
     return unit.timeout(cause, errors.length, errors);
   }
-  return toDatabaseError(error, { readOnly: unit.options.readOnly ?? false });
+  return toDatabaseError(error, failure, unit.options.readOnly ?? false);
 }
 
 /** Says that an attempt has its connection. @param poolWaitMs how long it waited for it */

@@ -83,6 +83,15 @@ it('a connection that is lost decides, whatever the work makes of it', async () 
   expect(await host.committed('lost')).toBeUndefined();
 });
 
+it('a query beside the unit of work that loses its connection is not promised to have changed nothing', async () => {
+  const unit = host.transactions.run({}, async () => {
+    await host.count('beside');
+    await host.dataSource.query('SELECT pg_terminate_backend(pg_backend_pid())');
+  });
+  await expect(unit).rejects.toMatchObject({ name: 'QueryFailedError', driverError: { code: '57P01' } });
+  expect(await host.committed('beside')).toBeUndefined();
+});
+
 it('a failure of another unit of work is none of the one around it', async () => {
   let runs = 0;
   const raise = { text: `DO $$ BEGIN RAISE EXCEPTION 'x' USING ERRCODE = '23505'; END $$` };

@@ -6,14 +6,14 @@ import {
 } from '../../src/transactions/retry-policy.js';
 
 describe('which failures are repeated', () => {
-  const failure = (code: string) => ({ postgres: { code } as never, isLost: false });
+  const failure = (code: string) => ({ postgres: { code } as never, isLost: false, connection: {} });
 
   it.each<[string, Parameters<typeof describeAttempt>[3], boolean]>([
     ['a serialization failure', failure('40001'), true],
     ['a deadlock', failure('40P01'), true],
     ['a unique violation', failure('23505'), false],
     ['a query that was cancelled', failure('57014'), false],
-    ['a connection that was lost', { postgres: undefined, isLost: true }, false],
+    ['a connection that was lost', { postgres: undefined, isLost: true, connection: {} }, false],
     ['an error of other origin', undefined, false],
   ])('%s: %p → %p', (_, ofDatabase, expected) =>
     expect(isRetryable(describeAttempt(new Error('x'), 'statement', 1, ofDatabase))).toBe(expected),
@@ -25,7 +25,7 @@ describe('which failures are repeated', () => {
       code: undefined,
       connectionLost: false,
     });
-    const lost = { postgres: undefined, isLost: true };
+    const lost = { postgres: undefined, isLost: true, connection: {} };
     expect(describeAttempt(foreign, 'statement', 1, lost)).toMatchObject({ connectionLost: true });
   });
 });
