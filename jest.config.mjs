@@ -8,10 +8,11 @@ if (withoutKafka)
     ),
   );
 
-/** Of the whole suite, see test/support/run.mjs. */
+/** Of the whole suite, see test/support/run.mjs. Those of app/ and delivery/ bring a Kafka of their own. */
+const WITH_KAFKA = String.raw`(?!app/|delivery/).*(\.kafka|/embedded-servers)`;
 const PARTS = {
-  kafka: String.raw`test/.*(\.kafka|/embedded-servers)\.spec\.ts$`,
-  others: String.raw`test/(?!.*(\.kafka|/embedded-servers)\.spec\.ts$).*\.spec\.ts$`,
+  kafka: String.raw`test/${WITH_KAFKA}\.spec\.ts$`,
+  others: String.raw`test/(?!${WITH_KAFKA}\.spec\.ts$).*\.spec\.ts$`,
   all: String.raw`test/.*\.spec\.ts$`,
 };
 
