@@ -8,24 +8,16 @@ if (withoutKafka)
     ),
   );
 
-/** Of the whole suite, see test/support/run.mjs. Those of app/ and delivery/ bring a Kafka of their own. */
-const WITH_KAFKA = String.raw`(?!app/|delivery/).*(\.kafka|/embedded-servers)`;
-const PARTS = {
-  kafka: String.raw`test/${WITH_KAFKA}\.spec\.ts$`,
-  others: String.raw`test/(?!${WITH_KAFKA}\.spec\.ts$).*\.spec\.ts$`,
-  all: String.raw`test/.*\.spec\.ts$`,
-};
-
 /** @type {import('jest').Config} */
 export default {
   testEnvironment: 'node',
   cacheDirectory: '<rootDir>/node_modules/.cache/jest',
   globalSetup: '<rootDir>/test/support/global-setup.mjs',
   globalTeardown: '<rootDir>/test/support/global-teardown.mjs',
-  testRegex: PARTS[process.env.TEST_PART ?? 'all'],
+  testRegex: String.raw`test/.*\.spec\.ts$`,
   testPathIgnorePatterns: ['/node_modules/', ...(withoutKafka ? [NEEDS_KAFKA] : [])],
   modulePathIgnorePatterns: ['<rootDir>/dist/', '<rootDir>/.data/', '<rootDir>/examples/'],
-  // One worker a run: its test files share one PostgreSQL and one Kafka, whose topic names are fixed.
+  // One worker a run (see test/support/run.mjs): its files share one PostgreSQL and one Kafka, whose topic names are fixed.
   maxWorkers: 1,
   testTimeout: 60_000,
   extensionsToTreatAsEsm: ['.ts'],

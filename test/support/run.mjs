@@ -1,17 +1,18 @@
 /**
- * What `npm test` runs: Jest, with the arguments that it was given. The whole suite is two runs side by side, each with servers
- * of its own: the tests that need the run's Kafka, whose topics have fixed names, and the others. Most of the time both wait.
+ * What `npm test` runs: Jest, with the arguments that it was given. The whole suite is several runs side by side, each of a share
+ * of the files and with servers of its own, as topics have fixed names: most of the time each waits for something.
  */
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 
+const SHARES = 3;
 const jest = ['--experimental-vm-modules', '--disable-warning=ExperimentalWarning', 'node_modules/jest/bin/jest.js']; // prettier-ignore
 const given = process.argv.slice(2);
 const isWhole = given.length === 0 || given[0] === '--testPathIgnorePatterns';
-const parts = isWhole && process.env.KAFKA !== 'off' ? ['kafka', 'others'] : ['all'];
+const shares = isWhole ? Array.from({ length: SHARES }, (_, n) => [`--shard=${n + 1}/${SHARES}`]) : [[]];
 
-const runs = parts.map((TEST_PART) =>
-  spawn(process.execPath, [...jest, ...given], { stdio: 'inherit', env: { ...process.env, TEST_PART } }),
+const runs = shares.map((share) =>
+  spawn(process.execPath, [...jest, ...share, ...given], { stdio: 'inherit' }),
 );
 // Ctrl-C reaches them as well, and each stops its servers.
 for (const signal of ['SIGINT', 'SIGTERM']) process.on(signal, () => runs.forEach((run) => run.kill(signal)));
