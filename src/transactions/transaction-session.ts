@@ -1,3 +1,4 @@
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { QueryConfig, QueryResult, QueryResultRow } from 'pg';
 import {
   borrowClient,
@@ -48,6 +49,8 @@ export interface SessionOptions {
 type Phase = 'starting' | 'working' | 'ending' | 'over';
 
 const ROLLBACK_MS = 5000;
+/** How long a statement waits for the nested unit beside it; longer is taken for one that waits for this statement. */
+const BESIDE_NESTED_MS = 30_000;
 
 /** The unit of work in which somebody sends a statement. */
 interface Caller {
@@ -152,8 +155,13 @@ export class TransactionSession {
     const caller = this.options.caller();
     if (caller?.isLeftOver) throw this.ended();
     // Before the turn is taken: the nested unit needs turns to come to its end.
-    while (caller && this.nested && !isWithin(caller, this.nested.unit)) await this.nested.ended;
+    for (let nested = this.besides(caller); nested; nested = this.besides(caller)) await hasEnded(nested);
     return this.inTurn<Row>(statement);
+  }
+
+  /** The nested unit that is open, and that `caller` is no part of. */
+  private besides(caller: Caller | undefined): Nested | undefined {
+    return caller && this.nested && !isWithin(caller, this.nested.unit) ? this.nested : undefined;
   }
 
   private inTurn<Row extends QueryResultRow>(statement: QueryConfig): Promise<QueryResult<Row>> {
@@ -432,6 +440,12 @@ export class TransactionSession {
   /** A COPY or a cursor: returned at once, as pg does, and sent when its turn has come. */
   submit(submittable: Submittable): Submittable {
     this.assertOpen();
+    const caller = this.options.caller();
+    if (caller?.isLeftOver) throw this.ended();
+    if (this.besides(caller))
+      throw new TransactionUsageError(
+        'A COPY or a cursor beside a nested unit of work would be rolled back with it: await that one first.',
+      );
     const turn = this.turns.take();
     this.streams++;
     let isSent = false;
@@ -465,4 +479,15 @@ export class TransactionSession {
 function isWithin(caller: Caller | undefined, unit: Caller): boolean {
   while (caller && caller !== unit) caller = caller.parent;
   return caller === unit;
+}
+
+/** @throws TransactionUsageError it does not end */
+async function hasEnded({ ended }: Nested): Promise<void> {
+  const waiting = new AbortController();
+  const isLate = sleep(BESIDE_NESTED_MS, true, { signal: waiting.signal }).catch(() => false);
+  if (await Promise.race([ended, isLate]))
+    throw new TransactionUsageError(
+      `A statement has waited for ${BESIDE_NESTED_MS} ms for the nested unit of work beside it: a nested unit must not wait for what the one around it does meanwhile.`,
+    );
+  waiting.abort();
 }

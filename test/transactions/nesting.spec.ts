@@ -1,3 +1,4 @@
+import { from as copyFrom } from 'pg-copy-streams';
 import { TransactionUsageError } from '../../src/transactions/transaction-errors.js';
 import { currentTransaction } from '../../src/transactions/transaction-context.js';
 import { barrier } from '../support/barrier.js';
@@ -184,6 +185,23 @@ describe('NESTED', () => {
       await Promise.all([beside(), expect(failing).rejects.toBe(no)]);
     });
     expect(await names()).toEqual(Object.keys(send).map((how) => `beside by ${how}`).sort()); // prettier-ignore
+  });
+
+  it('keeps a COPY from beginning beside it, which would be rolled back with it', async () => {
+    await app.transactions.run({}, async ({ client }) => {
+      const [open, tried] = [barrier(2), barrier(2)];
+      const beside = async () => {
+        await open();
+        const copy = copyFrom('COPY people (name) FROM STDIN');
+        expect(() => client.query(copy as never)).toThrow('beside a nested unit of work');
+        await tried();
+      };
+      const unit = nested(async () => {
+        await open();
+        await tried();
+      });
+      await Promise.all([beside(), unit]);
+    });
   });
 
   it('that fails while a part of it goes on has that refused, and not done for the one around it', async () => {
