@@ -27,6 +27,8 @@ export interface Delivery {
   line?: ParkedLine;
   /** Set once it is handled, its dead letter is safe, or it is parked instead of being handled. */
   ended?: 'handled' | 'dead' | 'parked';
+  /** The same message, as it is being handled since before partitions were shared out anew; it ends before this one begins. */
+  begunBefore?: Delivery;
   /** How often it was handled and failed by no fault of the infrastructure. */
   attempts: number;
   /** The assignment of partitions it belongs to. */

@@ -123,6 +123,7 @@ export class KafkaTransport extends ServerKafka implements OnModuleDestroy {
       putAside: (delivery, error) =>
         store ? this.addDeadLetter(store, delivery, error) : this.sendDeadLetter(delivery, error),
       isForgotten: (delivery) => this.intake.isForgotten(delivery),
+      isEndedBefore: (delivery) => this.intake.isEndedBefore(delivery),
       onInfrastructureFailure: (error) => infrastructure.waitFor(error),
     });
     const call = (delivery: Delivery) => this.callHandler(delivery);

@@ -26,8 +26,10 @@ export interface FailureSettings {
   finish: (delivery: Delivery, answer: MessageAnswer) => void;
   /** Makes the message a dead letter. @throws that could not be written */
   putAside: (delivery: Delivery, error: unknown) => Promise<void>;
-  /** True when its partition is another member's by now. */
+  /** True when its partition is another member's by now, or it comes again. */
   isForgotten: (delivery: Delivery) => boolean;
+  /** True when it has been handled since it was fetched, by an earlier delivery. */
+  isEndedBefore: (delivery: Delivery) => boolean;
   /** Nothing can be handled at the moment. */
   onInfrastructureFailure: (error: unknown) => void;
 }
@@ -41,9 +43,10 @@ export class MessageFailures {
 
   constructor(private readonly settings: FailureSettings) {}
 
-  /** True when its partition is another member's by now. */
+  /** True when it is not to be handled: its partition is another member's by now, it comes again, or it has been handled. */
   isForgotten(delivery: Delivery): boolean {
-    return this.settings.isForgotten(delivery);
+    const { isForgotten, isEndedBefore } = this.settings;
+    return isForgotten(delivery) || isEndedBefore(delivery);
   }
 
   /** Settles it: as done, or to be tried again. */

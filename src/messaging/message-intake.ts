@@ -211,18 +211,31 @@ export class MessageIntake implements ConsumerListener {
   }
 
   private take(record: IncomingRecord): void {
-    const running = this.held.get(placeOf(record));
-    // It was begun before the partitions were shared out anew, and is this member's still.
-    if (running) {
-      running.assignment = this.assignment;
+    const place = placeOf(record);
+    const earlier = this.held.get(place);
+    // Handled before the partitions were shared out anew, which are this member's still; it is done once its reply is sent.
+    if (earlier?.ended) {
+      earlier.assignment = this.assignment;
       return;
     }
     const delivery = this.settings.toDelivery(record);
     delivery.assignment = this.assignment;
-    this.held.set(placeOf(record), delivery);
+    // Should the earlier one fail it is forgotten, like all that were begun then: what is behind it must not pass this one.
+    if (earlier) {
+      this.release(earlier);
+      delivery.begunBefore = earlier;
+    }
+    this.held.set(place, delivery);
     this.bytes += delivery.bytes;
     this.settings.lanes.add(delivery);
   }
+
+  /** True for one that was handled by the time it came again; who has handled it moves its offset. */
+  isEndedBefore = (delivery: Delivery): boolean => {
+    const isEnded = delivery.begunBefore?.ended !== undefined;
+    if (isEnded) this.release(delivery);
+    return isEnded;
+  };
 
   private release(delivery: Delivery): void {
     const place = placeOf(delivery.record);
