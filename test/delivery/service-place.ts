@@ -112,6 +112,8 @@ export class ServicePlace {
     this.isWanted = false;
     this.service?.signal('SIGTERM');
     await this.keeping;
+    // What it said is no sign of life any more: the next round starts it again.
+    this.service = undefined;
   }
 
   async close(): Promise<void> {
