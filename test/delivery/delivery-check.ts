@@ -93,6 +93,8 @@ async function underFaults(stage: Stage, sender: Sender): Promise<void> {
 /** One, two, three, one instances under load. */
 async function whileScaling({ options, counts, topics, places }: Stage, sender: Sender): Promise<void> {
   if (options.signal?.aborted) return;
+  // What the last fault has left behind is none of the scaling's.
+  await topics.untilCaughtUp();
   options.onProgress?.('one, two, three, one instances');
   const standstill = new Standstill(topics);
   const scaling = [1, 2, 3, 1].reduce(
