@@ -1,4 +1,5 @@
 import type { DataSource } from 'typeorm';
+import { preparedName } from '../database/prepared-name.js';
 import { tableIn } from '../database/table-name.js';
 import type { Statement } from '../transactions/transaction-context.js';
 
@@ -24,7 +25,7 @@ export function crashStatements(
   const trials = tableIn(dataSource, 'message_trial');
   const inbox = tableIn(dataSource, 'message_inbox');
   const named = (name: string, text: string) => {
-    const statement = { name: `nestjs_people_crash_${name}`, text };
+    const statement = { name: preparedName(`nestjs_people_crash_${name}`, text), text };
     return (...values: unknown[]): Statement => ({ ...statement, values: [consumer, ...values] });
   };
   const beat = `INSERT INTO ${instances} (consumer, id) VALUES ($1, $2::uuid)

@@ -1,4 +1,5 @@
 import type { DataSource } from 'typeorm';
+import { preparedName } from '../database/prepared-name.js';
 import { tableIn } from '../database/table-name.js';
 import type { Statement } from '../transactions/transaction-context.js';
 import type { MessageAnswer } from './message-answer.js';
@@ -13,7 +14,7 @@ interface TextStatement extends Statement {
 export function inboxStatements(dataSource: DataSource) {
   const table = tableIn(dataSource, 'message_inbox');
   const named = (name: string, text: string) => {
-    const statement = { name: `nestjs_people_inbox_${name}`, text };
+    const statement = { name: preparedName(`nestjs_people_inbox_${name}`, text), text };
     return (...values: (string | null)[]): TextStatement => ({ ...statement, values });
   };
   // In the order of the index: two who claim the same messages wait for each other instead of for themselves.

@@ -1,4 +1,5 @@
 import type { DataSource } from 'typeorm';
+import { preparedName } from '../database/prepared-name.js';
 import { tableIn } from '../database/table-name.js';
 import type { Statement } from '../transactions/transaction-context.js';
 import { ROW_COLUMNS, ROW_PARAMETERS, rowValues } from './dead-letter.js';
@@ -36,7 +37,7 @@ export function quarantineStatements(dataSource: DataSource, consumer: string) {
      AND NOT EXISTS (SELECT FROM ${letters} d WHERE d.consumer = $1 AND d.message_id = ${m}.message_id AND d.state = 'parked'
        AND (d.topic, d.key, d.value, d.headers::text) IS NOT DISTINCT FROM (${m}.topic, ${m}.key, ${m}.value, ${m}.headers::text))`;
   const named = (name: string, text: string) => {
-    const statement = { name: `nestjs_people_quarantine_${name}`, text };
+    const statement = { name: preparedName(`nestjs_people_quarantine_${name}`, text), text };
     return (...values: unknown[]): Statement => ({ ...statement, values: [consumer, ...values] });
   };
   /** Planned each time: a plan that was made for an empty table reads all of a long line. */

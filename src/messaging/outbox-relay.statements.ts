@@ -1,5 +1,6 @@
 import type { DataSource } from 'typeorm';
 import type { Statement } from '../transactions/transaction-context.js';
+import { preparedName } from '../database/prepared-name.js';
 import { tableIn } from '../database/table-name.js';
 import type { OutboxRow } from './outbox-record.js';
 
@@ -34,7 +35,7 @@ export function relayStatements(dataSource: DataSource) {
   const dead = tableIn(dataSource, 'message_dead_letter');
   const lease = tableIn(dataSource, 'message_outbox_lease');
   const named = (name: string, text: string) => {
-    const statement = { name: `nestjs_people_relay_${name}`, text };
+    const statement = { name: preparedName(`nestjs_people_relay_${name}`, text), text };
     return (...values: unknown[]): Statement => ({ ...statement, values });
   };
   // The indexes have casts of `shard`, as those of a plain one look as good to a planner whose statistics are old, and read past

@@ -1,6 +1,7 @@
 import { Inject, Injectable, Logger, type OnModuleDestroy } from '@nestjs/common';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { DataSource } from 'typeorm';
+import { preparedName } from '../database/prepared-name.js';
 import type { Companion } from '../database/statement-flight.js';
 import { currentTransaction, type TransactionContext } from '../transactions/transaction-context.js';
 import { TransactionUsageError } from '../transactions/transaction-errors.js';
@@ -36,9 +37,15 @@ export class Outbox implements OnModuleDestroy {
   private readonly logger = new Logger(Outbox.name);
   private notifying: Promise<void> | undefined;
   private isNotifyingAgain = false;
+  private readonly insertion: Omit<Companion, 'values'>;
   private readonly published = new WeakMap<TransactionContext, OutboxEvent[]>();
 
-  constructor(@Inject(TRANSACTIONS_DATA_SOURCE) private readonly dataSource: DataSource) {}
+  constructor(@Inject(TRANSACTIONS_DATA_SOURCE) private readonly dataSource: DataSource) {
+    const text = `INSERT INTO ${this.table} (aggregatetype, aggregateid, type, topic, payload)
+      SELECT aggregatetype, aggregateid, type, topic, payload::json
+      FROM json_to_recordset($1) AS e(aggregatetype text, aggregateid text, type text, topic text, payload text)`;
+    this.insertion = { name: preparedName('nestjs_people_outbox_insert', text), text };
+  }
 
   /** The table, with its schema, for statements that write events themselves. */
   get table(): string {
@@ -103,12 +110,6 @@ export class Outbox implements OnModuleDestroy {
       ...{ aggregatetype: aggregateType, aggregateid: aggregateId, type, topic },
       payload: payload && ('json' in payload ? payload.json : JSON.stringify(payload.value)),
     }));
-    return {
-      name: 'nestjs_people_outbox_insert',
-      text: `INSERT INTO ${this.table} (aggregatetype, aggregateid, type, topic, payload)
-        SELECT aggregatetype, aggregateid, type, topic, payload::json
-        FROM json_to_recordset($1) AS e(aggregatetype text, aggregateid text, type text, topic text, payload text)`,
-      values: [JSON.stringify(rows)],
-    };
+    return { ...this.insertion, values: [JSON.stringify(rows)] };
   }
 }

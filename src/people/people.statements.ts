@@ -1,3 +1,4 @@
+import { preparedName } from '../database/prepared-name.js';
 import type { Statement } from '../transactions/transaction-context.js';
 
 /** A prepared statement of the table `people` that waits for its values. */
@@ -29,7 +30,7 @@ export type PeopleStatements = ReturnType<typeof peopleStatements>;
  */
 export function peopleStatements(table: string, outbox?: string) {
   const named = (name: string, text: string): PeopleStatement => {
-    const statement = { name: `people_${name}`, text };
+    const statement = { name: preparedName(`people_${name}`, text), text };
     return (...values) => ({ ...statement, values });
   };
   const event = (type: string, from: string, payload: string) =>

@@ -1,6 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Client } from 'pg';
 import type { DataSource } from 'typeorm';
+import { preparedName } from '../database/prepared-name.js';
 import { connectBeside } from '../database/pooled-client.js';
 import { failureOf, failureOn } from '../database/database-failure.js';
 import { faultOf } from '../database/faults.js';
@@ -18,11 +19,25 @@ export interface CommitTicket {
 
 export type CommitOutcome = 'committed' | 'aborted' | 'unknown';
 
+// Statistics survive a clean stop and are reset by crash recovery; there is no nearer thing that every role may read.
+const INCARNATION = 'extract(epoch FROM pg_stat_get_bgwriter_stat_reset_time())';
+
+const asking = (currentId: string) => `SELECT concat(${currentId}(), '/', ${INCARNATION})`;
+const TICKET = asking('pg_current_xact_id_if_assigned');
+const TICKET_BEFORE_13 = asking('txid_current_if_assigned');
+
 /** One row, one column: the transaction's id, empty while it has none, and the server's incarnation. */
-export function ticketQuery(serverVersion: string): string {
-  const current =
-    Number.parseInt(serverVersion) >= 13 ? 'pg_current_xact_id_if_assigned' : 'txid_current_if_assigned';
-  return `SELECT concat(${current}(), '/', ${INCARNATION})`;
+export const ticketQuery = (serverVersion: string): string =>
+  Number.parseInt(serverVersion) >= 13 ? TICKET : TICKET_BEFORE_13;
+
+const NAMES = new Map(
+  [TICKET, TICKET_BEFORE_13].map((text) => [text, preparedName('nestjs_people_ticket', text)]),
+);
+
+/** `ticketQuery`, to be prepared. */
+export function ticketStatement(serverVersion: string): { name: string; text: string } {
+  const text = ticketQuery(serverVersion);
+  return { name: NAMES.get(text)!, text };
 }
 
 /** What `ticketQuery` gave, taken apart. */
@@ -30,9 +45,6 @@ export function readTicket(column: string | null): CommitTicket {
   const [xid, incarnation = ''] = (column ?? '').split('/');
   return { xid: xid === '' || xid === undefined ? null : xid, incarnation };
 }
-
-// Statistics survive a clean stop and are reset by crash recovery; there is no nearer thing that every role may read.
-const INCARNATION = 'extract(epoch FROM pg_stat_get_bgwriter_stat_reset_time())';
 
 /** For one question, also where there is no time left. */
 const ASK_AT_LEAST_MS = 1000;

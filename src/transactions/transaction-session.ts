@@ -17,7 +17,7 @@ import { type Companion, newLanding, sendTogether, travelsAlone } from '../datab
 import type { DataSource } from 'typeorm';
 import { NOTHING, refuseControl, setsTimeout, type Submittable } from './transaction-statements.js';
 import { StatementTurns } from './statement-turns.js';
-import { type CommitTicket, readTicket, ticketQuery } from './commit-outcome.js';
+import { type CommitTicket, readTicket, ticketStatement } from './commit-outcome.js';
 import { TransactionUsageError } from './transaction-errors.js';
 
 /** What `TransactionSession.open` is told. */
@@ -361,13 +361,11 @@ export class TransactionSession {
   }
 
   private ticketCompany(): { after?: { name: string; text: string } } {
-    return this.options.tracksXid && !this.ticketSoFar?.xid
-      ? { after: { name: 'nestjs_people_ticket', text: this.ticketQuery() } }
-      : {};
+    return this.options.tracksXid && !this.ticketSoFar?.xid ? { after: this.ticketStatement() } : {};
   }
 
-  private ticketQuery(): string {
-    return ticketQuery(this.options.dataSource.driver.version ?? '');
+  private ticketStatement() {
+    return ticketStatement(this.options.dataSource.driver.version ?? '');
   }
 
   private learn(column: string | null): void {
@@ -399,7 +397,9 @@ export class TransactionSession {
     if (!this.begun) return;
     const { client } = this.lease;
     if (this.options.tracksXid && !this.ticketIsCertain) {
-      const { rows } = await this.learning(() => client.query<{ concat: string }>(this.ticketQuery()));
+      const { rows } = await this.learning(() =>
+        client.query<{ concat: string }>(this.ticketStatement().text),
+      );
       this.learn(rows[0]?.concat ?? null);
     }
     if (client.getTransactionStatus() === 'I')

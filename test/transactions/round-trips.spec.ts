@@ -51,8 +51,8 @@ function roundTrips(): string[][] {
     const strings = body.toString('latin1').split('\0');
     // The question for the id is prepared once and asked by its name.
     const [first, second] = strings;
-    if (type === 'P' && first !== TICKET) texts.push(second!);
-    if (type === 'B' && second === TICKET) texts.push('xid?');
+    if (type === 'P' && !first?.endsWith(TICKET)) texts.push(second!);
+    if (type === 'B' && second?.endsWith(TICKET)) texts.push('xid?');
     if (type === 'Q') texts.push(first!.includes('pg_current_xact_id_if_assigned') ? 'xid?' : first!);
     if (type === 'S' || type === 'Q') {
       trips.push(texts);
