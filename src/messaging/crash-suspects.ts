@@ -107,14 +107,18 @@ export class CrashSuspects {
   private async watchOne(messageId: string, work: () => Promise<void>): Promise<void> {
     const crashes = this.suspects.get(messageId) ?? 0;
     if (crashes >= CRASHES) throw new MessageKillsProcessError();
-    const { rowCount } = await this.write(this.statements.begin(messageId, crashes + 1));
-    if (rowCount === 0) return this.gate.together(work);
-    this.watched--;
-    if (crashes > 0) {
+    // Not before its turn: what kills the process while it waits for that is another.
+    const tryIt = async () => {
+      const { rowCount } = await this.write(this.statements.begin(messageId, crashes + 1));
+      const isWatched = rowCount !== 0;
+      if (isWatched) this.watched--;
+      await work();
+      return isWatched;
+    };
+    if (crashes > 0)
       this.logger.warn({ msg: 'a message is handled alone: an instance crashed over it', messageId });
-      await this.gate.alone(work);
-    } else await this.gate.together(work);
-    await this.endTrial(messageId);
+    const wasWatched = await (crashes > 0 ? this.gate.alone(tryIt) : this.gate.together(tryIt));
+    if (wasWatched) await this.endTrial(messageId);
   }
 
   private async endTrial(messageId: string): Promise<void> {

@@ -1,6 +1,6 @@
 import { compare } from './comparison.js';
 import { everyFault, type Fault } from './faults.js';
-import { type Flow, flowOf } from './flow.js';
+import { type Flow, flowOf, SCALING } from './flow.js';
 import { Sender } from './sender.js';
 import type { ServicePlace } from './service-place.js';
 import { settle } from './settling.js';
@@ -10,8 +10,6 @@ import { REPLIES } from './topics.js';
 
 /** The session timeout, the way of a first message to its commit, and how often is looked. */
 const STANDSTILL_MS = 10_000 + 2_000;
-/** The part of the messages that is for the scaling. */
-const SCALING = 0.15;
 
 /**
  * Sends people's lives to instances of the service, while these, the broker and the database are killed at every step of a
