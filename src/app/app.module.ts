@@ -25,7 +25,8 @@ export type ServiceSettings = Environment & {
 @Module({})
 export class AppModule {
   static forRoot(settings: ServiceSettings): DynamicModule {
-    const { database, recycling, maxAttempts, inboxRetentionMs, auth, kafka, events } = settings;
+    const { database, recycling, preparedStatements, maxAttempts, inboxRetentionMs, auth, kafka, events } =
+      settings;
     const times = stopTimesOf(settings.shutdownTimeoutMs);
     const pool = new Logger('Pool');
     return {
@@ -44,7 +45,7 @@ export class AppModule {
         PeopleModule.forRoot({
           controllers: { http: true, messages: kafka !== undefined },
           events: events && kafka !== undefined,
-          transactions: { recycling, maxAttempts, drainTimeoutMs: times.drainMs },
+          transactions: { recycling, preparedStatements, maxAttempts, drainTimeoutMs: times.drainMs },
           inboxRetentionMs,
           caller: callerOfToken,
         }),

@@ -1,5 +1,6 @@
 import type { KafkaClientName } from '../messaging/kafka-clients.js';
 import type { DatabaseSettings } from '../database/data-source-options.js';
+import type { PreparedStatements } from '../database/known-server.js';
 import type { RecyclingMethod } from '../database/pooled-client.js';
 import { type SASL_MECHANISMS, type Values, type Variable, VARIABLES } from './environment-variables.js';
 
@@ -18,6 +19,7 @@ export class EnvironmentError extends Error {
 export interface Environment {
   database: Omit<DatabaseSettings, 'url'> & { url?: string };
   recycling: RecyclingMethod;
+  preparedStatements: PreparedStatements;
   maxAttempts: number;
   /** How long what was handled is remembered, in ms. */
   inboxRetentionMs: number;
@@ -119,6 +121,7 @@ function toEnvironment(values: Values): Environment {
       ...(isolationLevel && { isolationLevel }),
     },
     recycling: values.DB_RECYCLING,
+    preparedStatements: values.DB_PREPARED_STATEMENTS === 'on' ? 'named' : 'unnamed',
     maxAttempts: values.TRANSACTION_MAX_ATTEMPTS,
     inboxRetentionMs: values.INBOX_RETENTION_MS,
     events: values.PEOPLE_EVENTS === 'on',

@@ -30,7 +30,15 @@ export function dataSourceOptions(
   settings: DatabaseSettings,
   onPoolError: (error: Error) => void,
 ): Extract<DataSourceOptions, { type: 'postgres' }> {
-  const { isolationLevel } = settings;
+  const { isolationLevel, statementTimeoutMs } = settings;
+  const sessionDefaults = [
+    // As a session default it costs no statement per transaction.
+    ...(isolationLevel
+      ? [`-c default_transaction_isolation=${isolationLevel.toLowerCase().replace(' ', '\\ ')}`]
+      : []),
+    // pg sends none that is 0, and the server's own default would stand.
+    ...(statementTimeoutMs === 0 ? ['-c statement_timeout=0'] : []),
+  ];
   return {
     type: 'postgres',
     url: settings.url,
@@ -46,11 +54,8 @@ export function dataSourceOptions(
     migrationsTransactionMode: 'each',
     extra: {
       keepAlive: true,
-      statement_timeout: settings.statementTimeoutMs,
-      // As a session default it costs no statement per transaction.
-      ...(isolationLevel && {
-        options: `-c default_transaction_isolation=${isolationLevel.toLowerCase().replace(' ', '\\ ')}`,
-      }),
+      statement_timeout: statementTimeoutMs,
+      ...(sessionDefaults.length > 0 && { options: sessionDefaults.join(' ') }),
     },
   };
 }

@@ -1,11 +1,16 @@
-import type { Client, Pool, PoolClient } from 'pg';
+import type { Client, Pool, PoolClient, PoolConfig } from 'pg';
 import { once } from 'node:events';
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { Duplex } from 'node:stream';
 import type { DataSource, QueryRunner } from 'typeorm';
-import { type DatabaseFailure, failureOn, markFailures, markLost } from './database-failure.js';
+import { type DatabaseFailure, failureOn, hasSqlState, markFailures, markLost } from './database-failure.js';
+import { isOutdated, looksElsewhere } from './faults.js';
+import { introduce } from './introduction.js';
+import { KnownServer } from './known-server.js';
 import {
   DatabaseUnavailableError,
   PoolExhaustedError,
+  TOO_MANY_CONNECTIONS,
   READ_ONLY_SQL_TRANSACTION,
 } from './postgres-errors.js';
 
@@ -30,6 +35,9 @@ export interface Lease {
   readonly client: PoolClient;
   /** Set it when the client's state can't be trusted (a ROLLBACK that failed): it is then closed, not returned. */
   broken: boolean;
+  /** Set it while the client is in a transaction that is not to write: that it can't is no failing of the server then. */
+  readOnly?: boolean;
+  readonly server: KnownServer;
 }
 
 /** The pool of a DataSource; of a replicated one, that of the primary. */
@@ -72,16 +80,39 @@ export async function withClient<T>(
 }
 
 /**
- * What ended a statement of this client. One whose connection is lost is closed, and so is one that takes no writes: its server
- * may have another in its place, or other defaults, which a session only learns of when it begins.
+ * What ended a statement of this client. One whose connection is lost is closed, and so is one that can't do its job: whose
+ * server takes no writes (it may have another in its place, or other defaults, which a session only learns of when it begins), or
+ * that has not prepared what the client believes, or whose session may have been left with another search_path or role.
  *
  * @returns undefined when it was never sent
  */
 export async function learnFailure(lease: Lease, error: unknown): Promise<DatabaseFailure | undefined> {
   const failure = await failureOn(lease.client, error);
-  lease.broken ||= failure?.isLost ?? false;
-  lease.broken ||= failure?.postgres?.code === READ_ONLY_SQL_TRANSACTION;
+  const { postgres, isLost } = failure ?? {};
+  if (isLost) lease.broken = true;
+  else if (postgres && isOutdated(postgres)) {
+    lease.broken = true;
+    lease.server.namesFailed(postgres.code, bornAt(lease.client));
+  } else if (postgres?.code === READ_ONLY_SQL_TRANSACTION && !lease.readOnly) {
+    lease.broken = true;
+    lease.server.writesFailed();
+  } else if (postgres && looksElsewhere(postgres)) lease.broken = true;
   return failure;
+}
+
+/** The statement as it may be sent on this client: without its name where names do not hold. */
+export function toSend<Statement extends { name?: string | undefined }>(
+  { server }: Lease,
+  statement: Statement,
+): Statement {
+  return statement.name === undefined || server.isNamed ? statement : { ...statement, name: undefined };
+}
+
+/** Asks one of the DataSource's connections what it gives, where that is not known. */
+export async function knowServer(dataSource: DataSource): Promise<KnownServer> {
+  const server = KnownServer.of(dataSource);
+  if (!server.isKnown) await withClient(dataSource, 'fast', () => Promise.resolve());
+  return server;
 }
 
 /**
@@ -97,24 +128,47 @@ export async function borrowClient(
   signal?: AbortSignal,
 ): Promise<Lease> {
   watchPool(dataSource);
-  for (;;) {
-    // A QueryRunner whose connect() failed stays failed (it caches the promise), hence a fresh one each time.
-    const queryRunner = dataSource.createQueryRunner();
-    const client = await connect(queryRunner, signal);
-    const lease: Lease = { queryRunner, client, broken: false };
+  const server = KnownServer.of(dataSource);
+  // Clients that are idle and no good any more are replaced; there are at most as many of them as the pool is large.
+  for (let left = poolOf(dataSource).options.max ?? 0; ; left--) {
+    const { queryRunner, client } = await connect(dataSource, signal);
+    const lease: Lease = { queryRunner, client, broken: false, server };
     watchClient(client);
-    if (recycling === 'fast') return lease;
     try {
-      await client.query(PROBE[recycling]);
-      return lease;
+      if (bornAt(client) >= server.outdatedSince) {
+        await meet(lease, dataSource, recycling);
+        return lease;
+      }
+      lease.broken = true;
     } catch (error) {
       const failure = await learnFailure(lease, error);
       lease.broken = true;
-      await returnClient(lease);
-      // Only an idle client that died is replaced; there are at most as many of them as the pool is large.
-      if (!failure?.isLost) throw error;
+      if (!failure?.isLost || left <= 0) {
+        await returnClient(lease);
+        throw failure?.isLost ? new DatabaseUnavailableError(error) : error;
+      }
     }
+    await returnClient(lease);
   }
+}
+
+const met = new WeakSet<PoolClient>();
+
+/** Asks a client what has to be known before it is lent. @throws what pg throws */
+async function meet(
+  { client, server }: Lease,
+  dataSource: DataSource,
+  recycling: RecyclingMethod,
+): Promise<void> {
+  if (!met.has(client)) {
+    await introduce(client, dataSource).catch(async (error: unknown) => {
+      // Other engines may not know the question.
+      if ((await failureOn(client, error))?.isLost ?? true) throw error;
+    });
+    server.isKnown = true;
+    met.add(client);
+  }
+  if (recycling !== 'fast') await client.query(PROBE[recycling]);
 }
 
 /**
@@ -161,7 +215,28 @@ function watchPool(dataSource: DataSource): void {
   const pool = poolOf(dataSource);
   if (watched.has(pool)) return;
   watched.add(pool);
-  pool.on('connect', watchClient);
+  pool.on('connect', (client) => {
+    births.set(client, performance.now());
+    watchClient(client);
+  });
+  tellExhaustion(pool);
+}
+
+const births = new WeakMap<PoolClient, number>();
+
+/** When its connection was made; 0 for those that were there before anybody looked. */
+const bornAt = (client: PoolClient): number => births.get(client) ?? 0;
+
+/** Whoever asks the pool for a client, TypeORM for a query of a repository too, is told by type that all are busy. */
+function tellExhaustion(pool: Pool): void {
+  type Callback = (error: Error | undefined, ...rest: unknown[]) => void;
+  const connect = pool.connect.bind(pool) as (callback?: Callback) => Promise<PoolClient> | undefined;
+  const told = (error: unknown) => (isPoolTimeout(error) ? new PoolExhaustedError(error) : error);
+  const connectOrTell = (callback?: Callback) =>
+    callback
+      ? connect((error, ...rest) => callback(told(error) as Error | undefined, ...rest))
+      : connect()!.catch((error: unknown) => Promise.reject(told(error) as Error));
+  pool.connect = connectOrTell as Pool['connect'];
 }
 
 function watchClient(client: PoolClient): void {
@@ -185,8 +260,38 @@ function cut(client: Client | PoolClient): void {
   connection.stream.destroy();
 }
 
+/** How long it is waited for a client that comes back, before the server is asked for one more. */
+const ASK_AGAIN_MS = 250;
+
+/** A server that has no connection left for us is no reason to give up while we have some: one of them comes back. */
+async function connect(
+  dataSource: DataSource,
+  signal: AbortSignal | undefined,
+): Promise<{ queryRunner: QueryRunner; client: PoolClient }> {
+  const pool = poolOf(dataSource);
+  const until = performance.now() + ((pool.options as PoolConfig).connectionTimeoutMillis || Infinity);
+  for (;;) {
+    // A QueryRunner whose connect() failed stays failed (it caches the promise), hence a fresh one each time.
+    const queryRunner = dataSource.createQueryRunner();
+    try {
+      return { queryRunner, client: await connectOnce(queryRunner, signal) };
+    } catch (error) {
+      if (!hasSqlState(error, TOO_MANY_CONNECTIONS) || pool.totalCount === 0) throw error;
+      if (performance.now() > until) throw new PoolExhaustedError(error);
+      await released(pool);
+    }
+  }
+}
+
+async function released(pool: Pool): Promise<void> {
+  const over = new AbortController();
+  const { signal } = over;
+  await Promise.race([once(pool, 'release', { signal }), sleep(ASK_AGAIN_MS, undefined, { signal })]);
+  over.abort();
+}
+
 /** Whatever the reason, without a connection nothing was begun, so it is safe to try again. */
-async function connect(queryRunner: QueryRunner, signal: AbortSignal | undefined): Promise<PoolClient> {
+async function connectOnce(queryRunner: QueryRunner, signal: AbortSignal | undefined): Promise<PoolClient> {
   const connecting = queryRunner.connect() as Promise<PoolClient>;
   try {
     return await (signal ? beforeAbort(connecting, signal) : connecting);
@@ -196,7 +301,7 @@ async function connect(queryRunner: QueryRunner, signal: AbortSignal | undefined
       void connecting.then(() => queryRunner.release()).catch(() => undefined);
       throw signal.reason;
     }
-    if (isPoolTimeout(error)) throw new PoolExhaustedError(error);
+    if (error instanceof PoolExhaustedError) throw error;
     const unavailable = new DatabaseUnavailableError(error);
     markLost(unavailable, error);
     throw unavailable;

@@ -1,8 +1,8 @@
 import type { PoolClient, QueryConfig, QueryResult, QueryResultRow } from 'pg';
 
-/** A prepared statement that gives no rows, with its parameters as the server reads them. */
+/** A statement that gives no rows, with its parameters as the server reads them. Without a name it is parsed each time. */
 export interface Companion {
-  name: string;
+  name?: string | undefined;
   text: string;
   values: readonly (string | null)[];
 }
@@ -11,8 +11,8 @@ export interface Companion {
 export interface Company {
   /** Run first; when one of them fails, nothing that stands behind it is run. Texts have no parameters. */
   before?: readonly (string | Companion)[];
-  /** A query of one row and one column, run when the statement has succeeded; prepared once per connection. */
-  after?: { name: string; text: string };
+  /** A query of one row and one column, run when the statement has succeeded. */
+  after?: { name?: string | undefined; text: string };
 }
 
 /** What came back of a flight, also of one that failed: how far the server got. */
@@ -131,10 +131,10 @@ function makeFlightClass(Base: QueryClass): FlightClass {
 
     override handleCommandComplete(message: object, connection: Connection): void {
       const { after } = this.company;
-      if (this.done && after) preparedOn(connection).add(after.name);
+      if (this.done && after?.name) preparedOn(connection).add(after.name);
       const first = this.company.before?.[this.landing.beforeDone];
       if (first !== undefined) {
-        if (typeof first !== 'string') preparedOn(connection).add(first.name);
+        if (typeof first !== 'string' && first.name) preparedOn(connection).add(first.name);
         this.landing.beforeDone++;
       } else if (!this.done) {
         this.done = true;
@@ -168,17 +168,18 @@ function preparedOn(connection: Connection): Set<string> {
   return names;
 }
 
-/** Parsed until it has once been run: an error before it makes the server skip the Parse as well. */
+/** With a name, parsed until it has once been run: an error before it makes the server skip the Parse as well. */
 function runPrepared(
   connection: Connection,
-  statement: Omit<Companion, 'values'> & Partial<Companion>,
+  statement: Omit<Companion, 'values'> & Partial<Pick<Companion, 'values'>>,
 ): void {
   const { name, text, values } = statement;
-  if (!preparedOn(connection).has(name)) {
+  if (name === undefined) connection.parse({ text });
+  else if (!preparedOn(connection).has(name)) {
     connection.close({ type: 'S', name });
     connection.parse({ name, text });
   }
-  connection.bind({ statement: name, ...(values && { values }) });
+  connection.bind({ ...(name !== undefined && { statement: name }), ...(values && { values }) });
   connection.execute({});
 }
 

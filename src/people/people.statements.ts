@@ -80,7 +80,7 @@ export function peopleStatements(table: string, outbox?: string) {
       'update',
       changing(
         'updated',
-        `UPDATE ${table} SET name = coalesce($2, name), data = CASE WHEN $3::bool THEN $4::json ELSE data END
+        `UPDATE ${table} SET name = coalesce($2, name), data = CASE WHEN $3::bool THEN $4 ELSE data END
          WHERE id = $1 AND ${ifVersion('$5')}`,
       ),
     ),

@@ -7,6 +7,7 @@ import {
   poolOf,
   type RecyclingMethod,
   returnClient,
+  toSend,
 } from '../database/pooled-client.js';
 import type { Statement } from './transaction-context.js';
 
@@ -87,10 +88,11 @@ export class StatementLane {
     statement: Statement,
   ): Promise<QueryResult<Row>> {
     try {
-      return await lease.client.query<Row>(statement as { text: string });
+      return await lease.client.query<Row>(toSend(lease, statement) as { text: string });
     } catch (error) {
+      await learnFailure(lease, error);
       // Whoever comes next finds another connection.
-      if ((await learnFailure(lease, error))?.isLost) this.close();
+      if (lease.broken) this.close();
       throw error;
     }
   }

@@ -1,5 +1,7 @@
 import type { DataSource, QueryRunner } from 'typeorm';
-import { beforeAbort, type RecyclingMethod } from '../database/pooled-client.js';
+import { beforeAbort, knowServer, type RecyclingMethod } from '../database/pooled-client.js';
+import { isOutdated } from '../database/faults.js';
+import { KnownServer } from '../database/known-server.js';
 import { failureOf, hasSqlState, isFailureOf } from '../database/database-failure.js';
 import { IN_FAILED_SQL_TRANSACTION } from '../database/postgres-errors.js';
 import { type CommitOutcome, resolveCommit } from './commit-outcome.js';
@@ -51,19 +53,26 @@ export async function attemptTransaction<T>(options: AttemptOptions<T>): Promise
 
 async function openSession<T>({ unit, attempt, dataSource, recycling }: AttemptOptions<T>) {
   const { options } = unit;
+  const server = KnownServer.of(dataSource);
+  if (!server.isKnown) await knowServer(dataSource);
+  const { isolationLevel = server.isolationLevel } = options;
   const session = await TransactionSession.open({
     dataSource,
     recycling,
     transactionId: unit.id,
-    begin: beginStatements(options),
+    // Also what the session has by default: a pooler may have handed on another one.
+    begin: beginStatements(
+      { ...options, ...(isolationLevel && { isolationLevel }) },
+      server.settingsPerTransaction,
+    ),
+    readOnly: options.readOnly ?? false,
     claim: unit.claim,
     statementTimeoutMs: options.statementTimeoutMs,
     tracksXid: options.commitOutcome !== 'report' && !options.readOnly,
     signal: unit.signal,
     remainingMs: () => unit.remainingMs(),
     caller: currentTransaction,
-    isRetryable: (error) =>
-      isRetryable(describeAttempt(error, 'statement', attempt, failureOf(error)), options.retryOn),
+    isRetryable: (error) => repeats(error, unit, attempt),
   });
   publishBegin(unit, attempt, session.poolWaitMs);
   return session;
@@ -220,8 +229,17 @@ class Attempt<T> {
 
   private isRepeated(error: unknown): boolean {
     const { unit, attempt } = this.options;
-    return isRetryable(describeAttempt(error, 'statement', attempt, failureOf(error)), unit.options.retryOn);
+    return repeats(error, unit, attempt);
   }
+}
+
+/** True for the failure of a statement that makes the whole unit run again. */
+function repeats(error: unknown, { options }: Unit, attempt: number): boolean {
+  const failure = failureOf(error);
+  const isRepeatedAtOnce = failure?.postgres !== undefined && isOutdated(failure.postgres);
+  return (
+    isRepeatedAtOnce || isRetryable(describeAttempt(error, 'statement', attempt, failure), options.retryOn)
+  );
 }
 
 /** Calls each, in order, whatever becomes of the others. @returns what they threw */

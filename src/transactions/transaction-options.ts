@@ -1,4 +1,5 @@
 import { ISOLATION_LEVELS, type IsolationLevel } from '../database/data-source-options.js';
+import { PREPARED_STATEMENTS, type PreparedStatements } from '../database/known-server.js';
 import type { RecyclingMethod } from '../database/pooled-client.js';
 import type { Backoff, RetryPolicy } from './retry-policy.js';
 import type { TransactionRetry } from './transaction-events.js';
@@ -76,6 +77,12 @@ export interface TransactionRunnerSettings extends Omit<
   /** What is checked when a client leaves the pool. Default `fast`. */
   recycling?: RecyclingMethod;
   /**
+   * `unnamed`: nothing depends on what a connection has prepared, as behind a pooler whose connections change from one transaction
+   * to the next. `named`, the default, is faster, and falls back to the other where names are seen not to hold. For all units of the
+   * DataSource.
+   */
+  preparedStatements?: PreparedStatements;
+  /**
    * What is done about a query of TypeORM that goes to the pool (a repository of `@InjectRepository`) while the code that
    * asks for it runs in a unit of work. Default `warn`, and `off` with `NODE_ENV=production`.
    */
@@ -100,6 +107,7 @@ const CHOICES = {
   propagation: PROPAGATIONS,
   commitOutcome: ['resolve', 'report'],
   poolQueries: ['warn', 'throw', 'off'],
+  preparedStatements: PREPARED_STATEMENTS,
 } as const;
 
 /**
@@ -140,15 +148,20 @@ export function validateOwnOptions(options: TransactionOptions): void {
   validateOptions({ isolationLevel: 'SERIALIZABLE', readOnly: true, ...options });
 }
 
-/** The statements that begin such a transaction; they travel with its first statement. */
-export function beginStatements(options: TransactionOptions): string[] {
+/**
+ * The statements that begin such a transaction; they travel with its first statement.
+ *
+ * @param settings statements ahead of the options' own settings
+ */
+export function beginStatements(options: TransactionOptions, settings: readonly string[] = []): string[] {
   const { isolationLevel, readOnly, deferrable } = options;
   const characteristics = [
     ...(isolationLevel ? [`ISOLATION LEVEL ${isolationLevel}`] : []),
     ...(readOnly === undefined ? [] : [readOnly ? 'READ ONLY' : 'READ WRITE']),
     ...(deferrable ? ['DEFERRABLE'] : []),
   ];
-  return [['START TRANSACTION', characteristics.join(', ')].join(' ').trim(), ...localTimeouts(options)];
+  const begin = ['START TRANSACTION', characteristics.join(', ')].join(' ').trim();
+  return [begin, ...settings, ...localTimeouts(options)];
 }
 
 /** True when a single statement can't do without BEGIN. */

@@ -3,7 +3,15 @@ import { setMaxListeners } from 'node:events';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { QueryResult, QueryResultRow } from 'pg';
 import type { DataSource } from 'typeorm';
-import { cutConnection, type Lease, poolOf, withClient } from '../database/pooled-client.js';
+import { KnownServer } from '../database/known-server.js';
+import {
+  cutConnection,
+  knowServer,
+  type Lease,
+  poolOf,
+  toSend,
+  withClient,
+} from '../database/pooled-client.js';
 import { failureOf } from '../database/database-failure.js';
 import { PoolExhaustedError } from '../database/postgres-errors.js';
 import type { Companion } from '../database/statement-flight.js';
@@ -61,6 +69,7 @@ export class TransactionRunner implements BeforeApplicationShutdown {
     @Inject(TRANSACTION_SETTINGS) readonly settings: TransactionRunnerSettings,
   ) {
     validateOptions(settings);
+    if (settings.preparedStatements === 'unnamed') KnownServer.of(dataSource).useNoNames();
     // Every unit that waits between attempts listens.
     setMaxListeners(Infinity, this.stopping.signal);
   }
@@ -117,12 +126,21 @@ export class TransactionRunner implements BeforeApplicationShutdown {
   ): Promise<QueryResult<Row>> {
     const merged = { ...this.settings, ...options };
     const isResolved = writes && merged.commitOutcome === 'resolve';
-    if (isResolved || options.propagation || merged.timeoutMs || needsBegin(merged) || currentTransaction())
+    const { propagation } = options;
+    const server = KnownServer.of(this.dataSource);
+    if (!server.isKnown) await this.know();
+    const joins = propagation !== undefined || currentTransaction() !== undefined;
+    if (isResolved || joins || merged.timeoutMs || server.dropsSettings || needsBegin(merged))
       return this.run(options, (transaction) => transaction.query<Row>(statement));
     validateOptions(merged);
     return this.unit(options, LANE_WIDTH, (unit, attempt) =>
       this.attemptStatement<Row>(statement, writes, unit, attempt),
     );
+  }
+
+  /** Learns what decides how statements are sent. Where it can't be asked they can't be sent either, and say so. */
+  async know(): Promise<void> {
+    await knowServer(this.dataSource).catch(() => undefined);
   }
 
   /** Units of work that did not end before the deadline of stopping. */
@@ -292,7 +310,7 @@ export class TransactionRunner implements BeforeApplicationShutdown {
         return await StatementLane.of(dataSource, conflictKey, recycling).query<Row>(statement, onLease);
       return await withClient(dataSource, recycling, (lease) => {
         onLease(lease);
-        return lease.client.query<Row>(statement as { text: string });
+        return lease.client.query<Row>(toSend(lease, statement) as { text: string });
       });
     } finally {
       if (session) sessions.delete(session);

@@ -9,11 +9,20 @@ import {
   poolOf,
   type RecyclingMethod,
   returnClient,
+  toSend,
 } from '../database/pooled-client.js';
 import { failureOf, hasSqlState, isFailureOf } from '../database/database-failure.js';
 import { DatabaseUnavailableError, UNIQUE_VIOLATION } from '../database/postgres-errors.js';
+import { statementTimeoutOf } from '../database/introduction.js';
 import { expectError } from '../errors/expected-errors.js';
-import { type Companion, newLanding, sendTogether, travelsAlone } from '../database/statement-flight.js';
+import {
+  type Companion,
+  type Company,
+  type Landing,
+  newLanding,
+  sendTogether,
+  travelsAlone,
+} from '../database/statement-flight.js';
 import type { DataSource } from 'typeorm';
 import { NOTHING, refuseControl, setsTimeout, type Submittable } from './transaction-statements.js';
 import { StatementTurns } from './statement-turns.js';
@@ -27,6 +36,8 @@ export interface SessionOptions {
   transactionId: string;
   /** The statements that begin the transaction. */
   begin: readonly string[];
+  /** True where it is not to write. */
+  readOnly: boolean;
   /** Travels behind them; see `ClaimTakenError`. */
   claim: Companion | undefined;
   /** True to learn the transaction's id before COMMIT, so that a lost COMMIT can be asked for. */
@@ -120,6 +131,7 @@ export class TransactionSession {
     const since = performance.now();
     const lease = await borrowClient(options.dataSource, options.recycling, options.signal);
     const session = new TransactionSession(lease, options);
+    lease.readOnly = options.readOnly;
     session.poolWaitMs = performance.now() - since;
     return session;
   }
@@ -275,7 +287,7 @@ export class TransactionSession {
       const ahead = [...begin, ...this.statementTimeout()];
       const company = { before: [...ahead, ...claim], ...this.ticketCompany() };
       try {
-        return await this.learning(() => sendTogether<Row>(this.lease.client, statement, company, landing));
+        return await this.learning(() => this.sendTogether<Row>(statement, company, landing));
       } catch (error) {
         const failedAtBegin = !this.begun && landing.beforeDone < begin.length;
         const failedAtClaim = claim.length > 0 && landing.beforeDone === ahead.length;
@@ -294,10 +306,23 @@ export class TransactionSession {
     }
   }
 
+  private sendTogether<Row extends QueryResultRow>(
+    statement: QueryConfig,
+    { before = [], after }: Company,
+    landing: Landing,
+  ): Promise<QueryResult<Row>> {
+    const { lease } = this;
+    const company = {
+      before: before.map((first) => (typeof first === 'string' ? first : toSend(lease, first))),
+      ...(after && { after: toSend(lease, after) }),
+    };
+    return sendTogether<Row>(lease.client, toSend(lease, statement), company, landing);
+  }
+
   private async sendAlone<Row extends QueryResultRow>(statement: QueryConfig): Promise<QueryResult<Row>> {
     await this.begin();
     this.doubtTicket();
-    return this.learning(() => this.lease.client.query<Row>(statement));
+    return this.learning(() => this.lease.client.query<Row>(toSend(this.lease, statement)));
   }
 
   /** Every statement passes here: what ends it is known by the connection it was sent on. */
@@ -344,6 +369,7 @@ export class TransactionSession {
       await returnClient(lease);
       return false;
     }
+    lease.readOnly = this.options.readOnly;
     this.lease = lease;
     return true;
   }
@@ -353,14 +379,12 @@ export class TransactionSession {
     const remaining = this.options.remainingMs();
     // What the work has set itself is left as it is; the budget then ends with the connection.
     if (remaining === undefined || this.setsOwnTimeout) return [];
-    const session = (
-      this.lease.client as unknown as { connectionParameters?: { statement_timeout?: unknown } }
-    ).connectionParameters?.statement_timeout;
-    const own = this.options.statementTimeoutMs ?? (Number(session) || Infinity);
+    // The session's own 0 is none.
+    const own = this.options.statementTimeoutMs ?? (statementTimeoutOf(this.lease.client) || Infinity);
     return [`SET LOCAL statement_timeout = ${Math.max(1, Math.ceil(Math.min(own, remaining)))}`];
   }
 
-  private ticketCompany(): { after?: { name: string; text: string } } {
+  private ticketCompany(): Pick<Company, 'after'> {
     return this.options.tracksXid && !this.ticketSoFar?.xid ? { after: this.ticketStatement() } : {};
   }
 
@@ -413,7 +437,7 @@ export class TransactionSession {
       const { command } = await this.learning(() =>
         last.length === 0
           ? client.query('COMMIT')
-          : sendTogether(client, { text: 'COMMIT' }, { before: last }, newLanding()),
+          : this.sendTogether({ text: 'COMMIT' }, { before: last }, newLanding()),
       );
       if (command !== 'COMMIT') throw new RolledBackByServer();
     } finally {

@@ -41,9 +41,10 @@ export function knownNow({
 export class TransactionsModule implements OnModuleInit {
   constructor(private readonly runner: TransactionRunner) {}
 
-  onModuleInit(): void {
+  async onModuleInit(): Promise<void> {
     const { dataSource, settings } = this.runner;
     PoolQueryGuard.watch(dataSource, settings.poolQueries);
+    await this.runner.know();
   }
 
   /** The defaults of every unit of work, known now. */

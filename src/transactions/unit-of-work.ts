@@ -2,6 +2,7 @@ import { Logger } from '@nestjs/common';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { v7 as uuidv7 } from 'uuid';
 import { type DatabaseFailure, hasSqlState } from '../database/database-failure.js';
+import { isOutdated } from '../database/faults.js';
 import {
   IDLE_IN_TRANSACTION_SESSION_TIMEOUT,
   toDatabaseError,
@@ -30,6 +31,8 @@ const logger = new Logger('Transactions');
 /** How long it is tried to learn, by a repetition, what became of an attempt that may have been applied. */
 const IN_DOUBT_MS = 10_000;
 const ASK_EVERY_MS = 250;
+/** A new connection mostly has it right; one that was made between two changes of a table does not. */
+const MOST_REPAIRS = 3;
 /** Prefix of the attributes of a unit's span. */
 const SPAN = 'nestjs_people.transaction';
 
@@ -55,6 +58,8 @@ export class Unit {
   /** The first attempt that may have been applied without an answer: from here on nobody may be told that none was. */
   doubt: { error: TransactionOutcomeUnknownError; since: number } | undefined;
   queueWaitMs = 0;
+  /** How often it has run again because a connection was not what the client believed. */
+  repairs = 0;
   readonly startedAt = performance.now();
   private name: string | undefined;
   private readonly budget: NodeJS.Timeout | undefined;
@@ -116,6 +121,7 @@ export function repeatUntilCommitted<T>(
       if (span.isRecording()) span.setAttributes({ [`${SPAN}.id`]: unit.id, [`${SPAN}.attempts`]: attempt });
       if (outcome.committed) return finish(unit, attempt, outcome);
       if (await asksAgain(unit, outcome)) continue;
+      if (runsAgainAtOnce(unit, outcome)) continue;
       errors.push(outcome.error);
       try {
         await waitForNext(unit, outcome, errors);
@@ -153,6 +159,15 @@ async function asksAgain<T>(
   if (performance.now() - doubt.since > IN_DOUBT_MS) return false;
   await sleep(ASK_EVERY_MS, undefined, { signal: stopping }).catch(() => undefined);
   return true;
+}
+
+/**
+ * What failed because its connection has not prepared what the client believes was not done, and is no attempt: that connection
+ * is closed, and others have it right. Work that may run only once is not run again.
+ */
+function runsAgainAtOnce<T>(unit: Unit, { failure }: AttemptOutcome<T> & { committed: false }): boolean {
+  if (!failure?.postgres || failure.isLost || !isOutdated(failure.postgres)) return false;
+  return unit.maxAttempts > 1 && unit.repairs++ < MOST_REPAIRS;
 }
 
 /** An earlier attempt may have been applied, whatever ended the last. But a claim that is taken proves what became of it. */

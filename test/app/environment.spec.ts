@@ -24,6 +24,7 @@ const REFUSED: Partial<Record<Name, string[]>> = {
   DB_ACQUIRE_TIMEOUT_MS: ['0', '600001', '5s'],
   DB_STATEMENT_TIMEOUT_MS: ['-1', '3600001', 'off'],
   DB_RECYCLING: ['slow', 'Fast'],
+  DB_PREPARED_STATEMENTS: ['named', 'On'],
   TRANSACTION_MAX_ATTEMPTS: ['0', '11', 'many'],
   TRANSACTION_ISOLATION_LEVEL: ['serializable', 'READ UNCOMMITTED'],
   INBOX_RETENTION_MS: ['0', '31622400001', '7d'],
@@ -143,6 +144,7 @@ describe('the environment', () => {
     const defaults = {
       database: { poolSize: 10, acquireTimeoutMs: 5000, statementTimeoutMs: 30_000, ssl: 'off' },
       recycling: 'fast',
+      preparedStatements: 'named',
       maxAttempts: 10,
       inboxRetentionMs: 604_800_000,
       kafka: { library: 'kafkajs', clientId: 'people', groupId: 'people', concurrency: 7, topicPartitions: 8, topicReplication: undefined, quarantineKeys: false, ssl: false, sasl: undefined },
@@ -161,13 +163,14 @@ describe('the environment', () => {
   it('hands on what is set', () => {
     const environment = readEnvironment({
       DATABASE_URL: 'postgres://a/b', DB_HOSTNAME: 'ignored', DB_SSL: 'verify-full', DB_POOL_SIZE: '5', DB_STATEMENT_TIMEOUT_MS: '0',
-      TRANSACTION_ISOLATION_LEVEL: 'SERIALIZABLE', TRANSACTION_MAX_ATTEMPTS: '3', INBOX_RETENTION_MS: '3600000', DB_RECYCLING: 'clean',
+      TRANSACTION_ISOLATION_LEVEL: 'SERIALIZABLE', TRANSACTION_MAX_ATTEMPTS: '3', INBOX_RETENTION_MS: '3600000', DB_RECYCLING: 'clean', DB_PREPARED_STATEMENTS: 'off',
       KAFKA_BROKERS: 'a:1, b:2', KAFKA_CLIENT: 'platformatic', KAFKA_QUARANTINE_KEYS: 'on', KAFKA_SSL: 'on', KAFKA_SASL_MECHANISM: 'plain', KAFKA_SASL_USERNAME: 'u', KAFKA_SASL_PASSWORD: 'p',
       HOST: '::1', PORT: '0', AUTH: 'jwt', AUTH_JWKS_URL: 'https://i/k', AUTH_ISSUER: 'i', AUTH_AUDIENCE: 'a', SHUTDOWN_TIMEOUT_MS: '3000', LOG_LEVEL: 'silent',
     }); // prettier-ignore
     expect(environment).toMatchObject({
       database: { url: 'postgres://a/b', poolSize: 5, ssl: 'verify-full', statementTimeoutMs: 0, isolationLevel: 'SERIALIZABLE' },
       recycling: 'clean',
+      preparedStatements: 'unnamed',
       maxAttempts: 3,
       inboxRetentionMs: 3_600_000,
       kafka: { brokers: ['a:1', 'b:2'], library: 'platformatic', concurrency: 3, quarantineKeys: true, ssl: true, sasl: { mechanism: 'plain', username: 'u', password: 'p' } },
