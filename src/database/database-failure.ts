@@ -21,6 +21,11 @@ export interface DatabaseFailure {
   readonly postgres: PostgresError | undefined;
   /** True when the connection ended with it: nobody knows whether the statement was done. */
   readonly isLost: boolean;
+  /**
+   * True when nothing of the statement was done, as its connection has not prepared what the client believes: somebody has
+   * discarded it, a pooler has handed on another connection, or a table has changed under it.
+   */
+  readonly isOutdated?: boolean;
   /** The connection that had it; undefined where none could be had. */
   readonly connection: object | undefined;
 }
@@ -57,7 +62,8 @@ interface Connection extends NodeJS.EventEmitter {
   stream: Duplex;
 }
 interface Internals {
-  connection: Connection;
+  connection: Connection & { parsedStatements?: Record<string, unknown> };
+  _getActiveQuery?: () => { name?: string } | null;
   connectionParameters?: { query_timeout?: unknown };
   _queryable?: boolean;
   _ending?: boolean;
@@ -70,7 +76,12 @@ export function markFailures(client: Client | PoolClient): void {
   const { connection } = internalsOf(client);
   connection.prependListener('errorMessage', (postgres: PostgresError) => {
     // An answer ends with ReadyForQuery. One that does not is a connection's last word, and no answer.
-    const told = { postgres, isLost: true, connection };
+    const told = {
+      postgres,
+      isLost: true,
+      isOutdated: isOutdated(postgres, wasPrepared(client)),
+      connection,
+    };
     failures.set(postgres, told);
     unsettled.set(connection, told);
   });
@@ -79,6 +90,23 @@ export function markFailures(client: Client | PoolClient): void {
     if (told) told.isLost = SAYS_LOST.test(told.postgres?.code ?? '');
     unsettled.delete(connection);
   });
+}
+
+/** True when the statement that is under way was prepared before. */
+function wasPrepared(client: Client | PoolClient): boolean {
+  const { connection, _getActiveQuery } = internalsOf(client);
+  const name = _getActiveQuery?.call(client)?.name;
+  return name !== undefined && connection.parsedStatements?.[name] !== undefined;
+}
+
+/** Says `cached plan must not change result type` of a table that was changed, under a code that means many things. */
+const CACHED_PLAN = 'RevalidateCachedQuery';
+/** What the server says when it plans again what was prepared, and the types of a changed table do not fit the parameters. */
+const MISFITS = ['42804', '42883', '42725', '42846', '42P08', '42P18'];
+
+function isOutdated({ code, routine }: PostgresError, wasPreparedBefore: boolean): boolean {
+  if (code === '0A000') return routine === CACHED_PLAN;
+  return code === '26000' || code === '42P05' || (wasPreparedBefore && MISFITS.includes(code));
 }
 
 /**
@@ -90,7 +118,8 @@ export function markFailures(client: Client | PoolClient): void {
 export function markLost(error: object, cause?: unknown, connection?: object): void {
   if (failures.has(error)) return;
   const isSaid = typeof (cause as { severity?: unknown } | undefined)?.severity === 'string';
-  failures.set(error, { postgres: isSaid ? (cause as PostgresError) : undefined, isLost: true, connection });
+  const postgres = isSaid ? (cause as PostgresError) : undefined;
+  failures.set(error, { postgres, isLost: true, connection });
 }
 
 /** True when it is a failure of this client's connection. */

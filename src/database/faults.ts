@@ -24,7 +24,7 @@ export const FAULTS: readonly { states: readonly string[]; fault: Fault }[] = [
   { states: ['25006'], fault: 'server' },
   // A table, column, schema or right that is not there, as while a deployment is under way.
   { states: ['42P01', '42703', '3F000', '42501'], fault: 'server' },
-  // What the client believes to be prepared is not, or stands twice: the connection's fault, see `isOutdated`.
+  // What the client believes to be prepared is not, or stands twice: the connection's fault, see `DatabaseFailure.isOutdated`.
   { states: ['26000', '42P05'], fault: 'server' },
   // Values, constraints, checks of views, what triggers raise, and what is too large for an index or a row.
   { states: ['22', '23', '44', 'P0', '54'], fault: 'input' },
@@ -33,22 +33,10 @@ export const FAULTS: readonly { states: readonly string[]; fault: Fault }[] = [
 /** Row security says 42501 as well, and that is about the row. The server's texts are translated, its functions' names are not. */
 const ROW_SECURITY = 'ExecWithCheckOptions';
 
-export function faultOf(error: PostgresError): Fault {
-  const { code, routine } = error;
+export function faultOf({ code, routine }: PostgresError): Fault {
   if (code === '42501' && routine === ROW_SECURITY) return 'input';
-  if (isOutdated(error)) return 'server';
   return FAULTS.find(({ states }) => isOneOf(states, code))?.fault ?? 'program';
 }
-
-/** Says `cached plan must not change result type` of a table that was changed, under a code that means many things. */
-const CACHED_PLAN = 'RevalidateCachedQuery';
-
-/**
- * True where nothing of a statement was done, because its connection has not prepared what the client believes: somebody has
- * discarded it, or a pooler has handed on another connection; or because the plan does not fit the table any more.
- */
-export const isOutdated = ({ code, routine }: PostgresError): boolean =>
-  code === '26000' || code === '42P05' || (code === '0A000' && routine === CACHED_PLAN);
 
 /** A table, schema or right that is not there may be so in this session alone: somebody has left it a `SET search_path` or `SET ROLE`. */
 export const looksElsewhere = (error: PostgresError): boolean =>

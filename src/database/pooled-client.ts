@@ -4,7 +4,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { Duplex } from 'node:stream';
 import type { DataSource, QueryRunner } from 'typeorm';
 import { type DatabaseFailure, failureOn, hasSqlState, markFailures, markLost } from './database-failure.js';
-import { isOutdated, looksElsewhere } from './faults.js';
+import { looksElsewhere } from './faults.js';
 import { introduce } from './introduction.js';
 import { KnownServer } from './known-server.js';
 import {
@@ -90,9 +90,9 @@ export async function learnFailure(lease: Lease, error: unknown): Promise<Databa
   const failure = await failureOn(lease.client, error);
   const { postgres, isLost } = failure ?? {};
   if (isLost) lease.broken = true;
-  else if (postgres && isOutdated(postgres)) {
+  else if (failure?.isOutdated) {
     lease.broken = true;
-    lease.server.namesFailed(postgres.code, bornAt(lease.client));
+    lease.server.namesFailed(postgres!.code, bornAt(lease.client));
   } else if (postgres?.code === READ_ONLY_SQL_TRANSACTION && !lease.readOnly) {
     lease.broken = true;
     lease.server.writesFailed();

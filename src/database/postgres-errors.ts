@@ -99,13 +99,13 @@ export function toDatabaseError(
   const own = ownWords(error);
   if (own) return own;
   if (!failure) return error;
-  const { postgres, isLost } = failure;
+  const { postgres, isLost, isOutdated } = failure;
   if (isLost || !postgres) return new DatabaseUnavailableError(error);
   const { code } = postgres;
   if (code === QUERY_CANCELED) return new StatementTimeoutError(error);
   if (code === LOCK_NOT_AVAILABLE) return new LockTimeoutError(error);
   if (code === READ_ONLY_SQL_TRANSACTION && readOnly) return error;
-  return faultOf(postgres) === 'server' ? new DatabaseUnavailableError(error, code) : error;
+  return isOutdated || faultOf(postgres) === 'server' ? new DatabaseUnavailableError(error, code) : error;
 }
 
 /** An error that says something of itself, where it may: also what the database refuses. */

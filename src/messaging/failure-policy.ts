@@ -53,8 +53,9 @@ const causeOf = (thrown: unknown): unknown =>
     : (originOf(thrown) ?? originalOf(thrown));
 
 /** Of a statement that a handler has sent. */
-function kindOfFailure({ isLost, postgres }: DatabaseFailure): FailureKind {
+function kindOfFailure({ isLost, isOutdated, postgres }: DatabaseFailure): FailureKind {
   if (isLost || !postgres) return 'infrastructure';
+  if (isOutdated) return 'transient';
   const fault = faultOf(postgres);
   return fault === 'input' ? 'permanent' : fault === 'program' ? 'unexpected' : 'transient';
 }

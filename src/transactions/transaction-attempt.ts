@@ -1,6 +1,5 @@
 import type { DataSource, QueryRunner } from 'typeorm';
 import { beforeAbort, knowServer, type RecyclingMethod } from '../database/pooled-client.js';
-import { isOutdated } from '../database/faults.js';
 import { KnownServer } from '../database/known-server.js';
 import { failureOf, hasSqlState, isFailureOf } from '../database/database-failure.js';
 import { IN_FAILED_SQL_TRANSACTION } from '../database/postgres-errors.js';
@@ -236,10 +235,8 @@ class Attempt<T> {
 /** True for the failure of a statement that makes the whole unit run again. */
 function repeats(error: unknown, { options }: Unit, attempt: number): boolean {
   const failure = failureOf(error);
-  const isRepeatedAtOnce = failure?.postgres !== undefined && isOutdated(failure.postgres);
-  return (
-    isRepeatedAtOnce || isRetryable(describeAttempt(error, 'statement', attempt, failure), options.retryOn)
-  );
+  if (failure?.isOutdated) return true;
+  return isRetryable(describeAttempt(error, 'statement', attempt, failure), options.retryOn);
 }
 
 /** Calls each, in order, whatever becomes of the others. @returns what they threw */

@@ -2,7 +2,6 @@ import { Logger } from '@nestjs/common';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { v7 as uuidv7 } from 'uuid';
 import { type DatabaseFailure, hasSqlState } from '../database/database-failure.js';
-import { isOutdated } from '../database/faults.js';
 import {
   IDLE_IN_TRANSACTION_SESSION_TIMEOUT,
   toDatabaseError,
@@ -166,7 +165,7 @@ async function asksAgain<T>(
  * is closed, and others have it right. Work that may run only once is not run again.
  */
 function runsAgainAtOnce<T>(unit: Unit, { failure }: AttemptOutcome<T> & { committed: false }): boolean {
-  if (!failure?.postgres || failure.isLost || !isOutdated(failure.postgres)) return false;
+  if (!failure?.isOutdated || failure.isLost) return false;
   return unit.maxAttempts > 1 && unit.repairs++ < MOST_REPAIRS;
 }
 

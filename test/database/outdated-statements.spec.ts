@@ -35,13 +35,13 @@ async function warmUp(): Promise<string> {
 
 /** One of each kind of statement, side by side, through HTTP and DI: all are to be done. */
 async function everyKind(id: string): Promise<void> {
-  const { people, transactions, send, request } = host;
+  const { people, transactions } = host;
   const statuses = await Promise.all([
-    request(`/people/${id}`),
-    request('/people?name=warm'),
-    send('POST', '/people', '{"name":"new"}'),
-    send('PATCH', `/people/${id}`, '{"name":"warm"}'),
-    send('POST', '/people/bulk', '[{"name":"many"},{"name":"many"}]'),
+    host.request(`/people/${id}`),
+    host.request('/people?name=warm'),
+    host.send('POST', '/people', '{"name":"new"}'),
+    host.send('PATCH', `/people/${id}`, '{"name":"warm"}'),
+    host.send('POST', '/people/bulk', '[{"name":"many"},{"name":"many"}]'),
   ]);
   expect(statuses.map(({ status }) => status)).toEqual([200, 200, 201, 200, 201]);
   await Promise.all([
