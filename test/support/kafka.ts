@@ -11,6 +11,7 @@ import {
 import { randomUUID } from 'node:crypto';
 import { eventually } from './barrier.js';
 import { type PeopleApp, startPeopleApp } from './people-app.js';
+import type { TestDatabase } from './test-database.js';
 
 const brokers = () => process.env.TEST_KAFKA_BROKERS!.split(',');
 
@@ -104,15 +105,19 @@ export class KafkaPeer {
 export async function startKafkaApp(
   peer: KafkaPeer,
   environment: Record<string, string> = {},
+  given?: TestDatabase,
 ): Promise<PeopleApp> {
   await peer.connect();
   await peer.deleteTopics();
-  const app = await startPeopleApp({
-    KAFKA_BROKERS: brokers().join(','),
-    KAFKA_GROUP_ID: `test-${randomUUID()}`,
-    KAFKA_TOPIC_PARTITIONS: '4',
-    ...environment,
-  });
+  const app = await startPeopleApp(
+    {
+      KAFKA_BROKERS: brokers().join(','),
+      KAFKA_GROUP_ID: `test-${randomUUID()}`,
+      KAFKA_TOPIC_PARTITIONS: '4',
+      ...environment,
+    },
+    given,
+  );
   await eventually(async () => (await app.request('/health/ready')).status === 200);
   return app;
 }
