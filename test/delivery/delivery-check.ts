@@ -37,6 +37,10 @@ async function playRound(stage: Stage): Promise<void> {
   const sender = new Sender(topics, flow.messages);
   await scaleTo(places, options.instances);
   await underFaults(stage, sender);
+  // What the faults have left behind is none of the scaling's: a backlog, and the watch for what kills the process, which handles
+  // messages one by one for as long as crashes are remembered. An instance looks for them when the group is shared out anew.
+  await topics.untilCaughtUp();
+  await database.query(`DELETE FROM message_instance WHERE seen_at < now() - interval '6 s'`);
   await scaleTo(places, 1);
   await whileScaling(stage, sender);
   await sender.sendRest();
@@ -89,15 +93,8 @@ async function underFaults(stage: Stage, sender: Sender): Promise<void> {
 }
 
 /** One, two, three, one instances under load. */
-async function whileScaling(
-  { options, counts, database, topics, places }: Stage,
-  sender: Sender,
-): Promise<void> {
+async function whileScaling({ options, counts, topics, places }: Stage, sender: Sender): Promise<void> {
   if (options.signal?.aborted) return;
-  // What the faults have left behind is none of the scaling's: a backlog, and the watch for what kills the process, which handles
-  // messages one by one for as long as crashes are remembered.
-  await topics.untilCaughtUp();
-  await database.query(`DELETE FROM message_instance WHERE seen_at < now() - interval '10 s'`);
   options.onProgress?.('one, two, three, one instances');
   const standstill = new Standstill(topics);
   const scaling = [1, 2, 3, 1].reduce(
