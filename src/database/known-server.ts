@@ -73,7 +73,7 @@ export class KnownServer {
     for (const name of news) this.dropped.set(name, asked.get(name)!);
     if (news.length > 0)
       this.logger.warn(
-        `Connections come without ${news.join(', ')}, which were asked for: a pooler drops startup parameters. ` +
+        `Connections come without ${news.join(', ')}, which were asked for: a pooler drops startup parameters, and pg sends none that is 0. ` +
           'Each transaction sets them by itself, which costs single statements a round trip. Have the pooler pass them on, or set them for the role (ALTER ROLE … SET).',
       );
   }
