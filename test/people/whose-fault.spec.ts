@@ -211,9 +211,9 @@ describe('what the server can not do now is a 503 that may be sent again, and pa
   });
 });
 
-it('each row of the table is one that is provoked, here or where conflicts, timeouts and lost connections are tested', () => {
+it('each row of the table is one that is provoked, here or where conflicts, timeouts, lost connections and lost preparation are tested', () => {
   const provoked = [...INPUT, ...SERVER].map(({ sqlState }) => sqlState ?? '').concat('22P05', '53100');
-  const elsewhere = ['40001', '40P01', '57014', '55P03', '25P03', '25P04', '08', '57'];
+  const elsewhere = ['40001', '40P01', '57014', '55P03', '25P03', '25P04', '08', '57', '26000', '42P05'];
   const missing = FAULTS.flatMap(({ states }) => states).filter(
     (state) => !elsewhere.includes(state) && !provoked.some((code) => code.startsWith(state)),
   );
