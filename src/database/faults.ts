@@ -42,6 +42,9 @@ export function faultOf({ code, routine }: PostgresError): Fault {
 export const looksElsewhere = (error: PostgresError): boolean =>
   ['42P01', '3F000', '42501'].includes(error.code) && faultOf(error) === 'server';
 
+/** Something in the server itself went wrong: class XX. */
+export const isInternal = ({ code }: PostgresError): boolean => code.startsWith('XX');
+
 const isOneOf = (states: readonly string[], code: string): boolean =>
   states.some((state) => code.startsWith(state));
 

@@ -25,6 +25,10 @@ export class KnownServer {
   isKnown = false;
   /** Something stands between that hands out server connections of its own: PgBouncer and the like. */
   isPooled = false;
+  /** It gives transactions ids, and says later what became of one. Assumed until it has been asked. */
+  hasTransactionIds = true;
+  /** It takes LISTEN. Assumed until it refuses. */
+  takesListen = true;
   /** Connections that are older may have prepared what does not fit any more: they are closed before they are lent again. */
   outdatedSince = 0;
   /** Connections that are older may be to a server that takes no writes any more: they are asked before they are lent again. */

@@ -7,6 +7,7 @@ import { type DatabaseFailure, failureOn, hasSqlState, markFailures, markLost } 
 import { looksElsewhere } from './faults.js';
 import { introduce } from './introduction.js';
 import { KnownServer } from './known-server.js';
+import { hasTransactionIds } from './transaction-ids.js';
 import {
   DatabaseUnavailableError,
   PoolExhaustedError,
@@ -161,10 +162,13 @@ async function meet(
   recycling: RecyclingMethod,
 ): Promise<void> {
   if (!met.has(client)) {
+    const isLost = async (error: unknown) => (await failureOn(client, error))?.isLost ?? true;
     await introduce(client, dataSource).catch(async (error: unknown) => {
       // Other engines may not know the question.
-      if ((await failureOn(client, error))?.isLost ?? true) throw error;
+      if (await isLost(error)) throw error;
     });
+    if (!server.isKnown)
+      server.hasTransactionIds = await hasTransactionIds(client, dataSource.driver.version ?? '', isLost);
     server.isKnown = true;
     met.add(client);
   }

@@ -39,13 +39,14 @@ export function inboxStatements(dataSource: DataSource) {
   // Past those that another instance removes.
   const prune = named(
     'prune',
-    `DELETE FROM ${table} WHERE ctid = ANY (ARRAY(
-       SELECT i.ctid FROM ${table} i
+    `DELETE FROM ${table} d USING (
+       SELECT i.consumer, i.message_id FROM ${table} i
        LEFT JOIN json_to_recordset($2) AS c(topic text, partition int, "offset" bigint)
          ON (i.consumer = $1 OR starts_with(i.consumer, $1 || '/')) AND i.topic = c.topic AND i.partition = c.partition
        WHERE i.handled_at < now() - $3::bigint * interval '1 ms'
          AND (i.topic IS NULL OR i."offset" < c."offset")
-       LIMIT $4::int FOR UPDATE OF i SKIP LOCKED))`,
+       LIMIT $4::int FOR UPDATE OF i SKIP LOCKED) old
+     WHERE d.consumer = old.consumer AND d.message_id = old.message_id`,
   );
   const ids = (messages: readonly MessageIdentity[]) =>
     JSON.stringify(messages.map(({ consumer, messageId: id }) => ({ consumer, id })));

@@ -2,6 +2,7 @@ import { once } from 'node:events';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { PoolClient, QueryResult } from 'pg';
 import type { DataSource } from 'typeorm';
+import { KnownServer } from '../database/known-server.js';
 import { borrowClient, learnFailure, poolOf, returnClient, withClient } from '../database/pooled-client.js';
 import { toDatabaseError } from '../database/postgres-errors.js';
 import type { Statement } from '../transactions/transaction-context.js';
@@ -12,9 +13,11 @@ const POOL_TO_LISTEN = 4;
 /** How long a look waits for a table that somebody has locked. */
 const LOCK_TIMEOUT_MS = 500;
 
-/** A client can be spared to wait for notifications. */
-export const canListen = (dataSource: DataSource): boolean =>
-  (poolOf(dataSource).options.max ?? 0) >= POOL_TO_LISTEN;
+/** A client can be spared to wait for notifications, and they reach it: a pooler may hand on its connection to somebody else. */
+export function canListen(dataSource: DataSource): boolean {
+  const { isPooled, takesListen } = KnownServer.of(dataSource);
+  return !isPooled && takesListen && (poolOf(dataSource).options.max ?? 0) >= POOL_TO_LISTEN;
+}
 
 /**
  * Tells the relays of other processes that there is something to send. Beside the transactions that publish: one that
@@ -41,7 +44,12 @@ export async function untilPending(
   const lease = await borrowClient(dataSource, 'fast', signal);
   const { client } = lease;
   try {
-    await client.query(`LISTEN ${CHANNEL}`);
+    await client.query(`LISTEN ${CHANNEL}`).catch(async (error: unknown) => {
+      const failure = await learnFailure(lease, error);
+      // An engine that has none of it.
+      if (failure && !failure.isLost) KnownServer.of(dataSource).takesListen = false;
+      throw error;
+    });
     // Asked behind LISTEN: what is published from here on is told.
     while (!signal.aborted && !(await isAny(client, pending)))
       if (await isNotified(client, pollMs, signal)) break;

@@ -4,7 +4,8 @@ import type { DataSource } from 'typeorm';
 import { preparedName } from '../database/prepared-name.js';
 import { connectBeside } from '../database/pooled-client.js';
 import { failureOf, failureOn } from '../database/database-failure.js';
-import { faultOf } from '../database/faults.js';
+import { type Fault, faultOf } from '../database/faults.js';
+import { statusQuery, ticketQuery } from '../database/transaction-ids.js';
 
 /** What is remembered of a transaction before COMMIT, to ask for its outcome afterwards. */
 export interface CommitTicket {
@@ -19,25 +20,16 @@ export interface CommitTicket {
 
 export type CommitOutcome = 'committed' | 'aborted' | 'unknown';
 
-// Statistics survive a clean stop and are reset by crash recovery; there is no nearer thing that every role may read.
-const INCARNATION = 'extract(epoch FROM pg_stat_get_bgwriter_stat_reset_time())';
+export { ticketQuery };
 
-const asking = (currentId: string) => `SELECT concat(${currentId}(), '/', ${INCARNATION})`;
-const TICKET = asking('pg_current_xact_id_if_assigned');
-const TICKET_BEFORE_13 = asking('txid_current_if_assigned');
-
-/** One row, one column: the transaction's id, empty while it has none, and the server's incarnation. */
-export const ticketQuery = (serverVersion: string): string =>
-  Number.parseInt(serverVersion) >= 13 ? TICKET : TICKET_BEFORE_13;
-
-const NAMES = new Map(
-  [TICKET, TICKET_BEFORE_13].map((text) => [text, preparedName('nestjs_people_ticket', text)]),
-);
+const names = new Map<string, string>();
 
 /** `ticketQuery`, to be prepared. */
 export function ticketStatement(serverVersion: string): { name: string; text: string } {
   const text = ticketQuery(serverVersion);
-  return { name: NAMES.get(text)!, text };
+  let name = names.get(text);
+  if (!name) names.set(text, (name = preparedName('nestjs_people_ticket', text)));
+  return { name, text };
 }
 
 /** What `ticketQuery` gave, taken apart. */
@@ -51,13 +43,11 @@ const ASK_AT_LEAST_MS = 1000;
 const FIRST_POLL_MS = 10;
 const MOST_POLL_MS = 250;
 
+type Answer = CommitOutcome | 'in progress';
+
 /**
  * Asks the server what became of a transaction whose COMMIT was lost (https://www.postgresql.org/docs/current/functions-info.html,
- * `pg_xact_status`), again and again while it is still in progress or the server is away. A transaction that had written
- * nothing counts as aborted: there is nothing that could be applied twice.
- *
- * It asks on a connection beside the pool: the lost transaction may still hold locks, and every client of the pool wait for
- * them.
+ * `pg_xact_status`). A transaction that had written nothing counts as aborted: there is nothing that could be applied twice.
  *
  * @param atMostMs how long to ask before giving up; a server that hangs is not waited for any longer
  */
@@ -67,23 +57,45 @@ export async function resolveCommit(
   atMostMs: number,
 ): Promise<CommitOutcome> {
   if (xid === null) return 'aborted';
+  const question = statusQuery(dataSource.driver.version ?? '');
+  return askUntilKnown(dataSource, atMostMs, async (client, isLate) => {
+    const { rows } = await client.query<{ status: Answer | null; incarnation: string }>(question, [xid]);
+    const now = rows[0]!;
+    if (now.status === 'aborted') return 'aborted';
+    // Too old to be told, or of a stranger that a recovery may have given the id to.
+    const answer = now.incarnation === incarnation ? (now.status ?? 'unknown') : 'unknown';
+    if (answer === 'in progress' && isLate) await endIfCommitNeverCame(client, xid);
+    return answer;
+  });
+}
+
+/**
+ * Asks again and again while the answer is that the transaction is still in progress, or the server is away: on a connection
+ * beside the pool, as the lost transaction may still hold locks, and every client of the pool wait for them.
+ *
+ * @param ask is told whether the transaction has had its time to end by itself
+ */
+export async function askUntilKnown(
+  dataSource: DataSource,
+  atMostMs: number,
+  ask: (client: Client, isLate: boolean) => Promise<Answer>,
+): Promise<CommitOutcome> {
   const deadline = performance.now() + atMostMs;
   const over = new AbortController();
   const timer = setTimeout(() => over.abort(), Math.max(atMostMs, ASK_AT_LEAST_MS));
   let client: Client | undefined;
   try {
     for (let wait = FIRST_POLL_MS; ; wait = Math.min(MOST_POLL_MS, wait * 2)) {
-      let outcome: CommitOutcome | 'in progress';
+      let answer: Answer;
       try {
         client ??= await connectBeside(dataSource, over.signal);
-        outcome = await outcomeNow(client, dataSource, xid, incarnation);
-        if (outcome === 'in progress' && wait >= MOST_POLL_MS) await endIfCommitNeverCame(client, xid);
+        answer = await ask(client, wait >= MOST_POLL_MS);
       } catch (error) {
         // What the server has said of the question itself, it will say again.
-        outcome = client && (await isAnswered(client, error)) ? 'unknown' : 'in progress';
+        answer = client && (await isAnswered(client, error)) ? 'unknown' : 'in progress';
         client = end(client);
       }
-      if (outcome !== 'in progress') return outcome;
+      if (answer !== 'in progress') return answer;
       if (over.signal.aborted || performance.now() + wait > deadline) return 'unknown';
       await sleep(wait);
     }
@@ -93,28 +105,12 @@ export async function resolveCommit(
   }
 }
 
+const MAY_PASS: readonly Fault[] = ['server', 'conflict', 'timeout'];
+
 async function isAnswered(client: Client, error: unknown): Promise<boolean> {
   await failureOn(client, error);
   const { postgres, isLost } = failureOf(error) ?? {};
-  return postgres !== undefined && !isLost && faultOf(postgres) !== 'server';
-}
-
-async function outcomeNow(
-  client: Client,
-  { driver: { version = '' } }: DataSource,
-  xid: string,
-  incarnation: string,
-): Promise<CommitOutcome | 'in progress'> {
-  const status =
-    Number.parseInt(version) >= 13 ? 'pg_xact_status($1::text::xid8)' : 'txid_status($1::bigint)';
-  const { rows } = await client.query<{ status: CommitOutcome | 'in progress' | null; incarnation: string }>(
-    `SELECT ${status} AS status, concat(${INCARNATION}) AS incarnation`,
-    [xid],
-  );
-  const now = rows[0]!;
-  if (now.status === 'aborted') return 'aborted';
-  // Too old to be told, or of a stranger that a recovery may have given the id to.
-  return now.incarnation === incarnation ? (now.status ?? 'unknown') : 'unknown';
+  return postgres !== undefined && !isLost && !MAY_PASS.includes(faultOf(postgres));
 }
 
 /**
@@ -122,11 +118,15 @@ async function outcomeNow(
  * such a session decides the outcome; one that has its COMMIT is not idle and is left alone.
  */
 async function endIfCommitNeverCame(client: Client, xid: string): Promise<void> {
-  await client.query(
+  const ending = client.query(
     `SELECT pg_terminate_backend(pid) FROM pg_stat_activity
      WHERE backend_xid::text = ($1::bigint % 4294967296)::text AND state LIKE 'idle in transaction%'`,
     [xid],
   );
+  // Where it may not be ended, or can't, it is waited for.
+  await ending.catch(async (error: unknown) => {
+    if ((await failureOn(client, error))?.isLost ?? true) throw error;
+  });
 }
 
 /** Its farewell may fail, as the connection may be lost. */

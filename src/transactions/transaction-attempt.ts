@@ -2,9 +2,11 @@ import type { DataSource, QueryRunner } from 'typeorm';
 import { beforeAbort, knowServer, type RecyclingMethod } from '../database/pooled-client.js';
 import { KnownServer } from '../database/known-server.js';
 import { failureOf, hasSqlState, isFailureOf } from '../database/database-failure.js';
+import { isInternal } from '../database/faults.js';
 import { IN_FAILED_SQL_TRANSACTION } from '../database/postgres-errors.js';
 import { type CommitOutcome, resolveCommit } from './commit-outcome.js';
 import type { OpenSessions } from './open-sessions.js';
+import { OutcomeRows } from './outcome-rows.js';
 import { describeAttempt, isRetryable } from './retry-policy.js';
 import { clientOf } from './transaction-client.js';
 import { currentTransaction, runInContext, TransactionContext } from './transaction-context.js';
@@ -67,7 +69,13 @@ async function openSession<T>({ unit, attempt, dataSource, recycling }: AttemptO
     readOnly: options.readOnly ?? false,
     claim: unit.claim,
     statementTimeoutMs: options.statementTimeoutMs,
-    tracksXid: options.commitOutcome !== 'report' && !options.readOnly,
+    tracksXid:
+      !options.readOnly && server.hasTransactionIds && (options.commitOutcome ?? 'resolve') === 'resolve',
+    // A claim is a row already, and whoever made it looks for that.
+    outcomeRow:
+      options.commitOutcome === 'row' && !options.readOnly && !unit.claim
+        ? OutcomeRows.of(dataSource).next()
+        : undefined,
     signal: unit.signal,
     remainingMs: () => unit.remainingMs(),
     caller: currentTransaction,
@@ -158,11 +166,13 @@ class Attempt<T> {
     // A subscriber of TypeORM's afterTransactionCommit failed.
     if (session.isCommitted) return this.committed(value, [thrown]);
     const error = session.claimIsTaken ? new ClaimTakenError() : (session.commitFailure ?? thrown);
-    // Only an answer of a server that lives on says for sure that it has not committed.
+    // Only an answer of a server that lives on says for sure that it has not committed, and of an internal error not even that:
+    // some engines answer so when they don't know it themselves.
     const { postgres, isLost = true } = failureOf(error) ?? {};
     if (error instanceof RolledBackByServer)
       return this.failed(this.rolledBack(session.firstFailure), 'commit');
-    if (session.commitWasSent && (isLost || !postgres) && !session.claimIsTaken)
+    const isUndecided = isLost || !postgres || isInternal(postgres);
+    if (session.commitWasSent && isUndecided && !session.claimIsTaken)
       return this.afterLostCommit(value, error);
     await this.rollBack();
     return this.failed(error, 'commit');
@@ -176,10 +186,9 @@ class Attempt<T> {
     await session.release();
     // A unit that only read has nothing that could be applied twice.
     let outcome: CommitOutcome = unit.options.readOnly ? 'aborted' : 'unknown';
-    if (session.ticket) {
-      const atMostMs = Math.max(RESOLVE_AT_LEAST_MS, unit.remainingMs() ?? RESOLVE_MS);
-      outcome = await resolveCommit(dataSource, session.ticket, atMostMs);
-    }
+    const atMostMs = Math.max(RESOLVE_AT_LEAST_MS, unit.remainingMs() ?? RESOLVE_MS);
+    if (session.outcomeRow) outcome = await OutcomeRows.of(dataSource).resolve(session.outcomeRow, atMostMs);
+    else if (session.ticket) outcome = await resolveCommit(dataSource, session.ticket, atMostMs);
     if (outcome === 'committed') return this.committed(value);
     if (outcome === 'aborted') return this.failed(cause, 'commit', true);
     const xid = session.ticket?.xid ?? undefined;

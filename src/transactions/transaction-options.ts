@@ -53,10 +53,11 @@ export interface TransactionOptions {
   idempotent?: boolean;
   /**
    * What a lost COMMIT leads to. `resolve` asks the server what became of the transaction (`pg_xact_status`): committed
-   * gives the result, aborted is repeated, undecided is TransactionOutcomeUnknownError. `report` is that error at once.
-   * Default `resolve`; a unit of one statement, which needs no COMMIT, resolves only where it is asked for here.
+   * gives the result, aborted is repeated, undecided is TransactionOutcomeUnknownError. `row` writes a row with each COMMIT and
+   * looks for it, which works on every engine (table `transaction_outcome`, see `transactionMigrations`). `report` is the error at
+   * once, as is `resolve` where the server has no transaction ids. Default `resolve`; a unit of one statement, which needs no COMMIT, resolves only where it is asked for here.
    */
-  commitOutcome?: 'resolve' | 'report';
+  commitOutcome?: 'resolve' | 'row' | 'report';
   /** Units of work with the same key run one after another in this process, and wait before they take a connection. */
   conflictKey?: string;
   /**
@@ -105,7 +106,7 @@ const WHOLE_NUMBERS = {
 const CHOICES = {
   isolationLevel: ISOLATION_LEVELS,
   propagation: PROPAGATIONS,
-  commitOutcome: ['resolve', 'report'],
+  commitOutcome: ['resolve', 'row', 'report'],
   poolQueries: ['warn', 'throw', 'off'],
   preparedStatements: PREPARED_STATEMENTS,
 } as const;

@@ -3,6 +3,7 @@ import { setMaxListeners } from 'node:events';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { QueryResult, QueryResultRow } from 'pg';
 import type { DataSource } from 'typeorm';
+import { isInternal } from '../database/faults.js';
 import { KnownServer } from '../database/known-server.js';
 import {
   cutConnection,
@@ -31,6 +32,7 @@ import {
   type TransactionRunnerSettings,
   validateOptions,
 } from './transaction-options.js';
+import { OutcomeRows } from './outcome-rows.js';
 import { LANE_WIDTH, StatementLane } from './statement-lane.js';
 import { assertCompatible, assertKeyIsFree } from './transaction-nesting.js';
 import { noteFailure } from './unit-failures.js';
@@ -125,7 +127,7 @@ export class TransactionRunner implements BeforeApplicationShutdown {
     { writes, ...options }: TransactionOptions & { writes: boolean },
   ): Promise<QueryResult<Row>> {
     const merged = { ...this.settings, ...options };
-    const isResolved = writes && merged.commitOutcome === 'resolve';
+    const isResolved = writes && ['resolve', 'row'].includes(merged.commitOutcome ?? '');
     const { propagation } = options;
     const server = KnownServer.of(this.dataSource);
     if (!server.isKnown) await this.know();
@@ -237,6 +239,7 @@ export class TransactionRunner implements BeforeApplicationShutdown {
     try {
       const value = await done;
       noteFailure(undefined);
+      if (unit.options.commitOutcome === 'row') this.pruneOutcomes();
       return value;
     } catch (error) {
       noteFailure(error);
@@ -245,6 +248,16 @@ export class TransactionRunner implements BeforeApplicationShutdown {
       this.running.delete(done);
       unit.end();
     }
+  }
+
+  private pruneOutcomes(): void {
+    const rows = OutcomeRows.of(this.dataSource);
+    if (!rows.isDueToPrune()) return;
+    const pruning = rows
+      .prune()
+      .catch((err: unknown) => this.logger.debug({ msg: 'old outcomes could not be removed', err }))
+      .finally(() => this.running.delete(pruning));
+    this.running.add(pruning);
   }
 
   private async inTurn<T>(unit: Unit, share: number, use: () => Promise<T>): Promise<T> {
@@ -284,7 +297,11 @@ export class TransactionRunner implements BeforeApplicationShutdown {
         // There was no client to send it on.
         if (error instanceof ApplicationError) return { committed: false, error, phase: 'begin', failure };
         if (dead-- > 0 && failure?.isLost && !this.sessions.isOver) continue;
-        if (!writes || !failure?.isLost) return { committed: false, error, phase: 'statement', failure };
+        // Where the server has no transaction ids, it is one that may answer so when it does not know what became of the commit.
+        const { hasTransactionIds } = KnownServer.of(this.dataSource);
+        const isUndecided =
+          failure?.isLost || (!hasTransactionIds && failure?.postgres && isInternal(failure.postgres));
+        if (!writes || !isUndecided) return { committed: false, error, phase: 'statement', failure };
         const unknown = { transactionId: unit.id, attempts: attempt, cause: error };
         return { committed: false, error: new TransactionOutcomeUnknownError(unknown), phase: 'commit' };
       }

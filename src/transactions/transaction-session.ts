@@ -12,7 +12,7 @@ import {
   toSend,
 } from '../database/pooled-client.js';
 import { failureOf, hasSqlState, isFailureOf } from '../database/database-failure.js';
-import { DatabaseUnavailableError, UNIQUE_VIOLATION } from '../database/postgres-errors.js';
+import { DatabaseUnavailableError, UNDEFINED_TABLE, UNIQUE_VIOLATION } from '../database/postgres-errors.js';
 import { statementTimeoutOf } from '../database/introduction.js';
 import { expectError } from '../errors/expected-errors.js';
 import {
@@ -27,6 +27,7 @@ import type { DataSource } from 'typeorm';
 import { NOTHING, refuseControl, setsTimeout, type Submittable } from './transaction-statements.js';
 import { StatementTurns } from './statement-turns.js';
 import { type CommitTicket, readTicket, ticketStatement } from './commit-outcome.js';
+import type { OutcomeRow } from './outcome-rows.js';
 import { TransactionUsageError } from './transaction-errors.js';
 
 /** What `TransactionSession.open` is told. */
@@ -40,6 +41,8 @@ export interface SessionOptions {
   readOnly: boolean;
   /** Travels behind them; see `ClaimTakenError`. */
   claim: Companion | undefined;
+  /** Written with COMMIT, to know afterwards whether that was done. */
+  outcomeRow: OutcomeRow | undefined;
   /** True to learn the transaction's id before COMMIT, so that a lost COMMIT can be asked for. */
   tracksXid: boolean;
   /** Ends every wait; its reason is thrown. */
@@ -149,6 +152,11 @@ export class TransactionSession {
   /** Statements that were asked for and have no answer yet. */
   get isBusy(): boolean {
     return this.turns.isBusy;
+  }
+
+  /** What was written with COMMIT; undefined where nothing was to be. */
+  get outcomeRow(): OutcomeRow | undefined {
+    return this.options.outcomeRow;
   }
 
   /** What to ask the server for after a lost COMMIT; undefined where it can't be asked. */
@@ -417,8 +425,10 @@ export class TransactionSession {
     this.phase = 'over';
     if (this.isBusy)
       throw new TransactionUsageError('The work returned before its statements had: await each.');
-    const last = await this.sendAheadOfCommit();
+    const ahead = await this.sendAheadOfCommit();
     if (!this.begun) return;
+    const { outcomeRow } = this.options;
+    const last = outcomeRow ? [...ahead, outcomeRow.statement] : ahead;
     const { client } = this.lease;
     if (this.options.tracksXid && !this.ticketIsCertain) {
       const { rows } = await this.learning(() =>
@@ -434,11 +444,18 @@ export class TransactionSession {
     signal?.addEventListener('abort', cut, { once: true });
     this.commitWasSent = true;
     try {
+      const landing = newLanding();
       const { command } = await this.learning(() =>
         last.length === 0
           ? client.query('COMMIT')
-          : this.sendTogether({ text: 'COMMIT' }, { before: last }, newLanding()),
-      );
+          : this.sendTogether({ text: 'COMMIT' }, { before: last }, landing),
+      ).catch((error: unknown) => {
+        const isAtRow = outcomeRow !== undefined && landing.beforeDone === ahead.length;
+        if (!isAtRow || !hasSqlState(error, UNDEFINED_TABLE)) throw error;
+        // The server has left COMMIT out.
+        this.commitWasSent = false;
+        throw noOutcomeTable(error);
+      });
       if (command !== 'COMMIT') throw new RolledBackByServer();
     } finally {
       signal?.removeEventListener('abort', cut);
@@ -499,6 +516,12 @@ export class TransactionSession {
     return submittable;
   }
 }
+
+const noOutcomeTable = (cause: unknown) =>
+  new TransactionUsageError(
+    "commitOutcome: 'row' needs the table transaction_outcome: add transactionMigrations (they are part of peopleMigrations) to the DataSource's migrations, and run them.",
+    { cause },
+  );
 
 function isWithin(caller: Caller | undefined, unit: Caller): boolean {
   while (caller && caller !== unit) caller = caller.parent;

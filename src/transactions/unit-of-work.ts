@@ -3,6 +3,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { v7 as uuidv7 } from 'uuid';
 import { type DatabaseFailure, hasSqlState } from '../database/database-failure.js';
 import {
+  DatabaseUnavailableError,
   IDLE_IN_TRANSACTION_SESSION_TIMEOUT,
   toDatabaseError,
   TRANSACTION_TIMEOUT,
@@ -206,6 +207,8 @@ async function waitForNext<T>(
   if (attempt >= unit.maxAttempts) {
     if (isUnknown) throw error;
     transactionChannels.exhausted.publish(event);
+    // It has met nobody: the server would not commit.
+    if (lostCommit) throw new DatabaseUnavailableError(error, failure.code);
     throw new TransactionRetriesExhaustedError(unit.id, errors);
   }
   const delayMs = backoffDelay(attempt, backoff);

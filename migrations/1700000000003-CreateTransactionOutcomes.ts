@@ -1,0 +1,16 @@
+import type { MigrationInterface, QueryRunner } from 'typeorm';
+import { tableIn } from '../src/database/table-name.js';
+
+/** A row for each unit of work with `commitOutcome: 'row'`, for an hour. Its id is a uuid of version 7, so ordered by time. */
+export class CreateTransactionOutcomes1700000000003 implements MigrationInterface {
+  name = 'CreateTransactionOutcomes1700000000003';
+
+  async up(queryRunner: QueryRunner): Promise<void> {
+    const table = tableIn(queryRunner.connection, 'transaction_outcome');
+    await queryRunner.query(`CREATE TABLE IF NOT EXISTS ${table} ("id" uuid PRIMARY KEY)`);
+  }
+
+  async down(queryRunner: QueryRunner): Promise<void> {
+    await queryRunner.query(`DROP TABLE ${tableIn(queryRunner.connection, 'transaction_outcome')}`);
+  }
+}

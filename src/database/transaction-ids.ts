@@ -1,0 +1,41 @@
+import type { PoolClient } from 'pg';
+
+/** A function of PostgreSQL 13, or what it was called before. */
+const since13 = (serverVersion: string, now: string, before: string): string =>
+  Number.parseInt(serverVersion) >= 13 ? now : before;
+
+// Statistics survive a clean stop and are reset by crash recovery; there is no nearer thing that every role may read.
+export const INCARNATION = 'extract(epoch FROM pg_stat_get_bgwriter_stat_reset_time())';
+
+/** One row, one column: the transaction's id, empty while it has none, and the server's incarnation. */
+export const ticketQuery = (serverVersion: string): string =>
+  `SELECT concat(${since13(serverVersion, 'pg_current_xact_id_if_assigned', 'txid_current_if_assigned')}(), '/', ${INCARNATION})`;
+
+/** One row: what became of the transaction with the id $1, as `status`, and the server's incarnation. */
+export const statusQuery = (serverVersion: string): string =>
+  `SELECT ${since13(serverVersion, 'pg_xact_status($1::text::xid8)', 'txid_status($1::bigint)')} AS status,
+     concat(${INCARNATION}) AS incarnation`;
+
+/** An id that is as old as any: nothing is known of it, but it may be asked for. */
+const OLDEST_ID = '3';
+
+/**
+ * Whether the server gives transactions ids, and can say later what became of one. Asks the very questions: engines that speak
+ * PostgreSQL's language often lack the functions.
+ *
+ * @throws what pg throws when the connection is lost
+ */
+export async function hasTransactionIds(
+  client: PoolClient,
+  serverVersion: string,
+  isLost: (error: unknown) => Promise<boolean>,
+): Promise<boolean> {
+  try {
+    await client.query(ticketQuery(serverVersion));
+    await client.query(statusQuery(serverVersion), [OLDEST_ID]);
+    return true;
+  } catch (error) {
+    if (await isLost(error)) throw error;
+    return false;
+  }
+}
