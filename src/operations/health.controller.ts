@@ -9,7 +9,7 @@ import {
 import { HttpAdapterHost } from '@nestjs/core';
 import { ApiOkResponse, ApiOperation, ApiServiceUnavailableResponse, ApiTags } from '@nestjs/swagger';
 import { HealthCheckService, HealthIndicatorService, type HealthCheckResult } from '@nestjs/terminus';
-import { DataSource } from 'typeorm';
+import { DataSource, MigrationExecutor } from 'typeorm';
 
 /** Why something that readiness depends on is not available; undefined when it is. */
 export interface ReadinessSource {
@@ -74,11 +74,21 @@ export class HealthController implements OnModuleDestroy {
 
   private async migrations() {
     let pending = false;
-    const reason = await reasonOf(this.dataSource.showMigrations().then((some) => (pending = some)));
+    const reason = await reasonOf(this.showMigrations().then((some) => (pending = some)));
     return this.indicate(
       'migrations',
       reason ?? (pending ? 'pending; run npm run migration:run' : undefined),
     );
+  }
+
+  /** As the DataSource's own, which keeps the connection when it fails. */
+  private async showMigrations(): Promise<boolean> {
+    const queryRunner = this.dataSource.createQueryRunner();
+    try {
+      return await new MigrationExecutor(this.dataSource, queryRunner).showMigrations();
+    } finally {
+      await queryRunner.release();
+    }
   }
 
   private indicate(name: string, reason: string | undefined) {

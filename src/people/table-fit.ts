@@ -113,11 +113,21 @@ const isUnfilled = ({ name, isNotNull, hasDefault }: TableColumn): boolean =>
 
 function keyDifferences({ kind, columns, keys, hasPrimaryKey }: TableShape, alter: Alter): string[] {
   if (!columns.some(({ name }) => name === 'id')) return [];
-  const ofId = keys.filter(({ isOnIdAlone }) => isOnIdAlone);
-  if (ofId.some((key) => key.isValid && !key.isPartial && !key.isDeferrable)) return [];
-  const near = ofId.map(({ name, isPartial, isDeferrable, isValid }) => {
-    const faults = [isPartial && 'partial', isDeferrable && 'deferrable', !isValid && 'invalid'];
-    return `${name} is ${faults.filter(Boolean).join(' and ')}`;
+  const ofId = keys.filter(({ isOnIdAlone, isValid }) => isOnIdAlone && isValid);
+  const isThere = ofId.some((key) => !key.isPartial && !key.isDeferrable);
+  // One that is deferrable is in the way beside a good one, too.
+  const late = ofId.find((key) => key.isDeferrable);
+  if (late) {
+    const name = quoted(late.name);
+    const anew = isThere ? '' : `, ADD ${late.isPrimary || !hasPrimaryKey ? 'PRIMARY KEY' : 'UNIQUE'} (id)`;
+    return [
+      `The key ${name} is deferrable, and ON CONFLICT (id) needs one that is checked at once: ${alter(`DROP CONSTRAINT ${name}${anew}`)}.`,
+    ];
+  }
+  if (isThere) return [];
+  const near = keys.flatMap(({ name, isOnIdAlone, isPartial, isValid }) => {
+    const faults = [!isOnIdAlone && 'of more columns', isPartial && 'partial', !isValid && 'invalid'];
+    return `${quoted(name)} is ${faults.filter(Boolean).join(' and ')}`;
   });
   const found = near.length > 0 ? ` (${near.join('; ')})` : '';
   const advice =
@@ -125,7 +135,7 @@ function keyDifferences({ kind, columns, keys, hasPrimaryKey }: TableShape, alte
       ? 'partition it by id alone, for the key has to hold the columns it is partitioned by'
       : alter(hasPrimaryKey ? 'ADD UNIQUE (id)' : 'ADD PRIMARY KEY (id)');
   return [
-    `There is no primary key or unique index on exactly (id), for all rows and checked at once${found}; ON CONFLICT (id) needs one: ${advice}.`,
+    `There is no primary key or unique index on exactly (id) for all rows${found}; ON CONFLICT (id) needs one: ${advice}.`,
   ];
 }
 
@@ -137,7 +147,7 @@ function viewDifferences({ isUpdatable, isWithoutKey }: TableShape, table: strin
     ];
   if (!isWithoutKey) return [];
   return [
-    `The table below the view ${table} has no primary key or unique index on exactly (id), for all rows and checked at once; ` +
+    `The table below the view ${table} has no primary key or unique index on exactly (id) for all rows; ` +
       'ON CONFLICT (id) needs one: add it to that table.',
   ];
 }

@@ -20,7 +20,7 @@ export interface TableShape {
   /** Where a table without a schema is looked for. */
   schemas: string[];
   columns: TableColumn[];
-  /** Unique indexes, and invalid ones, that begin with `id`. */
+  /** Unique indexes that begin with `id`. */
   keys: TableKey[];
   hasPrimaryKey: boolean;
   /** True when a trigger sees rows before they are inserted, and may fill them in. */
@@ -49,7 +49,9 @@ export interface TableColumn {
 }
 
 export interface TableKey {
+  /** Of the index, and of its constraint. */
   name: string;
+  isPrimary: boolean;
   isOnIdAlone: boolean;
   isPartial: boolean;
   isDeferrable: boolean;
@@ -81,9 +83,10 @@ const COLUMNS = `
 
 const KEYS = `
   SELECT json_agg(json_build_object(
-    'name', indexrelid::regclass::text, 'isOnIdAlone', indnkeyatts = 1,
+    'name', relname, 'isPrimary', indisprimary, 'isOnIdAlone', indnkeyatts = 1,
     'isPartial', indpred IS NOT NULL, 'isDeferrable', NOT indimmediate, 'isValid', indisvalid))
-  FROM pg_index JOIN pg_attribute ON attrelid = indrelid AND attname = 'id' AND indkey[0] = attnum
+  FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid
+    JOIN pg_attribute ON attrelid = indrelid AND attname = 'id' AND indkey[0] = attnum
   WHERE indrelid = t.oid AND indisunique`;
 
 /**
