@@ -21,6 +21,7 @@ type Known = Pick<TableShape, 'columns' | 'hasRowVersions'>;
 export class PeopleTable implements OnApplicationBootstrap {
   private readonly logger = new Logger('PeopleModule');
   private shape: Known | undefined;
+  private isOutdated = false;
   private latest: { at: number; reason: Promise<string | undefined> } | undefined;
 
   constructor(
@@ -34,9 +35,9 @@ export class PeopleTable implements OnApplicationBootstrap {
     return schema ? `"${schema}"."people"` : 'people';
   }
 
-  /** False until the table has been seen. */
+  /** False until the table has been seen, and where it may be another since. */
   get isKnown(): boolean {
-    return this.shape !== undefined;
+    return this.shape !== undefined && !this.isOutdated;
   }
 
   /** False where its rows have no `xmin` and `ctid` that can be read. */
@@ -63,16 +64,16 @@ export class PeopleTable implements OnApplicationBootstrap {
       const { rows } = await this.transactions.runStatement<TableShape>(shapeOf(this.name), {
         writes: false,
       });
-      this.remember(rows[0]!);
+      this.remember(seen(rows[0]!));
     } catch (error) {
       if (!isNotUnderstood(error)) throw error;
-      this.shape = UNKNOWN;
+      this.remember(UNKNOWN);
     }
   }
 
-  /** It has turned out to be another than it was. */
-  forget(): void {
-    this.shape = undefined;
+  /** It may be another than it was: the next who needs to know it asks. What runs goes on with what was known. */
+  doubt(): void {
+    this.isOutdated = true;
   }
 
   /** Each difference from what is needed, as a sentence; empty when the table fits. @throws what the database says */
@@ -117,11 +118,11 @@ export class PeopleTable implements OnApplicationBootstrap {
     const { text, values } = shapeOf(this.name);
     try {
       const [shape] = await this.dataSource.query<[TableShape]>(text, values);
-      this.remember(shape);
+      this.remember(seen(shape));
       return shape.kind === 'v' ? { ...shape, isWithoutKey: await this.isViewWithoutKey() } : shape;
     } catch (error) {
       if (!isNotUnderstood(error)) throw error;
-      this.shape = UNKNOWN;
+      this.remember(UNKNOWN);
       return undefined;
     }
   }
@@ -138,7 +139,11 @@ export class PeopleTable implements OnApplicationBootstrap {
     }
   }
 
-  private remember(shape: TableShape): void {
-    this.shape = shape.kind === null ? undefined : shape;
+  private remember(shape: Known | undefined): void {
+    this.shape = shape;
+    this.isOutdated = false;
   }
 }
+
+/** A table that is not there may be anything once it is. */
+const seen = (shape: TableShape): Known | undefined => (shape.kind === null ? undefined : shape);

@@ -346,7 +346,7 @@ export class PeopleService<Data extends object = JsonObject> implements OnModule
       return await this.transactions.runStatement<Row>(statement, options);
     } catch (error) {
       // As where a view without system columns has taken the table's place: the next operation looks what is there now.
-      if (isMisfit(error)) this.table.forget();
+      if (isMisfit(error)) this.table.doubt();
       throw error;
     }
   }
@@ -364,8 +364,10 @@ export class PeopleService<Data extends object = JsonObject> implements OnModule
   private toJson(mapper: PersonDataMapper<object>, data: unknown, pointer: string): string | null {
     const json = mapper.toJson(data, pointer);
     const refusal = json !== null && this.table.isJsonb ? jsonbRefusal(json) : undefined;
-    if (refusal) throw invalid([{ pointer, detail: refusal }]);
-    return json;
+    if (!refusal) return json;
+    // Should it be a json again meanwhile, the next is not refused.
+    this.table.doubt();
+    throw invalid([{ pointer, detail: refusal }]);
   }
 
   /** In a unit of work around this one the events are there once that is committed; polling is behind it. */
