@@ -9,7 +9,7 @@ import { differencesOf } from './table-fit.js';
 import { insertingInto, isNotUnderstood, shapeOf, type TableShape } from './table-shape.js';
 
 /** How long an answer to readiness serves: probes may come from many places. */
-const FRESH_MS = 1000;
+const FRESH_MS = 500;
 
 /** Of an engine whose catalog is another one: its columns can't be compared, and nothing is built on. */
 const UNKNOWN = { columns: [], hasRowVersions: false };
@@ -98,7 +98,7 @@ export class PeopleTable implements OnApplicationBootstrap {
     );
   }
 
-  /** For readiness: the differences, as they were a second ago at most; undefined when it fits. */
+  /** For readiness: the differences, as they were half a second ago at most; undefined when it fits. */
   unavailableReason(): Promise<string | undefined> {
     const now = performance.now();
     if (!this.latest || now - this.latest.at > FRESH_MS) this.latest = { at: now, reason: this.reason() };

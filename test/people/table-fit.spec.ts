@@ -203,7 +203,7 @@ describe('an application with PeopleModule', () => {
   let host: INestApplicationContext;
   const errors: string[] = [];
 
-  async function startHost(): Promise<void> {
+  async function startHost(schema?: string): Promise<void> {
     errors.length = 0;
     const settings = { url: own.url, poolSize: 2, acquireTimeoutMs: 5000, statementTimeoutMs: 30_000, ssl: 'off' } as const; // prettier-ignore
     class Host {}
@@ -212,6 +212,7 @@ describe('an application with PeopleModule', () => {
         TypeOrmModule.forRoot({
           ...dataSourceOptions(settings, () => undefined),
           autoLoadEntities: true,
+          ...(schema && { schema }),
           migrations: peopleMigrations,
         }),
         PeopleModule.forRoot({ controllers: { http: false, messages: false } }),
@@ -241,6 +242,26 @@ describe('an application with PeopleModule', () => {
       expect.stringContaining('tenant is NOT NULL'),
       expect.stringContaining('primary key'),
     ]);
+  });
+
+  it('looks at the table of its own schema, whatever is on the search_path', async () => {
+    await own.query('CREATE TABLE people (id uuid PRIMARY KEY, name text, data json)');
+    await own.query('CREATE SCHEMA tenant_a');
+    await own.query('CREATE TABLE tenant_a.people (id uuid PRIMARY KEY, name text, data text)');
+    await startHost('tenant_a');
+    expect(errors).toEqual([
+      expect.stringMatching(
+        /data is of type text; .*: ALTER TABLE "tenant_a"\."people" ALTER data TYPE json/,
+      ),
+    ]);
+    await host.close();
+    await own.query('ALTER TABLE tenant_a.people ALTER data TYPE jsonb USING data::jsonb');
+    await own.query('ALTER TABLE people ALTER data TYPE text');
+    await startHost('tenant_a');
+    expect(errors).toEqual([]);
+    expect((await host.get(PeopleService).create({ name: 'Ada', data: { b: 1, a: 2 } })).dataJson).toBe(
+      '{"a": 2, "b": 1}',
+    );
   });
 
   it('says nothing of a table that is not there yet, and works once it is, whatever it is then', async () => {
