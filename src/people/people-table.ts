@@ -12,15 +12,19 @@ import { insertingInto, isNotUnderstood, shapeOf, type TableShape } from './tabl
 const FRESH_MS = 500;
 
 /** Of an engine whose catalog is another one: its columns can't be compared, and nothing is built on. */
-const UNKNOWN = { columns: [], hasRowVersions: false };
+const UNKNOWN: Known = { isJsonb: false, hasRowVersions: false };
 
-type Known = Pick<TableShape, 'columns' | 'hasRowVersions'>;
+/** What the operations have to know of the table. */
+interface Known {
+  isJsonb: boolean;
+  hasRowVersions: boolean;
+}
 
 /** The table `people` as it is in this database, and whether it fits. */
 @Injectable()
 export class PeopleTable implements OnApplicationBootstrap {
   private readonly logger = new Logger('PeopleModule');
-  private shape: Known | undefined;
+  private known: Known | undefined;
   private isOutdated = false;
   private latest: { at: number; reason: Promise<string | undefined> } | undefined;
 
@@ -37,17 +41,17 @@ export class PeopleTable implements OnApplicationBootstrap {
 
   /** False until the table has been seen, and where it may be another since. */
   get isKnown(): boolean {
-    return this.shape !== undefined && !this.isOutdated;
+    return this.known !== undefined && !this.isOutdated;
   }
 
   /** False where its rows have no `xmin` and `ctid` that can be read. */
   get hasRowVersions(): boolean {
-    return this.shape?.hasRowVersions ?? true;
+    return this.known?.hasRowVersions ?? true;
   }
 
   /** True where `data` is `jsonb`. */
   get isJsonb(): boolean {
-    return this.shape?.columns.some(({ name, type }) => name === 'data' && type === 'jsonb') ?? false;
+    return this.known?.isJsonb ?? false;
   }
 
   /** A host may migrate later, so a table that is not there is no news yet. */
@@ -139,11 +143,15 @@ export class PeopleTable implements OnApplicationBootstrap {
     }
   }
 
-  private remember(shape: Known | undefined): void {
-    this.shape = shape;
+  private remember(known: Known | undefined): void {
+    this.known = known;
     this.isOutdated = false;
   }
 }
 
 /** A table that is not there may be anything once it is. */
-const seen = (shape: TableShape): Known | undefined => (shape.kind === null ? undefined : shape);
+function seen({ kind, columns, hasRowVersions }: TableShape): Known | undefined {
+  if (kind === null) return undefined;
+  const isJsonb = columns.some(({ name, type }) => name === 'data' && type === 'jsonb');
+  return { isJsonb, hasRowVersions };
+}

@@ -276,7 +276,7 @@ export class PeopleService<Data extends object = JsonObject> implements OnModule
 
   /**
    * Changes or removes a row. Where the answer was lost, what is there then tells what became of it. It is not done again, as
-   * others may have followed; with versions it can be, for it fits one row only, unless they are of a content that comes again.
+   * others may have followed; with versions it can be, for it fits one row only, unless they are digests of a content, which may come again.
    *
    * @param recognise what was done, by the row that is found; undefined where that can't be told
    */

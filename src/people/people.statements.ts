@@ -12,18 +12,14 @@ export const INDEXED_NAME_BYTES = 2000;
 /** A name of so many bytes in UTF-8 is in it whatever the encoding of the database, which may take a third more (EUC_TW). */
 export const SURELY_INDEXED_NAME_BYTES = 1500;
 
-/**
- * What tells whether a person has changed: the row's `xmin` and `ctid`; where the table has none, a digest of the content. The
- * length keeps name and data apart.
- */
+// The length keeps name and data apart.
+const DIGEST = `md5(concat(length(name), ':', name, data::text))`;
+
+/** What tells whether a person has changed: the row's `xmin` and `ctid`; where the table has none, a digest of the content. */
 const VERSIONS = {
   row: { name: '', columns: 'xmin, ctid', text: 'xmin::text || ctid::text' },
-  content: {
-    name: 'content_',
-    columns: "md5(concat(length(name), ':', name, data::text)) AS digest",
-    text: "md5(concat(length(name), ':', name, data::text))",
-  },
-} as const;
+  content: { name: 'content_', columns: `${DIGEST} AS digest`, text: DIGEST },
+};
 export type VersionBy = keyof typeof VERSIONS;
 
 /** The topic of the events, and what they are about. */
