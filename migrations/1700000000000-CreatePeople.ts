@@ -25,6 +25,12 @@ export class CreatePeople1700000000000 implements MigrationInterface {
         CONSTRAINT "people_pkey" PRIMARY KEY ("id")
       )`,
     );
+    // A view has no index of its own, and a partitioned table can't have one built concurrently: that is its owner's choice.
+    const [table] = (await queryRunner.query(
+      `SELECT FROM pg_class WHERE oid = to_regclass($1) AND relkind = 'r'`,
+      [people],
+    )) as unknown[];
+    if (!table) return;
     // A concurrent build that was interrupted leaves an index that is invalid but there.
     const [invalid] = (await queryRunner.query(
       `SELECT FROM pg_index WHERE indexrelid = to_regclass($1) AND NOT indisvalid`,

@@ -9,6 +9,7 @@ import { ProblemDetailsFilter } from '../errors/error-responses.js';
 import { KafkaTransport } from '../messaging/kafka.transport.js';
 import { MessageStore } from '../messaging/message-store.js';
 import { OperationsModule } from '../operations/operations.module.js';
+import { PeopleTable } from '../people/people-table.js';
 import { PeopleModule } from '../people/people.module.js';
 import { BearerTokenGuard, callerOfToken } from './bearer-token.guard.js';
 import type { Environment } from './environment.js';
@@ -49,16 +50,20 @@ export class AppModule {
           inboxRetentionMs,
           caller: callerOfToken,
         }),
-        OperationsModule.forRoot(
-          kafka
-            ? (moduleRef) => [
+        OperationsModule.forRoot((moduleRef) => [
+          {
+            name: 'people',
+            unavailableReason: () => moduleRef.get(PeopleTable, { strict: false }).unavailableReason(),
+          },
+          ...(kafka
+            ? [
                 {
                   name: 'kafka',
                   unavailableReason: () => moduleRef.get(KafkaTransport, { strict: false }).unavailableReason,
                 },
               ]
-            : () => [],
-        ),
+            : []),
+        ]),
       ],
       providers: [
         { provide: APP_FILTER, useClass: ProblemDetailsFilter },

@@ -5,6 +5,7 @@ import { failureOf } from '../database/database-failure.js';
 import { type EmbeddedKafka, KafkaUnavailableError, startEmbeddedKafka } from '../dev/embedded-kafka.js';
 import { type EmbeddedPostgres, startEmbeddedPostgres } from '../dev/embedded-postgres.js';
 import { endsWithin } from '../messaging/closing-steps.js';
+import { PeopleTable } from '../people/people-table.js';
 import type { ServiceSettings } from './app.module.js';
 import { signalDescendants } from './child-processes.js';
 import { createApp } from './create-app.js';
@@ -173,12 +174,7 @@ async function serve(
 ): Promise<string> {
   aborted.throwIfAborted();
   await app.init();
-  await whenSlow('migrating the database …', say, migrate(app.get(DataSource))).catch((cause: unknown) => {
-    throw new Error(
-      'The database could not be migrated. Mend in it what the cause says, or use another one (DATABASE_URL).',
-      { cause },
-    );
-  });
+  await whenSlow('migrating the database …', say, migrateAndFit(app));
   aborted.throwIfAborted();
   // HTTP first: when its port is taken, no message has been touched yet.
   await app.listen({ port, host }).catch((cause: NodeJS.ErrnoException) => {
@@ -187,6 +183,24 @@ async function serve(
   await app.startAllMicroservices();
   aborted.throwIfAborted();
   return (await app.getUrl()).replace('[::1]', 'localhost');
+}
+
+/** @throws where the migrations can't be applied, and where the table of people is not what the module needs */
+async function migrateAndFit(app: NestFastifyApplication): Promise<void> {
+  const table = app.get(PeopleTable, { strict: false });
+  try {
+    await migrate(app.get(DataSource));
+  } catch (cause) {
+    // A migration names only the first thing of a table that it does not get on with.
+    const misfit = await table.misfit({ mayBeAbsent: true }).catch(() => undefined);
+    if (misfit) throw misfit;
+    throw new Error(
+      'The database could not be migrated. Mend in it what the cause says, or use another one (DATABASE_URL).',
+      { cause },
+    );
+  }
+  const misfit = await table.misfit();
+  if (misfit) throw misfit;
 }
 
 function portError(cause: NodeJS.ErrnoException, host: string, port: number): Error {

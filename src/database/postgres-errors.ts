@@ -3,6 +3,15 @@ import { type DatabaseFailure, failureOf, type PostgresError } from './database-
 import { faultOf, isUniqueness, refusalOf } from './faults.js';
 
 // The condition names of https://www.postgresql.org/docs/current/errcodes-appendix.html
+export const FEATURE_NOT_SUPPORTED = '0A000';
+export const NUMERIC_VALUE_OUT_OF_RANGE = '22003';
+export const INVALID_TEXT_REPRESENTATION = '22P02';
+export const UNTRANSLATABLE_CHARACTER = '22P05';
+export const INVALID_COLUMN_REFERENCE = '42P10';
+export const UNDEFINED_COLUMN = '42703';
+export const UNDEFINED_FUNCTION = '42883';
+export const UNDEFINED_OBJECT = '42704';
+export const UNDEFINED_TABLE = '42P01';
 export const SERIALIZATION_FAILURE = '40001';
 export const DEADLOCK_DETECTED = '40P01';
 export const FOREIGN_KEY_VIOLATION = '23503';

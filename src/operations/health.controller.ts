@@ -9,12 +9,12 @@ import {
 import { HttpAdapterHost } from '@nestjs/core';
 import { ApiOkResponse, ApiOperation, ApiServiceUnavailableResponse, ApiTags } from '@nestjs/swagger';
 import { HealthCheckService, HealthIndicatorService, type HealthCheckResult } from '@nestjs/terminus';
-import { DataSource } from 'typeorm';
+import { DataSource, MigrationExecutor } from 'typeorm';
 
 /** Why something that readiness depends on is not available; undefined when it is. */
 export interface ReadinessSource {
   name: string;
-  unavailableReason(): string | undefined;
+  unavailableReason(): string | undefined | Promise<string | undefined>;
 }
 
 /** Sources of readiness beside the database: an array of `ReadinessSource`. */
@@ -42,7 +42,7 @@ export class HealthController implements OnModuleDestroy {
 
   @Get('ready')
   @ApiOperation({
-    summary: 'Database, migrations and broker are as they should be; 503 with the reason when not',
+    summary: 'Database, table, migrations and broker are as they should be; 503 with the reason when not',
   })
   @ApiOkResponse({ description: 'Ready for work.' })
   @ApiServiceUnavailableResponse({ description: '`error` names what is not available, and why.' })
@@ -52,7 +52,9 @@ export class HealthController implements OnModuleDestroy {
         () => this.indicate('service', this.stopping ? 'is stopping' : undefined),
         () => this.database(),
         () => this.migrations(),
-        ...this.sources.map((source) => () => this.indicate(source.name, source.unavailableReason())),
+        ...this.sources.map(
+          (source) => async () => this.indicate(source.name, await source.unavailableReason()),
+        ),
       ]);
     } catch (error) {
       if (!(error instanceof ServiceUnavailableException)) throw error;
@@ -72,11 +74,21 @@ export class HealthController implements OnModuleDestroy {
 
   private async migrations() {
     let pending = false;
-    const reason = await reasonOf(this.dataSource.showMigrations().then((some) => (pending = some)));
+    const reason = await reasonOf(this.showMigrations().then((some) => (pending = some)));
     return this.indicate(
       'migrations',
       reason ?? (pending ? 'pending; run npm run migration:run' : undefined),
     );
+  }
+
+  /** As the DataSource's own, which keeps the connection when it fails. */
+  private async showMigrations(): Promise<boolean> {
+    const queryRunner = this.dataSource.createQueryRunner();
+    try {
+      return await new MigrationExecutor(this.dataSource, queryRunner).showMigrations();
+    } finally {
+      await queryRunner.release();
+    }
   }
 
   private indicate(name: string, reason: string | undefined) {

@@ -18,6 +18,7 @@ import { PeopleHttpController } from './people.http.controller.js';
 import { PeopleMessagesController } from './people.messages.controller.js';
 import { PEOPLE_DATA_SOURCE, PEOPLE_OPTIONS, type PeopleOptions } from './people.options.js';
 import { PeopleService } from './people.service.js';
+import { PeopleTable } from './people-table.js';
 import { Person } from './person.entity.js';
 
 /** What shapes the module graph, and so can't come from an async factory. */
@@ -87,6 +88,7 @@ export class PeopleCoreModule implements OnModuleInit {
       ] as Type[],
       providers: [
         { provide: PEOPLE_DATA_SOURCE, useExisting: getDataSourceToken(dataSource) },
+        PeopleTable,
         PeopleService,
       ],
       exports: [PeopleService, PEOPLE_DATA_SOURCE, MessagingModule],

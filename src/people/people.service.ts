@@ -14,6 +14,7 @@ import {
 } from '../transactions/transaction-context.js';
 import { mergeJson } from './json-merge.js';
 import { JsonText, sameJson } from './json-text.js';
+import { jsonbRefusal, sameJsonb } from './jsonb.js';
 import type { JsonObject } from './lossless-json.js';
 import { type CopyRow, importRows } from './people-import.js';
 import {
@@ -26,7 +27,13 @@ import {
   toPersonError,
 } from './people.errors.js';
 import { PEOPLE_DATA_SOURCE, PEOPLE_OPTIONS, type PeopleOptions } from './people.options.js';
-import { peopleStatements, ROWS_PER_INSERT, SURELY_INDEXED_NAME_BYTES } from './people.statements.js';
+import { PeopleTable } from './people-table.js';
+import {
+  peopleStatements,
+  type PeopleStatements,
+  ROWS_PER_INSERT,
+  SURELY_INDEXED_NAME_BYTES,
+} from './people.statements.js';
 import { invalid, PersonDataMapper } from './person-data.js';
 import {
   assertPersonId,
@@ -37,7 +44,8 @@ import {
   UpdatePersonDto,
   validateInput,
 } from './person.dto.js';
-import { Person, type PersonRow, versionToRow } from './person.entity.js';
+import { Person, type PersonRow, versionOfRow, versionToRow } from './person.entity.js';
+import { isMisfit } from './table-shape.js';
 import { WriteDoubt } from './write-doubt.js';
 
 /** What `create` takes: `data` may be a plain value (bigints welcome), an instance of `dataType`, or a `JsonText`. */
@@ -79,7 +87,8 @@ const LOOKS = 3;
 export class PeopleService<Data extends object = JsonObject> implements OnModuleInit {
   private readonly mapper: PersonDataMapper<Data>;
   private readonly hasEvents: boolean;
-  private statements = peopleStatements('people');
+  private byRow = peopleStatements('people');
+  private byContent = peopleStatements('people', undefined, 'content');
   /** What has been read once, in whatever attempt: reading it again would import nothing in silence. */
   private readonly imported = new WeakSet<AsyncIterable<unknown>>();
 
@@ -89,6 +98,7 @@ export class PeopleService<Data extends object = JsonObject> implements OnModule
     private readonly transactions: TransactionRunner,
     @Inject(PEOPLE_DATA_SOURCE) private readonly dataSource: DataSource,
     private readonly outbox: Outbox,
+    private readonly table: PeopleTable,
     @Inject(PEOPLE_OPTIONS) options: PeopleOptions<Data>,
   ) {
     this.hasEvents = options.events ?? false;
@@ -102,9 +112,9 @@ export class PeopleService<Data extends object = JsonObject> implements OnModule
           'Set autoLoadEntities: true in TypeOrmModule.forRoot, or add Person to its entities.',
       );
     }
-    const { schema } = this.dataSource.getMetadata(Person);
-    const table = schema ? `"${schema}"."people"` : 'people';
-    this.statements = peopleStatements(table, this.hasEvents ? this.outbox.table : undefined);
+    const outbox = this.hasEvents ? this.outbox.table : undefined;
+    this.byRow = peopleStatements(this.table.name, outbox);
+    this.byContent = peopleStatements(this.table.name, outbox, 'content');
   }
 
   /**
@@ -118,6 +128,7 @@ export class PeopleService<Data extends object = JsonObject> implements OnModule
 
   /** As `create`, and tells whether the person is new. */
   async createIfAbsent(input: NewPerson<Data>): Promise<{ person: Person<Data>; created: boolean }> {
+    if (!this.table.isKnown) await this.table.learn();
     const [id, name, data] = this.toRow(input, '#');
     const doubt = new WriteDoubt();
     for (let look = 1; look <= LOOKS; look++) {
@@ -131,7 +142,7 @@ export class PeopleService<Data extends object = JsonObject> implements OnModule
       if (!existing) continue;
       // Nobody else can have had an id that was made here, so it is ours, whatever has become of it since.
       const isOurs = input.id === undefined;
-      const isSame = existing.name === name && sameJson(existing.data ?? 'null', data ?? 'null');
+      const isSame = existing.name === name && this.isSame(existing.data, data);
       if (isOurs || isSame) return { person: this.toPerson(existing), created: isOurs };
       throw doubt.error ?? new PersonConflictError(id);
     }
@@ -145,6 +156,7 @@ export class PeopleService<Data extends object = JsonObject> implements OnModule
    * @throws PersonConflictError one of the ids exists already or stands twice
    */
   async createMany(people: readonly NewPerson<Data>[]): Promise<{ inserted: number; ids: string[] }> {
+    if (!this.table.isKnown) await this.table.learn();
     const rows = people.map((person, index) => this.toRow(person, `#/${index}`));
     const statements: Statement[] = [];
     for (let start = 0; start < rows.length; start += ROWS_PER_INSERT) {
@@ -172,6 +184,7 @@ export class PeopleService<Data extends object = JsonObject> implements OnModule
    * @throws what the iterable throws
    */
   async importMany(people: AsyncIterable<NewPerson<Data>>): Promise<{ inserted: number }> {
+    if (!this.table.isKnown) await this.table.learn();
     const isOneShot = people[Symbol.asyncIterator]() === (people as unknown);
     const options = isOneShot ? { maxAttempts: 1 } : {};
     const inserted = await refusing(() =>
@@ -188,6 +201,7 @@ export class PeopleService<Data extends object = JsonObject> implements OnModule
   /** @throws PersonNotFoundError */
   async get(id: string): Promise<Person<Data>> {
     assertPersonId(id);
+    if (!this.table.isKnown) await this.table.learn();
     const row = await this.find(id);
     if (!row) throw new PersonNotFoundError(id);
     return this.toPerson(row);
@@ -199,13 +213,12 @@ export class PeopleService<Data extends object = JsonObject> implements OnModule
     page: { limit?: number; cursor?: string | null } = {},
   ): Promise<PeoplePage<Data>> {
     const { limit = DEFAULT_PAGE, cursor } = validateInput(FindPeopleDto, { name, ...page });
+    if (!this.table.isKnown) await this.table.learn();
     const from = cursor ? decodeCursor(cursor) : SMALLEST_ID;
     const indexed = Buffer.byteLength(name) <= SURELY_INDEXED_NAME_BYTES;
     const statement = indexed ? this.statements.findByName : this.statements.findByLongName;
     // One row more than the page tells whether there is another.
-    const { rows } = await this.transactions.runStatement<PersonRow>(statement(name, from, limit + 1), {
-      writes: false,
-    });
+    const { rows } = await this.send<PersonRow>(statement(name, from, limit + 1), { writes: false });
     const items = rows.slice(0, limit).map((row) => this.toPerson(row));
     const following = rows[limit];
     return { items, next: following ? encodeCursor(following.id) : null };
@@ -235,12 +248,12 @@ export class PeopleService<Data extends object = JsonObject> implements OnModule
     assertPersonId(id);
     const { name = null, data } = validateInput(UpdatePersonDto, changes) as PersonChanges<Data>;
     const versions = toVersions(ifMatch);
-    if (merge && data) return this.mergeData(id, name, UNTYPED.toJson(data, '#/data'), versions);
-    const json = data === undefined ? null : this.mapper.toJson(data, '#/data');
+    if (!this.table.isKnown) await this.table.learn();
+    if (merge && data) return this.mergeData(id, name, this.toJson(UNTYPED, data, '#/data'), versions);
+    const json = data === undefined ? null : this.toJson(this.mapper, data, '#/data');
     const statement = this.statements.update(id, name, data !== undefined, json, versions);
     const isThere = (row: PersonRow) =>
-      (name === null || row.name === name) &&
-      (data === undefined || sameJson(row.data ?? 'null', json ?? 'null'));
+      (name === null || row.name === name) && (data === undefined || this.isSame(row.data, json));
     const row = await this.change(statement, id, versions, (found) =>
       found && isThere(found) ? { row: found } : undefined,
     );
@@ -251,6 +264,7 @@ export class PeopleService<Data extends object = JsonObject> implements OnModule
   async remove(id: string, { ifMatch }: IfMatch = {}): Promise<void> {
     assertPersonId(id);
     const versions = toVersions(ifMatch);
+    if (!this.table.isKnown) await this.table.learn();
     const removed = this.change(this.statements.remove(id, versions), id, versions, (found) =>
       found ? undefined : { row: undefined },
     );
@@ -262,7 +276,7 @@ export class PeopleService<Data extends object = JsonObject> implements OnModule
 
   /**
    * Changes or removes a row. Where the answer was lost, what is there then tells what became of it. It is not done again, as
-   * others may have followed; with versions it can be, for it fits one row only.
+   * others may have followed; with versions it can be, for it fits one row only, unless they are digests of a content, which may come again.
    *
    * @param recognise what was done, by the row that is found; undefined where that can't be told
    */
@@ -273,7 +287,11 @@ export class PeopleService<Data extends object = JsonObject> implements OnModule
     recognise: (found: PersonRow | undefined) => { row: PersonRow | undefined } | undefined,
   ): Promise<PersonRow | undefined> {
     const doubt = new WriteDoubt();
-    const options = { conflictKey: keyOf(id), idempotent: versions !== null, beforeRetry: doubt.beforeRetry };
+    const options = {
+      conflictKey: keyOf(id),
+      idempotent: versions !== null && this.table.hasRowVersions,
+      beforeRetry: doubt.beforeRetry,
+    };
     for (let look = 1; look <= LOOKS; look++) {
       const result = await doubt.of(this.write<PersonRow>(statement, options));
       if (result?.rowCount) return result.rows[0];
@@ -284,7 +302,7 @@ export class PeopleService<Data extends object = JsonObject> implements OnModule
         return recognised.row;
       }
       if (!found) throw new PersonNotFoundError(id);
-      if (versions && !versions.includes(`${found.xmin}${found.ctid}`)) throw new PersonChangedError(id);
+      if (versions && !versions.includes(versionOfRow(found))) throw new PersonChangedError(id);
     }
     throw new PersonRefusedError();
   }
@@ -300,16 +318,14 @@ export class PeopleService<Data extends object = JsonObject> implements OnModule
       );
       const { rows } = await this.write<PersonRow>(this.statements.update(id, name, true, json, versions));
       if (rows[0]) return this.toPerson(rows[0]);
-      throw versions && !versions.includes(`${stored.xmin}${stored.ctid}`)
+      throw versions && !versions.includes(versionOfRow(stored))
         ? new PersonChangedError(id)
         : new PersonRefusedError();
     });
   }
 
   private async find(id: string): Promise<PersonRow | undefined> {
-    const { rows } = await this.transactions.runStatement<PersonRow>(this.statements.get(id), {
-      writes: false,
-    });
+    const { rows } = await this.send<PersonRow>(this.statements.get(id), { writes: false });
     return rows[0];
   }
 
@@ -317,11 +333,41 @@ export class PeopleService<Data extends object = JsonObject> implements OnModule
     statement: Statement,
     options: TransactionOptions = {},
   ): Promise<QueryResult<Row>> {
-    const result = await refusing(() =>
-      this.transactions.runStatement<Row>(statement, { ...options, writes: true }),
-    );
+    const result = await refusing(() => this.send<Row>(statement, { ...options, writes: true }));
     this.published();
     return result;
+  }
+
+  private async send<Row extends object>(
+    statement: Statement,
+    options: TransactionOptions & { writes: boolean },
+  ): Promise<QueryResult<Row>> {
+    try {
+      return await this.transactions.runStatement<Row>(statement, options);
+    } catch (error) {
+      // As where a view without system columns has taken the table's place: the next operation looks what is there now.
+      if (isMisfit(error)) this.table.doubt();
+      throw error;
+    }
+  }
+
+  /** Those that suit the table as it was when it was last looked at. */
+  private get statements(): PeopleStatements {
+    return this.table.hasRowVersions ? this.byRow : this.byContent;
+  }
+
+  private isSame(stored: string | null, given: string | null): boolean {
+    const same = this.table.isJsonb ? sameJsonb : sameJson;
+    return same(stored ?? 'null', given ?? 'null');
+  }
+
+  private toJson(mapper: PersonDataMapper<object>, data: unknown, pointer: string): string | null {
+    const json = mapper.toJson(data, pointer);
+    const refusal = json !== null && this.table.isJsonb ? jsonbRefusal(json) : undefined;
+    if (!refusal) return json;
+    // Should it be a json again meanwhile, the next is not refused.
+    this.table.doubt();
+    throw invalid([{ pointer, detail: refusal }]);
   }
 
   /** In a unit of work around this one the events are there once that is committed; polling is behind it. */
@@ -334,7 +380,7 @@ export class PeopleService<Data extends object = JsonObject> implements OnModule
 
   private toRow(input: NewPerson<Data>, pointer: string): [id: string, name: string, data: string | null] {
     const { id = uuidv7(), name, data } = validateInput(CreatePersonDto, input, pointer);
-    return [id.toLowerCase(), name, this.mapper.toJson(data, `${pointer}/data`)];
+    return [id.toLowerCase(), name, this.toJson(this.mapper, data, `${pointer}/data`)];
   }
 
   private async *toRows(people: AsyncIterable<NewPerson<Data>>): AsyncGenerator<CopyRow> {

@@ -13,8 +13,15 @@ export const INDEXED_NAME_BYTES = 2000;
 /** A name of so many bytes in UTF-8 is in it whatever the encoding of the database, which may take a third more (EUC_TW). */
 export const SURELY_INDEXED_NAME_BYTES = 1500;
 
-// As text the JSON needs no parsing and loses no digit on its way.
-const PERSON = 'id, name, data::text AS data, xmin, ctid';
+// The length keeps name and data apart.
+const DIGEST = `md5(concat(length(name), ':', name, data::text))`;
+
+/** What tells whether a person has changed: the row's `xmin` and `ctid`; where the table has none, a digest of the content. */
+const VERSIONS = {
+  row: { columns: 'xmin, ctid', text: 'xmin::text || ctid::text' },
+  content: { columns: `${DIGEST} AS digest`, text: DIGEST },
+};
+export type VersionBy = keyof typeof VERSIONS;
 
 /** The topic of the events, and what they are about. */
 export const PEOPLE_EVENTS = { aggregateType: 'people', topic: 'people.events' };
@@ -27,8 +34,12 @@ export type PeopleStatements = ReturnType<typeof peopleStatements>;
  * @param table `people`, or with the schema of the DataSource
  * @param outbox the table of the outbox, where each change is to write its event with it: in the same statement, which is
  *   one way there and back and one transaction; behind the change, whose row is locked by then, so in the person's order
+ * @param versionBy `content` where the rows of the table have no `xmin` and `ctid`
  */
-export function peopleStatements(table: string, outbox?: string) {
+export function peopleStatements(table: string, outbox?: string, versionBy: VersionBy = 'row') {
+  const version = VERSIONS[versionBy];
+  // As text the JSON needs no parsing and loses no digit on its way.
+  const person = `id, name, data::text AS data, ${version.columns}`;
   const named = (name: string, text: string): PeopleStatement => {
     const statement = { name: preparedName(`people_${name}`, text), text };
     return (...values) => ({ ...statement, values });
@@ -40,12 +51,12 @@ export function peopleStatements(table: string, outbox?: string) {
   /** A statement whose RETURNING gives `columns`, and an event for each row of them. */
   const changing = (type: string, text: string, payload = whole) =>
     outbox
-      ? `WITH changed AS (${text} RETURNING id, name, data, xmin, ctid),
+      ? `WITH changed AS (${text} RETURNING id, name, data${versionBy === 'row' ? ', xmin, ctid' : ''}),
            event AS (${event(type, 'changed', payload)})
-         SELECT id, name, data::text AS data, xmin, ctid FROM changed`
-      : `${text} RETURNING ${PERSON}`;
+         SELECT ${person} FROM changed`
+      : `${text} RETURNING ${person}`;
   const byName = (condition: string) =>
-    `SELECT ${PERSON} FROM ${table}
+    `SELECT ${person} FROM ${table}
      WHERE name = $1 AND ${condition} AND id >= $2 ORDER BY id LIMIT $3`;
   const creating = (rows: number) => {
     const insert = insertRows(table, rows);
@@ -53,7 +64,7 @@ export function peopleStatements(table: string, outbox?: string) {
     return `WITH changed AS (${insert} RETURNING id, name, data) ${event('created', 'changed', whole)}`;
   };
   const ifVersion = (parameter: string) =>
-    `(${parameter}::text[] IS NULL OR xmin::text || ctid::text = ANY (${parameter}))`;
+    `(${parameter}::text[] IS NULL OR ${version.text} = ANY (${parameter}))`;
   return {
     /** id, name, data */
     create: named(
@@ -68,13 +79,15 @@ export function peopleStatements(table: string, outbox?: string) {
     /** For the rows that are left over; without a name, or each size would stay prepared for ever. */
     createRest: (values: unknown[]): Statement => ({ text: creating(values.length / 3), values }),
     /** id */
-    get: named('get', `SELECT ${PERSON} FROM ${table} WHERE id = $1`),
+    get: named('get', `SELECT ${person} FROM ${table} WHERE id = $1`),
     /** id */
-    getForUpdate: named('get_for_update', `SELECT ${PERSON} FROM ${table} WHERE id = $1 FOR UPDATE`),
+    getForUpdate: named('get_for_update', `SELECT ${person} FROM ${table} WHERE id = $1 FOR UPDATE`),
     /** name, id the page begins at, limit */
     findByName: named('find_by_name', byName(`octet_length(name) <= ${INDEXED_NAME_BYTES}`)),
     /** The same for a name that may not be in the index. */
     findByLongName: named('find_by_long_name', byName('true')),
+    // A json that is stored in a jsonb is turned into one; of the column's own type the parameter would be another once that
+    // is altered, and the prepared statement would fail.
     /** id, name or null to keep it, whether data is given, data, versions or null */
     update: named(
       'update',

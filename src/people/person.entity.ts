@@ -36,7 +36,8 @@ export class Person<Data extends object = JsonObject> {
 
   /**
    * Changes whenever the row does: the ETag, and what `ifMatch` takes. Made of PostgreSQL's `xmin` and `ctid`, so it needs
-   * no column; a rewrite of the table (VACUUM FULL) changes it too. undefined as for `dataJson`.
+   * no column; a rewrite of the table (VACUUM FULL) changes it too. Where the table has none (a view, a partitioned table,
+   * another engine) it is a digest of name and data, and changes when those do. undefined as for `dataJson`.
    */
   get version(): string | undefined {
     return this.#version;
@@ -51,7 +52,7 @@ export class Person<Data extends object = JsonObject> {
     person.id = row.id;
     person.name = row.name;
     person.#json = row.data;
-    person.#version = `${row.xmin}.${row.ctid.slice(1, -1).replace(',', '.')}`;
+    person.#version = row.digest ?? `${row.xmin}.${row.ctid!.slice(1, -1).replace(',', '.')}`;
     if (row.data !== null) person.#parse = parse;
     // On the instance, so that spreads and matchers see it; one descriptor for all, so that they share a shape.
     return Object.defineProperty(person, 'data', Person.lazyData);
@@ -81,9 +82,11 @@ export interface PersonRow {
   name: string;
   /** JSON text. */
   data: string | null;
-  xmin: string;
+  xmin?: string;
   /** `(0,1)` */
-  ctid: string;
+  ctid?: string;
+  /** In place of both, where the table has none. */
+  digest?: string;
 }
 
 /** A page of people as the JSON text every door answers with. */
@@ -95,8 +98,15 @@ export const pageJson = ({
   next: string | null;
 }): string => `{"items":[${items.map(personJson).join(',')}],"next":${JSON.stringify(next)}}`;
 
-/** `742.0.1`, with or without an ETag's quotes, as SQL has it: `742(0,1)`; text that is no version matches nothing. */
-export const versionToRow = (version: string) => version.replace(/^"?(\d+)\.(\d+)\.(\d+)"?$/, '$1($2,$3)');
+/**
+ * `742.0.1`, with or without an ETag's quotes, as SQL has it: `742(0,1)`; a digest is itself. Text that is no version matches
+ * nothing.
+ */
+export const versionToRow = (version: string) =>
+  version.replace(/^"?(\d+)\.(\d+)\.(\d+)"?$/, '$1($2,$3)').replace(/^"([0-9a-f]{32})"$/, '$1');
+
+/** A row's version as `versionToRow` has it. */
+export const versionOfRow = ({ digest, xmin, ctid }: PersonRow): string => digest ?? `${xmin}${ctid}`;
 
 /** The person as the JSON text every door answers with, `data` as it is stored. */
 export function personJson(person: Person<object>): string {

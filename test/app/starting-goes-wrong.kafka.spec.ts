@@ -71,21 +71,38 @@ describe('a start that cannot succeed says why and what to do, exits 1 and leave
     expect(stderr + stdout).not.toContain('hidden');
   });
 
-  it.each([
-    [
-      'a view in the place of the table',
-      "CREATE VIEW people AS SELECT gen_random_uuid() AS id, 'x' AS name",
-      /people/,
-    ],
-    ['a table without its columns', 'CREATE TABLE people (id uuid)', /"name"/],
-  ])('%s', async (_case, statement, reason) => {
+  it('a database in which it may not make its tables', async () => {
     const foreign = await createDatabase('template0');
-    await foreign.query(statement);
+    const url = new URL(foreign.url);
+    const role = `reader_${url.pathname.slice(1)}`;
+    await foreign.query(`CREATE ROLE ${role} LOGIN PASSWORD 'app'`);
+    [url.username, url.password] = [role, 'app'];
+    const { code, stderr } = await home.start({ DATABASE_URL: url.href, KAFKA: 'off' }).ended;
+    await foreign.query(`DROP ROLE ${role}`);
+    await foreign.drop();
+    expect(code).toBe(1);
+    expect(stderr).toMatch(
+      /The database could not be migrated\. Mend in it.*\n {2}because: permission denied/,
+    );
+  });
+
+  it('a table that does not fit, each difference of which it names', async () => {
+    const foreign = await createDatabase('template0');
+    await foreign.query('CREATE TABLE people (id text, tenant text NOT NULL)');
     const { code, stderr } = await home.start({ DATABASE_URL: foreign.url, KAFKA: 'off' }).ended;
     await foreign.drop();
     expect(code).toBe(1);
-    expect(stderr).toMatch(/The database could not be migrated\. Mend in it.*\n {2}because: /);
-    expect(stderr).toMatch(reason);
+    expect(stderr).toContain('The table people does not fit.');
+    for (const what of [
+      'id is of type text',
+      'id may be null',
+      'name is missing',
+      'data is missing',
+      'tenant is NOT NULL',
+      'no primary key',
+    ]) {
+      expect(stderr).toMatch(new RegExp(`\n {2}because: .*${what}`));
+    }
   });
 });
 

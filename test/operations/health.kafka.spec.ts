@@ -40,7 +40,7 @@ describe('health of the service with Kafka', () => {
     const { code, health } = await ready();
     expect(code).toBe(200);
     const up = { status: 'up' };
-    const details = { service: up, database: up, migrations: up, kafka: up };
+    const details = { service: up, database: up, migrations: up, people: up, kafka: up };
     expect(health).toEqual({ status: 'ok', info: details, error: {}, details });
     await expectLive();
   });

@@ -60,6 +60,7 @@ describe('the tarball', () => {
       'ARCHITECTURE.md',
       'CHANGELOG.md',
       'docs/messaging.md',
+      'docs/table.md',
       'docs/transactions.md',
     ];
     const built = packed.filter((file) => /^dist\/.*\.(js|js\.map|d\.ts)$/.test(file));

@@ -1,0 +1,157 @@
+import { Inject, Injectable, Logger, type OnApplicationBootstrap } from '@nestjs/common';
+import type { DataSource } from 'typeorm';
+import { failureOf, hasSqlState } from '../database/database-failure.js';
+import { INVALID_COLUMN_REFERENCE } from '../database/postgres-errors.js';
+import { TransactionRunner } from '../transactions/transaction-runner.js';
+import { PEOPLE_DATA_SOURCE } from './people.options.js';
+import { Person } from './person.entity.js';
+import { differencesOf } from './table-fit.js';
+import { insertingInto, isNotUnderstood, shapeOf, type TableShape } from './table-shape.js';
+
+/** How long an answer to readiness serves: probes may come from many places. */
+const FRESH_MS = 500;
+
+/** Of an engine whose catalog is another one: its columns can't be compared, and nothing is built on. */
+const UNKNOWN: Known = { isJsonb: false, hasRowVersions: false };
+
+/** What the operations have to know of the table. */
+interface Known {
+  isJsonb: boolean;
+  hasRowVersions: boolean;
+}
+
+/** The table `people` as it is in this database, and whether it fits. */
+@Injectable()
+export class PeopleTable implements OnApplicationBootstrap {
+  private readonly logger = new Logger('PeopleModule');
+  private known: Known | undefined;
+  private isOutdated = false;
+  private latest: { at: number; reason: Promise<string | undefined> } | undefined;
+
+  constructor(
+    private readonly transactions: TransactionRunner,
+    @Inject(PEOPLE_DATA_SOURCE) private readonly dataSource: DataSource,
+  ) {}
+
+  /** The table's name as SQL has it, with the schema of the entity where it has one. */
+  get name(): string {
+    const { schema } = this.dataSource.getMetadata(Person);
+    return schema ? `"${schema}"."people"` : 'people';
+  }
+
+  /** False until the table has been seen, and where it may be another since. */
+  get isKnown(): boolean {
+    return this.known !== undefined && !this.isOutdated;
+  }
+
+  /** False where its rows have no `xmin` and `ctid` that can be read. */
+  get hasRowVersions(): boolean {
+    return this.known?.hasRowVersions ?? true;
+  }
+
+  /** True where `data` is `jsonb`. */
+  get isJsonb(): boolean {
+    return this.known?.isJsonb ?? false;
+  }
+
+  /** A host may migrate later, so a table that is not there is no news yet. */
+  async onApplicationBootstrap(): Promise<void> {
+    // What keeps the database from answering is told by whoever needs it.
+    const shape = await this.look().catch(() => undefined);
+    if (!shape || shape.kind === null) return;
+    for (const difference of differencesOf(shape, this.name)) this.logger.error(difference);
+  }
+
+  /** Asks what the table is like, in the unit of work around it if there is one. @throws what a statement throws */
+  async learn(): Promise<void> {
+    try {
+      const { rows } = await this.transactions.runStatement<TableShape>(shapeOf(this.name), {
+        writes: false,
+      });
+      this.remember(seen(rows[0]!));
+    } catch (error) {
+      if (!isNotUnderstood(error)) throw error;
+      this.remember(UNKNOWN);
+    }
+  }
+
+  /** It may be another than it was: the next who needs to know it asks. What runs goes on with what was known. */
+  doubt(): void {
+    this.isOutdated = true;
+  }
+
+  /** Each difference from what is needed, as a sentence; empty when the table fits. @throws what the database says */
+  async differences(): Promise<string[]> {
+    const shape = await this.look();
+    return shape ? differencesOf(shape, this.name) : [];
+  }
+
+  /**
+   * What is to be told where the table does not fit; undefined where it does.
+   *
+   * @param options.mayBeAbsent true: a table that is not there is no misfit
+   * @throws what the database says
+   */
+  async misfit({ mayBeAbsent = false } = {}): Promise<AggregateError | undefined> {
+    const shape = await this.look();
+    const differences = shape && !(mayBeAbsent && shape.kind === null) ? differencesOf(shape, this.name) : [];
+    if (differences.length === 0) return undefined;
+    return new AggregateError(
+      differences.map((difference) => new Error(difference)),
+      `The table ${this.name} does not fit. Mend in it what follows, or use another database (DATABASE_URL).`,
+    );
+  }
+
+  /** For readiness: the differences, as they were half a second ago at most; undefined when it fits. */
+  unavailableReason(): Promise<string | undefined> {
+    const now = performance.now();
+    if (!this.latest || now - this.latest.at > FRESH_MS) this.latest = { at: now, reason: this.reason() };
+    return this.latest.reason;
+  }
+
+  private async reason(): Promise<string | undefined> {
+    try {
+      return (await this.differences()).join(' ') || undefined;
+    } catch (error) {
+      return (error as Error).message || (error as Error).name;
+    }
+  }
+
+  /** @returns undefined where the server does not understand the question */
+  private async look(): Promise<TableShape | undefined> {
+    const { text, values } = shapeOf(this.name);
+    try {
+      const [shape] = await this.dataSource.query<[TableShape]>(text, values);
+      this.remember(seen(shape));
+      return shape.kind === 'v' ? { ...shape, isWithoutKey: await this.isViewWithoutKey() } : shape;
+    } catch (error) {
+      if (!isNotUnderstood(error)) throw error;
+      this.remember(UNKNOWN);
+      return undefined;
+    }
+  }
+
+  private async isViewWithoutKey(): Promise<boolean> {
+    try {
+      await this.dataSource.query(insertingInto(this.name));
+      return false;
+    } catch (error) {
+      const failure = failureOf(error);
+      if (!failure || failure.isLost) throw error;
+      // Whatever else keeps it from being planned is told by the columns and the rights.
+      return hasSqlState(error, INVALID_COLUMN_REFERENCE);
+    }
+  }
+
+  private remember(known: Known | undefined): void {
+    this.known = known;
+    this.isOutdated = false;
+  }
+}
+
+/** A table that is not there may be anything once it is. */
+function seen({ kind, columns, hasRowVersions }: TableShape): Known | undefined {
+  if (kind === null) return undefined;
+  const isJsonb = columns.some(({ name, type }) => name === 'data' && type === 'jsonb');
+  return { isJsonb, hasRowVersions };
+}
