@@ -24,7 +24,7 @@ export {
   PersonDto,
   UpdatePersonDto,
 } from './people/person.dto.js';
-export { peopleMigrations } from '../migrations/index.js';
+export { peopleMigrations, transactionMigrations } from '../migrations/index.js';
 
 // Lossless JSON
 export { IsUint64 } from './people/person-data.js';

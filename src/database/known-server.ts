@@ -25,8 +25,8 @@ export class KnownServer {
   isKnown = false;
   /** Something stands between that hands out server connections of its own: PgBouncer and the like. */
   isPooled = false;
-  /** It gives transactions ids, and says later what became of one. Assumed until it has been asked. */
-  hasTransactionIds = true;
+  /** Whether it gives transactions ids, and says later what became of one; undefined until it has said so itself. */
+  givesTransactionIds: boolean | undefined;
   /** It takes LISTEN. Assumed until it refuses. */
   takesListen = true;
   /** Connections that are older may have prepared what does not fit any more: they are closed before they are lent again. */
@@ -45,6 +45,11 @@ export class KnownServer {
   /** True where statements go by their names. */
   get isNamed(): boolean {
     return this.preparedStatements === 'named' && performance.now() >= this.unnamedUntil;
+  }
+
+  /** Assumed until it has been asked. */
+  get hasTransactionIds(): boolean {
+    return this.givesTransactionIds ?? true;
   }
 
   /** Nothing is to depend on names. There is no way back: somebody on this DataSource needs it. */

@@ -167,8 +167,7 @@ async function meet(
       // Other engines may not know the question.
       if (await isLost(error)) throw error;
     });
-    if (!server.isKnown)
-      server.hasTransactionIds = await hasTransactionIds(client, dataSource.driver.version ?? '', isLost);
+    server.givesTransactionIds ??= await hasTransactionIds(client, dataSource.driver.version ?? '', isLost);
     server.isKnown = true;
     met.add(client);
   }

@@ -1,4 +1,5 @@
 import type { PoolClient } from 'pg';
+import { hasSqlState } from './database-failure.js';
 
 /** A function of PostgreSQL 13, or what it was called before. */
 const since13 = (serverVersion: string, now: string, before: string): string =>
@@ -16,6 +17,9 @@ export const statusQuery = (serverVersion: string): string =>
   `SELECT ${since13(serverVersion, 'pg_xact_status($1::text::xid8)', 'txid_status($1::bigint)')} AS status,
      concat(${INCARNATION}) AS incarnation`;
 
+/** It has no such function or type, it is not supported, or not for this role; 42601: it can't even read it. */
+const ABSENT = ['0A000', '42883', '42704', '42501', '42601', '42P01', '42703', '3F000'];
+
 /** An id that is as old as any: nothing is known of it, but it may be asked for. */
 const OLDEST_ID = '3';
 
@@ -23,19 +27,20 @@ const OLDEST_ID = '3';
  * Whether the server gives transactions ids, and can say later what became of one. Asks the very questions: engines that speak
  * PostgreSQL's language often lack the functions.
  *
+ * @returns undefined where the answer is about something else: it took too long, the server is short of something
  * @throws what pg throws when the connection is lost
  */
 export async function hasTransactionIds(
   client: PoolClient,
   serverVersion: string,
   isLost: (error: unknown) => Promise<boolean>,
-): Promise<boolean> {
+): Promise<boolean | undefined> {
   try {
     await client.query(ticketQuery(serverVersion));
     await client.query(statusQuery(serverVersion), [OLDEST_ID]);
     return true;
   } catch (error) {
     if (await isLost(error)) throw error;
-    return false;
+    return hasSqlState(error, ...ABSENT) ? false : undefined;
   }
 }

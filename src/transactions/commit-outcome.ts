@@ -117,7 +117,7 @@ async function isAnswered(client: Client, error: unknown): Promise<boolean> {
  * A server that has not noticed the loss of the connection waits for a COMMIT that never comes, and keeps the locks. Ending
  * such a session decides the outcome; one that has its COMMIT is not idle and is left alone.
  */
-async function endIfCommitNeverCame(client: Client, xid: string): Promise<void> {
+export async function endIfCommitNeverCame(client: Client, xid: string): Promise<void> {
   const ending = client.query(
     `SELECT pg_terminate_backend(pid) FROM pg_stat_activity
      WHERE backend_xid::text = ($1::bigint % 4294967296)::text AND state LIKE 'idle in transaction%'`,

@@ -5,7 +5,12 @@ import { preparedName } from '../database/prepared-name.js';
 import { withClient } from '../database/pooled-client.js';
 import type { Companion } from '../database/statement-flight.js';
 import { tableIn } from '../database/table-name.js';
-import { askUntilKnown, type CommitOutcome } from './commit-outcome.js';
+import {
+  askUntilKnown,
+  type CommitOutcome,
+  type CommitTicket,
+  endIfCommitNeverCame,
+} from './commit-outcome.js';
 
 /** A row that a transaction writes together with its COMMIT: it is there if and only if that was done. */
 export interface OutcomeRow {
@@ -15,6 +20,8 @@ export interface OutcomeRow {
 
 /** What is older is asked for by nobody any more. */
 const REMEMBERED_MS = 60 * 60 * 1000;
+/** Far shorter: a row that is gone would vouch for the opposite. */
+const ASKED_FOR_AT_MOST_MS = 10 * 60 * 1000;
 /** So many rows are written between two removals, and this many removed at most. */
 const [PRUNE_EVERY, PRUNED_AT_ONCE] = [1000, 10_000];
 
@@ -46,17 +53,27 @@ export class OutcomeRows {
   }
 
   /**
-   * What became of a COMMIT that was lost, by writing its row: if it is there, the transaction is committed; if it could be
-   * written, the transaction never can be any more, as its own row would be the second. A transaction that is still under way
-   * is waited for.
+   * What became of a COMMIT that was lost, by writing its row: if the transaction's own is there, it is committed; if this one
+   * could be written, the transaction never can be any more, as its own would be the second. A transaction that is still under
+   * way is waited for. The answer to this may be lost as well, and it is asked again: its row says that it is none of the
+   * transaction's.
    *
+   * @param ticket where there is one, a session that still waits for a COMMIT which never came is ended: it would keep its locks
    * @param atMostMs how long to ask before giving up
    */
-  resolve({ id }: OutcomeRow, atMostMs: number): Promise<CommitOutcome> {
-    const text = `INSERT INTO ${this.table} (id) VALUES ($1) ON CONFLICT (id) DO NOTHING`;
-    return askUntilKnown(this.dataSource, atMostMs, async (client: Client) =>
-      (await client.query(text, [id])).rowCount === 0 ? 'committed' : 'aborted',
-    );
+  resolve({ id }: OutcomeRow, ticket: CommitTicket | undefined, atMostMs: number): Promise<CommitOutcome> {
+    const fence = `INSERT INTO ${this.table} (id, is_fence) VALUES ($1, true) ON CONFLICT (id) DO NOTHING`;
+    const found = `SELECT is_fence FROM ${this.table} WHERE id = $1`;
+    const forMs = Math.min(atMostMs, ASKED_FOR_AT_MOST_MS);
+    return askUntilKnown(this.dataSource, forMs, async (client: Client) => {
+      if ((await client.query(fence, [id])).rowCount !== 0) {
+        if (ticket?.xid) await endIfCommitNeverCame(client, ticket.xid);
+        return 'aborted';
+      }
+      const { rows } = await client.query<{ is_fence: boolean }>(found, [id]);
+      if (!rows[0]) return 'unknown';
+      return rows[0].is_fence ? 'aborted' : 'committed';
+    });
   }
 
   /** True now and then, when it is time to remove what is old. */
@@ -66,10 +83,12 @@ export class OutcomeRows {
     return true;
   }
 
-  /** Removes what is old. The ids are ordered by time. @throws what pg throws */
+  /** Removes what is old by its id, and by when it was written. @throws what pg throws */
   async prune(): Promise<void> {
     const before = uuidv7({ msecs: Date.now() - REMEMBERED_MS, seq: 0, random: new Uint8Array(16) });
-    const text = `DELETE FROM ${this.table} WHERE id IN (SELECT id FROM ${this.table} WHERE id < $1 ORDER BY id LIMIT ${PRUNED_AT_ONCE})`;
+    const text = `DELETE FROM ${this.table} WHERE id IN (
+      SELECT id FROM ${this.table} WHERE id < $1 AND created_at < now() - interval '${REMEMBERED_MS} milliseconds'
+      ORDER BY id LIMIT ${PRUNED_AT_ONCE})`;
     await withClient(this.dataSource, 'fast', ({ client }) => client.query(text, [before]));
   }
 }

@@ -69,8 +69,7 @@ async function openSession<T>({ unit, attempt, dataSource, recycling }: AttemptO
     readOnly: options.readOnly ?? false,
     claim: unit.claim,
     statementTimeoutMs: options.statementTimeoutMs,
-    tracksXid:
-      !options.readOnly && server.hasTransactionIds && (options.commitOutcome ?? 'resolve') === 'resolve',
+    tracksXid: !options.readOnly && server.hasTransactionIds && options.commitOutcome !== 'report',
     // A claim is a row already, and whoever made it looks for that.
     outcomeRow:
       options.commitOutcome === 'row' && !options.readOnly && !unit.claim
@@ -187,7 +186,8 @@ class Attempt<T> {
     // A unit that only read has nothing that could be applied twice.
     let outcome: CommitOutcome = unit.options.readOnly ? 'aborted' : 'unknown';
     const atMostMs = Math.max(RESOLVE_AT_LEAST_MS, unit.remainingMs() ?? RESOLVE_MS);
-    if (session.outcomeRow) outcome = await OutcomeRows.of(dataSource).resolve(session.outcomeRow, atMostMs);
+    if (session.outcomeRow)
+      outcome = await OutcomeRows.of(dataSource).resolve(session.outcomeRow, session.ticket, atMostMs);
     else if (session.ticket) outcome = await resolveCommit(dataSource, session.ticket, atMostMs);
     if (outcome === 'committed') return this.committed(value);
     if (outcome === 'aborted') return this.failed(cause, 'commit', true);

@@ -9,6 +9,8 @@ export interface HeldAnswer {
   cut(): void;
   /** A pooler speaks in the server's place, and closes the connection. */
   tell(message: Buffer): void;
+  /** The client is told another answer, and the connection lives on. */
+  replace(message: Buffer): void;
 }
 
 /**
@@ -40,6 +42,14 @@ export interface LossyProxy {
 const ANSWER_END = /Z\0\0\0\x05[ITE]$/;
 const IDLE = 'I'.charCodeAt(0);
 
+/** What a server says that has failed, on a connection that is idle then. */
+export function failedWith(sqlState: string): Buffer {
+  const fields = ['SERROR', 'VERROR', `C${sqlState}`, 'Mfailed'].map((field) => `${field}\0`).join('') + '\0';
+  const length = Buffer.alloc(4);
+  length.writeInt32BE(4 + fields.length);
+  return Buffer.concat([Buffer.from('E'), length, Buffer.from(fields), Buffer.from('Z\0\0\0\x05I')]);
+}
+
 /** @param server URL of what stands behind it */
 export async function startLossyProxy(server: string): Promise<LossyProxy> {
   const { hostname, port: serverPort } = new URL(server);
@@ -66,8 +76,9 @@ export async function startLossyProxy(server: string): Promise<LossyProxy> {
       if (waiting.length === 0 || !ANSWER_END.test(piece.subarray(-6).toString('latin1'))) return pass();
       const cut = () => client.destroy();
       const tell = (message: Buffer) => (upstream.destroy(), client.end(message));
+      const replace = (message: Buffer) => void client.write(message);
       const isCommitted = piece.at(-1) === IDLE;
-      for (const decide of waiting.splice(0)) decide({ isCommitted, pass, cut, tell });
+      for (const decide of waiting.splice(0)) decide({ isCommitted, pass, cut, tell, replace });
     });
     // Also on a reset, which has no 'end'. The server finishes what it has before it reads the end of the connection.
     client.on('close', () => !isUnnoticed && upstream.end());
