@@ -2,13 +2,16 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { DataSource } from 'typeorm';
 import { peopleMigrations } from '../../migrations/index.js';
 import { migrate } from '../../src/app/migrate.js';
+import { APPLICATION_NAME } from '../../src/database/data-source-options.js';
 import { startEmbeddedPostgres } from '../../src/dev/embedded-postgres.js';
+import { NO_IDS, takeAway, WITHOUT_THEM } from '../support/absent-functions.js';
 import { eventually } from '../support/barrier.js';
 import { startLossyProxy } from '../support/lossy-proxy.js';
+import { startPeopleHost } from '../support/people-host.js';
 import { poolOf, startPeopleApp } from '../support/people-app.js';
-import { startPgBouncer } from '../support/pgbouncer.js';
+import { type PoolMode, startPgBouncer } from '../support/pgbouncer.js';
 import { randomOf } from '../support/random.js';
-import { openDatabase } from '../support/test-database.js';
+import { openDatabase, type TestDatabase } from '../support/test-database.js';
 import { type Database, openDirectly } from './database.js';
 import { HttpClient, type HttpCounts } from './http-clients.js';
 import { OPERATIONS } from './http-operations.js';
@@ -25,7 +28,9 @@ export interface CheckOptions {
   /** How the server goes down in the middle: `clean` saves everything, a `crash` (SIGQUIT) forgets what was not flushed. */
   restart: 'clean' | 'crash';
   /** A PgBouncer between the service and the server, with what loses something on either side of it. */
-  pgBouncer?: 'session';
+  pgBouncer?: PoolMode;
+  /** The server has no transaction ids, and the service knows the outcome of a COMMIT by a row. */
+  withoutIds?: boolean;
   /** Ends the work early; everything is compared and removed all the same. */
   signal?: AbortSignal;
   /** Told the counts now and then. */
@@ -78,7 +83,10 @@ async function check(options: CheckOptions, closers: (() => Promise<unknown>)[])
     proxies.push(await startLossyProxy(bouncer.url));
   }
   const given = await openDatabase(server.url);
-  const app = await startPeopleApp({ DATABASE_URL: proxies.at(-1)!.url }, given);
+  const url = proxies.at(-1)!.url;
+  const app = await (options.withoutIds
+    ? startWithoutIds(url, given)
+    : startPeopleApp({ DATABASE_URL: url }, given));
   closers.push(() => app.close().then(() => given.drop()));
 
   const transfers = await Transfers.open(app, random, violations);
@@ -120,6 +128,18 @@ async function check(options: CheckOptions, closers: (() => Promise<unknown>)[])
   const { done, failed, unknown } = transfers.counts;
   counts.unknownShare = (unknown + http.unknown) / (done + failed + unknown + http.asked);
   return counts;
+}
+
+/** The search_path stands for the database, as a pooler drops what a connection asks for. */
+async function startWithoutIds(url: string, database: TestDatabase) {
+  await takeAway(NO_IDS, database);
+  const [row] = await database.query<{ name: string }>('SELECT current_database() AS name');
+  await database.query(`ALTER DATABASE "${row!.name}" SET search_path = ${WITHOUT_THEM}`);
+  const host = await startPeopleHost(url, {
+    dataSource: { poolSize: 10, applicationName: APPLICATION_NAME, extra: { statement_timeout: 30_000 } },
+    people: { transactions: { commitOutcome: 'row' } },
+  });
+  return { ...host, database };
 }
 
 async function createTables(url: string): Promise<void> {

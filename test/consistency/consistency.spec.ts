@@ -1,6 +1,6 @@
 import { mkdirSync, mkdtempSync, rmSync } from 'node:fs';
 import path from 'node:path';
-import { describeWithPgBouncer } from '../support/pgbouncer.js';
+import { describeWithPgBouncer, POOL_MODES } from '../support/pgbouncer.js';
 import { checkConsistency, type Counts } from './consistency-check.js';
 
 let directory: string;
@@ -37,12 +37,29 @@ it('after a crash of the server, what was told as done is there, and what was to
   expectFaultsAndWork(counts);
 }, 120_000);
 
+it('on a server without transaction ids, a row tells what became of each COMMIT', async () => {
+  const counts = await checkConsistency({
+    ...{ seed: 23, seconds: 10, directory, restart: 'clean', withoutIds: true },
+  });
+  expect(counts.violations).toEqual([]);
+  expect(counts.transfers.unknown).toBe(0);
+  expectFaultsAndWork(counts);
+}, 120_000);
+
 describeWithPgBouncer('with PgBouncer in between', () => {
-  it('what was told is what is there, whichever side of it loses something', async () => {
-    const counts = await checkConsistency({
-      ...{ seed: 22, seconds: 10, directory, restart: 'clean', pgBouncer: 'session' },
-    });
-    expect(counts.violations).toEqual([]);
-    expectFaultsAndWork(counts);
-  }, 120_000);
+  it.each(POOL_MODES)(
+    'what was told is what is there, whichever side of it loses something (%s pooling)',
+    async (pgBouncer) => {
+      const counts = await checkConsistency({
+        seed: 22,
+        seconds: 10,
+        directory,
+        restart: 'clean',
+        pgBouncer,
+      });
+      expect(counts.violations).toEqual([]);
+      expectFaultsAndWork(counts);
+    },
+    120_000,
+  );
 });

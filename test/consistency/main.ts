@@ -2,7 +2,7 @@ import 'reflect-metadata';
 import { mkdtempSync, rmSync } from 'node:fs';
 import path from 'node:path';
 import { parseArgs } from 'node:util';
-import { pgBouncerProblem } from '../support/pgbouncer.js';
+import { pgBouncerProblem, type PoolMode } from '../support/pgbouncer.js';
 import { checkConsistency } from './consistency-check.js';
 
 const { values } = parseArgs({
@@ -11,6 +11,7 @@ const { values } = parseArgs({
     seed: { type: 'string', default: String(Date.now() % 1_000_000) },
     restart: { type: 'string', default: 'clean' },
     pgbouncer: { type: 'string' },
+    'without-ids': { type: 'boolean', default: false },
   },
 });
 const [seconds, seed] = [Number(values.seconds), Number(values.seed)];
@@ -18,7 +19,7 @@ const problem = pgBouncerProblem(values.pgbouncer);
 if (problem || !(seconds > 0) || !Number.isInteger(seed) || !['clean', 'crash'].includes(values.restart)) {
   console.error(
     problem ??
-      'usage: npm run check:consistency -- [--seconds 60] [--seed 7] [--restart clean|crash] [--pgbouncer session]',
+      'usage: npm run check:consistency -- [--seconds 60] [--seed 7] [--restart clean|crash] [--pgbouncer session|transaction] [--without-ids]',
   );
   process.exit(2);
 }
@@ -39,7 +40,8 @@ try {
     directory,
     signal: interrupted.signal,
     restart: values.restart as 'clean' | 'crash',
-    ...(values.pgbouncer && { pgBouncer: 'session' }),
+    withoutIds: values['without-ids'],
+    ...(values.pgbouncer && { pgBouncer: values.pgbouncer as PoolMode }),
     onProgress: ({ violations, ...rest }) =>
       console.log(JSON.stringify({ ...rest, violations: violations.length })),
   });

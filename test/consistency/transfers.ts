@@ -10,7 +10,7 @@ import {
   TransactionRetriesExhaustedError,
   TransactionTimeoutError,
 } from '../../src/transactions/transaction-errors.js';
-import type { PeopleApp } from '../support/people-app.js';
+import type { PeopleHost } from '../support/people-host.js';
 import { closedPort } from '../support/service-process.js';
 import type { Database } from './database.js';
 import type { Told } from './ledger.js';
@@ -52,13 +52,17 @@ export class Transfers {
   private readonly told = new Map<string, Told>();
 
   private constructor(
-    private readonly app: PeopleApp,
+    private readonly app: Pick<PeopleHost, 'people' | 'transactions' | 'dataSource'>,
     private readonly accounts: readonly string[],
     private readonly random: () => number,
     private readonly violations: string[],
   ) {}
 
-  static async open(app: PeopleApp, random: () => number, violations: string[]): Promise<Transfers> {
+  static async open(
+    app: Pick<PeopleHost, 'people' | 'transactions' | 'dataSource'>,
+    random: () => number,
+    violations: string[],
+  ): Promise<Transfers> {
     await app.dataSource.query('CREATE TABLE transfers (id uuid PRIMARY KEY, amount int NOT NULL)');
     const people = Array.from({ length: ACCOUNTS }, (_, index) => ({
       name: `account ${index}`,

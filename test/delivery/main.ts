@@ -3,7 +3,7 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import path from 'node:path';
 import { parseArgs } from 'node:util';
 import { KAFKA_CLIENTS } from '../../src/messaging/kafka-clients.js';
-import { pgBouncerProblem } from '../support/pgbouncer.js';
+import { pgBouncerProblem, type PoolMode } from '../support/pgbouncer.js';
 import { checkDelivery } from './delivery-check.js';
 
 const { values } = parseArgs({
@@ -32,7 +32,7 @@ if (
 ) {
   console.error(
     problem ??
-      'usage: npm run check:delivery -- [--messages 20000] [--seconds 0] [--seed 7] [--instances 2] [--together 1] [--client kafkajs] [--pgbouncer session]',
+      'usage: npm run check:delivery -- [--messages 20000] [--seconds 0] [--seed 7] [--instances 2] [--together 1] [--client kafkajs] [--pgbouncer session|transaction]',
   );
   process.exit(2);
 }
@@ -51,7 +51,7 @@ try {
   );
   const counts = await checkDelivery({
     ...{ messages, seconds, seed, instances, together, client, directory },
-    ...(values.pgbouncer && { pgBouncer: 'session' }),
+    ...(values.pgbouncer && { pgBouncer: values.pgbouncer as PoolMode }),
     signal: interrupted.signal,
     onProgress: (message) => console.log(`${((Date.now() - start) / 1000).toFixed(1)} s: ${message}`),
   });

@@ -3,7 +3,7 @@ import path from 'node:path';
 import { pathToFileURL } from 'node:url';
 import type { KafkaClientName } from '../../src/messaging/kafka-clients.js';
 import { ServiceHome } from '../support/service-process.js';
-import { startPgBouncer } from '../support/pgbouncer.js';
+import { type PoolMode, startPgBouncer } from '../support/pgbouncer.js';
 import { randomOf } from '../support/random.js';
 import { startWire } from '../support/wire.js';
 import { ArmedFaults } from './faults.js';
@@ -25,7 +25,7 @@ export interface CheckOptions {
   /** The services' client library. Default `kafkajs`. */
   client?: KafkaClientName;
   /** A PgBouncer between the services and the database. */
-  pgBouncer?: 'session';
+  pgBouncer?: PoolMode;
   /** Names of faults. */
   leaveOut?: string[];
   /** Where the check's own PostgreSQL and Kafka live; removed by the caller. */

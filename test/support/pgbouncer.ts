@@ -134,8 +134,7 @@ function isExecutable(file: string): boolean {
 /** What is wrong with the option `--pgbouncer` of a check; undefined where it can be done. */
 export function pgBouncerProblem(poolMode: string | undefined): string | undefined {
   if (poolMode === undefined) return undefined;
-  if (poolMode === 'transaction')
-    return '--pgbouncer transaction: the service prepares statements by name, and PgBouncer before 1.21 keeps none between transactions; use --pgbouncer session.';
-  if (poolMode !== 'session') return `--pgbouncer: "${poolMode}" is not accepted; expected session.`;
+  if (!POOL_MODES.some((mode) => mode === poolMode))
+    return `--pgbouncer: "${poolMode}" is not accepted; expected ${POOL_MODES.join(' or ')}.`;
   return pgBouncerBinary ? undefined : '--pgbouncer: PgBouncer is not installed; apt-get install pgbouncer.';
 }

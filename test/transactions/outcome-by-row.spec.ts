@@ -2,26 +2,11 @@ import { DatabaseUnavailableError } from '../../src/database/postgres-errors.js'
 import { OutcomeRows } from '../../src/transactions/outcome-rows.js';
 import { TransactionOutcomeUnknownError } from '../../src/transactions/transaction-errors.js';
 import type { TransactionOptions } from '../../src/transactions/transaction-options.js';
+import { ABSENCES, NO_IDS, takeAway, WITHOUT_THEM } from '../support/absent-functions.js';
 import { failedWith, type LossyProxy, startLossyProxy } from '../support/lossy-proxy.js';
 import { type PeopleHost, startPeopleHost } from '../support/people-host.js';
 import { judge, prepare, WRITE_NAMES } from '../support/people-writes.js';
 import { createDatabase, type TestDatabase } from '../support/test-database.js';
-
-/** What engines lack that speak PostgreSQL's language, each as a function ahead of PostgreSQL's own that says so. */
-const ABSENCES: Record<string, string[]> = {
-  'ids of transactions': ['pg_current_xact_id_if_assigned()'],
-  'what became of a transaction': ['pg_xact_status(xid8)'],
-  'the time that statistics were reset': ['pg_stat_get_bgwriter_stat_reset_time()'],
-  'ending of sessions': ['pg_terminate_backend(int)', 'pg_terminate_backend(int, bigint)'],
-  'advisory locks': [
-    'pg_try_advisory_lock(bigint)',
-    'pg_try_advisory_xact_lock(bigint)',
-    'pg_advisory_unlock(bigint)',
-  ],
-  'process ids and settings': ['pg_backend_pid()', 'set_config(text, text, boolean)'],
-  notifications: ['pg_notify(text, text)'],
-};
-const NO_IDS = ['ids of transactions', 'what became of a transaction', 'the time that statistics were reset'];
 
 let database: TestDatabase;
 let proxy: LossyProxy;
@@ -35,15 +20,10 @@ async function start(
   commitOutcome?: TransactionOptions['commitOutcome'],
 ): Promise<void> {
   database = await createDatabase();
-  await database.query('CREATE SCHEMA absent');
-  for (const signature of absences.flatMap((absence) => ABSENCES[absence]!))
-    await database.query(
-      `CREATE FUNCTION absent.${signature} RETURNS text LANGUAGE plpgsql AS
-       $$ BEGIN RAISE EXCEPTION 'function not supported' USING ERRCODE = '0A000'; END $$`,
-    );
+  await takeAway(absences, database);
   proxy = await startLossyProxy(database.url);
   host = await startPeopleHost(proxy.url, {
-    dataSource: { poolSize: 3, extra: { options: '-c search_path=absent,pg_catalog,public' } },
+    dataSource: { poolSize: 3, extra: { options: `-c search_path=${WITHOUT_THEM}` } },
     people: {
       events: true,
       transactions: { ...(commitOutcome && { commitOutcome }), backoff: { baseMs: 1, capMs: 1 } },
