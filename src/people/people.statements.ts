@@ -110,9 +110,9 @@ export function peopleStatements(table: string, outbox?: string, versionBy: Vers
     publishCreated: outbox
       ? named('publish_created', event('created', `${table} WHERE id = ANY ($1::uuid[])`, whole))
       : undefined,
-    /** One row, `copies`: a view takes no COPY, nor does a table whose row security is about this role. */
+    /** One row, `copies`: a view takes no COPY, nor does a table with row security, unless that is not about this role. */
     takesCopy: (): Statement => ({
-      text: `SELECT relkind IN ('r', 'p') AND NOT row_security_active(oid) AS copies FROM pg_class WHERE oid = to_regclass($1)`,
+      text: `SELECT relkind IN ('r', 'p') AND NOT relrowsecurity AS copies FROM pg_class WHERE oid = to_regclass($1)`,
       values: [table],
     }),
     copy: `COPY ${table} (id, name, data) FROM STDIN`,
