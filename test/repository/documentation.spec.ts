@@ -64,11 +64,12 @@ it('every test that docs/messaging.md names for a trap is there', () => {
 });
 
 it('every exported class and function of the package has a docstring', () => {
+  const migrations = readFileSync('migrations/index.ts', 'utf8');
   const missing = Object.keys(api).filter((name) => {
     const declaration = new RegExp(
       String.raw`\*/\n(?:@[^\n]*\n(?:[^\n]*\n)*?)?(?:// [^\n]*\n)?export (?:abstract )?(?:class|function|async function|const) ${name}\b`,
     );
-    return !sources.some((text) => declaration.test(text)) && name !== 'peopleMigrations';
+    return ![...sources, migrations].some((text) => declaration.test(text));
   });
   expect(missing).toEqual([]);
 });
