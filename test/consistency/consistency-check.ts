@@ -11,6 +11,7 @@ import { startPeopleHost } from '../support/people-host.js';
 import { poolOf, startPeopleApp } from '../support/people-app.js';
 import { type PoolMode, startPgBouncer } from '../support/pgbouncer.js';
 import { randomOf } from '../support/random.js';
+import { startPrimaryAndStandby } from '../support/standby.js';
 import { openDatabase, type TestDatabase } from '../support/test-database.js';
 import { type Database, openDirectly } from './database.js';
 import { HttpClient, type HttpCounts } from './http-clients.js';
@@ -19,14 +20,20 @@ import { AUDIT, Ledger } from './ledger.js';
 import { loseAtRandom, type LossCounts, noLosses } from './losses.js';
 import { type TransferCounts, Transfers } from './transfers.js';
 
+export const RESTARTS = ['clean', 'crash', 'failover'] as const;
+export type Restart = (typeof RESTARTS)[number];
+
 export interface CheckOptions {
   seed: number;
   /** How long there is work, in seconds. */
   seconds: number;
   /** Where the check's own PostgreSQL lives; removed by the caller. */
   directory: string;
-  /** How the server goes down in the middle: `clean` saves everything, a `crash` (SIGQUIT) forgets what was not flushed. */
-  restart: 'clean' | 'crash';
+  /**
+   * How the server goes down in the middle: `clean` saves everything, a `crash` (SIGQUIT) forgets what was not flushed; with
+   * `failover` it is killed, and its synchronous standby takes over.
+   */
+  restart: Restart;
   /** A PgBouncer between the service and the server, with what loses something on either side of it. */
   pgBouncer?: PoolMode;
   /** The server has no transaction ids, and the service knows the outcome of a COMMIT by a row. */
@@ -70,7 +77,7 @@ async function check(options: CheckOptions, closers: (() => Promise<unknown>)[])
   const { seed, seconds, directory, restart, pgBouncer, signal, onProgress } = options;
   const random = randomOf(seed);
   const violations: string[] = [];
-  let server = await startEmbeddedPostgres({ directory });
+  const server = await (restart === 'failover' ? startPair() : startOne(directory, restart));
   closers.push(() => server.stop());
   await createTables(server.url);
   const database = openDirectly(server.url);
@@ -112,9 +119,11 @@ async function check(options: CheckOptions, closers: (() => Promise<unknown>)[])
   closers.push(() => Promise.resolve(clearInterval(progress)));
   const half = Date.now() + seconds * 500;
   while (Date.now() < half && !isOver()) await sleep(50);
-  if (restart === 'crash') process.kill(server.pid, 'SIGQUIT');
-  await server.stop();
-  server = await startEmbeddedPostgres({ directory, port: server.port });
+  const servedAt = await server.goDown();
+  if (servedAt !== server.url) {
+    proxies[0]!.moveTo(servedAt);
+    await database.moveTo(servedAt);
+  }
   counts.restarts++;
   while (!isOver()) await sleep(50);
   for (const stop of stopLosing) await stop();
@@ -128,6 +137,43 @@ async function check(options: CheckOptions, closers: (() => Promise<unknown>)[])
   const { done, failed, unknown } = transfers.counts;
   counts.unknownShare = (unknown + http.unknown) / (done + failed + unknown + http.asked);
   return counts;
+}
+
+/** What goes down in the middle. */
+interface Server {
+  url: string;
+  /** Resolves, when somebody serves again, with where. */
+  goDown(): Promise<string>;
+  stop(): Promise<void>;
+}
+
+async function startOne(directory: string, restart: 'clean' | 'crash'): Promise<Server> {
+  let server = await startEmbeddedPostgres({ directory });
+  const { url, port } = server;
+  return {
+    url,
+    goDown: async () => {
+      if (restart === 'crash') process.kill(server.pid, 'SIGQUIT');
+      await server.stop();
+      server = await startEmbeddedPostgres({ directory, port });
+      return url;
+    },
+    stop: () => server.stop(),
+  };
+}
+
+async function startPair(): Promise<Server> {
+  const both = await startPrimaryAndStandby();
+  const { primary, standby } = both;
+  return {
+    url: primary.url,
+    goDown: async () => {
+      await primary.kill();
+      await standby.promote();
+      return standby.url;
+    },
+    stop: () => both.stop(),
+  };
 }
 
 /** The search_path stands for the database, as a pooler drops what a connection asks for. */

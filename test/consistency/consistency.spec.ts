@@ -37,6 +37,13 @@ it('after a crash of the server, what was told as done is there, and what was to
   expectFaultsAndWork(counts);
 }, 120_000);
 
+it('over a failover, what was told as done is there, and what was told as failed is not', async () => {
+  const counts = await checkConsistency({ seed: 24, seconds: 10, directory, restart: 'failover' });
+  // What became of a COMMIT that the primary took with it, the standby may not know.
+  expect(counts.violations).toEqual([]);
+  expectFaultsAndWork(counts);
+}, 120_000);
+
 it('on a server without transaction ids, a row tells what became of each COMMIT', async () => {
   const counts = await checkConsistency({
     ...{ seed: 23, seconds: 10, directory, restart: 'clean', withoutIds: true },

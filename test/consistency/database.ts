@@ -5,13 +5,13 @@ import { setTimeout as sleep } from 'node:timers/promises';
 export interface Database {
   /** Asked again until the server is there. Only for what may be asked twice. */
   query<Row extends pg.QueryResultRow>(text: string, values?: unknown[]): Promise<Row[]>;
+  /** Asks another server from now on. */
+  moveTo(url: string): Promise<void>;
   close(): Promise<void>;
 }
 
 export function openDirectly(url: string): Database {
-  const pool = new pg.Pool({ connectionString: url, max: 6, connectionTimeoutMillis: 5000 });
-  // A client that dies while nobody uses it is replaced.
-  pool.on('error', () => undefined);
+  let pool = poolOn(url);
   return {
     query: async <Row extends pg.QueryResultRow>(text: string, values: unknown[] = []) => {
       for (;;) {
@@ -25,6 +25,18 @@ export function openDirectly(url: string): Database {
         }
       }
     },
+    moveTo: async (other) => {
+      const before = pool;
+      pool = poolOn(other);
+      await before.end();
+    },
     close: () => pool.end(),
   };
+}
+
+function poolOn(url: string): pg.Pool {
+  const pool = new pg.Pool({ connectionString: url, max: 6, connectionTimeoutMillis: 5000 });
+  // A client that dies while nobody uses it is replaced.
+  pool.on('error', () => undefined);
+  return pool;
 }

@@ -3,7 +3,7 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import path from 'node:path';
 import { parseArgs } from 'node:util';
 import { pgBouncerProblem, type PoolMode } from '../support/pgbouncer.js';
-import { checkConsistency } from './consistency-check.js';
+import { checkConsistency, type Restart, RESTARTS } from './consistency-check.js';
 
 const { values } = parseArgs({
   options: {
@@ -16,10 +16,15 @@ const { values } = parseArgs({
 });
 const [seconds, seed] = [Number(values.seconds), Number(values.seed)];
 const problem = pgBouncerProblem(values.pgbouncer);
-if (problem || !(seconds > 0) || !Number.isInteger(seed) || !['clean', 'crash'].includes(values.restart)) {
+if (
+  problem ||
+  !(seconds > 0) ||
+  !Number.isInteger(seed) ||
+  !RESTARTS.some((each) => each === values.restart)
+) {
   console.error(
     problem ??
-      'usage: npm run check:consistency -- [--seconds 60] [--seed 7] [--restart clean|crash] [--pgbouncer session|transaction] [--without-ids]',
+      'usage: npm run check:consistency -- [--seconds 60] [--seed 7] [--restart clean|crash|failover] [--pgbouncer session|transaction] [--without-ids]',
   );
   process.exit(2);
 }
@@ -39,7 +44,7 @@ try {
     seconds,
     directory,
     signal: interrupted.signal,
-    restart: values.restart as 'clean' | 'crash',
+    restart: values.restart as Restart,
     withoutIds: values['without-ids'],
     ...(values.pgbouncer && { pgBouncer: values.pgbouncer as PoolMode }),
     onProgress: ({ violations, ...rest }) =>

@@ -33,6 +33,8 @@ export interface LossyProxy {
   refuse(): Promise<void>;
   /** Cuts every connection, and new ones are taken and never answered. */
   hang(): void;
+  /** New connections lead to another server. */
+  moveTo(server: string): void;
   /** Nothing is lost any more, and new connections are as they were. */
   recover(): Promise<void>;
   close(): Promise<void>;
@@ -52,13 +54,13 @@ export function failedWith(sqlState: string): Buffer {
 
 /** @param server URL of what stands behind it */
 export async function startLossyProxy(server: string): Promise<LossyProxy> {
-  const { hostname, port: serverPort } = new URL(server);
+  let target = new URL(server);
   const sockets = new Set<Socket>();
   let isHanging = false;
   const listener = createServer((client) => {
     track(client, sockets);
     if (isHanging) return;
-    const upstream = track(connect(Number(serverPort), hostname), sockets);
+    const upstream = track(connect(Number(target.port), target.hostname), sockets);
     let isUnnoticed = false;
     const waiting: ((answer: HeldAnswer) => void)[] = [];
     client.on('data', (piece: Buffer) => {
@@ -97,6 +99,7 @@ export async function startLossyProxy(server: string): Promise<LossyProxy> {
   const proxy: LossyProxy = {
     url: url.href,
     onRequest: () => 'pass',
+    moveTo: (other) => void (target = new URL(other)),
     holdAnswers: (request, count = 1) =>
       new Promise((resolve) => {
         const held: HeldAnswer[] = [];
