@@ -1,0 +1,69 @@
+import { eventually } from '../support/barrier.js';
+import { KafkaPeer, startKafkaApp } from '../support/kafka.js';
+import type { PeopleApp } from '../support/people-app.js';
+import { describeWithPgBouncer, type PgBouncer, POOL_MODES, startPgBouncer } from '../support/pgbouncer.js';
+import { createDatabase, openDatabase, type TestDatabase } from '../support/test-database.js';
+
+const PEOPLE = 100;
+async function storedOf(database: TestDatabase, prefix: string): Promise<number> {
+  const [row] = await database.query<{ n: number }>(
+    `SELECT count(*)::int AS n FROM people WHERE name LIKE $1 || ' %'`,
+    [prefix],
+  );
+  return row!.n;
+}
+
+const deadIn = (database: TestDatabase) => database.query('SELECT code, message FROM message_dead_letter');
+
+/** With ids, as the peer's client sends all again when a topic that is new has no leader yet. */
+const messagesOf = (prefix: string) =>
+  Array.from({ length: PEOPLE }, (_, n) => ({
+    key: String(n % 9),
+    value: JSON.stringify({ name: `${prefix} ${n}` }),
+    headers: { 'message-id': `${prefix} ${n}` },
+  }));
+
+describeWithPgBouncer('through PgBouncer', () => {
+  describe.each(POOL_MODES)('(%s pooling) messages and events', (poolMode) => {
+    let database: TestDatabase;
+    let bouncer: PgBouncer;
+    let app: PeopleApp;
+    const peer = new KafkaPeer();
+    beforeAll(async () => {
+      database = await createDatabase();
+      bouncer = await startPgBouncer({
+        server: database.url,
+        poolMode,
+        // Fewer than the service has, where they go from hand to hand.
+        settings: { default_pool_size: poolMode === 'transaction' ? 4 : 20 },
+      });
+      app = await startKafkaApp(peer, { DB_POOL_SIZE: '10' }, await openDatabase(bouncer.url));
+    });
+    afterAll(async () => {
+      await peer.close();
+      await app.close();
+      await app.database.drop();
+      await bouncer.stop();
+      await database.drop();
+    });
+
+    it('are applied and sent once each, beside requests', async () => {
+      const events: (string | undefined)[] = [];
+      await peer.consume(['people.events'], ({ key }) => events.push(key?.toString()));
+      const [replies, requests] = await Promise.all([
+        Promise.all(
+          messagesOf('asked').map(({ value, ...message }) => peer.ask('people.create', value, message)),
+        ),
+        Promise.all(messagesOf('http').map(({ value }) => app.send('POST', '/people', value))),
+        peer.emitAll('people.create', messagesOf('emitted')),
+      ]);
+      expect(replies.filter(({ error }) => error)).toEqual([]);
+      expect([...new Set(requests.map(({ status }) => status))]).toEqual([201]);
+      await eventually(async () => (await storedOf(database, 'emitted')) === PEOPLE, 30_000);
+      expect([await storedOf(database, 'asked'), await storedOf(database, 'http')]).toEqual([PEOPLE, PEOPLE]);
+      await eventually(() => events.length >= 3 * PEOPLE, 30_000);
+      expect(new Set(events).size).toBe(3 * PEOPLE);
+      expect(await deadIn(database)).toEqual([]);
+    });
+  });
+});
