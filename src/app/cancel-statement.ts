@@ -1,0 +1,27 @@
+import { connect } from 'node:net';
+import type { PoolClient } from 'pg';
+
+const CANCEL_REQUEST = 80_877_102;
+
+/**
+ * Asks the server to cancel what this client's connection is at, if anything. A pooler passes it on to the server connection
+ * that works for the client. Whether it has helped is seen by how the statement ends.
+ */
+export function cancelStatement(client: PoolClient): void {
+  const { host, port, processID, secretKey } = client as unknown as {
+    host: string;
+    port: number;
+    processID: number | null;
+    secretKey: number | null;
+  };
+  if (processID === null || secretKey === null) return;
+  const request = Buffer.alloc(16);
+  request.writeInt32BE(request.length, 0);
+  request.writeInt32BE(CANCEL_REQUEST, 4);
+  request.writeInt32BE(processID, 8);
+  request.writeInt32BE(secretKey, 12);
+  const socket = host.startsWith('/') ? connect(`${host}/.s.PGSQL.${port}`) : connect(port, host);
+  // Where the server can't be reached there is nobody to ask.
+  socket.on('error', () => undefined).end(request);
+  socket.unref();
+}
