@@ -6,8 +6,10 @@ const CANCEL_REQUEST = 80_877_102;
 /**
  * Asks the server to cancel what this client's connection is at, if anything. A pooler passes it on to the server connection
  * that works for the client. Whether it has helped is seen by how the statement ends.
+ *
+ * @param atMostMs how long it is waited for the server to take the request; never throws
  */
-export function cancelStatement(client: PoolClient): void {
+export async function cancelStatement(client: PoolClient, atMostMs: number): Promise<void> {
   const { host, port, processID, secretKey } = client as unknown as {
     host: string;
     port: number;
@@ -21,7 +23,10 @@ export function cancelStatement(client: PoolClient): void {
   request.writeInt32BE(processID, 8);
   request.writeInt32BE(secretKey, 12);
   const socket = host.startsWith('/') ? connect(`${host}/.s.PGSQL.${port}`) : connect(port, host);
-  // Where the server can't be reached there is nobody to ask.
-  socket.on('error', () => undefined).end(request);
-  socket.unref();
+  // The server ends the connection: PgBouncer 1.18 crashes where whoever cancels hangs up.
+  const closed = new Promise((resolve) => socket.on('close', resolve));
+  socket.setTimeout(atMostMs, () => socket.destroy());
+  // Where it can't be reached there is nobody to ask.
+  socket.on('error', () => undefined).write(request);
+  await closed;
 }

@@ -1,7 +1,7 @@
 import { type DataSource, MigrationExecutor } from 'typeorm';
 import { cutConnection, type Lease, withClient } from '../database/pooled-client.js';
 import { cancelStatement } from './cancel-statement.js';
-import { liftLimits, migrationClient } from './migration-client.js';
+import { migrationClient, withoutLimits } from './migration-client.js';
 import { takeMigrationLock } from './migration-lock.js';
 
 /** How long a migration that was told to end may take for it. */
@@ -20,8 +20,8 @@ export function migrate(dataSource: DataSource): Promise<string[]> {
   return withClient(dataSource, 'fast', async (lease) => {
     const lockLost = new AbortController();
     const { signal } = lockLost;
-    const client = migrationClient(lease, dataSource, signal);
-    lease.queryRunner.connect = () => Promise.resolve(client);
+    const migration = migrationClient(lease, signal);
+    lease.queryRunner.connect = () => Promise.resolve(migration.client);
     const executor = new MigrationExecutor(dataSource, lease.queryRunner);
     executor.transaction = 'each';
     const pending = await executor.getPendingMigrations();
@@ -29,26 +29,29 @@ export function migrate(dataSource: DataSource): Promise<string[]> {
 
     // What its session is left with ends with it.
     lease.broken = true;
-    const lock = await takeMigrationLock(dataSource, lockLost);
+    const limits = await withoutLimits(lease.client);
+    const lock = await takeMigrationLock(dataSource, limits, lockLost);
     if (!lock) throw new Error(cannotTakeTurns(pending.map(({ name }) => name)));
-    signal.addEventListener('abort', () => endStatement(lease));
+    let ending: Promise<void> | undefined;
+    signal.addEventListener('abort', () => (ending = endStatement(lease)));
     try {
-      await liftLimits(lease, dataSource);
+      await migration.lift(limits);
       return (await executor.executePendingMigrations()).map(({ name }) => name);
     } catch (error) {
       // That is why the statement failed.
       signal.throwIfAborted();
       throw error;
     } finally {
+      await ending;
       await lock.release();
     }
   });
 }
 
-/** Somebody else may migrate now: what still runs is told to end, as a server does not notice that its client is gone. */
-function endStatement(lease: Lease): void {
-  cancelStatement(lease.client);
+/** Somebody else may migrate now: what still runs is told to end, as a server need not notice that its client is gone. */
+async function endStatement(lease: Lease): Promise<void> {
   setTimeout(() => cutConnection(lease), ENDS_WITHIN_MS).unref();
+  await cancelStatement(lease.client, ENDS_WITHIN_MS);
 }
 
 const cannotTakeTurns = (names: string[]): string =>

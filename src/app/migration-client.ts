@@ -1,56 +1,79 @@
 import type { PoolClient, QueryResult } from 'pg';
 import type { Duplex } from 'node:stream';
-import type { DataSource } from 'typeorm';
 import { failureOn, hasSqlState } from '../database/database-failure.js';
 import type { Lease } from '../database/pooled-client.js';
 import { ACTIVE_SQL_TRANSACTION, INVALID_TRANSACTION_TERMINATION } from '../database/postgres-errors.js';
 
 const BEGIN = /^(?:\s|--.*\n|\/\*[^]*?\*\/)*(?:BEGIN|START\s+TRANSACTION)\b/i;
 
-/** The settings by which the server would end a migration, or a lock for it, that takes long. */
-export function migrationLimits({ driver: { version = '' } }: DataSource): string[] {
-  const limits = ['statement_timeout', 'idle_in_transaction_session_timeout'];
-  return Number.parseInt(version) >= 17 ? [...limits, 'transaction_timeout'] : limits;
-}
+// By these the server would end a migration, or a transaction that holds the lock for one, that takes long; by the last it does so
+// when the client is gone, as otherwise a long statement goes on beside that of the instance which migrates next.
+const WITHOUT_LIMITS = [
+  'SET LOCAL statement_timeout = 0',
+  'SET LOCAL idle_in_transaction_session_timeout = 0',
+  'SET LOCAL transaction_timeout = 0',
+  'SET LOCAL client_connection_check_interval = 1000',
+];
 
 /**
- * Lets the statements of a client take as long as they take. The client is to be closed afterwards. Behind a pooler it does
- * nothing, as the connection may be another's in a moment: there `migrationClient` does it for each statement.
+ * Statements by which a transaction may take as long as it takes, those of them that the server knows.
  *
  * @throws what pg throws when the connection is lost
  */
-export async function liftLimits({ client, server }: Lease, dataSource: DataSource): Promise<void> {
-  if (server.isPooled) return;
-  for (const name of migrationLimits(dataSource))
-    await client.query(`SET ${name} = 0`).catch(async (error: unknown) => {
-      // Other engines may not know the setting.
+export async function withoutLimits(client: PoolClient): Promise<string[]> {
+  const known: string[] = [];
+  for (const setting of WITHOUT_LIMITS) {
+    await client.query('BEGIN');
+    try {
+      await client.query(setting);
+      known.push(setting);
+    } catch (error) {
       if ((await failureOn(client, error))?.isLost ?? true) throw error;
-    });
+    }
+    await client.query('ROLLBACK');
+  }
+  return known;
+}
+
+/** What migrations send their statements with. */
+export interface MigrationClient {
+  readonly client: PoolClient;
+  /**
+   * From here on statements take as long as they take. The connection is to be closed in the end.
+   *
+   * @param limits what `withoutLimits` gave
+   */
+  lift(limits: readonly string[]): Promise<void>;
 }
 
 /**
- * The client of `lease`, to migrate with: it sends nothing more once `signal` is aborted. Behind a pooler each statement
- * brings along the settings that connections are to have, and lifts the limits, in a transaction that ends with it; so nothing
- * is left on the server's connection.
+ * The client of `lease`, to migrate with: it sends nothing more once `signal` is aborted. Behind a pooler, where the connection
+ * may be another's in a moment, each statement brings along the settings that it is to have, in a transaction that ends with
+ * it; so nothing is left on the server's connection.
  */
-export function migrationClient(lease: Lease, dataSource: DataSource, signal: AbortSignal): PoolClient {
-  const { client, server } = lease;
+export function migrationClient({ client, server }: Lease, signal: AbortSignal): MigrationClient {
+  const lifted: string[] = [];
   const send: Send = (...statement) => {
     signal.throwIfAborted();
     return client.query(...statement);
   };
-  const query: Send = async (...statement) => {
-    if (!server.isPooled || typeof statement[0] !== 'string') return send(...statement);
-    const limits = migrationLimits(dataSource).map((name) => `SET LOCAL ${name} = 0`);
-    return sendWith([...server.settingsPerTransaction, ...limits], client, send, statement);
-  };
-  return new Proxy(client, {
-    get: (_, key) => {
-      if (key === 'query') return query;
-      const value: unknown = Reflect.get(client, key);
-      return typeof value === 'function' ? (value.bind(client) as unknown) : value;
+  const query: Send = async (...statement) =>
+    server.isPooled && typeof statement[0] === 'string'
+      ? sendWith([...server.settingsPerTransaction, ...lifted], client, send, statement)
+      : send(...statement);
+  return {
+    client: new Proxy(client, {
+      get: (_, key) => {
+        if (key === 'query') return query;
+        const value: unknown = Reflect.get(client, key);
+        return typeof value === 'function' ? (value.bind(client) as unknown) : value;
+      },
+    }),
+    lift: async (limits) => {
+      if (server.isPooled) lifted.push(...limits);
+      else for (const limit of limits) await send(ofSession(limit));
     },
-  });
+  };
 }
 
 type Statement = [text: string, values?: unknown[]];
@@ -105,7 +128,7 @@ async function sendAlone(
   statement: Statement,
 ): Promise<QueryResult> {
   const names = settings.map((setting) => /^SET LOCAL (\S+)/.exec(setting)![1]!);
-  const set = settings.map((setting) => setting.replace('SET LOCAL', 'SET'));
+  const set = settings.map(ofSession);
   const reset = names.map((name) => `RESET ${name}`);
   const pipelined = client as unknown as { pipeline: boolean; connection: { stream: Duplex } };
   const { stream } = pipelined.connection;
@@ -125,6 +148,7 @@ async function sendAlone(
   return result.value;
 }
 
+const ofSession = (setting: string) => setting.replace('SET LOCAL', 'SET');
 const script = (statements: string[]) => [...statements, 'SELECT pg_backend_pid() AS pid'].join('; ');
 
 /** The answer to a script has a result of each statement. */

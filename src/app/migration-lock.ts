@@ -3,7 +3,6 @@ import type { Client } from 'pg';
 import type { DataSource } from 'typeorm';
 import { failureOn } from '../database/database-failure.js';
 import { connectBeside } from '../database/pooled-client.js';
-import { migrationLimits } from './migration-client.js';
 
 /** Any number, as long as nothing else locks it: instances that start together must not migrate together. */
 const LOCK = 7_365_616_412;
@@ -21,12 +20,14 @@ export interface MigrationLock {
  * Waits for the turn to migrate. The lock is held by an open transaction on a connection of its own: a lock of a session would
  * stay on the server's connection when a pooler hands that on.
  *
+ * @param limits what lets its transaction take as long as it takes
  * @param lost aborted when the lock is lost before it is released, as its connection has ended
  * @returns undefined where the server has no advisory locks: functions of the name may be missing, or do nothing
  * @throws what pg throws when there is no connection
  */
 export async function takeMigrationLock(
   dataSource: DataSource,
+  limits: readonly string[],
   lost: AbortController,
 ): Promise<MigrationLock | undefined> {
   const client = await connectBeside(dataSource, new AbortController().signal);
@@ -34,7 +35,7 @@ export async function takeMigrationLock(
     // Polled, each time in a new transaction: CREATE INDEX CONCURRENTLY of the one that has the lock would wait for whoever
     // waits in pg_advisory_xact_lock().
     for (;;) {
-      const turn = await tryToLock(client, dataSource);
+      const turn = await tryToLock(client, limits);
       if (turn === 'ours') return hold(client, lost);
       if (turn === 'unknown') {
         await client.end();
@@ -49,12 +50,12 @@ export async function takeMigrationLock(
 }
 
 /** Leaves a transaction open that holds the lock, or none. */
-async function tryToLock(client: Client, dataSource: DataSource): Promise<'ours' | 'others' | 'unknown'> {
+async function tryToLock(client: Client, limits: readonly string[]): Promise<'ours' | 'others' | 'unknown'> {
   // At this level an idle transaction has no snapshot, for whose end CREATE INDEX CONCURRENTLY would wait.
   await client.query('BEGIN ISOLATION LEVEL READ COMMITTED');
   let turn: 'ours' | 'others' | 'unknown';
   try {
-    for (const name of migrationLimits(dataSource)) await client.query(`SET LOCAL ${name} = 0`);
+    for (const limit of limits) await client.query(limit);
     const { rows } = await client.query<{ locked: boolean }>(
       `SELECT pg_try_advisory_xact_lock(${LOCK}) AS locked`,
     );

@@ -4,6 +4,7 @@ import { peopleMigrations } from '../../migrations/index.js';
 import { migrate } from '../../src/app/migrate.js';
 import { eventually } from '../support/barrier.js';
 import { describeWithPgBouncer, type PgBouncer, startPgBouncer } from '../support/pgbouncer.js';
+import { startTcpProxy } from '../support/tcp-proxy.js';
 import { createDatabase, onServer, openDatabase, type TestDatabase } from '../support/test-database.js';
 
 const ALL = peopleMigrations.map(({ name }) => name);
@@ -83,13 +84,39 @@ async function settingsOn(bouncer: PgBouncer, name: string): Promise<string[]> {
   return [...new Set(found)];
 }
 
+const TIMEOUTS = ['statement_timeout', 'idle_in_transaction_session_timeout', 'transaction_timeout'];
+
+/** Others behind the same pooler, so that connections go from hand to hand, and the timeouts that they have. */
+async function keepBusy(url: string) {
+  const seen = new Set<string>();
+  let isOver = false;
+  const others = await Promise.all(Array.from({ length: 3 }, () => openDatabase(url)));
+  const busy = others.map(async (other) => {
+    while (!isOver) {
+      const [row] = await other.query<{ is: string }>(
+        `SELECT current_setting('statement_timeout') AS is FROM pg_sleep(random() * 0.01)`,
+      );
+      seen.add(row!.is);
+    }
+    await other.drop();
+  });
+  return {
+    seen: () => [...seen],
+    stop: () => {
+      isOver = true;
+      return Promise.all(busy);
+    },
+  };
+}
+
 /** The database as a role of the test's own that cancels statements after half a second. */
 async function withHastyRole(use: (url: string) => Promise<void>): Promise<void> {
   const role = `hasty_${randomBytes(4).toString('hex')}`;
   await onServer(async (query) => {
     await query(`CREATE ROLE ${role} LOGIN PASSWORD 'x'`);
-    for (const timeout of ['statement_timeout', 'idle_in_transaction_session_timeout'])
-      await query(`ALTER ROLE ${role} SET ${timeout} = '500ms'`);
+    for (const timeout of TIMEOUTS) await query(`ALTER ROLE ${role} SET ${timeout} = '500ms'`);
+    // With a snapshot of its own whoever has the lock would keep CREATE INDEX CONCURRENTLY waiting.
+    await query(`ALTER ROLE ${role} SET default_transaction_isolation = 'serializable'`);
   });
   await database.query(`GRANT ALL ON SCHEMA public TO ${role}`);
   const url = new URL(database.url);
@@ -143,30 +170,60 @@ it('where nothing is pending no lock is taken, and nothing waits for who has it'
   expect(await migrateOn(database.url)).toEqual([]);
 });
 
-describe('the connection that holds the lock is lost', () => {
-  it.each([
-    ['in a transaction', undefined],
-    ['in none', false],
-  ])('the migration under way (%s) is ended, and the next start migrates', async (_, transaction) => {
-    let sleeps = 60;
+/** A migration that sleeps, and the sessions in which it does. */
+function sleeper(transaction: boolean | undefined, seconds: number): Migrations {
+  return [
     class Sleeps1800000000000 implements MigrationInterface {
       transaction = transaction as boolean;
       async up(queryRunner: QueryRunner) {
-        await queryRunner.query(`SELECT pg_sleep(${sleeps})`);
-        await queryRunner.query('CREATE TABLE IF NOT EXISTS done ()');
+        await queryRunner.query(`SELECT pg_sleep(${seconds})`);
+        await queryRunner.query('CREATE TABLE done ()');
       }
       async down() {}
-    }
-    const migrating = migrateOn(database.url, [Sleeps1800000000000]);
-    const sleeping = () => database.query(`SELECT FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep(60)%' AND state = 'active'`); // prettier-ignore
-    await eventually(async () => (await sleeping()).length > 0);
-    const [holder] = await advisoryLocks();
-    await database.query('SELECT pg_terminate_backend($1)', [holder!.pid]);
-    await expect(migrating).rejects.toThrow(/lock for migrating was lost.*Start again/s);
-    await eventually(async () => (await sleeping()).length === 0, 2000);
-    expect(await database.query(`SELECT to_regclass('done') AS done`)).toEqual([{ done: null }]);
-    sleeps = 0;
-    expect(await migrateOn(database.url, [Sleeps1800000000000])).toHaveLength(1);
+    },
+  ];
+}
+const sleeping = () => database.query(`SELECT pid FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep(60)%' AND state = 'active' AND datname = current_database()`); // prettier-ignore
+const isAsleep = () => eventually(async () => (await sleeping()).length > 0);
+const isAwake = () => eventually(async () => (await sleeping()).length === 0);
+
+async function expectLostWithLock(url: string, transaction: boolean | undefined): Promise<void> {
+  const migrating = migrateOn(url, sleeper(transaction, 60));
+  const rejected = expect(migrating).rejects.toThrow(/lock for migrating was lost.*Start again/s);
+  await isAsleep();
+  const [holder] = await advisoryLocks();
+  await database.query('SELECT pg_terminate_backend($1)', [holder!.pid]);
+  await rejected;
+  await isAwake();
+  expect(await database.query(`SELECT to_regclass('done') AS done`)).toEqual([{ done: null }]);
+  expect(await migrateOn(url, sleeper(transaction, 0))).toHaveLength(1);
+}
+
+describe.each([
+  ['in a transaction', undefined],
+  ['in none', false],
+])('a migration under way (%s)', (_, transaction) => {
+  it('is ended when the connection that holds the lock is lost, and the next start migrates', () =>
+    expectLostWithLock(database.url, transaction));
+
+  it('is ended when its process is gone, so that the next one has no company', async () => {
+    const { hostname, port } = new URL(database.url);
+    const proxy = await startTcpProxy({ host: hostname, port: Number(port) });
+    const migrating = migrateOn(proxy.through(database.url), sleeper(transaction, 60));
+    const rejected = expect(migrating).rejects.toThrow();
+    await isAsleep();
+    await proxy.refuse();
+    await rejected;
+    await isAwake();
+    expect(await migrateOn(database.url, sleeper(transaction, 0))).toHaveLength(1);
+  });
+});
+
+it('two connections are enough', async () => {
+  await withHastyRole(async (url) => {
+    const role = new URL(url).username;
+    await onServer((query) => query(`ALTER ROLE ${role} CONNECTION LIMIT 2`));
+    expect(await migrateOn(url)).toEqual(ALL);
   });
 });
 
@@ -225,12 +282,21 @@ describeWithPgBouncer('migrating through PgBouncer', () => {
     it('it takes as long as it takes, whatever timeout the role has, and leaves no setting behind', () =>
       withHastyRole((url) =>
         withPgBouncer(async (bouncer) => {
-          await expectSlowDone(bouncer.url);
-          expect(await settingsOn(bouncer, 'statement_timeout')).toEqual(['500ms']);
-          expect(await settingsOn(bouncer, 'idle_in_transaction_session_timeout')).toEqual(['500ms']);
+          const others = await keepBusy(bouncer.url);
+          await expectSlowDone(bouncer.url).finally(() => others.stop());
+          expect(others.seen()).toEqual(['500ms']);
+          for (const name of TIMEOUTS) expect(await settingsOn(bouncer, name)).toEqual(['500ms']);
+          expect(await settingsOn(bouncer, 'client_connection_check_interval')).toEqual(['0']);
           expect(await advisoryLocks()).toEqual([]);
         }, url),
       ));
+
+    it.each([
+      ['in a transaction', undefined],
+      ['in none', false],
+    ])('a migration (%s) is ended when the lock is lost', (_, transaction) =>
+      withPgBouncer(({ url }) => expectLostWithLock(url, transaction)),
+    );
 
     it('a migration that fails leaves no lock and no setting behind', () =>
       withPgBouncer(async (bouncer) => {
