@@ -33,7 +33,9 @@ export function migrate(dataSource: DataSource): Promise<string[]> {
     const lock = await takeMigrationLock(dataSource, limits, lockLost);
     if (!lock) throw new Error(cannotTakeTurns(pending.map(({ name }) => name)));
     let ending: Promise<void> | undefined;
-    signal.addEventListener('abort', () => (ending = endStatement(lease)));
+    signal.addEventListener('abort', () => {
+      ending = endStatement(lease);
+    });
     try {
       await migration.lift(limits);
       return (await executor.executePendingMigrations()).map(({ name }) => name);
