@@ -262,7 +262,7 @@ describeWithPgBouncer('migrating through PgBouncer', () => {
       const bouncer = await startPgBouncer({
         server,
         poolMode,
-        settings: { default_pool_size: poolMode === 'session' ? 10 : 3 },
+        settings: { default_pool_size: poolMode === 'session' ? 10 : 2 },
       });
       try {
         await use(bouncer);
