@@ -1,36 +1,61 @@
-import { setTimeout as sleep } from 'node:timers/promises';
 import { type DataSource, MigrationExecutor } from 'typeorm';
+import { cutConnection, type Lease, withClient } from '../database/pooled-client.js';
+import { cancelStatement } from './cancel-statement.js';
+import { migrationClient, withoutLimits } from './migration-client.js';
+import { takeMigrationLock } from './migration-lock.js';
 
-/** Any number, as long as nothing else locks it: instances that start together must not migrate together. */
-const LOCK = 7_365_616_412;
-const POLL_MS = 200;
+/** How long a migration that was told to end may take for it. */
+const ENDS_WITHIN_MS = 5000;
 
 /**
- * Applies the pending migrations, one instance at a time.
+ * Applies the pending migrations, one instance at a time, however long they take: no `statement_timeout` ends them. Behind a
+ * pooler nothing of it is left on the server's connections. It takes a client of the pool and, where something is pending,
+ * one more connection.
  *
  * @returns the names of those applied
+ * @throws what a migration throws
+ * @throws Error something is pending on a server without advisory locks, or the lock was lost on the way
  */
-export async function migrate(dataSource: DataSource): Promise<string[]> {
-  // One connection for everything: the pool may have no other.
-  const queryRunner = dataSource.createQueryRunner();
-  try {
-    // Polled: a session that waits in pg_advisory_lock() keeps a snapshot open, and CREATE INDEX CONCURRENTLY of the one
-    // that holds the lock would wait for it.
-    while (!(await isLocked(queryRunner.query(`SELECT pg_try_advisory_lock(${LOCK}) AS locked`))))
-      await sleep(POLL_MS);
+export function migrate(dataSource: DataSource): Promise<string[]> {
+  return withClient(dataSource, 'fast', async (lease) => {
+    const lockLost = new AbortController();
+    const { signal } = lockLost;
+    const migration = migrationClient(lease, signal);
+    lease.queryRunner.connect = () => Promise.resolve(migration.client);
+    const executor = new MigrationExecutor(dataSource, lease.queryRunner);
+    executor.transaction = 'each';
+    const pending = await executor.getPendingMigrations();
+    if (pending.length === 0) return [];
+
+    // What its session is left with ends with it.
+    lease.broken = true;
+    const limits = await withoutLimits(lease.client);
+    const lock = await takeMigrationLock(dataSource, limits, lockLost);
+    if (!lock) throw new Error(cannotTakeTurns(pending.map(({ name }) => name)));
+    let ending: Promise<void> | undefined;
+    signal.addEventListener('abort', () => {
+      ending = endStatement(lease);
+    });
     try {
-      // An index on a large table takes as long as it takes.
-      await queryRunner.query('SET statement_timeout = 0');
-      const executor = new MigrationExecutor(dataSource, queryRunner);
-      executor.transaction = 'each';
+      await migration.lift(limits);
       return (await executor.executePendingMigrations()).map(({ name }) => name);
+    } catch (error) {
+      // That is why the statement failed.
+      signal.throwIfAborted();
+      throw error;
     } finally {
-      await queryRunner.query('RESET statement_timeout');
-      await queryRunner.query(`SELECT pg_advisory_unlock(${LOCK})`);
+      await ending;
+      await lock.release();
     }
-  } finally {
-    await queryRunner.release();
-  }
+  });
 }
 
-const isLocked = async (answer: Promise<unknown>) => ((await answer) as [{ locked: boolean }])[0].locked;
+/** Somebody else may migrate now: what still runs is told to end, as a server need not notice that its client is gone. */
+async function endStatement(lease: Lease): Promise<void> {
+  setTimeout(() => cutConnection(lease), ENDS_WITHIN_MS).unref();
+  await cancelStatement(lease.client, ENDS_WITHIN_MS);
+}
+
+const cannotTakeTurns = (names: string[]): string =>
+  'The server has no advisory locks, so instances that start together could not take turns in migrating. ' +
+  `Migrate from one place before they start (npm run migration:run). Pending: ${names.join(', ')}.`;
