@@ -10,6 +10,8 @@ import { type EmbeddedKafka, startEmbeddedKafka } from '../../src/dev/embedded-k
 import { type EmbeddedPostgres, startEmbeddedPostgres } from '../../src/dev/embedded-postgres.js';
 import { errorCode, processCommand, processesMarked } from '../../src/dev/process-table.js';
 
+const PORT_FREE_MS = 30_000;
+
 /** A server of the check's own that can be killed and comes back where it was. */
 export interface Killable {
   readonly port: number;
@@ -96,6 +98,20 @@ async function freePort(): Promise<number> {
   }
 }
 
+/** A process that was killed has its port until it is gone altogether, which a busy machine takes its time for. */
+async function onceItsPortIsFree<T>(restart: () => Promise<T>): Promise<T> {
+  const deadline = Date.now() + PORT_FREE_MS;
+  for (;;) {
+    try {
+      return await restart();
+    } catch (error) {
+      const isTaken = errorCode((error as Error).cause) === 'EADDRINUSE';
+      if (!isTaken || Date.now() > deadline) throw error;
+      await sleep(200);
+    }
+  }
+}
+
 function killable<Server extends EmbeddedKafka | EmbeddedPostgres>(
   started: Server,
   restart: () => Promise<Server>,
@@ -116,7 +132,7 @@ function killable<Server extends EmbeddedKafka | EmbeddedPostgres>(
       whileDown(async () => {
         signalAll(server.pid, 'SIGKILL');
         await server.stop();
-        server = await restart();
+        server = await onceItsPortIsFree(restart);
       }),
     hang: (ms) =>
       whileDown(async () => {
