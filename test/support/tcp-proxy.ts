@@ -12,6 +12,8 @@ export interface TcpProxy {
   through(url: string): string;
   /** Decides about each piece the client sends. */
   onClientData: (data: Buffer) => Decision;
+  /** Where new connections go; those that are open stay where they are. */
+  target: { host: string; port: number };
   /** Cuts every connection and takes no new one until `accept`. */
   refuse(): Promise<void>;
   accept(): Promise<void>;
@@ -21,7 +23,7 @@ export interface TcpProxy {
 export async function startTcpProxy(target: { host: string; port: number }): Promise<TcpProxy> {
   const sockets = new Set<Socket>();
   const server = createServer((client) => {
-    const upstream = connect(target);
+    const upstream = connect(proxy.target);
     let isUnnoticed = false;
     for (const socket of [client, upstream]) {
       sockets.add(socket);
@@ -56,6 +58,7 @@ export async function startTcpProxy(target: { host: string; port: number }): Pro
       return url.href;
     },
     onClientData: () => 'pass',
+    target,
     refuse,
     accept: () => listen(port),
     close: refuse,
