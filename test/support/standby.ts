@@ -153,7 +153,11 @@ class PostgresMember implements Member {
         ];
         const logFile = path.join(directory, 'postgres.log');
         const child = await spawnServer({ command, args, cwd: directory, logFile, ...user.ids });
-        await untilReady(child, { name: 'PostgreSQL', logFile }, async () => void (await this.query('SELECT')));
+        await untilReady(
+          child,
+          { name: 'PostgreSQL', logFile },
+          async () => void (await this.query('SELECT')),
+        );
         return { pid: child.pid };
       },
     );
