@@ -3,6 +3,13 @@ import { once } from 'node:events';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Duplex } from 'node:stream';
 import type { DataSource, QueryRunner } from 'typeorm';
+import {
+  checkClient,
+  type Purpose,
+  takesWrites,
+  type RecyclingMethod,
+  type Verdict,
+} from './client-check.js';
 import { type DatabaseFailure, failureOn, hasSqlState, markFailures, markLost } from './database-failure.js';
 import { looksElsewhere } from './faults.js';
 import { introduce } from './introduction.js';
@@ -15,18 +22,7 @@ import {
   READ_ONLY_SQL_TRANSACTION,
 } from './postgres-errors.js';
 
-/**
- * What is checked when a client comes out of the pool, after deadpool-postgres' `RecyclingMethod`.
- *
- * - `fast`: nothing is asked of the server; the pool drops clients whose connection it saw closing. The right choice
- *   unless connections die unnoticed (a firewall, a failover).
- * - `verified`: an empty statement is run first; a client that doesn't answer is replaced, so a dead one is never handed
- *   out. Costs one round trip.
- * - `clean`: session state that somebody left (settings, temporary tables, advisory locks, LISTEN, sequences' last values)
- *   is reset first, prepared statements are kept; verifies as well. Costs one longer round trip.
- */
-export const RECYCLING_METHODS = ['fast', 'verified', 'clean'] as const;
-export type RecyclingMethod = (typeof RECYCLING_METHODS)[number];
+export { RECYCLING_METHODS, type RecyclingMethod } from './client-check.js';
 
 /** A client of the DataSource's pool, lent for the length of one callback. */
 export interface Lease {
@@ -45,18 +41,6 @@ export interface Lease {
 export const poolOf = (dataSource: DataSource): Pool =>
   (dataSource.driver as unknown as { master: Pool }).master;
 
-// deadpool's list: everything of DISCARD ALL but DEALLOCATE ALL, as pg believes named statements to live on.
-const RESET_SESSION = [
-  'CLOSE ALL',
-  'SET SESSION AUTHORIZATION DEFAULT',
-  'RESET ALL',
-  'UNLISTEN *',
-  'SELECT pg_advisory_unlock_all()',
-  'DISCARD TEMP',
-  'DISCARD SEQUENCES',
-].join(';');
-const PROBE: Record<Exclude<RecyclingMethod, 'fast'>, string> = { verified: '', clean: RESET_SESSION };
-
 /**
  * Lends a client of the pool to `use` and gives it back afterwards; a client that failed or is marked `broken` is closed
  * instead, so that nobody inherits it.
@@ -68,8 +52,9 @@ export async function withClient<T>(
   dataSource: DataSource,
   recycling: RecyclingMethod,
   use: (lease: Lease) => Promise<T>,
+  purpose?: Purpose,
 ): Promise<T> {
-  const lease = await borrowClient(dataSource, recycling);
+  const lease = await borrowClient(dataSource, recycling, { purpose });
   try {
     return await use(lease);
   } catch (error) {
@@ -116,17 +101,23 @@ export async function knowServer(dataSource: DataSource): Promise<KnownServer> {
   return server;
 }
 
+export interface BorrowOptions {
+  /** Default: write. */
+  purpose?: Purpose | undefined;
+  /** Ends the wait for a free client. */
+  signal?: AbortSignal | undefined;
+}
+
 /**
  * A client of the pool, which must be given to `returnClient` in the end.
  *
- * @param signal ends the wait for a free client
- * @throws PoolExhaustedError, DatabaseUnavailableError no client can be had
+ * @throws PoolExhaustedError, DatabaseUnavailableError no client can be had, or none that is checked and takes writes
  * @throws the reason of `signal`
  */
 export async function borrowClient(
   dataSource: DataSource,
   recycling: RecyclingMethod,
-  signal?: AbortSignal,
+  { purpose = 'write', signal }: BorrowOptions = {},
 ): Promise<Lease> {
   watchPool(dataSource);
   const server = KnownServer.of(dataSource);
@@ -135,10 +126,12 @@ export async function borrowClient(
     const { queryRunner, client } = await connect(dataSource, signal);
     const lease: Lease = { queryRunner, client, broken: false, server };
     watchClient(client);
+    let isRefused = false;
     try {
       if (bornAt(client) >= server.outdatedSince) {
-        await meet(lease, dataSource, recycling);
-        return lease;
+        const verdict = await meet(lease, dataSource, recycling, purpose);
+        if (verdict === 'lend') return lease;
+        isRefused = verdict === 'refuse';
       }
       lease.broken = true;
     } catch (error) {
@@ -150,18 +143,23 @@ export async function borrowClient(
       }
     }
     await returnClient(lease);
+    if (isRefused) throw new DatabaseUnavailableError(new Error(TAKES_NO_WRITES), READ_ONLY_SQL_TRANSACTION);
   }
 }
 
+const TAKES_NO_WRITES = 'takes no writes (read only or a standby)';
+
 const met = new WeakSet<PoolClient>();
 
-/** Asks a client what has to be known before it is lent. @throws what pg throws */
+/** Asks a client what has to be known before it is lent, and whether it may be. @throws what pg throws */
 async function meet(
   { client, server }: Lease,
   dataSource: DataSource,
   recycling: RecyclingMethod,
-): Promise<void> {
-  if (!met.has(client)) {
+  purpose: Purpose,
+): Promise<Verdict> {
+  const isNew = !met.has(client);
+  if (isNew) {
     const isLost = async (error: unknown) => (await failureOn(client, error))?.isLost ?? true;
     await introduce(client, dataSource).catch(async (error: unknown) => {
       // Other engines may not know the question.
@@ -171,7 +169,45 @@ async function meet(
     server.isKnown = true;
     met.add(client);
   }
-  if (recycling !== 'fast') await client.query(PROBE[recycling]);
+  return checkClient({ client, server, recycling, purpose, bornAt: bornAt(client), isNew });
+}
+
+/**
+ * Why the database can't be written to now: in its own words where it refuses us. A connection whose server takes no writes is
+ * closed, and the others are asked before they are lent again.
+ *
+ * @param atMostMs what does not answer in that time is not waited for any longer
+ * @returns undefined where it takes writes
+ */
+export async function whyNoWrites(dataSource: DataSource, atMostMs: number): Promise<string | undefined> {
+  const signal = AbortSignal.timeout(atMostMs);
+  try {
+    const lease = await borrowClient(dataSource, 'fast', { purpose: 'read', signal });
+    const onAbort = () => cutConnection(lease);
+    signal.addEventListener('abort', onAbort, { once: true });
+    try {
+      if (await takesWrites(lease.client)) return undefined;
+      lease.broken = true;
+      lease.server.writesFailed();
+      return TAKES_NO_WRITES;
+    } catch (error) {
+      await learnFailure(lease, error);
+      throw error;
+    } finally {
+      signal.removeEventListener('abort', onAbort);
+      await returnClient(lease);
+    }
+  } catch (error) {
+    if (signal.aborted) return `no answer within ${atMostMs} ms`;
+    return wordsOf(error);
+  }
+}
+
+/** What the server or the system has said, rather than what we make of it. */
+function wordsOf(error: unknown): string {
+  const { cause } = error as Error;
+  const told = error instanceof DatabaseUnavailableError && cause instanceof Error ? cause : (error as Error);
+  return told.message || told.name;
 }
 
 /**

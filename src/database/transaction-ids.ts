@@ -5,16 +5,23 @@ import { hasSqlState } from './database-failure.js';
 const since13 = (serverVersion: string, now: string, before: string): string =>
   Number.parseInt(serverVersion) >= 13 ? now : before;
 
-// Statistics survive a clean stop and are reset by crash recovery; there is no nearer thing that every role may read.
-export const INCARNATION = 'extract(epoch FROM pg_stat_get_bgwriter_stat_reset_time())';
+// Statistics survive a clean stop and are reset by crash recovery; there is no nearer thing that every role may read. A standby
+// that was copied from its primary has them too, and once it is promoted it may give out ids again that have not come to it:
+// then its WAL is on a timeline of its own. (`pg_control_checkpoint` would tell of that only after the next checkpoint.)
+export const INCARNATION = `extract(epoch FROM pg_stat_get_bgwriter_stat_reset_time()),
+  CASE WHEN NOT pg_is_in_recovery() THEN '-' || left(pg_walfile_name(pg_current_wal_lsn()), 8) END`;
 
 /** One row, one column: the transaction's id, empty while it has none, and the server's incarnation. */
 export const ticketQuery = (serverVersion: string): string =>
   `SELECT concat(${since13(serverVersion, 'pg_current_xact_id_if_assigned', 'txid_current_if_assigned')}(), '/', ${INCARNATION})`;
 
-/** One row: what became of the transaction with the id $1, as `status`, and the server's incarnation. */
+/**
+ * One row: what became of the transaction with the id $1, as `status`, and the server's incarnation. A standby decides nothing:
+ * it may lag, and it may be promoted.
+ */
 export const statusQuery = (serverVersion: string): string =>
-  `SELECT ${since13(serverVersion, 'pg_xact_status($1::text::xid8)', 'txid_status($1::bigint)')} AS status,
+  `SELECT CASE WHEN pg_is_in_recovery() THEN 'in progress'
+       ELSE ${since13(serverVersion, 'pg_xact_status($1::text::xid8)', 'txid_status($1::bigint)')} END AS status,
      concat(${INCARNATION}) AS incarnation`;
 
 /** It has no such function or type, it is not supported, or not for this role; 42601: it can't even read it. */

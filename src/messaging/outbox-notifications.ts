@@ -41,7 +41,7 @@ export async function untilPending(
   pollMs: number,
   signal: AbortSignal,
 ): Promise<void> {
-  const lease = await borrowClient(dataSource, 'fast', signal);
+  const lease = await borrowClient(dataSource, 'fast', { signal });
   const { client } = lease;
   try {
     await client.query(`LISTEN ${CHANNEL}`).catch(async (error: unknown) => {

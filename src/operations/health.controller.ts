@@ -9,7 +9,9 @@ import {
 import { HttpAdapterHost } from '@nestjs/core';
 import { ApiOkResponse, ApiOperation, ApiServiceUnavailableResponse, ApiTags } from '@nestjs/swagger';
 import { HealthCheckService, HealthIndicatorService, type HealthCheckResult } from '@nestjs/terminus';
+import type { PoolConfig } from 'pg';
 import { DataSource, MigrationExecutor } from 'typeorm';
+import { poolOf, whyNoWrites } from '../database/pooled-client.js';
 
 /** Why something that readiness depends on is not available; undefined when it is. */
 export interface ReadinessSource {
@@ -69,7 +71,7 @@ export class HealthController implements OnModuleDestroy {
   }
 
   private async database() {
-    return this.indicate('database', await reasonOf(this.dataSource.query('SELECT 1')));
+    return this.indicate('database', await whyNoWrites(this.dataSource, acquireTimeoutMs(this.dataSource)));
   }
 
   private async migrations() {
@@ -96,6 +98,12 @@ export class HealthController implements OnModuleDestroy {
     return reason === undefined ? indicator.up() : indicator.down({ reason });
   }
 }
+
+/** Without a limit of its own a pool waits for ever; readiness does not. */
+const ANSWER_MS = 5000;
+
+const acquireTimeoutMs = (dataSource: DataSource): number =>
+  (poolOf(dataSource).options as PoolConfig).connectionTimeoutMillis || ANSWER_MS;
 
 async function reasonOf(check: Promise<unknown>): Promise<string | undefined> {
   try {

@@ -12,8 +12,8 @@ export interface CommitTicket {
   /** PostgreSQL's transaction id (xid8); null when the transaction had written nothing. */
   xid: string | null;
   /**
-   * Names the server's life between two crash recoveries. A crash may forget ids that had been given out, and give them to
-   * other transactions: what `pg_xact_status` says of an id then need not be about ours.
+   * Names the server's life between two crash recoveries, and between two promotions of a standby. Both may forget ids that had
+   * been given out, and give them to other transactions: what `pg_xact_status` says of an id then need not be about ours.
    */
   incarnation: string;
 }
@@ -62,10 +62,11 @@ export async function resolveCommit(
     const { rows } = await client.query<{ status: Answer | null; incarnation: string }>(question, [xid]);
     const now = rows[0]!;
     if (now.status === 'aborted') return 'aborted';
-    // Too old to be told, or of a stranger that a recovery may have given the id to.
-    const answer = now.incarnation === incarnation ? (now.status ?? 'unknown') : 'unknown';
-    if (answer === 'in progress' && isLate) await endIfCommitNeverCame(client, xid);
-    return answer;
+    // Of a stranger that a recovery may have given the id to, or of a standby, which can't decide yet.
+    if (now.incarnation !== incarnation) return now.status === 'in progress' ? 'in progress' : 'unknown';
+    if (now.status === 'in progress' && isLate) await endIfCommitNeverCame(client, xid);
+    // Null: too old to be told.
+    return now.status ?? 'unknown';
   });
 }
 

@@ -291,7 +291,7 @@ export class TransactionRunner implements BeforeApplicationShutdown {
     let dead = writes ? 0 : poolOf(this.dataSource).options.max;
     for (;;) {
       try {
-        return { committed: true, value: await this.send<Row>(statement, unit, attempt) };
+        return { committed: true, value: await this.send<Row>(statement, writes, unit, attempt) };
       } catch (error) {
         const failure = failureOf(error);
         // There was no client to send it on.
@@ -310,6 +310,7 @@ export class TransactionRunner implements BeforeApplicationShutdown {
 
   private async send<Row extends QueryResultRow>(
     statement: Statement,
+    writes: boolean,
     unit: Unit,
     attempt: number,
   ): Promise<QueryResult<Row>> {
@@ -325,10 +326,11 @@ export class TransactionRunner implements BeforeApplicationShutdown {
     try {
       if (conflictKey !== undefined)
         return await StatementLane.of(dataSource, conflictKey, recycling).query<Row>(statement, onLease);
-      return await withClient(dataSource, recycling, (lease) => {
+      const send = (lease: Lease) => {
         onLease(lease);
         return lease.client.query<Row>(toSend(lease, statement) as { text: string });
-      });
+      };
+      return await withClient(dataSource, recycling, send, writes ? 'write' : 'read');
     } finally {
       if (session) sessions.delete(session);
     }

@@ -132,7 +132,7 @@ export class TransactionSession {
   /** @throws PoolExhaustedError, DatabaseUnavailableError */
   static async open(options: SessionOptions): Promise<TransactionSession> {
     const since = performance.now();
-    const lease = await borrowClient(options.dataSource, options.recycling, options.signal);
+    const lease = await borrow(options);
     const session = new TransactionSession(lease, options);
     lease.readOnly = options.readOnly;
     session.poolWaitMs = performance.now() - since;
@@ -367,11 +367,11 @@ export class TransactionSession {
 
   /** At most as often as the pool has clients, all of which may have died while idle. One that was cut has not. */
   private async replaceClient(): Promise<boolean> {
-    const { dataSource, recycling, signal } = this.options;
+    const { dataSource } = this.options;
     if (this.isCut || this.isOver() || this.replaced++ >= poolOf(dataSource).options.max) return false;
     this.lease.broken = true;
     await returnClient(this.lease);
-    const lease = await borrowClient(dataSource, recycling, signal);
+    const lease = await borrow(this.options);
     if (this.isOver() || this.isCut) {
       // The attempt has ended meanwhile, and gives nothing back any more.
       await returnClient(lease);
@@ -522,6 +522,10 @@ const noOutcomeTable = (cause: unknown) =>
     "commitOutcome: 'row' needs the table transaction_outcome: add transactionMigrations (they are part of peopleMigrations) to the DataSource's migrations, and run them.",
     { cause },
   );
+
+function borrow({ dataSource, recycling, readOnly, signal }: SessionOptions): Promise<Lease> {
+  return borrowClient(dataSource, recycling, { purpose: readOnly ? 'read-only' : 'write', signal });
+}
 
 function isWithin(caller: Caller | undefined, unit: Caller): boolean {
   while (caller && caller !== unit) caller = caller.parent;

@@ -48,10 +48,12 @@ export async function startPrimaryAndStandby({ isSynchronous = true } = {}): Pro
   const root = mkdtempSync(path.join(tmpdir(), 'replication-'));
   execFileSync('chmod', ['755', root]);
   const [first, second] = [path.join(root, 'first'), path.join(root, 'second')];
-  await makeCluster(first);
-  // A copy of a server that was stopped cleanly is as good as a base backup. Whoever owns the files goes on to own them.
-  mkdirSync(second);
-  execFileSync('cp', ['-a', path.join(first, 'data'), path.join(second, 'data')]);
+  const template = await (cluster ??= makeCluster());
+  for (const directory of [first, second]) {
+    mkdirSync(directory);
+    // A copy of a server that was stopped cleanly is as good as a base backup. Whoever owns the files goes on to own them.
+    execFileSync('cp', ['-a', path.join(template, 'data'), path.join(directory, 'data')]);
+  }
   const ports = [await closedPort(), await closedPort()] as const;
   const primary = new PostgresMember(first, ports[0], ports[1]);
   const standby = new PostgresMember(second, ports[1], ports[0]);
@@ -92,7 +94,12 @@ export async function startPrimaryAndStandby({ isSynchronous = true } = {}): Pro
   }
 }
 
-async function makeCluster(directory: string): Promise<void> {
+/** Its directory; it is copied for each pair, and goes with the run. */
+let cluster: Promise<string> | undefined;
+
+async function makeCluster(): Promise<string> {
+  const directory = mkdtempSync(path.join(tmpdir(), 'cluster-'));
+  execFileSync('chmod', ['755', directory]);
   const server = await startEmbeddedPostgres({ directory, durable: false });
   try {
     const dataSource = new DataSource({ type: 'postgres', url: server.url, migrations: peopleMigrations });
@@ -102,6 +109,7 @@ async function makeCluster(directory: string): Promise<void> {
   } finally {
     await server.stop();
   }
+  return directory;
 }
 
 class PostgresMember implements Member {
