@@ -50,7 +50,7 @@ export async function findHost({ urls, config, timeoutMs, signal }: HostSearch):
       tries.push(connectTo(url, config, over.signal));
       const all = Promise.any(tries);
       const isFound = all.then(() => true, () => false); // prettier-ignore
-      if (await Promise.race([isFound, sleep(headStartMs, false)])) break;
+      if (await Promise.race([isFound, sleep(headStartMs, false, { ref: false })])) break;
     }
     const found = await Promise.any(tries);
     for (const each of tries) each.then(({ client }) => client === found.client || destroy(client), () => undefined); // prettier-ignore
@@ -88,7 +88,8 @@ async function connectTo(url: string, config: ClientConfig, signal: AbortSignal)
   }
 }
 
-function destroy(client: Client, reason?: Error): void {
+/** Cuts the connection of a client that nobody else has. */
+export function destroy(client: Client, reason?: Error): void {
   (client as unknown as { connection: { stream: Duplex } }).connection.stream.destroy(reason);
 }
 

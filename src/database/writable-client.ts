@@ -1,7 +1,7 @@
 import pg, { type Client, type ClientConfig } from 'pg';
 import type { EventEmitter } from 'node:events';
 import type { Duplex } from 'node:stream';
-import { findHost } from './host-search.js';
+import { destroy, findHost } from './host-search.js';
 
 type Connected = (error: Error | null, client?: Client) => void;
 
@@ -56,6 +56,10 @@ export function writableClient(urls: readonly string[]): typeof Client {
         timeoutMs: this.#settings.connectionTimeoutMillis ?? 0,
         signal: givenUp.signal,
       }).finally(() => stream.off('close', onClose));
+      if (stream.destroyed) {
+        destroy(found.client);
+        throw new Error('Given up while a host was found that takes writes.');
+      }
       last = found.url;
       this.takeOver(found.client);
       return this;

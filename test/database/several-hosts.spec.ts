@@ -1,4 +1,6 @@
 import { type AddressInfo, createServer, type Server, type Socket } from 'node:net';
+import { KnownServer } from '../../src/database/known-server.js';
+import { connectBeside } from '../../src/database/pooled-client.js';
 import { eventually } from '../support/barrier.js';
 import { type PeopleApp, poolOf, startPeopleApp } from '../support/people-app.js';
 import { closedPort } from '../support/service-process.js';
@@ -263,6 +265,31 @@ it('what became of a COMMIT that was lost with its host is asked at another one'
     });
     await lost;
     expect([runs, (await app.people.get(person.id)).name]).toEqual([1, 'committed']);
+  });
+});
+
+it('a search that is given up leaves no connection', async () => {
+  const environment = { DATABASE_URL: urlOf(hostOf(one.url), silent.host), DB_POOL_SIZE: '1' };
+  await withApp(environment, async (app) => {
+    await takeWrites(one, false);
+    const over = new AbortController();
+    const connecting = connectBeside(app.dataSource, over.signal);
+    await eventually(() => silent.connections.size === 1);
+    over.abort();
+    await expect(connecting).rejects.toThrow('given up');
+    await eventually(() => silent.connections.size === 0);
+    await takeWrites(one, true);
+    const client = await connectBeside(app.dataSource, new AbortController().signal);
+    const { rows } = await client.query<{ n: number }>('SELECT 1 AS n');
+    expect(rows).toEqual([{ n: 1 }]);
+    await client.end();
+  });
+});
+
+it('a connection says whose it is on the server, so that nobody takes it for a pooler’s', async () => {
+  await withApp({ DATABASE_URL: urlOf(closed, hostOf(one.url)) }, async (app) => {
+    expect(await create(app)).toEqual([201, 'one']);
+    expect(KnownServer.of(app.dataSource)).toMatchObject({ isPooled: false, dropsSettings: false });
   });
 });
 
