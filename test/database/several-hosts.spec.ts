@@ -1,9 +1,10 @@
-import { type AddressInfo, createServer, type Server, type Socket } from 'node:net';
+import { isFailureOf } from '../../src/database/database-failure.js';
 import { KnownServer } from '../../src/database/known-server.js';
 import { connectBeside } from '../../src/database/pooled-client.js';
 import { eventually } from '../support/barrier.js';
 import { type PeopleApp, poolOf, startPeopleApp } from '../support/people-app.js';
 import { closedPort } from '../support/service-process.js';
+import { type SilentServer, startSilentServer } from '../support/silent-server.js';
 import { startTcpProxy, type TcpProxy } from '../support/tcp-proxy.js';
 import { createDatabase, type TestDatabase } from '../support/test-database.js';
 import { type SecondServer, startSecondServer } from '../support/second-server.js';
@@ -29,30 +30,6 @@ afterAll(async () => {
 afterEach(async () => {
   for (const database of [one, two]) await takeWrites(database, true);
 });
-
-interface SilentServer {
-  host: string;
-  connections: Set<Socket>;
-  close(): Promise<void>;
-}
-
-/** Takes connections and says nothing, as a host that has died behind a firewall, or is stopped. */
-async function startSilentServer(): Promise<SilentServer> {
-  const connections = new Set<Socket>();
-  const server: Server = createServer((socket) => {
-    connections.add(socket.resume());
-    socket.on('error', () => undefined).on('close', () => connections.delete(socket));
-  });
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
-  return {
-    host: `127.0.0.1:${(server.address() as AddressInfo).port}`,
-    connections,
-    close: () => {
-      for (const socket of connections) socket.destroy();
-      return new Promise((resolve) => server.close(() => resolve()));
-    },
-  };
-}
 
 const hostOf = (url: string) => new URL(url).host;
 /** The url of a database of these hosts. */
@@ -272,7 +249,7 @@ it('what became of a COMMIT that was lost with its host is asked at another one'
   });
 });
 
-it('a search that is given up leaves no connection', async () => {
+it('a connection beside the pool is found likewise, and a search that is given up leaves none', async () => {
   const environment = { DATABASE_URL: urlOf(hostOf(one.url), silent.host), DB_POOL_SIZE: '1' };
   await withApp(environment, async (app) => {
     await takeWrites(one, false);
@@ -286,6 +263,8 @@ it('a search that is given up leaves no connection', async () => {
     const client = await connectBeside(app.dataSource, new AbortController().signal);
     const { rows } = await client.query<{ n: number }>('SELECT 1 AS n');
     expect(rows).toEqual([{ n: 1 }]);
+    const error: unknown = await client.query('SELECT nowhere').catch((error: unknown) => error);
+    expect(isFailureOf(client, error)).toBe(true);
     await client.end();
   });
 });
