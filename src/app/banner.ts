@@ -1,3 +1,4 @@
+import { withoutPassword } from '../database/database-url.js';
 import type { AuthSettings } from './environment.js';
 import type { Services } from './services-file.js';
 
@@ -13,6 +14,7 @@ export function banner(
   { http, databaseUrl, kafkaBrokers }: Services,
   { auth, ownDatabase }: BannerSettings,
 ): string {
+  // psql asks for the password then.
   const database = ownDatabase ? withoutPassword(databaseUrl) : databaseUrl;
   const withKafka = kafkaBrokers.length > 0;
   const token = auth.method === 'jwt' ? ` -H "authorization: Bearer $TOKEN"` : '';
@@ -36,14 +38,6 @@ export function banner(
     '  Ctrl-C stops all of it; the data stays.',
     '',
   ].join('\n');
-}
-
-/** psql asks for it then. */
-function withoutPassword(databaseUrl: string): string {
-  const url = new URL(databaseUrl);
-  url.password = '';
-  url.searchParams.delete('password');
-  return url.href;
 }
 
 const quoted = (text: string) => `'${text.replaceAll("'", String.raw`'\''`)}'`;

@@ -1,5 +1,6 @@
 import { RECYCLING_METHODS } from '../database/pooled-client.js';
 import { ISOLATION_LEVELS } from '../database/data-source-options.js';
+import { hostsOfList, urlsOfHosts } from '../database/database-url.js';
 import { KAFKA_CLIENTS } from '../messaging/kafka-clients.js';
 
 /** One variable of the environment. */
@@ -30,6 +31,21 @@ const url = (...protocols: string[]) => ({
   parse: (value: string) =>
     URL.canParse(value) && protocols.includes(new URL(value).protocol) ? value : undefined,
 });
+const databaseUrl = {
+  accepted: 'postgres://… or postgresql://…, with one host or several separated by commas',
+  parse: (value: string) => {
+    try {
+      urlsOfHosts(value);
+      return value;
+    } catch {
+      return undefined;
+    }
+  },
+};
+const hosts = {
+  accepted: 'host names or addresses separated by commas, each with :port or without',
+  parse: (value: string) => (hostsOfList(value, 1) ? value : undefined),
+};
 const list = {
   accepted: 'host:port, several separated by commas',
   parse: (value: string) => {
@@ -49,9 +65,9 @@ export const SASL_MECHANISMS = ['plain', 'scram-sha-256', 'scram-sha-512'] as co
 /** Every variable, once: parser, default, the README's table and the texts of errors all come from here. */
 // prettier-ignore
 export const VARIABLES = {
-  DATABASE_URL: optional({ ...url('postgres:', 'postgresql:'), meaning: 'The database; wins over the `DB_*` parts.', secret: true }),
-  DB_HOSTNAME: optional({ ...text, accepted: 'a host name or address', meaning: 'The database in parts. Neither this nor `DATABASE_URL`: the embedded PostgreSQL, except in production.' }),
-  DB_PORT: variable({ ...wholeNumber(1, 65535), default: 5432, meaning: 'Its port.' }),
+  DATABASE_URL: optional({ ...databaseUrl, meaning: 'The database; wins over the `DB_*` parts. Of several hosts the one that takes writes is used.', secret: true }),
+  DB_HOSTNAME: optional({ ...hosts, meaning: 'The database in parts; several hosts as in `DATABASE_URL`. Neither this nor `DATABASE_URL`: the embedded PostgreSQL, except in production.' }),
+  DB_PORT: variable({ ...wholeNumber(1, 65535), default: 5432, meaning: 'Its port, where the host has none.' }),
   DB_USER: variable({ ...text, default: 'postgres', meaning: 'Its user.' }),
   DB_PASSWORD: variable({ ...text, default: 'password', meaning: "Its user's password.", secret: true }),
   DB_NAME: variable({ accepted: 'a name without ? and #, which have no place in a database URL', parse: (value: string) => (/[?#]/.test(value) ? undefined : value), default: 'postgres', meaning: 'Its name.' }),

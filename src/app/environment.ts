@@ -1,5 +1,6 @@
 import type { KafkaClientName } from '../messaging/kafka-clients.js';
 import type { DatabaseSettings } from '../database/data-source-options.js';
+import { hostsOfList } from '../database/database-url.js';
 import type { PreparedStatements } from '../database/known-server.js';
 import type { RecyclingMethod } from '../database/pooled-client.js';
 import { type SASL_MECHANISMS, type Values, type Variable, VARIABLES } from './environment-variables.js';
@@ -134,11 +135,11 @@ function toEnvironment(values: Values): Environment {
   };
 }
 
-function urlOfParts({ DB_HOSTNAME, DB_PORT, DB_USER, DB_PASSWORD, DB_NAME }: Values): string {
-  const host = DB_HOSTNAME?.includes(':') ? `[${DB_HOSTNAME}]` : DB_HOSTNAME;
+function urlOfParts({ DB_HOSTNAME = '', DB_PORT, DB_USER, DB_PASSWORD, DB_NAME }: Values): string {
   const [user, password] = [DB_USER, DB_PASSWORD].map(encodeURIComponent);
+  const hosts = hostsOfList(DB_HOSTNAME, DB_PORT)!.join(',');
   // pg reads the name with decodeURI, which would leave a component's %2F as it is.
-  return `postgres://${user}:${password}@${host}:${DB_PORT}/${encodeURI(DB_NAME)}`;
+  return `postgres://${user}:${password}@${hosts}/${encodeURI(DB_NAME)}`;
 }
 
 function toKafka(values: Values): KafkaSettings {

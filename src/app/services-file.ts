@@ -8,6 +8,7 @@ const SERVICES_FILE = path.join(DATA_DIRECTORY, 'services.json');
 /** Where the parts of a running service can be reached. */
 export interface Services {
   http: string;
+  /** As it was configured: of several hosts with all of them, so that it holds over a failover. */
   databaseUrl: string;
   /** Empty with `KAFKA=off`. */
   kafkaBrokers: string[];

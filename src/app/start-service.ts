@@ -2,6 +2,7 @@ import type { NestFastifyApplication } from '@nestjs/platform-fastify';
 import path from 'node:path';
 import { DataSource } from 'typeorm';
 import { failureOf } from '../database/database-failure.js';
+import { placeOf } from '../database/database-url.js';
 import { type EmbeddedKafka, KafkaUnavailableError, startEmbeddedKafka } from '../dev/embedded-kafka.js';
 import { type EmbeddedPostgres, startEmbeddedPostgres } from '../dev/embedded-postgres.js';
 import { endsWithin } from '../messaging/closing-steps.js';
@@ -149,8 +150,7 @@ async function startServer<Server extends EmbeddedPostgres | EmbeddedKafka>(
 }
 
 async function connect(settings: ServiceSettings, { started, say }: Start): Promise<NestFastifyApplication> {
-  const { host, pathname } = new URL(settings.database.url);
-  const where = `${host}${pathname}`;
+  const where = placeOf(settings.database.url);
   try {
     const app = await whenSlow(`connecting to the database ${where} …`, say, createApp(settings));
     const times = stopTimesOf(settings.shutdownTimeoutMs);

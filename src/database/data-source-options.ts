@@ -1,4 +1,6 @@
 import type { DataSourceOptions } from 'typeorm';
+import { urlsOfHosts } from './database-url.js';
+import { writableClient } from './writable-client.js';
 
 /** The isolation levels of PostgreSQL, weakest first (READ UNCOMMITTED is READ COMMITTED there). */
 export const ISOLATION_LEVELS = ['READ COMMITTED', 'REPEATABLE READ', 'SERIALIZABLE'] as const;
@@ -6,7 +8,7 @@ export type IsolationLevel = (typeof ISOLATION_LEVELS)[number];
 
 /** How DataSource's pool reaches PostgreSQL and how it behaves there. */
 export interface DatabaseSettings {
-  /** `postgres://user:password@host:port/database` */
+  /** `postgres://user:password@host:port/database`; of several hosts (`h1:5432,h2:5432`) the one that takes writes is used. */
   url: string;
   /** Connections at most, shared by all doors. 10 to 20 suit most servers; more slow them down. */
   poolSize: number;
@@ -25,12 +27,15 @@ export const APPLICATION_NAME = 'nestjs-people';
 /**
  * TypeORM's options for `settings`: one pool with limits on everything, no query that waits for ever, and an idle client
  * that dies told to `onPoolError` instead of ending the process.
+ *
+ * @throws TypeError the url is none of a database
  */
 export function dataSourceOptions(
   settings: DatabaseSettings,
   onPoolError: (error: Error) => void,
 ): Extract<DataSourceOptions, { type: 'postgres' }> {
   const { isolationLevel, statementTimeoutMs } = settings;
+  const urls = urlsOfHosts(settings.url);
   const sessionDefaults = [
     // As a session default it costs no statement per transaction.
     ...(isolationLevel
@@ -41,7 +46,8 @@ export function dataSourceOptions(
   ];
   return {
     type: 'postgres',
-    url: settings.url,
+    // TypeORM and pg know one host.
+    url: urls[0]!,
     ssl: settings.ssl === 'off' ? false : { rejectUnauthorized: settings.ssl === 'verify-full' },
     applicationName: APPLICATION_NAME,
     poolSize: settings.poolSize,
@@ -55,6 +61,7 @@ export function dataSourceOptions(
     extra: {
       keepAlive: true,
       statement_timeout: statementTimeoutMs,
+      ...(urls.length > 1 && { Client: writableClient(urls) }),
       ...(sessionDefaults.length > 0 && { options: sessionDefaults.join(' ') }),
     },
   };

@@ -73,8 +73,10 @@ const internalsOf = (client: Client | PoolClient) => client as unknown as Intern
 
 /** Marks the errors of a client where they arrive, before anybody sees them. To be called once per client. */
 export function markFailures(client: Client | PoolClient): void {
-  const { connection } = internalsOf(client);
-  connection.prependListener('errorMessage', (postgres: PostgresError) => {
+  // A client of several hosts has another connection once it is connected, and takes the listeners there.
+  const internals = internalsOf(client);
+  internals.connection.prependListener('errorMessage', (postgres: PostgresError) => {
+    const { connection } = internals;
     // An answer ends with ReadyForQuery. One that does not is a connection's last word, and no answer.
     const told = {
       postgres,
@@ -85,7 +87,8 @@ export function markFailures(client: Client | PoolClient): void {
     failures.set(postgres, told);
     unsettled.set(connection, told);
   });
-  connection.prependListener('readyForQuery', () => {
+  internals.connection.prependListener('readyForQuery', () => {
+    const { connection } = internals;
     const told = unsettled.get(connection);
     if (told) told.isLost = SAYS_LOST.test(told.postgres?.code ?? '');
     unsettled.delete(connection);

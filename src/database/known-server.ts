@@ -1,5 +1,6 @@
 import { Logger } from '@nestjs/common';
 import type { DataSource } from 'typeorm';
+import type { TransactionIds } from './transaction-ids.js';
 import { ISOLATION_LEVELS, type IsolationLevel } from './data-source-options.js';
 
 /** How statements that have a name are sent: prepared under it once per connection, or parsed each time. */
@@ -25,8 +26,8 @@ export class KnownServer {
   isKnown = false;
   /** Something stands between that hands out server connections of its own: PgBouncer and the like. */
   isPooled = false;
-  /** Whether it gives transactions ids, and says later what became of one; undefined until it has said so itself. */
-  givesTransactionIds: boolean | undefined;
+  /** What it says of transactions by their ids; undefined until it was asked. */
+  transactionIds: TransactionIds | false | undefined;
   /** It takes LISTEN. Assumed until it refuses. */
   takesListen = true;
   /** Connections that are older may have prepared what does not fit any more: they are closed before they are lent again. */
@@ -49,7 +50,7 @@ export class KnownServer {
 
   /** Assumed until it has been asked. */
   get hasTransactionIds(): boolean {
-    return this.givesTransactionIds ?? true;
+    return this.transactionIds !== false;
   }
 
   /** Nothing is to depend on names. There is no way back: somebody on this DataSource needs it. */

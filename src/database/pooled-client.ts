@@ -14,7 +14,7 @@ import { type DatabaseFailure, failureOn, hasSqlState, markFailures, markLost } 
 import { looksElsewhere } from './faults.js';
 import { introduce } from './introduction.js';
 import { KnownServer } from './known-server.js';
-import { hasTransactionIds } from './transaction-ids.js';
+import { askTransactionIds } from './transaction-ids.js';
 import {
   DatabaseUnavailableError,
   PoolExhaustedError,
@@ -129,7 +129,8 @@ export async function borrowClient(
     let isRefused = false;
     try {
       if (bornAt(client) >= server.outdatedSince) {
-        const verdict = await meet(lease, dataSource, recycling, purpose);
+        const asked = meet(lease, dataSource, recycling, purpose);
+        const verdict = await inTime(client, asked, acquireTimeoutOf(dataSource), signal);
         if (verdict === 'lend') return lease;
         isRefused = verdict === 'refuse';
       }
@@ -137,14 +138,53 @@ export async function borrowClient(
     } catch (error) {
       const failure = await learnFailure(lease, error);
       lease.broken = true;
-      if (!failure?.isLost || left <= 0) {
+      const isLate = error instanceof NoAnswerError;
+      if (isLate || !failure?.isLost || left <= 0) {
         await returnClient(lease);
-        throw failure?.isLost ? new DatabaseUnavailableError(error) : error;
+        signal?.throwIfAborted();
+        throw isLate || failure?.isLost ? unavailable(error) : error;
       }
     }
     await returnClient(lease);
     if (isRefused) throw new DatabaseUnavailableError(new Error(TAKES_NO_WRITES), READ_ONLY_SQL_TRANSACTION);
   }
+}
+
+/** A client was had, but its server says nothing. */
+class NoAnswerError extends Error {}
+
+/** What is asked of a client takes no longer than it may take to get one; then its connection is cut. */
+async function inTime<T>(
+  client: PoolClient,
+  asked: Promise<T>,
+  atMostMs: number | undefined,
+  signal: AbortSignal | undefined,
+): Promise<T> {
+  let isLate = false;
+  const giveUp = () => {
+    isLate = true;
+    cut(client);
+  };
+  const timer = atMostMs && setTimeout(giveUp, atMostMs);
+  signal?.addEventListener('abort', giveUp, { once: true });
+  try {
+    return await asked;
+  } catch (cause) {
+    throw isLate ? new NoAnswerError('The server gives no answer.', { cause }) : cause;
+  } finally {
+    if (timer) clearTimeout(timer);
+    signal?.removeEventListener('abort', giveUp);
+  }
+}
+
+/** How long a client is waited for, in ms; undefined: for ever. */
+const acquireTimeoutOf = (dataSource: DataSource): number | undefined =>
+  (poolOf(dataSource).options as PoolConfig).connectionTimeoutMillis || undefined;
+
+function unavailable(cause: unknown): DatabaseUnavailableError {
+  const error = new DatabaseUnavailableError(cause);
+  markLost(error, cause);
+  return error;
 }
 
 const TAKES_NO_WRITES = 'takes no writes (read only or a standby)';
@@ -165,7 +205,7 @@ async function meet(
       // Other engines may not know the question.
       if (await isLost(error)) throw error;
     });
-    server.givesTransactionIds ??= await hasTransactionIds(client, dataSource.driver.version ?? '', isLost);
+    server.transactionIds ??= await askTransactionIds(client, dataSource.driver.version ?? '', isLost);
     server.isKnown = true;
     met.add(client);
   }
@@ -308,7 +348,7 @@ async function connect(
   signal: AbortSignal | undefined,
 ): Promise<{ queryRunner: QueryRunner; client: PoolClient }> {
   const pool = poolOf(dataSource);
-  const until = performance.now() + ((pool.options as PoolConfig).connectionTimeoutMillis || Infinity);
+  const until = performance.now() + (acquireTimeoutOf(dataSource) ?? Infinity);
   for (;;) {
     // A QueryRunner whose connect() failed stays failed (it caches the promise), hence a fresh one each time.
     const queryRunner = dataSource.createQueryRunner();
@@ -341,9 +381,7 @@ async function connectOnce(queryRunner: QueryRunner, signal: AbortSignal | undef
       throw signal.reason;
     }
     if (error instanceof PoolExhaustedError) throw error;
-    const unavailable = new DatabaseUnavailableError(error);
-    markLost(unavailable, error);
-    throw unavailable;
+    throw unavailable(error);
   }
 }
 

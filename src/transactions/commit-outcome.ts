@@ -5,7 +5,8 @@ import { preparedName } from '../database/prepared-name.js';
 import { connectBeside } from '../database/pooled-client.js';
 import { failureOf, failureOn } from '../database/database-failure.js';
 import { type Fault, faultOf } from '../database/faults.js';
-import { statusQuery, ticketQuery } from '../database/transaction-ids.js';
+import { KnownServer } from '../database/known-server.js';
+import { statusQuery, ticketQuery, type TransactionIds } from '../database/transaction-ids.js';
 
 /** What is remembered of a transaction before COMMIT, to ask for its outcome afterwards. */
 export interface CommitTicket {
@@ -24,13 +25,16 @@ export { ticketQuery };
 
 const names = new Map<string, string>();
 
-/** `ticketQuery`, to be prepared. */
-export function ticketStatement(serverVersion: string): { name: string; text: string } {
-  const text = ticketQuery(serverVersion);
+/** `ticketQuery` for the server of a DataSource, to be prepared. */
+export function ticketStatement(dataSource: DataSource): { name: string; text: string } {
+  const text = ticketQuery(dataSource.driver.version ?? '', idsOf(dataSource));
   let name = names.get(text);
   if (!name) names.set(text, (name = preparedName('nestjs_people_ticket', text)));
   return { name, text };
 }
+
+const idsOf = (dataSource: DataSource): TransactionIds | undefined =>
+  KnownServer.of(dataSource).transactionIds || undefined;
 
 /** What `ticketQuery` gave, taken apart. */
 export function readTicket(column: string | null): CommitTicket {
@@ -57,7 +61,7 @@ export async function resolveCommit(
   atMostMs: number,
 ): Promise<CommitOutcome> {
   if (xid === null) return 'aborted';
-  const question = statusQuery(dataSource.driver.version ?? '');
+  const question = statusQuery(dataSource.driver.version ?? '', idsOf(dataSource));
   return askUntilKnown(dataSource, atMostMs, async (client, isLate) => {
     const { rows } = await client.query<{ status: Answer | null; incarnation: string }>(question, [xid]);
     const now = rows[0]!;

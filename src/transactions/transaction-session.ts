@@ -397,7 +397,7 @@ export class TransactionSession {
   }
 
   private ticketStatement() {
-    return ticketStatement(this.options.dataSource.driver.version ?? '');
+    return ticketStatement(this.options.dataSource);
   }
 
   private learn(column: string | null): void {

@@ -1,6 +1,14 @@
 import { EnvironmentError, readEnvironment } from '../../src/app/environment.js';
 import { VARIABLES, type Variable } from '../../src/app/environment-variables.js';
+import { urlsOfHosts } from '../../src/database/database-url.js';
 import pg from 'pg';
+
+/** Where pg connects to, for each host. */
+const placesOf = (url: string) =>
+  urlsOfHosts(url).map((each) => {
+    const { host, port } = new pg.Client(each);
+    return `${host} ${port}`;
+  });
 
 type Name = keyof typeof VARIABLES;
 
@@ -16,7 +24,33 @@ function problemsOf(environment: Partial<Record<Name, string>>): readonly string
 
 /** Values that are refused, of every variable that refuses any. */
 const REFUSED: Partial<Record<Name, string[]>> = {
-  DATABASE_URL: ['mysql://h/d', 'localhost:5432', 'postgres//user:hunter2@h'],
+  DATABASE_URL: [
+    'mysql://h/d',
+    'localhost:5432',
+    'postgres//user:hunter2@h',
+    'postgres://a,/d',
+    'postgres://u@a,,b/d',
+    'postgres://a:1,b:x/d',
+    'postgres://a,b:65536/d',
+    'postgres://[::1],[::2/d',
+    'postgres://a,b/d?port=1,2,3',
+    'postgres:///d?host=a,',
+    'mysql://a,b/d',
+  ],
+  DB_HOSTNAME: [
+    'a,',
+    'a,,b',
+    'a:0',
+    'a:65536',
+    'a:x',
+    'a:',
+    'a b',
+    'u@h',
+    '[::1',
+    '[h]',
+    'fe80::1%eth0',
+    ',',
+  ],
   DB_PORT: ['0', '65536', '5432a', '-1', '1.5', '1e3', ' 5432'],
   DB_NAME: ['a?b', 'a#b'],
   DB_SSL: ['on', 'true', 'REQUIRE'],
@@ -204,5 +238,21 @@ describe('the environment', () => {
     expect(readEnvironment({ DB_HOSTNAME: 'h' }).database.url).toBe(
       'postgres://postgres:password@h:5432/postgres',
     );
+  });
+
+  it('makes a URL of several hosts, each with its port', () => {
+    const names = 'db-1.internal, 10.0.0.2:6000,::1,[2001:db8::2]:6001,/var/run/postgresql';
+    const { url } = readEnvironment({ DB_HOSTNAME: names, DB_PORT: '6543', DB_PASSWORD: 'a,b@c/' }).database;
+    expect(placesOf(url!)).toEqual([
+      'db-1.internal 6543',
+      '10.0.0.2 6000',
+      '::1 6543',
+      '2001:db8::2 6001',
+      '/var/run/postgresql 6543',
+    ]);
+    for (const each of urlsOfHosts(url!)) {
+      const { user, password, database } = new pg.Client(each);
+      expect([user, password, database]).toEqual(['postgres', 'a,b@c/', 'postgres']);
+    }
   });
 });

@@ -71,6 +71,16 @@ describe('a start that cannot succeed says why and what to do, exits 1 and leave
     expect(stderr + stdout).not.toContain('hidden');
   });
 
+  it('a database none of whose hosts can be reached', async () => {
+    const hosts = [await closedPort(), await closedPort()].map((port) => `127.0.0.1:${port}`);
+    const url = `postgres://people:hidden@${hosts.join(',')}/people`;
+    const { code, stderr, stdout } = await home.start({ DATABASE_URL: url, KAFKA: 'off' }).ended;
+    expect(code).toBe(1);
+    expect(stderr).toContain(`The database ${hosts.join(',')}/people cannot be used.`);
+    for (const host of hosts) expect(stderr).toContain(`${host}: connect ECONNREFUSED`);
+    expect(stderr + stdout).not.toContain('hidden');
+  });
+
   it('a database in which it may not make its tables', async () => {
     const foreign = await createDatabase('template0');
     const url = new URL(foreign.url);

@@ -3,6 +3,7 @@ export const ABSENCES: Record<string, string[]> = {
   'ids of transactions': ['pg_current_xact_id_if_assigned()'],
   'what became of a transaction': ['pg_xact_status(xid8)'],
   'the time that statistics were reset': ['pg_stat_get_bgwriter_stat_reset_time()'],
+  'where its WAL is': ['pg_current_wal_lsn()', 'pg_walfile_name(pg_lsn)'],
   'ending of sessions': ['pg_terminate_backend(int)', 'pg_terminate_backend(int, bigint)'],
   'advisory locks': [
     'pg_try_advisory_lock(bigint)',
