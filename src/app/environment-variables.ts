@@ -75,7 +75,7 @@ export const VARIABLES = {
   DB_POOL_SIZE: variable({ ...wholeNumber(1, 1000), default: 10, meaning: 'Connections at most; one pool for all doors.' }),
   DB_ACQUIRE_TIMEOUT_MS: variable({ ...wholeNumber(1, 10 * MINUTE), default: 5000, meaning: 'How long an operation waits for a free connection before it is answered 503.' }),
   DB_STATEMENT_TIMEOUT_MS: variable({ ...wholeNumber(0, 60 * MINUTE), default: 30_000, meaning: 'When the server cancels a statement; 0 = never.' }),
-  DB_RECYCLING: variable({ ...oneOf(RECYCLING_METHODS), default: 'fast', meaning: 'What is checked when a connection leaves the pool: `fast` nothing, `verified` that it is alive, `clean` also resets session state.' }),
+  DB_RECYCLING: variable({ ...oneOf(RECYCLING_METHODS), default: 'fast', meaning: 'What is checked when a connection leaves the pool: `fast` nothing, `verified` that it is alive and its server takes writes, `clean` also resets session state.' }),
   DB_PREPARED_STATEMENTS: variable({ ...oneOf(['on', 'off'] as const), default: 'on', meaning: '`off`: nothing depends on what a connection has prepared, for poolers that change connections between transactions. `on` is faster, and falls back where that is seen.' }),
   TRANSACTION_MAX_ATTEMPTS: variable({ ...wholeNumber(1, 10), default: 10, meaning: 'Attempts of one unit of work in all, before its conflict is reported.' }),
   TRANSACTION_ISOLATION_LEVEL: optional({ ...oneOf(ISOLATION_LEVELS), meaning: "The isolation level; unset: the server's default." }),

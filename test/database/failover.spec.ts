@@ -51,7 +51,19 @@ const NO_WRITES = 'takes no writes (read only or a standby)';
 /** From the end of the cause on, without a restart. */
 const WELL_AGAIN_MS = 2000;
 
-describe.each(['fast', 'verified', 'clean'])('with DB_RECYCLING=%s', (recycling) => {
+/** How many writes are refused before the first that is done, although the server takes them again. */
+async function refusedUntilWell(app: PeopleApp): Promise<number> {
+  let refused = 0;
+  await eventually(async () => (await create(app)) === 201 || (refused++, false), WELL_AGAIN_MS);
+  return refused;
+}
+
+describe.each([
+  // The one that finds out.
+  ['fast', 1],
+  ['verified', 0],
+  ['clean', 0],
+])('with DB_RECYCLING=%s', (recycling, atMostRefused) => {
   it('connections to the old primary, which lives on as a standby, are replaced once the address leads to the new one', () =>
     withApp({ DB_RECYCLING: recycling }, async (app) => {
       expect(await all(() => create(app))).toEqual([201, 201, 201, 201]);
@@ -70,7 +82,7 @@ describe.each(['fast', 'verified', 'clean'])('with DB_RECYCLING=%s', (recycling)
       expect(poolOf(app.dataSource).open).toBe(4);
 
       switchTo(standby.port);
-      await eventually(async () => (await create(app, 'well again')) === 201, WELL_AGAIN_MS);
+      expect(await refusedUntilWell(app)).toBeLessThanOrEqual(atMostRefused);
       // None of the pool's connections is to the old one any more.
       expect(await all(() => create(app, 'well again'))).toEqual([201, 201, 201, 201]);
       expect(await all(() => createByUnit(app))).toEqual(['done', 'done', 'done', 'done']);
@@ -90,7 +102,7 @@ describe.each(['fast', 'verified', 'clean'])('with DB_RECYCLING=%s', (recycling)
 
       // Not on a connection that has the setting.
       await primary.query('BEGIN; SET TRANSACTION READ WRITE; ALTER DATABASE people RESET default_transaction_read_only; COMMIT'); // prettier-ignore
-      await eventually(async () => (await create(app)) === 201, WELL_AGAIN_MS);
+      expect(await refusedUntilWell(app)).toBeLessThanOrEqual(atMostRefused);
       expect(await all(() => create(app))).toEqual([201, 201, 201, 201]);
       expect(await all(() => createByUnit(app))).toEqual(['done', 'done', 'done', 'done']);
       expect(await readiness(app)).toEqual([200, undefined]);
