@@ -45,6 +45,7 @@ const READS_FOR_MS = 1000;
 /** When a client's server was last found to take writes. */
 const foundWritable = new WeakMap<PoolClient, number>();
 
+/** What is known of a client that is about to be lent. */
 export interface CheckedClient {
   client: PoolClient;
   server: KnownServer;

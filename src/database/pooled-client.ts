@@ -101,6 +101,7 @@ export async function knowServer(dataSource: DataSource): Promise<KnownServer> {
   return server;
 }
 
+/** For what a client is borrowed, and for how long it is waited for. */
 export interface BorrowOptions {
   /** Default: write. */
   purpose?: Purpose | undefined;
