@@ -75,6 +75,21 @@ export async function resolveCommit(
 }
 
 /**
+ * Ends the session of a transaction whose COMMIT never came, where the server is still the one that gave it its id, and has not
+ * noticed that the session's client is gone.
+ */
+export async function endLeftSession(
+  client: Client,
+  dataSource: DataSource,
+  { xid, incarnation }: CommitTicket,
+): Promise<void> {
+  const question = statusQuery(dataSource.driver.version ?? '', idsOf(dataSource));
+  const { rows } = await client.query<{ status: Answer | null; incarnation: string }>(question, [xid]);
+  const isSame = rows[0]!.incarnation === incarnation;
+  if (xid !== null && isSame && rows[0]!.status === 'in progress') await endIfCommitNeverCame(client, xid);
+}
+
+/**
  * Asks again and again while the answer is that the transaction is still in progress, or the server is away: on a connection
  * beside the pool, as the lost transaction may still hold locks, and every client of the pool wait for them.
  *
@@ -122,7 +137,7 @@ async function isAnswered(client: Client, error: unknown): Promise<boolean> {
  * A server that has not noticed the loss of the connection waits for a COMMIT that never comes, and keeps the locks. Ending
  * such a session decides the outcome; one that has its COMMIT is not idle and is left alone.
  */
-export async function endIfCommitNeverCame(client: Client, xid: string): Promise<void> {
+async function endIfCommitNeverCame(client: Client, xid: string): Promise<void> {
   const ending = client.query(
     `SELECT pg_terminate_backend(pid) FROM pg_stat_activity
      WHERE backend_xid::text = ($1::bigint % 4294967296)::text AND state LIKE 'idle in transaction%'`,

@@ -5,12 +5,7 @@ import { preparedName } from '../database/prepared-name.js';
 import { withClient } from '../database/pooled-client.js';
 import type { Companion } from '../database/statement-flight.js';
 import { tableIn } from '../database/table-name.js';
-import {
-  askUntilKnown,
-  type CommitOutcome,
-  type CommitTicket,
-  endIfCommitNeverCame,
-} from './commit-outcome.js';
+import { askUntilKnown, type CommitOutcome, type CommitTicket, endLeftSession } from './commit-outcome.js';
 
 /** A row that a transaction writes together with its COMMIT: it is there if and only if that was done. */
 export interface OutcomeRow {
@@ -67,7 +62,7 @@ export class OutcomeRows {
     const forMs = Math.min(atMostMs, ASKED_FOR_AT_MOST_MS);
     return askUntilKnown(this.dataSource, forMs, async (client: Client) => {
       if ((await client.query(fence, [id])).rowCount !== 0) {
-        if (ticket?.xid) await endIfCommitNeverCame(client, ticket.xid);
+        if (ticket) await endLeftSession(client, this.dataSource, ticket);
         return 'aborted';
       }
       const { rows } = await client.query<{ is_fence: boolean }>(found, [id]);
