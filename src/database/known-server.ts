@@ -41,7 +41,11 @@ export class KnownServer {
   private readonly dropped = new Map<string, string>();
   private readonly logger = new Logger('Database');
 
-  private constructor(private readonly dataSource: DataSource) {}
+  private readonly asked: ReadonlyMap<string, string>;
+
+  private constructor(private readonly dataSource: DataSource) {
+    this.asked = askedSettings(dataSource);
+  }
 
   /** True where statements go by their names. */
   get isNamed(): boolean {
@@ -60,7 +64,7 @@ export class KnownServer {
 
   /** The level that the DataSource's connections are to have where nobody chooses one. */
   get isolationLevel(): IsolationLevel | undefined {
-    const asked = this.dataSource.options.isolationLevel ?? askedSettings(this.dataSource).get(ISOLATION);
+    const asked = this.dataSource.options.isolationLevel ?? this.asked.get(ISOLATION);
     return ISOLATION_LEVELS.find((level) => level === asked?.toUpperCase());
   }
 
@@ -78,9 +82,8 @@ export class KnownServer {
 
   /** Connections come without what was asked for. */
   learnDropped(settings: readonly string[]): void {
-    const asked = askedSettings(this.dataSource);
     const news = settings.filter((name) => !this.dropped.has(name));
-    for (const name of news) this.dropped.set(name, asked.get(name)!);
+    for (const name of news) this.dropped.set(name, this.asked.get(name)!);
     if (news.length > 0)
       this.logger.warn(
         `Connections come without ${news.join(', ')}, which were asked for: a pooler drops startup parameters, and pg sends none that is 0. ` +

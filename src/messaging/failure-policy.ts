@@ -6,6 +6,7 @@ import {
   DatabaseUnavailableError,
   PoolExhaustedError,
   toTellableError,
+  READ_ONLY_SQL_TRANSACTION,
 } from '../database/postgres-errors.js';
 import { ApplicationError } from '../errors/application-error.js';
 import { type MessageError, originalOf, toMessageError } from '../errors/error-responses.js';
@@ -16,7 +17,7 @@ import { originOf } from '../transactions/unit-failures.js';
 /**
  * What a failure of a message means.
  *
- * - `infrastructure`: the connection to the database was lost or can't be had, or the application stops.
+ * - `infrastructure`: the connection to the database was lost or can't be had, it takes no writes, or the application stops.
  * - `transient`: the message collided with others, or the server can't do it in the state it is in. It may pass later.
  * - `permanent`: the message is at fault, and will be whenever it is handled.
  * - `unexpected`: anything else.
@@ -25,8 +26,9 @@ export type FailureKind = 'infrastructure' | 'transient' | 'permanent' | 'unexpe
 
 export function classify(thrown: unknown): FailureKind {
   const error = causeOf(thrown);
-  // The table is there, the disk is full: others may well be handled meanwhile.
-  if (error instanceof DatabaseUnavailableError && error.sqlState !== undefined) return 'transient';
+  // The table is not there, the disk is full: others may well be handled meanwhile. Where it takes no writes none can be.
+  if (error instanceof DatabaseUnavailableError && error.sqlState !== undefined)
+    return error.sqlState === READ_ONLY_SQL_TRANSACTION ? 'infrastructure' : 'transient';
   if (
     error instanceof DatabaseUnavailableError ||
     error instanceof PoolExhaustedError ||

@@ -31,10 +31,13 @@ export function inboxStatements(dataSource: DataSource) {
      FROM json_to_recordset($1) AS m(consumer text, id text, reply text)
      WHERE i.consumer = m.consumer AND i.message_id = m.id`,
   );
+  // The lock is for what it refuses: a standby answers nothing. One that was the primary may have rows that no other server has,
+  // and what is taken for handled is lost then.
   const find = named(
     'find',
-    `SELECT message_id, digest, topic, partition, "offset"::text, reply::text AS reply FROM ${table}
-     WHERE (consumer, message_id) IN (SELECT consumer, id FROM json_to_recordset($1) AS m(consumer text, id text))`,
+    `SELECT message_id, digest, topic, partition, "offset"::text, reply::text AS reply FROM ${table} i
+     WHERE (consumer, message_id) IN (SELECT consumer, id FROM json_to_recordset($1) AS m(consumer text, id text))
+     FOR KEY SHARE OF i`,
   );
   // Past those that another instance removes.
   const prune = named(

@@ -1,4 +1,5 @@
 import type { Logger } from '@nestjs/common';
+import { whyNoWrites } from '../database/pooled-client.js';
 import type { MessageStore } from './message-store.js';
 import { pause } from './pause.js';
 
@@ -11,6 +12,8 @@ export interface InfrastructureSettings {
 }
 
 const PROBE_EVERY_MS = 250;
+/** What says nothing for so long is asked anew. */
+const ANSWER_MS = 5000;
 
 /** Begins nothing until the database answers: messages wait in Kafka, and the place in the group is kept. */
 export class InfrastructureWait {
@@ -41,9 +44,5 @@ export class InfrastructureWait {
   }
 }
 
-function isAnswering({ transactions }: MessageStore): Promise<boolean> {
-  return transactions.runStatement({ text: 'SELECT 1' }, { writes: false }).then(
-    () => true,
-    () => false,
-  );
-}
+const isAnswering = async ({ transactions }: MessageStore): Promise<boolean> =>
+  (await whyNoWrites(transactions.dataSource, ANSWER_MS)) === undefined;

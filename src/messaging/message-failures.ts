@@ -1,4 +1,6 @@
 import { Logger } from '@nestjs/common';
+import { whyNoWrites } from '../database/pooled-client.js';
+import { DatabaseUnavailableError } from '../database/postgres-errors.js';
 import { originalOf } from '../errors/error-responses.js';
 import { AfterCommitError, ClaimTakenError } from '../transactions/transaction-errors.js';
 import type { Delivery } from './delivery.js';
@@ -35,6 +37,8 @@ export interface FailureSettings {
 }
 
 const AFTER_INFRASTRUCTURE_MS = 100;
+/** A database that says nothing for so long is silent. */
+const ANSWER_MS = 5000;
 
 /** Decides what becomes of messages that fail. */
 export class MessageFailures {
@@ -81,16 +85,12 @@ export class MessageFailures {
     return { kind: this.settings.store && mayBeItsOwn(error) ? 'unexpected' : 'transient', error };
   }
 
-  /** Asks whether the database answers, for all who want to know at that time. @returns why it doesn't */
+  /** Asks whether the database takes writes, for all who want to know at that time. @returns why it doesn't */
   private reasonOfSilence(): Promise<unknown> {
     const { store } = this.settings;
     if (!store) return Promise.resolve(undefined);
-    this.asking ??= store.transactions
-      .runStatement({ text: 'SELECT 1' }, { writes: false })
-      .then(
-        () => undefined,
-        (failure: unknown) => (classify(failure) === 'infrastructure' ? failure : undefined),
-      )
+    this.asking ??= whyNoWrites(store.transactions.dataSource, ANSWER_MS)
+      .then((reason) => (reason === undefined ? undefined : new DatabaseUnavailableError(new Error(reason))))
       .finally(() => (this.asking = undefined));
     return this.asking;
   }

@@ -138,7 +138,7 @@ export class PeopleService<Data extends object = JsonObject> implements OnModule
         beforeRetry: doubt.beforeRetry,
       });
       if (rows[0]) return { person: this.toPerson(rows[0]), created: true };
-      const existing = await doubt.ask(() => this.find(id));
+      const existing = await doubt.ask((isProof) => this.find(id, isProof));
       if (!existing) continue;
       // Nobody else can have had an id that was made here, so it is ours, whatever has become of it since.
       const isOurs = input.id === undefined;
@@ -295,7 +295,7 @@ export class PeopleService<Data extends object = JsonObject> implements OnModule
     for (let look = 1; look <= LOOKS; look++) {
       const result = await doubt.of(this.write<PersonRow>(statement, options));
       if (result?.rowCount) return result.rows[0];
-      const found = await doubt.ask(() => this.find(id));
+      const found = await doubt.ask((isProof) => this.find(id, isProof));
       if (doubt.error) {
         const recognised = recognise(found);
         if (!recognised) throw doubt.error;
@@ -324,8 +324,10 @@ export class PeopleService<Data extends object = JsonObject> implements OnModule
     });
   }
 
-  private async find(id: string): Promise<PersonRow | undefined> {
-    const { rows } = await this.send<PersonRow>(this.statements.get(id), { writes: false });
+  /** @param isProof true: by a statement that a standby refuses, as one that was the primary may have rows that no other server has */
+  private async find(id: string, isProof = false): Promise<PersonRow | undefined> {
+    const statement = isProof ? this.statements.getForUpdate(id) : this.statements.get(id);
+    const { rows } = await this.send<PersonRow>(statement, { writes: false });
     return rows[0];
   }
 

@@ -30,12 +30,17 @@ export class WriteDoubt {
     }
   }
 
-  /** Asks what is there, in doubt until the database answers. @throws what `ask` throws, in doubt that the outcome is unknown */
-  async ask<T>(ask: () => Promise<T>): Promise<T> {
+  /**
+   * Asks what is there, in doubt until the database answers.
+   *
+   * @param ask is told whether it is to prove something, so that a server which takes no writes is no one to ask
+   * @throws what `ask` throws, in doubt that the outcome is unknown
+   */
+  async ask<T>(ask: (isProof: boolean) => Promise<T>): Promise<T> {
     const since = performance.now();
     for (;;) {
       try {
-        return await ask();
+        return await ask(this.error !== undefined);
       } catch (error) {
         if (!this.error) throw error;
         const mayPass = error instanceof ApplicationError && error.retryable;

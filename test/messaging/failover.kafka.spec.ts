@@ -35,7 +35,7 @@ it('messages wait while there is no primary, and then each is applied once, and 
       const rows = await standby.query<{ id: string }>(`SELECT id FROM people WHERE name <> 'nowhere'`);
       const there = new Set(rows.map(({ id }) => id));
       return rows.length === there.size && sent.every((id) => there.has(id));
-    }, 20_000);
+    }, 60_000);
     expect(await standby.query('SELECT FROM message_dead_letter')).toEqual([]);
     expect((await app.request('/health/ready')).status).toBe(200);
   } finally {

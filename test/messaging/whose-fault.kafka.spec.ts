@@ -153,19 +153,16 @@ describe('what the server can not do now leaves messages in their place, and non
     begin: () => Promise<unknown>,
     end: () => Promise<unknown>,
     filler?: string,
+    // Each has been tried more often than it may fail for a reason of its own.
+    isFelt: () => unknown = () =>
+      calls.filter((name) => name === 'wait 0').length > 2 * MAX_ATTEMPTS || host.transport.unavailableReason,
   ) => {
     await start('batched');
     await send('before', 'good');
     await eventually(async () => (await counted('before')) === 1);
     await begin();
     for (let n = 0; n < 30; n++) await send(`wait ${n}`, 'good', filler);
-    // Each has been tried more often than it may fail for a reason of its own.
-    await eventually(
-      () =>
-        calls.filter((name) => name === 'wait 0').length > 2 * MAX_ATTEMPTS ||
-        host.transport.unavailableReason,
-      30_000,
-    );
+    await eventually(isFelt, 30_000);
     expect(await letters()).toEqual([]);
     await end();
     await eventually(async () => (await counted('wait')) === 30, 40_000);
@@ -191,6 +188,9 @@ describe('what the server can not do now leaves messages in their place, and non
       },
       // Nobody ends the sessions that were begun meanwhile.
       () => onServer((query) => query(`ALTER DATABASE ${name()} RESET default_transaction_read_only`)),
+      undefined,
+      // Nothing more is begun until it does.
+      () => calls.some((name) => name.startsWith('wait')),
     ));
 
   it('a full disk', async () => {
