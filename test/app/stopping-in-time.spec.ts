@@ -105,9 +105,11 @@ it(
 it(
   'a start that waits for another instance’s migrations is given up at the deadline, and says what it was at',
   async () => {
-    const holder = await openDatabase(database.url);
+    // Where nothing is pending nobody waits.
+    const empty = await createDatabase('template0');
+    const holder = await openDatabase(empty.url);
     await holder.query('SELECT pg_advisory_lock(7365616412)');
-    const service = start({ SHUTDOWN_TIMEOUT_MS: '1000' });
+    const service = start({ DATABASE_URL: empty.url, SHUTDOWN_TIMEOUT_MS: '1000' });
     await service.says('migrating the database');
     service.signal('SIGTERM');
     const { code, stderr } = await service.ended;
@@ -116,6 +118,7 @@ it(
       stderr: expect.stringContaining('What did not end: migrating the database'),
     });
     await holder.drop();
+    await empty.drop();
   },
   MINUTES,
 );

@@ -120,7 +120,7 @@ it('a message of people.commands without a value deletes the person that is its 
   const { id: stays } = await app.people.create({ name: 'stays' });
   // Of the two groups only this one deletes.
   await peer.emit('people.commands', { key: id, value: null });
-  await eventually(async () => (await app.people.findByName('goes')).items.length === 0);
+  await eventually(async () => (await app.people.findByName('goes')).items.length === 0, 40_000);
   expect((await app.people.get(stays)).name).toBe('stays');
   await host.close();
 });
