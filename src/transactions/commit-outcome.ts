@@ -57,21 +57,32 @@ type Answer = CommitOutcome | 'in progress';
  */
 export async function resolveCommit(
   dataSource: DataSource,
-  { xid, incarnation }: CommitTicket,
+  ticket: CommitTicket,
   atMostMs: number,
 ): Promise<CommitOutcome> {
+  const { xid } = ticket;
   if (xid === null) return 'aborted';
-  const question = statusQuery(dataSource.driver.version ?? '', idsOf(dataSource));
   return askUntilKnown(dataSource, atMostMs, async (client, isLate) => {
-    const { rows } = await client.query<{ status: Answer | null; incarnation: string }>(question, [xid]);
-    const now = rows[0]!;
-    if (now.status === 'aborted') return 'aborted';
+    const { status, isOurs } = await statusNow(client, dataSource, ticket);
+    if (status === 'aborted') return 'aborted';
     // Of a stranger that a recovery may have given the id to, or of a standby, which can't decide yet.
-    if (now.incarnation !== incarnation) return now.status === 'in progress' ? 'in progress' : 'unknown';
-    if (now.status === 'in progress' && isLate) await endIfCommitNeverCame(client, xid);
+    if (!isOurs) return status === 'in progress' ? 'in progress' : 'unknown';
+    if (status === 'in progress' && isLate) await endIfCommitNeverCame(client, xid);
     // Null: too old to be told.
-    return now.status ?? 'unknown';
+    return status ?? 'unknown';
   });
+}
+
+/** What the server says of an id now, and whether it is still the one that gave it out. */
+async function statusNow(
+  client: Client,
+  dataSource: DataSource,
+  { xid, incarnation }: CommitTicket,
+): Promise<{ status: Answer | null; isOurs: boolean }> {
+  const question = statusQuery(dataSource.driver.version ?? '', idsOf(dataSource));
+  const { rows } = await client.query<{ status: Answer | null; incarnation: string }>(question, [xid]);
+  const now = rows[0]!;
+  return { status: now.status, isOurs: now.incarnation === incarnation };
 }
 
 /**
@@ -81,12 +92,11 @@ export async function resolveCommit(
 export async function endLeftSession(
   client: Client,
   dataSource: DataSource,
-  { xid, incarnation }: CommitTicket,
+  ticket: CommitTicket,
 ): Promise<void> {
-  const question = statusQuery(dataSource.driver.version ?? '', idsOf(dataSource));
-  const { rows } = await client.query<{ status: Answer | null; incarnation: string }>(question, [xid]);
-  const isSame = rows[0]!.incarnation === incarnation;
-  if (xid !== null && isSame && rows[0]!.status === 'in progress') await endIfCommitNeverCame(client, xid);
+  if (ticket.xid === null) return;
+  const { status, isOurs } = await statusNow(client, dataSource, ticket);
+  if (isOurs && status === 'in progress') await endIfCommitNeverCame(client, ticket.xid);
 }
 
 /**
