@@ -1,6 +1,6 @@
 import type { PoolClient } from 'pg';
 import type { DataSource } from 'typeorm';
-import { askedSettings, KnownServer } from './known-server.js';
+import { KnownServer } from './known-server.js';
 
 const timeouts = new WeakMap<PoolClient, number>();
 
@@ -27,12 +27,9 @@ const QUESTION = `SELECT name, current_setting(name, true) AS found,
  * @throws what pg throws: the connection is lost, or the server does not know the question
  */
 export async function introduce(client: PoolClient, dataSource: DataSource): Promise<void> {
-  const settings = new Map<string, string | null>([
-    ['statement_timeout', null],
-    ...askedSettings(dataSource),
-  ]);
-  const { rows } = await client.query<Found>(QUESTION, [[...settings.keys()], [...settings.values()]]);
   const server = KnownServer.of(dataSource);
+  const settings = new Map<string, string | null>([['statement_timeout', null], ...server.asked]);
+  const { rows } = await client.query<Found>(QUESTION, [[...settings.keys()], [...settings.values()]]);
   // A pooler makes up the process id that it gives its clients for cancelling.
   const { processID } = client as unknown as { processID: number | null };
   if (processID !== null && rows.some(({ pid }) => pid !== processID)) server.isPooled = true;

@@ -41,7 +41,8 @@ export class KnownServer {
   private readonly dropped = new Map<string, string>();
   private readonly logger = new Logger('Database');
 
-  private readonly asked: ReadonlyMap<string, string>;
+  /** The settings that the DataSource's connections are to have, by name, as they were asked for. */
+  readonly asked: ReadonlyMap<string, string>;
 
   private constructor(private readonly dataSource: DataSource) {
     this.asked = askedSettings(dataSource);
@@ -145,8 +146,7 @@ const PARAMETERS = ['statement_timeout', 'lock_timeout', 'idle_in_transaction_se
 /** `-c name=value` or `--name=value`, where a backslash keeps the character behind it. */
 const OPTION = /(?:-c\s*|--)([\w.-]+)=((?:\\.|[^\\\s])*)/g;
 
-/** The settings that the DataSource's connections are to have, by name, as they were asked for. */
-export function askedSettings({ options }: DataSource): ReadonlyMap<string, string> {
+function askedSettings({ options }: DataSource): ReadonlyMap<string, string> {
   const extra = ('extra' in options ? options.extra : undefined) as Record<string, unknown> | undefined;
   const asked = new Map<string, string>();
   for (const [, name, value] of (typeof extra?.options === 'string' ? extra.options : '').matchAll(OPTION))

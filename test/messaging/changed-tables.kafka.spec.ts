@@ -1,28 +1,9 @@
 import { eventually } from '../support/barrier.js';
+import { deadIn, messagesOf, PEOPLE, storedOf } from '../support/created-by-messages.js';
 import { KafkaPeer, startKafkaApp } from '../support/kafka.js';
 import type { PeopleApp } from '../support/people-app.js';
-import type { TestDatabase } from '../support/test-database.js';
 
-const PEOPLE = 100;
 const peer = new KafkaPeer();
-
-async function storedOf(database: TestDatabase, prefix: string): Promise<number> {
-  const [row] = await database.query<{ n: number }>(
-    `SELECT count(*)::int AS n FROM people WHERE name LIKE $1 || ' %'`,
-    [prefix],
-  );
-  return row!.n;
-}
-
-const deadIn = (database: TestDatabase) => database.query('SELECT code, message FROM message_dead_letter');
-
-/** With ids, as the peer's client sends all again when a topic that is new has no leader yet. */
-const messagesOf = (prefix: string) =>
-  Array.from({ length: PEOPLE }, (_, n) => ({
-    key: String(n % 9),
-    value: JSON.stringify({ name: `${prefix} ${n}` }),
-    headers: { 'message-id': `${prefix} ${n}` },
-  }));
 
 describe('while the database is changed under the messages', () => {
   let app: PeopleApp;
