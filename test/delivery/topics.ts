@@ -1,6 +1,7 @@
 import { type Admin, type IHeaders, Kafka, logLevel, type Message, type Producer } from 'kafkajs';
 import { randomUUID } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { createTopics } from '../support/kafka.js';
 
 export const COMMANDS = 'people.commands';
 export const EVENTS = 'people.events';
@@ -42,10 +43,8 @@ export class Topics {
     });
     const [admin, producer] = [kafka.admin(), kafka.producer({ allowAutoTopicCreation: false })];
     await Promise.all([admin.connect(), producer.connect()]);
-    await admin.createTopics({
-      topics: Object.entries(topics).map(([topic, numPartitions]) => ({ topic, numPartitions })),
-      waitForLeaders: true,
-    });
+    for (const [topic, numPartitions] of Object.entries(topics))
+      await createTopics(admin, [topic], numPartitions);
     return new Topics(kafka, admin, producer, groupId);
   }
 

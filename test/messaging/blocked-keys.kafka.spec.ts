@@ -147,7 +147,7 @@ const allApplied = async (topic: string, key: string, last: number) => {
 let key: string;
 beforeAll(async () => {
   await peer.connect();
-  await peer.admin.createTopics({ topics: [{ topic: SPLIT, numPartitions: 2 }], waitForLeaders: true });
+  await peer.createTopics([SPLIT], 2);
   database = await createDatabase();
   await database.query('CREATE TABLE applied (n int GENERATED ALWAYS AS IDENTITY, name text)');
 });

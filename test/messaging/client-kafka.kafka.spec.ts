@@ -108,10 +108,7 @@ const stock = () =>
 beforeAll(async () => {
   await peer.connect();
   const topics = [...REQUESTS, ...REQUESTS.map((topic) => `${topic}.reply`), EVENT];
-  await peer.admin.createTopics({
-    topics: topics.map((topic) => ({ topic, numPartitions: 1 })),
-    waitForLeaders: true,
-  });
+  await peer.createTopics(topics);
 });
 afterAll(() => peer.close());
 

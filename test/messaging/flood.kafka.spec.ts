@@ -71,7 +71,7 @@ describe.each(KAFKA_CLIENTS)('with %s', (client) => {
     }
 
     // A producer repeats what it sent to the other partitions when one of them has no leader yet.
-    await peer.admin.createTopics({ topics: [{ topic, numPartitions: 4 }], waitForLeaders: true });
+    await peer.createTopics([topic], 4);
     const create = await driverFactory(client);
     const { app: host } = await startMessagesHost(database, {
       controllers: [HeldController],

@@ -138,10 +138,7 @@ beforeAll(async () => {
   await peer.connect();
   database = await createDatabase();
   await createCounters(database);
-  await peer.admin.createTopics({
-    topics: topicsOf('stock').map((topic) => ({ topic, numPartitions: 1 })),
-    waitForLeaders: true,
-  });
+  await peer.createTopics(topicsOf('stock'));
   const host = await startMessagesHost(database, {
     controllers: [TransportController],
     transport: { groupId },

@@ -121,10 +121,7 @@ beforeAll(() => peer.connect());
 afterAll(() => peer.close());
 beforeEach(async () => {
   seen = [];
-  await peer.admin.createTopics({
-    topics: TOPICS.map((name) => ({ topic: name, numPartitions: 1 })),
-    waitForLeaders: true,
-  });
+  await peer.createTopics(TOPICS);
   database = await createDatabase();
   await createCounters(database);
 });

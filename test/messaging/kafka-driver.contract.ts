@@ -15,6 +15,7 @@ import {
   RecordRefusedError,
 } from '../../src/messaging/kafka-driver.js';
 import { eventually } from '../support/barrier.js';
+import { createTopics } from '../support/kafka.js';
 import { Member, type MemberOptions } from './kafka-driver.member.js';
 
 /** The shortest that Kafka takes by default. */
@@ -61,7 +62,7 @@ export function describeDriverContract(
 
     /** A topic of the test's own. */
     const newTopic = async (partitions = 1, topic = `contract.${randomUUID()}`): Promise<string> => {
-      await admin.createTopics({ topics: [{ topic, numPartitions: partitions }], waitForLeaders: true });
+      await createTopics(admin, [topic], partitions);
       return topic;
     };
     const join = async (topics: (string | RegExp)[], options: MemberOptions = {}): Promise<Member> => {

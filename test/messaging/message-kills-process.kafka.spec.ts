@@ -44,7 +44,7 @@ beforeEach(async () => {
   groupId = topic;
   database = await createDatabase();
   await createCounters(database);
-  await peer.admin.createTopics({ topics: [{ topic }], waitForLeaders: true });
+  await peer.createTopics([topic]);
 });
 afterEach(async () => {
   host?.child.kill('SIGKILL');

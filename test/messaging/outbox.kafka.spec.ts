@@ -145,7 +145,7 @@ describe('an event that the brokers refuse delays its own aggregate and no other
     await eventually(async () => (await waiting(lost))[0]?.last_error);
     await app.people.create({ id: beside, name: 'beside' });
     await eventually(() => namesOf(beside).length === 1);
-    await peer.admin.createTopics({ topics: [{ topic: LATER, numPartitions: 1 }], waitForLeaders: true });
+    await peer.createTopics([LATER]);
     await eventually(async () => (await waiting(lost)).length === 0, 20_000);
     const [{ high } = { high: '' }] = await peer.admin.fetchTopicOffsets(LATER);
     expect(high).toBe('1');

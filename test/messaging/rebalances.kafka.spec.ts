@@ -107,7 +107,7 @@ afterEach(async () => {
 });
 
 it('a message that is held while its partition moves to another instance does not set back what that one has committed', async () => {
-  await peer.admin.createTopics({ topics: [{ topic: HELD, numPartitions: 2 }], waitForLeaders: true });
+  await peer.createTopics([HELD], 2);
   const groupId = `group-${randomUUID()}`;
   const committed = async () => {
     const [found] = await peer.admin.fetchOffsets({ groupId, topics: [HELD] });
@@ -159,7 +159,7 @@ it('an instance whose handler takes longer than the session stays in the group, 
 });
 
 it('an instance whose event loop is blocked longer than its session is put out of the group, comes back by itself, and has applied each message once', async () => {
-  await peer.admin.createTopics({ topics: [{ topic: BLOCKED, numPartitions: 1 }], waitForLeaders: true });
+  await peer.createTopics([BLOCKED]);
   const groupId = `group-${randomUUID()}`;
   await start(BlocksController, { groupId, sessionTimeoutMs: SESSION_MS });
   const members = async () =>
@@ -226,8 +226,7 @@ it('two instances that claim the same messages in opposite orders never lock eac
 });
 
 it('a handler with a regular expression takes the messages of every topic that matches, and of no other', async () => {
-  for (const topic of [ANY, OTHER])
-    await peer.admin.createTopics({ topics: [{ topic, numPartitions: 1 }], waitForLeaders: true });
+  await peer.createTopics([ANY, OTHER]);
   await start(AnyController);
   await peer.emit(OTHER, { value: '{"name":"other"}' });
   await peer.emit(ANY, { value: '{"name":"any"}' });

@@ -2,6 +2,7 @@ import {
   type Admin,
   type Consumer,
   type IHeaders,
+  type KafkaJSProtocolError,
   type KafkaMessage,
   Kafka,
   logLevel,
@@ -35,10 +36,7 @@ export class KafkaPeer {
 
   async connect(): Promise<void> {
     await Promise.all([this.producer.connect(), this.admin.connect()]);
-    await this.admin.createTopics({
-      topics: [{ topic: this.replyTopic, numPartitions: 1 }],
-      waitForLeaders: true,
-    });
+    await this.createTopics([this.replyTopic]);
     await this.consume([this.replyTopic], ({ headers, value }) => {
       const id = String(headers?.kafka_correlationId);
       const error = headers?.['kafka_nest-err'];
@@ -84,6 +82,11 @@ export class KafkaPeer {
     return consumer;
   }
 
+  /** Resolves once they can be written to and read. */
+  createTopics(topics: string[], numPartitions = 1): Promise<void> {
+    return createTopics(this.admin, topics, numPartitions);
+  }
+
   /** Removes the topics of the service: they are the same for every test file. */
   async deleteTopics(): Promise<void> {
     const ours = (await this.admin.listTopics()).filter((topic) => topic.startsWith('people.'));
@@ -99,6 +102,26 @@ export class KafkaPeer {
     await this.admin.deleteTopics({ topics: [this.replyTopic] });
     await this.admin.disconnect();
   }
+}
+
+/**
+ * Creates topics, and resolves once each has its leaders. kafkajs' own `waitForLeaders` throws when the broker that it asks has
+ * not heard yet of what the controller has just created.
+ */
+export async function createTopics(admin: Admin, topics: string[], numPartitions = 1): Promise<void> {
+  await admin.createTopics({
+    topics: topics.map((topic) => ({ topic, numPartitions })),
+    waitForLeaders: false,
+  });
+  await eventually(async () => {
+    try {
+      const found = await admin.fetchTopicMetadata({ topics });
+      return found.topics.every(({ partitions }) => partitions.every(({ leader }) => leader >= 0));
+    } catch (error) {
+      if ((error as KafkaJSProtocolError).retriable) return false;
+      throw error;
+    }
+  }, 30_000);
 }
 
 /** The service with its Kafka door open, on topics and in a group of its own, once it consumes; connects `peer` first. */

@@ -149,8 +149,7 @@ const withStockTransport = (app: INestApplication) =>
 
 beforeAll(async () => {
   await peer.connect();
-  const topics = [...HANDLED, ANSWERS].map((topic) => ({ topic, numPartitions: 1 }));
-  await peer.admin.createTopics({ topics, waitForLeaders: true });
+  await peer.createTopics([...HANDLED, ANSWERS]);
 });
 beforeEach(() => {
   seen = [];
