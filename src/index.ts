@@ -136,6 +136,7 @@ export {
   PersonRefusedError,
   StoredDataInvalidError,
 } from './people/people.errors.js';
+export { MemoryBudgetExhaustedError } from './people/byte-budget.js';
 export {
   AfterCommitError,
   ClaimTakenError,

@@ -2,6 +2,7 @@ import { RECYCLING_METHODS } from '../database/pooled-client.js';
 import { ISOLATION_LEVELS } from '../database/data-source-options.js';
 import { hostsOfList, urlsOfHosts } from '../database/database-url.js';
 import { KAFKA_CLIENTS } from '../messaging/kafka-clients.js';
+import { DEFAULT_BUDGET_BYTES } from '../people/byte-budget.js';
 
 /** One variable of the environment. */
 export interface Variable<T> {
@@ -96,6 +97,7 @@ export const VARIABLES = {
   PEOPLE_EVENTS: variable({ ...oneOf(['on', 'off'] as const), default: 'on', meaning: '`off` publishes no events; `KAFKA=off` does neither.' }),
   HOST: variable({ ...text, accepted: 'an address or host name', default: '127.0.0.1', meaning: 'The address to listen on.' }),
   PORT: variable({ ...wholeNumber(0, 65535), default: 3000, meaning: 'The port to listen on; 0 = any free one.' }),
+  HTTP_MEMORY_BUDGET_BYTES: variable({ ...wholeNumber(1024 * 1024, 1024 ** 4), default: DEFAULT_BUDGET_BYTES, meaning: 'Bytes that all bodies and answers under way may take together, beyond 16 KiB of each; past it requests wait 5 s and are answered 503.' }),
   AUTH: optional({ ...oneOf(['none', 'jwt'] as const), meaning: 'Who may call over HTTP. Unset: `none` on a loopback address, an error on any other.' }),
   AUTH_JWKS_URL: optional({ ...url('http:', 'https:'), meaning: 'Where the keys of bearer tokens are; this or `AUTH_SECRET` with `AUTH=jwt`.' }),
   AUTH_SECRET: optional({ accepted: 'at least 32 characters', parse: (value: string) => (value.length >= 32 ? value : undefined), meaning: 'The shared secret of HS256 tokens.', secret: true }),

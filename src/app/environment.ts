@@ -28,7 +28,7 @@ export interface Environment {
   events: boolean;
   /** undefined with `KAFKA=off`. */
   kafka: KafkaSettings | undefined;
-  http: { host: string; port: number };
+  http: { host: string; port: number; memoryBudgetBytes: number };
   /** What stopping may take, from the signal to the end of the process, in ms. */
   shutdownTimeoutMs: number;
   /** Where the embedded servers are to listen; undefined = on a free port. */
@@ -127,7 +127,7 @@ function toEnvironment(values: Values): Environment {
     inboxRetentionMs: values.INBOX_RETENTION_MS,
     events: values.PEOPLE_EVENTS === 'on',
     kafka: values.KAFKA === 'on' ? toKafka(values) : undefined,
-    http: { host: values.HOST, port: values.PORT },
+    http: { host: values.HOST, port: values.PORT, memoryBudgetBytes: values.HTTP_MEMORY_BUDGET_BYTES },
     shutdownTimeoutMs: values.SHUTDOWN_TIMEOUT_MS,
     embeddedPorts: { postgres: values.EMBEDDED_POSTGRES_PORT, kafka: values.EMBEDDED_KAFKA_PORT },
     auth: toAuth(values),

@@ -13,6 +13,7 @@ import type { TransactionRunnerSettings } from '../transactions/transaction-opti
 import type { MessagingSettings } from '../messaging/messaging-settings.js';
 import { MessagingModule } from '../messaging/messaging.module.js';
 import type { JsonObject } from './lossless-json.js';
+import { ByteBudget, DEFAULT_BUDGET_BYTES, DEFAULT_WAIT_MS } from './byte-budget.js';
 import { NDJSON } from './ndjson.js';
 import { PeopleHttpController } from './people.http.controller.js';
 import { PeopleMessagesController } from './people.messages.controller.js';
@@ -88,6 +89,14 @@ export class PeopleCoreModule implements OnModuleInit {
       ] as Type[],
       providers: [
         { provide: PEOPLE_DATA_SOURCE, useExisting: getDataSourceToken(dataSource) },
+        {
+          provide: ByteBudget,
+          inject: [PEOPLE_OPTIONS],
+          useFactory: ({
+            memoryBudgetBytes = DEFAULT_BUDGET_BYTES,
+            memoryWaitMs = DEFAULT_WAIT_MS,
+          }: PeopleOptions) => new ByteBudget(memoryBudgetBytes, memoryWaitMs),
+        },
         PeopleTable,
         PeopleService,
       ],

@@ -21,6 +21,13 @@ export interface PeopleOptions<Data extends object = JsonObject> {
    * Something has to relay them: `KafkaTransport` with a `store`, or Debezium on `message_outbox`. Default false.
    */
   events?: boolean;
+  /**
+   * Bytes that bodies and answers of `/people` under way may take together, beyond 16 KiB of each; past it requests wait for
+   * `memoryWaitMs` and are answered 503. Default 64 MiB.
+   */
+  memoryBudgetBytes?: number;
+  /** How long a body waits for memory, in ms. Default 5000. */
+  memoryWaitMs?: number;
   /** What a message of `people.commands` without a value means: `delete` the person that is its key. Default: it is refused. */
   tombstones?: 'refuse' | 'delete';
   /**
