@@ -1,20 +1,87 @@
 /**
  * What `npm test` runs: Jest, with the arguments that it was given. The whole suite is several runs side by side, each of a share
- * of the files and with servers of its own, as topics have fixed names: most of the time each waits for something.
+ * of the files and with servers of its own, as topics have fixed names: most of the time each waits for something. A file that
+ * fails there is run once more by itself, as a machine that does all this at once may be too slow for it; the end says which.
  */
-import { spawn } from 'node:child_process';
+import { spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
+import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import path from 'node:path';
 
 const SHARES = 3;
+/** So many files may fail beside others and pass alone; where more do, something is wrong with all. */
+const ONCE_MORE = 3;
+/** How long each file takes beside others, so that the shares end together; `RECORD_DURATIONS=1 npm test` writes it anew. */
+const DURATIONS = 'test/support/durations.json';
+const UNKNOWN_SECONDS = 10;
 const jest = ['--experimental-vm-modules', '--disable-warning=ExperimentalWarning', 'node_modules/jest/bin/jest.js']; // prettier-ignore
 const given = process.argv.slice(2);
-const isWhole = given.length === 0 || given[0] === '--testPathIgnorePatterns';
-const shares = isWhole ? Array.from({ length: SHARES }, (_, n) => [`--shard=${n + 1}/${SHARES}`]) : [[]];
+const running = new Set();
 
-const runs = shares.map((share) =>
-  spawn(process.execPath, [...jest, ...share, ...given], { stdio: 'inherit' }),
-);
+/** @returns Jest's exit code, 1 where a signal ended it */
+async function runJest(...args) {
+  const run = spawn(process.execPath, [...jest, ...args], { stdio: 'inherit' });
+  running.add(run);
+  const [code] = await once(run, 'exit');
+  running.delete(run);
+  return code ?? 1;
+}
+
+/** Test files into shares of about the same length: the longest first, each to the share that has least. */
+function sharesOf(files) {
+  const seconds = JSON.parse(readFileSync(DURATIONS, 'utf8'));
+  const weightOf = (file) => seconds[path.relative('.', file)] ?? UNKNOWN_SECONDS;
+  const shares = Array.from({ length: SHARES }, () => ({ files: [], weight: 0 }));
+  for (const file of files.sort((a, b) => weightOf(b) - weightOf(a))) {
+    const least = shares.reduce((a, b) => (a.weight <= b.weight ? a : b));
+    least.files.push(file);
+    least.weight += weightOf(file);
+  }
+  return shares.map((share) => share.files);
+}
+
+async function runWhole() {
+  const listed = spawnSync(process.execPath, [...jest, '--listTests', ...given], { encoding: 'utf8' });
+  const files = listed.stdout.split('\n').filter((line) => line !== '');
+  if (listed.status !== 0 || files.length === 0) throw new Error(`No tests were found: ${listed.stderr}`);
+  const directory = path.resolve('.data', `results-${process.pid}`);
+  mkdirSync(directory, { recursive: true });
+  try {
+    const shares = sharesOf(files);
+    const outputs = shares.map((_, index) => path.join(directory, `${index}.json`));
+    const codes = await Promise.all(
+      shares.map((share, index) =>
+        runJest('--json', `--outputFile=${outputs[index]}`, '--runTestsByPath', ...share),
+      ),
+    );
+    // One that was ended, or has crashed, has told nothing: there is no list of what failed.
+    if (!outputs.every((output) => existsSync(output))) return 1;
+    const results = outputs.flatMap((output) => JSON.parse(readFileSync(output, 'utf8')).testResults);
+    if (process.env.RECORD_DURATIONS) record(results);
+    if (codes.every((code) => code === 0)) return 0;
+    const failed = results.filter(({ status }) => status === 'failed').map(({ name }) => name);
+    const names = failed.map((file) => path.relative('.', file)).join(', ');
+    if (failed.length === 0 || failed.length > ONCE_MORE) return 1;
+    console.error(`\nFailed beside others, and is run once more by itself: ${names}`);
+    const code = await runJest('--runTestsByPath', ...failed);
+    if (code === 0) console.error(`\nFailed beside others, and passed alone: ${names}`);
+    return code;
+  } finally {
+    rmSync(directory, { recursive: true, force: true });
+  }
+}
+
+function record(results) {
+  const entries = results.map(({ name, startTime, endTime }) => [
+    path.relative('.', name),
+    Math.ceil((endTime - startTime) / 1000),
+  ]);
+  const sorted = Object.fromEntries(entries.sort(([a], [b]) => (a < b ? -1 : 1)));
+  writeFileSync(DURATIONS, `${JSON.stringify(sorted, null, 2)}\n`);
+}
+
 // Ctrl-C reaches them as well, and each stops its servers.
-for (const signal of ['SIGINT', 'SIGTERM']) process.on(signal, () => runs.forEach((run) => run.kill(signal)));
-const codes = await Promise.all(runs.map(async (run) => (await once(run, 'exit'))[0] ?? 1));
-process.exitCode = Math.max(...codes);
+for (const signal of ['SIGINT', 'SIGTERM'])
+  process.on(signal, () => running.forEach((run) => run.kill(signal)));
+const isWhole = given.length === 0 || given[0] === '--testPathIgnorePatterns';
+process.exitCode = await (isWhole ? runWhole() : runJest(...given));
