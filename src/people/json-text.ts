@@ -1,3 +1,5 @@
+import { shown } from '../errors/shown.js';
+
 /** Arrays and objects inside one another at most; PostgreSQL's own limit depends on its `max_stack_depth`. */
 export const MAX_JSON_DEPTH = 200;
 
@@ -72,7 +74,7 @@ export function readMembers(json: string | JsonText): Map<string, JsonText> | un
   while (text.charCodeAt(i) !== CLOSE_BRACE) {
     const keyEnd = endOfString(text, i);
     const key = JSON.parse(text.slice(i, keyEnd)) as string;
-    if (members.has(key)) throw new JsonError(`the member "${key}" stands twice`);
+    if (members.has(key)) throw new JsonError(`the member "${shown(key)}" stands twice`);
     const start = skipSpace(text, skipSpace(text, keyEnd) + 1);
     const end = endOfValue(text, start);
     members.set(key, JsonText.ofChecked(text.slice(start, end)));

@@ -1,3 +1,4 @@
+import { shown } from '../errors/shown.js';
 import {
   assertDepth,
   CLOSE_BRACE,
@@ -126,7 +127,8 @@ function write(value: unknown, path: string, depth: number): string | undefined 
     case 'bigint':
       return value.toString();
     case 'number':
-      if (!Number.isFinite(value)) throw new JsonError(`${value} is not a JSON value (at ${path || '/'})`);
+      if (!Number.isFinite(value))
+        throw new JsonError(`${value} is not a JSON value (at ${shown(path) || '/'})`);
       return Object.is(value, -0) ? '-0' : String(value);
     case 'undefined':
       return undefined;
@@ -134,7 +136,7 @@ function write(value: unknown, path: string, depth: number): string | undefined 
       return writeObject(value, path, depth);
     case 'function':
     case 'symbol':
-      throw new JsonError(`a ${typeof value} is not a JSON value (at ${path || '/'})`);
+      throw new JsonError(`a ${typeof value} is not a JSON value (at ${shown(path) || '/'})`);
   }
 }
 
@@ -145,14 +147,17 @@ function writeObject(value: object, path: string, depth: number): string | undef
   }
   if (value instanceof JsonNumber) {
     if (JSON_NUMBER.test(value.text)) return value.text;
-    throw new JsonError(`${JSON.stringify(value.text)} is not a JSON number (at ${path || '/'})`);
+    throw new JsonError(
+      `${JSON.stringify(shown(value.text))} is not a JSON number (at ${shown(path) || '/'})`,
+    );
   }
   if (hasToJson(value)) return write(value.toJSON(), path, depth);
   if (depth >= MAX_JSON_DEPTH) throw tooDeep();
   if (Array.isArray(value)) {
     const elements = Array.from(value, (element, index) => {
       const text = write(element, `${path}/${index}`, depth + 1);
-      if (text === undefined) throw new JsonError(`undefined is not a JSON value (at ${path}/${index})`);
+      if (text === undefined)
+        throw new JsonError(`undefined is not a JSON value (at ${shown(`${path}/${index}`)})`);
       return text;
     });
     return `[${elements.join(',')}]`;
@@ -161,7 +166,8 @@ function writeObject(value: object, path: string, depth: number): string | undef
   for (const [key, member] of value instanceof Map
     ? (value as Map<unknown, unknown>)
     : Object.entries(value)) {
-    if (typeof key !== 'string') throw new JsonError(`a Map's keys must be strings (at ${path || '/'})`);
+    if (typeof key !== 'string')
+      throw new JsonError(`a Map's keys must be strings (at ${shown(path) || '/'})`);
     const text = write(member, `${path}/${key}`, depth + 1);
     if (text !== undefined) members.push(`${JSON.stringify(key)}:${text}`);
   }

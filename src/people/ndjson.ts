@@ -37,8 +37,8 @@ export class NdjsonReader implements AsyncIterableIterator<JsonInput> {
   locate(error: unknown): unknown {
     if (!(error instanceof InvalidInputError)) return error;
     // The service counts people, from 0; whoever looks at the file counts lines.
-    const { message, errors } = relocate(error, /^#\/\d+/, '#') as InvalidInputError;
-    return new InvalidInputError(`Line ${this.line}: ${message}`, errors, { cause: error });
+    const { message, errors, more } = relocate(error, /^#\/\d+/, '#') as InvalidInputError;
+    return new InvalidInputError(`Line ${this.line}: ${message}`, errors, { cause: error, more });
   }
 
   private async *read(source: Readable): AsyncGenerator<JsonInput> {
