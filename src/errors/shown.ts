@@ -1,5 +1,3 @@
-import type { FieldError } from './application-error.js';
-
 /** Characters of anything that came from outside which an answer, a log line or a dead letter repeats at most. */
 export const SHOWN_CHARACTERS = 200;
 /** Problems that one answer names at most. */
@@ -16,7 +14,7 @@ export function shown(text: string, characters = SHOWN_CHARACTERS): string {
 }
 
 /** The first problems of a list, as far as an answer names them. */
-export const shownFields = (fields: readonly FieldError[]): FieldError[] =>
+export const shownFields = (fields: readonly { pointer: string; detail: string }[]) =>
   fields
     .slice(0, PROBLEMS_AT_MOST)
     .map(({ pointer, detail }) => ({ pointer: shown(pointer), detail: shown(detail) }));

@@ -13,7 +13,11 @@ import { StoredDataInvalidError } from './people.errors.js';
  * both directions are checked against it and reading gives its instances.
  */
 export class PersonDataMapper<Data extends object> {
-  constructor(private readonly dataType: Type<Data> | undefined) {}
+  /** @param maxBytes what the JSON may have, in UTF-8 */
+  constructor(
+    private readonly dataType: Type<Data> | undefined,
+    private readonly maxBytes = Infinity,
+  ) {}
 
   /**
    * @param data an object, a `JsonText` of one, or null
@@ -25,6 +29,7 @@ export class PersonDataMapper<Data extends object> {
     const text = writeJson(data, pointer).trim();
     if (text === 'null') return null;
     if (!text.startsWith('{')) throw invalid([{ pointer, detail: 'must be a JSON object or null' }]);
+    assertBytes(text, this.maxBytes, 'JSON', pointer);
     if (this.dataType) {
       const { errors, more } = this.typed(this.dataType, parseJson(text), pointer);
       if (errors.length > 0) throw invalid(errors, { more });
@@ -127,6 +132,15 @@ export function fieldsOf(dtoClass: Type): ReadonlySet<string> {
 /** A key as a part of a JSON Pointer that is shown. */
 export const escapePointer = (key: string) => shown(key).replaceAll('~', '~0').replaceAll('/', '~1');
 
+/** @throws InvalidInputError the text has more than `most` bytes in UTF-8; `what` it is measured as */
+export function assertBytes(text: string, most: number, what: string, pointer: string): void {
+  // A character has three bytes at most, so that most texts need no counting.
+  if (text.length * 3 <= most) return;
+  const bytes = Buffer.byteLength(text);
+  if (bytes > most)
+    throw invalid([{ pointer, detail: `must be at most ${most} bytes of ${what}, and would be ${bytes}` }]);
+}
+
 /**
  * One sentence that names every field, and the list: at most 20 of them, and how many there are beside them.
  *
@@ -148,10 +162,11 @@ export function invalid(
   });
 }
 
-/** The same refusal with its pointers as the caller knows the input; any other error as it is. */
+/** The same refusal with its pointers as the caller knows the input; any other error, and one that stands there already, as it is. */
 export function relocate(error: unknown, from: RegExp, to: string): unknown {
   if (!(error instanceof InvalidInputError) || !error.errors) return error;
   const errors = error.errors.map(({ pointer, detail }) => ({ pointer: pointer.replace(from, to), detail }));
+  if (errors.every(({ pointer }, index) => pointer === error.errors![index]!.pointer)) return error;
   return invalid(errors, { cause: error, more: error.more });
 }
 

@@ -89,6 +89,10 @@ export class PersonIdDto {
 export class PeopleDto {
   @Allow()
   people!: unknown;
+
+  @IfGiven()
+  @rule('isBoolean', 'true or false', (value) => typeof value === 'boolean')
+  ids?: boolean;
 }
 
 /** @throws InvalidInputError `id` is no uuid */
@@ -117,7 +121,7 @@ export class PeoplePageDto {
   next!: string | null;
 }
 
-/** How many people were stored, and their ids in the order given where they were few enough to name. */
+/** How many people were stored, and their ids in the order given where they were asked for. */
 export class InsertedDto {
   @ApiProperty({ example: 2 })
   inserted!: number;
