@@ -48,6 +48,8 @@ export class AppModule {
           events: events && kafka !== undefined,
           transactions: { recycling, preparedStatements, maxAttempts, drainTimeoutMs: times.drainMs },
           inboxRetentionMs,
+          maxDataBytes: settings.maxDataBytes,
+          maxNameBytes: settings.maxNameBytes,
           caller: callerOfToken,
         }),
         OperationsModule.forRoot((moduleRef) => [

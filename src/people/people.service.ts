@@ -327,7 +327,7 @@ export class PeopleService<Data extends object = JsonObject> implements OnModule
       // One that is created from here on is not to be changed by what was merged with nothing.
       if (!stored) throw new PersonNotFoundError(id);
       const json = this.mapper.toJson(
-        JsonText.of(mergeJson(stored.data ?? 'null', patch ?? 'null')),
+        JsonText.of(await mergeJson(stored.data ?? 'null', patch ?? 'null')),
         '#/data',
       );
       const { rows } = await this.write<PersonRow>(this.statements.update(id, name, true, json, versions));
