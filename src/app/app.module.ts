@@ -49,6 +49,8 @@ export class AppModule {
           transactions: { recycling, preparedStatements, maxAttempts, drainTimeoutMs: times.drainMs },
           inboxRetentionMs,
           memoryBudgetBytes: settings.http.memoryBudgetBytes,
+          maxDataBytes: settings.maxDataBytes,
+          maxNameBytes: settings.maxNameBytes,
           caller: callerOfToken,
         }),
         OperationsModule.forRoot((moduleRef) => [

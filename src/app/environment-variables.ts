@@ -59,6 +59,7 @@ const variable = <T>(definition: Omit<Variable<T>, 'default'> & { default: NoInf
 const optional = <T>(definition: Omit<Variable<T>, 'default'>) =>
   ({ ...definition, default: undefined }) as Variable<T | undefined>;
 
+const MEBIBYTE = 1024 * 1024;
 const MINUTE = 60_000;
 const DAY = 24 * 60 * MINUTE;
 export const SASL_MECHANISMS = ['plain', 'scram-sha-256', 'scram-sha-512'] as const;
@@ -95,6 +96,8 @@ export const VARIABLES = {
   KAFKA_SASL_USERNAME: optional({ ...text, meaning: 'Needed with `KAFKA_SASL_MECHANISM`.' }),
   KAFKA_SASL_PASSWORD: optional({ ...text, meaning: 'Needed with `KAFKA_SASL_MECHANISM`.', secret: true }),
   PEOPLE_EVENTS: variable({ ...oneOf(['on', 'off'] as const), default: 'on', meaning: '`off` publishes no events; `KAFKA=off` does neither.' }),
+  PEOPLE_MAX_DATA_BYTES: variable({ ...wholeNumber(1, 256 * MEBIBYTE), default: MEBIBYTE, meaning: "What a person's `data` may have at most, in bytes of JSON, by whichever door; also once it is merged." }),
+  PEOPLE_MAX_NAME_BYTES: variable({ ...wholeNumber(1, 256 * MEBIBYTE), default: MEBIBYTE, meaning: "What a person's name may have at most, in bytes of UTF-8." }),
   HOST: variable({ ...text, accepted: 'an address or host name', default: '127.0.0.1', meaning: 'The address to listen on.' }),
   PORT: variable({ ...wholeNumber(0, 65535), default: 3000, meaning: 'The port to listen on; 0 = any free one.' }),
   HTTP_MEMORY_BUDGET_BYTES: variable({ ...wholeNumber(1024 * 1024, 1024 ** 4), default: DEFAULT_BUDGET_BYTES, meaning: 'Bytes that all bodies and answers under way may take together, beyond 16 KiB of each; past it requests wait 5 s and are answered 503.' }),

@@ -26,6 +26,9 @@ export interface Environment {
   inboxRetentionMs: number;
   /** Whether events are published, where there is Kafka. */
   events: boolean;
+  /** What a person's data and name may have at most, in bytes. */
+  maxDataBytes: number;
+  maxNameBytes: number;
   /** undefined with `KAFKA=off`. */
   kafka: KafkaSettings | undefined;
   http: { host: string; port: number; memoryBudgetBytes: number };
@@ -126,6 +129,8 @@ function toEnvironment(values: Values): Environment {
     maxAttempts: values.TRANSACTION_MAX_ATTEMPTS,
     inboxRetentionMs: values.INBOX_RETENTION_MS,
     events: values.PEOPLE_EVENTS === 'on',
+    maxDataBytes: values.PEOPLE_MAX_DATA_BYTES,
+    maxNameBytes: values.PEOPLE_MAX_NAME_BYTES,
     kafka: values.KAFKA === 'on' ? toKafka(values) : undefined,
     http: { host: values.HOST, port: values.PORT, memoryBudgetBytes: values.HTTP_MEMORY_BUDGET_BYTES },
     shutdownTimeoutMs: values.SHUTDOWN_TIMEOUT_MS,

@@ -1,3 +1,5 @@
+import { PROBLEMS_AT_MOST, shownFields } from './shown.js';
+
 /** One field that was refused: where it is (JSON Pointer, RFC 6901, as a URI fragment) and what was expected. */
 export interface FieldError {
   pointer: string;
@@ -14,7 +16,7 @@ export interface ErrorDescription {
   retryable?: boolean;
   /** Seconds after which to try again, sent as `Retry-After`. */
   retryAfterSeconds?: number;
-  /** The fields it is about, shown to the caller. */
+  /** The fields it is about, shown to the caller: the first 20, and 200 characters of each text. */
   fields?: readonly FieldError[];
 }
 
@@ -47,17 +49,26 @@ export abstract class ApplicationError extends Error {
     this.status = description.status;
     this.retryable = description.retryable ?? false;
     this.retryAfterSeconds = description.retryAfterSeconds;
-    this.fields = description.fields;
+    this.fields = description.fields && shownFields(description.fields);
   }
 }
 
-/** The input was refused, without effect; `errors` names each field and what was expected. HTTP 400. */
+/**
+ * The input was refused, without effect; `errors` names each field and what was expected, the first 20 of them. HTTP 400.
+ */
 export class InvalidInputError extends ApplicationError {
+  readonly errors: readonly FieldError[] | undefined;
+  /** How many fields were refused beside those of `errors`. */
+  readonly more: number;
+
+  /** @param options.more fields that were refused beside those of `errors`, as far as they were counted */
   constructor(
     message: string,
-    readonly errors?: readonly FieldError[],
-    options?: ErrorOptions,
+    errors?: readonly FieldError[],
+    { more = 0, ...options }: ErrorOptions & { more?: number } = {},
   ) {
     super(message, { type: 'invalid-input', status: 400, ...(errors && { fields: errors }) }, options);
+    this.errors = this.fields;
+    this.more = more + Math.max(0, (errors?.length ?? 0) - PROBLEMS_AT_MOST);
   }
 }

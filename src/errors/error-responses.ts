@@ -11,6 +11,7 @@ import { type Observable, throwError } from 'rxjs';
 import { STATUS_CODES } from 'node:http';
 import { ApplicationError, type FieldError } from './application-error.js';
 import { isExpected } from './expected-errors.js';
+import { PROBLEMS_AT_MOST, shown, TEXT_CHARACTERS } from './shown.js';
 
 /** How a failure looks from outside, whichever door it leaves by. */
 export interface Failure {
@@ -40,7 +41,8 @@ const titleOf = (type: string) => type.charAt(0).toUpperCase() + type.slice(1).r
  */
 export function describeFailure(error: unknown): Failure {
   if (error instanceof ApplicationError) {
-    const { type, status, retryable, retryAfterSeconds, fields: errors, message: detail } = error;
+    const { type, status, retryable, retryAfterSeconds, fields: errors } = error;
+    const detail = shown(error.message, TEXT_CHARACTERS);
     return { type, title: titleOf(type), status, detail, retryable, retryAfterSeconds, errors };
   }
   if (error instanceof HttpException) {
@@ -61,7 +63,10 @@ function httpDetail(error: HttpException, title: string): string {
   const body = error.getResponse();
   const message: unknown = typeof body === 'string' ? body : (body as { message?: unknown }).message;
   if (error.getStatus() >= 500 && typeof message !== 'string') return title;
-  return Array.isArray(message) ? message.join('; ') : typeof message === 'string' ? message : title;
+  if (!Array.isArray(message)) return typeof message === 'string' ? message : title;
+  const texts = message.slice(0, PROBLEMS_AT_MOST).map((text) => shown(String(text)));
+  const more = message.length - texts.length;
+  return `${texts.join('; ')}${more > 0 ? `; and ${more} more` : ''}`;
 }
 
 const originals = new WeakMap<object, unknown>();
@@ -76,7 +81,7 @@ export function toMessageError(error: unknown): MessageError {
   const { type, detail, retryable, errors } = describeFailure(error);
   const described = {
     code: type.toUpperCase().replaceAll('-', '_'),
-    message: detail,
+    message: shown(detail, TEXT_CHARACTERS),
     retryable,
     ...(errors && { errors: [...errors] }),
   };
@@ -124,8 +129,16 @@ export class ProblemDetailsFilter implements ExceptionFilter {
 
 /** The body of a problem (RFC 9457). @param instance the request's URL */
 export function toProblem(failure: Failure, instance: string | undefined) {
-  const { type, title, status, detail, errors } = failure;
-  return { type: `/problems/${type}`, title, status, detail, instance, ...(errors && { errors }) };
+  const { type, title, status, errors } = failure;
+  const where = instance === undefined ? undefined : shown(instance);
+  const detail = shown(withShortUrl(failure.detail, instance), TEXT_CHARACTERS);
+  return { type: `/problems/${type}`, title, status, detail, instance: where, ...(errors && { errors }) };
+}
+
+/** Routers repeat the URL, or its path, in their texts. */
+function withShortUrl(detail: string, url = ''): string {
+  const long = [url, url.split('?', 1)[0]!].filter((part) => shown(part) !== part);
+  return long.reduce((text, part) => text.replaceAll(part, () => shown(part)), detail);
 }
 
 /** Answers every error of a message handler with `MessageError`, which the transport sends or dead-letters. */

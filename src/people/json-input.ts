@@ -1,6 +1,7 @@
 import { type FieldError, InvalidInputError } from '../errors/application-error.js';
-import { JsonError, JsonText, readElements, readMembers } from './json-text.js';
-import { invalid } from './person-data.js';
+import { JsonError } from './json-scanner.js';
+import { JsonText, type Members, readMembers } from './json-text.js';
+import { escapePointer, invalid } from './person-data.js';
 
 /** The members of a JSON object, parsed; `data` and `people` stay the text they came as. */
 export type JsonInput = Record<string, unknown>;
@@ -14,60 +15,69 @@ export function readJsonObject(bytes: Uint8Array, what: string): JsonInput {
   return toInput(decodeJson(bytes, what), '#', what);
 }
 
-/** The JSON array of objects in `bytes`, as `readJsonObject`. */
-export function readJsonArray(bytes: Uint8Array, what: string): JsonInput[] {
-  const text = decodeJson(bytes, what);
-  return toInputs(text, '#', `${what} must be a JSON array`);
-}
-
-/** The objects of the array that stands in the member `name` of `input`, as `readJsonObject` would read each. */
-export function readMemberArray(input: JsonInput, name: string): JsonInput[] {
-  const pointer = `#/${name}`;
-  const value = input[name];
-  if (!Array.isArray(value) && !(value instanceof JsonText))
-    throw invalid([{ pointer, detail: 'must be an array' }]);
-  if (Array.isArray(value)) return value as JsonInput[];
-  return toInputs(value, pointer, `${name} must be an array`);
-}
-
 const KEPT_AS_TEXT = new Set(['data', 'people']);
+/** The members that any input has. */
+const KNOWN = new Set([...KEPT_AS_TEXT, 'id', 'name', 'ifMatch', 'limit', 'cursor', 'ids']);
+/** Longer than any member that is neither a text nor kept as one: what it holds is not looked at. */
+const LONG_MEMBER = 10_000;
 
-function toInput(json: string | JsonText, pointer: string, what: string): JsonInput {
-  const members = checked(() => readMembers(json), pointer, what);
-  if (!members) throw refuse(`${what} must be a JSON object.`, pointer, 'must be a JSON object');
+/** As `readJsonObject`, of a text that stands at `pointer`. */
+export function toInput(json: string, pointer: string, what: string): JsonInput {
+  const read = checked(() => readMembers(json), pointer, what);
+  if (!read) throw refuseJson(`${what} must be a JSON object.`, pointer, 'must be a JSON object');
+  if (read.more > 0) throw tooManyMembers(read, pointer);
   // fromEntries defines properties; assigning would make `__proto__` the prototype.
-  return Object.fromEntries(
-    [...members].map(([key, member]) => [
-      key,
-      KEPT_AS_TEXT.has(key) ? member : (JSON.parse(member.text) as unknown),
-    ]),
+  return Object.fromEntries([...read.members].map(([key, member]) => [key, valueOf(key, member)]));
+}
+
+function valueOf(key: string, member: JsonText): unknown {
+  if (KEPT_AS_TEXT.has(key)) return member;
+  const isText = member.text.startsWith('"');
+  // It will be refused for what it is, which takes no parsing.
+  if (!isText && member.text.length > LONG_MEMBER) return member;
+  return KNOWN.has(key) ? (JSON.parse(member.text) as unknown) : member;
+}
+
+function tooManyMembers({ members, more }: Members, pointer: string): InvalidInputError {
+  const unknown = [...members.keys()].filter((key) => !KNOWN.has(key));
+  const named = unknown.slice(0, 20);
+  const detail = 'is not a known field';
+  return invalid(
+    named.map((key) => ({ pointer: `${pointer}/${escapePointer(key)}`, detail })),
+    { more: unknown.length - named.length + more },
   );
 }
 
-function toInputs(json: string | JsonText, pointer: string, expected: string): JsonInput[] {
-  const elements = checked(() => readElements(json), pointer, expected);
-  if (!elements) throw refuse(`${expected}.`, pointer, 'must be an array');
-  return elements.map((element, index) => toInput(element, `${pointer}/${index}`, `element ${index}`));
-}
+// A mark at the beginning is one within an array as well: only what begins a body may be skipped.
+const utf8 = new TextDecoder('utf-8', { fatal: true });
+const utf8Within = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
 
-function decodeJson(bytes: Uint8Array, what: string): string {
+/** @param isWhole false for bytes out of the middle of a text. @throws InvalidInputError no UTF-8 */
+export function decodeJson(bytes: Uint8Array, what: string, isWhole = true): string {
   try {
-    return new TextDecoder('utf-8', { fatal: true }).decode(bytes);
+    return (isWhole ? utf8 : utf8Within).decode(bytes);
   } catch (cause) {
-    throw refuse(`${what} is not valid UTF-8.`, '#', '', { cause });
+    throw refuseJson(`${what} is not valid UTF-8.`, '#', '', { cause });
   }
 }
 
-function checked<T>(read: () => T, pointer: string, what: string): T {
+/** What `read` gives. @throws InvalidInputError in place of a JsonError */
+export function checked<T>(read: () => T, pointer: string, what: string): T {
   try {
     return read();
   } catch (cause) {
     if (!(cause instanceof JsonError)) throw cause;
-    throw refuse(`${what}: ${cause.message}.`, pointer, cause.message, { cause });
+    throw refuseJson(`${what}: ${cause.message}.`, pointer, cause.message, { cause });
   }
 }
 
-function refuse(message: string, pointer: string, detail: string, options?: ErrorOptions): InvalidInputError {
+/** A refusal of a text as a whole, which names no field, or of what stands at `pointer`. */
+export function refuseJson(
+  message: string,
+  pointer: string,
+  detail: string,
+  options?: ErrorOptions,
+): InvalidInputError {
   const errors: FieldError[] | undefined = pointer === '#' ? undefined : [{ pointer, detail }];
   return new InvalidInputError(message.charAt(0).toUpperCase() + message.slice(1), errors, options);
 }

@@ -1,13 +1,25 @@
-/** Arrays and objects inside one another at most; PostgreSQL's own limit depends on its `max_stack_depth`. */
-export const MAX_JSON_DEPTH = 200;
+import { shown } from '../errors/shown.js';
+import {
+  assertEnd,
+  assertJson,
+  BACKSLASH,
+  CLOSE_BRACE,
+  CLOSE_BRACKET,
+  COMMA,
+  endOfString,
+  JsonError,
+  malformed,
+  MAX_JSON_DEPTH,
+  OPEN_BRACE,
+  OPEN_BRACKET,
+  QUOTE,
+  scanKey,
+  scanValue,
+  skipSpace,
+  tooDeep,
+} from './json-scanner.js';
 
-/** The text is not JSON, or a value can't be written as JSON; the message says where and why. */
-export class JsonError extends Error {
-  override readonly name = 'JsonError';
-}
-
-/** The one way to say that something is nested too deep. */
-export const tooDeep = () => new JsonError(`nested deeper than ${MAX_JSON_DEPTH} levels`);
+export { JsonError, MAX_JSON_DEPTH } from './json-scanner.js';
 
 /**
  * JSON as text, exactly as it came or will be stored. Whatever takes a JSON value takes it as one, and hands it on
@@ -27,11 +39,6 @@ export class JsonText {
   static ofChecked(text: string): JsonText {
     return new JsonText(text);
   }
-}
-
-/** Checks that `text` is JSON (RFC 8259) of bounded depth. @throws JsonError */
-export function assertJson(text: string): void {
-  parsePlain(text);
 }
 
 /** What JSON.parse makes of `text`, numbers rounded and all, once its depth is known to be bounded. @throws JsonError */
@@ -57,104 +64,60 @@ export function assertDepth(text: string, levels: number): void {
   }
 }
 
+/** No input has more members; what stands behind them is counted. */
+const MEMBERS_AT_MOST = 1000;
+
+/** The members of an object, each value as the text it was written as, and how many there are beside the first thousand. */
+export interface Members {
+  members: Map<string, JsonText>;
+  more: number;
+}
+
 /**
- * The members of the object in `json`, each value as the text it was written as.
+ * The members of the object in `json`.
  *
  * @returns undefined when it is JSON but no object
- * @throws JsonError when it is no JSON, or a member stands twice
+ * @throws JsonError when it is no JSON, or one of the first thousand members stands twice
  */
-export function readMembers(json: string | JsonText): Map<string, JsonText> | undefined {
-  const text = checkedText(json);
+export function readMembers(json: string | JsonText): Members | undefined {
+  const text = json instanceof JsonText ? json.text : json;
   let i = skipSpace(text, 0);
-  if (text.charCodeAt(i) !== OPEN_BRACE) return undefined;
+  if (text.charCodeAt(i) !== OPEN_BRACE) {
+    assertJson(text);
+    return undefined;
+  }
   const members = new Map<string, JsonText>();
+  let more = 0;
   i = skipSpace(text, i + 1);
   while (text.charCodeAt(i) !== CLOSE_BRACE) {
-    const keyEnd = endOfString(text, i);
-    const key = JSON.parse(text.slice(i, keyEnd)) as string;
-    if (members.has(key)) throw new JsonError(`the member "${key}" stands twice`);
-    const start = skipSpace(text, skipSpace(text, keyEnd) + 1);
-    const end = endOfValue(text, start);
-    members.set(key, JsonText.ofChecked(text.slice(start, end)));
+    const valueAt = skipSpace(text, scanKey(text, i));
+    const end = scanValue(text, valueAt, 1);
+    if (members.size === MEMBERS_AT_MOST) more++;
+    else {
+      const key = JSON.parse(text.slice(i, endOfString(text, i))) as string;
+      if (members.has(key)) throw new JsonError(`the member "${shown(key)}" stands twice`);
+      members.set(key, JsonText.ofChecked(text.slice(valueAt, end)));
+    }
     i = skipSpace(text, end);
-    if (text.charCodeAt(i) === COMMA) i = skipSpace(text, i + 1);
+    if (text.charCodeAt(i) !== COMMA) break;
+    i = skipSpace(text, i + 1);
+    if (text.charCodeAt(i) === CLOSE_BRACE) throw malformed();
   }
-  return members;
-}
-
-/** The elements of the array in `json`, each as text; undefined when it is no array. @throws JsonError */
-export function readElements(json: string | JsonText): JsonText[] | undefined {
-  const text = checkedText(json);
-  let i = skipSpace(text, 0);
-  if (text.charCodeAt(i) !== OPEN_BRACKET) return undefined;
-  const elements: JsonText[] = [];
-  i = skipSpace(text, i + 1);
-  while (text.charCodeAt(i) !== CLOSE_BRACKET) {
-    const end = endOfValue(text, i);
-    elements.push(JsonText.ofChecked(text.slice(i, end)));
-    i = skipSpace(text, end);
-    if (text.charCodeAt(i) === COMMA) i = skipSpace(text, i + 1);
-  }
-  return elements;
-}
-
-/** A JsonText has been checked, be it as part of another. */
-function checkedText(json: string | JsonText): string {
-  if (json instanceof JsonText) return json.text;
-  assertJson(json);
-  return json;
+  if (text.charCodeAt(i) !== CLOSE_BRACE) throw malformed();
+  assertEnd(text, i + 1);
+  return { members, more };
 }
 
 /** True when both texts are the same JSON but for white space between its tokens. */
 export function sameJson(a: string, b: string): boolean {
-  return a === b || tokens(a) === tokens(b);
-}
-
-const tokens = (text: string) => text.match(/"(?:[^"\\]|\\.)*"|[^\s"]+/g)?.join('');
-
-export const QUOTE = 0x22;
-const BACKSLASH = 0x5c;
-export const COMMA = 0x2c;
-export const MINUS = 0x2d;
-export const ZERO = 0x30;
-export const NINE = 0x39;
-export const OPEN_BRACKET = 0x5b;
-export const CLOSE_BRACKET = 0x5d;
-export const OPEN_BRACE = 0x7b;
-export const CLOSE_BRACE = 0x7d;
-
-/** Index of the first character from `i` on that is no white space. */
-export function skipSpace(text: string, i: number): number {
-  for (;;) {
-    const c = text.charCodeAt(i);
-    if (c !== 0x20 && c !== 0x0a && c !== 0x0d && c !== 0x09) return i;
-    i++;
+  if (a === b) return true;
+  let [i, j] = [skipSpace(a, 0), skipSpace(b, 0)];
+  for (let inString = false; i < a.length && j < b.length; i++, j++) {
+    if (!inString) [i, j] = [skipSpace(a, i), skipSpace(b, j)];
+    const c = a.charCodeAt(i);
+    if (c !== b.charCodeAt(j)) return i >= a.length && j >= b.length;
+    if (c === QUOTE) inString = !inString;
+    else if (c === BACKSLASH && a.charCodeAt(++i) !== b.charCodeAt(++j)) return false;
   }
-}
-
-/** Index after the closing quote of the string that opens at `i`; the text's length when it never closes. */
-export function endOfString(text: string, i: number): number {
-  for (i++; i < text.length; i++) {
-    const c = text.charCodeAt(i);
-    if (c === BACKSLASH) i++;
-    else if (c === QUOTE) return i + 1;
-  }
-  return text.length;
-}
-
-/** Index after the value that begins at `i`, in a text that is valid JSON. */
-export function endOfValue(text: string, i: number): number {
-  let depth = 0;
-  for (; i < text.length; i++) {
-    const c = text.charCodeAt(i);
-    if (c === QUOTE) {
-      i = endOfString(text, i) - 1;
-      if (depth === 0) return i + 1;
-    } else if (c === OPEN_BRACE || c === OPEN_BRACKET) depth++;
-    else if (c === CLOSE_BRACE || c === CLOSE_BRACKET) {
-      if (depth === 0) return i;
-      if (--depth === 0) return i + 1;
-    } else if (depth === 0 && (c === COMMA || c <= 0x20)) return i;
-  }
-  return i;
+  return skipSpace(a, i) >= a.length && skipSpace(b, j) >= b.length;
 }

@@ -1,22 +1,22 @@
+import { shown } from '../errors/shown.js';
 import {
-  assertDepth,
   CLOSE_BRACE,
   CLOSE_BRACKET,
   COMMA,
   endOfString,
   endOfValue,
+  isDigit,
   JsonError,
-  JsonText,
   MAX_JSON_DEPTH,
   MINUS,
-  NINE,
   OPEN_BRACE,
   OPEN_BRACKET,
-  parsePlain,
+  QUOTE,
   skipSpace,
   tooDeep,
   ZERO,
-} from './json-text.js';
+} from './json-scanner.js';
+import { assertDepth, JsonText, parsePlain } from './json-text.js';
 
 /**
  * A number that neither a JavaScript number nor a bigint can hold as it was written: `0.10000000000000000001`, `1e400`,
@@ -35,7 +35,10 @@ export class JsonNumber {
   }
 }
 
-/** What `parseJson` makes of a number: a bigint of an integer beyond 2^53, a JsonNumber of what would lose a digit. */
+/**
+ * What `parseJson` makes of a number: a bigint of an integer beyond 2^53, a JsonNumber of what would lose a digit, and of an
+ * integer of more than a thousand digits, which a bigint takes too long for.
+ */
 export type JsonNumeric = number | bigint | JsonNumber;
 /** Any value `parseJson` returns. */
 export type JsonValue =
@@ -72,14 +75,20 @@ function parseValue(text: string, cursor: { at: number }, objects: 'plain' | 'ma
   const start = cursor.at;
   cursor.at = endOfValue(text, start);
   const literal = text.slice(start, cursor.at);
-  return c === MINUS || (c >= ZERO && c <= NINE) ? parseNumber(literal) : (JSON.parse(literal) as JsonValue);
+  return c === MINUS || isDigit(c) ? parseNumber(literal) : parseLiteral(literal);
+}
+
+/** A string, true, false or null; JSON.parse is slow for many short texts. */
+function parseLiteral(literal: string): JsonValue {
+  if (literal.charCodeAt(0) !== QUOTE || literal.includes('\\')) return JSON.parse(literal) as JsonValue;
+  return literal.slice(1, -1);
 }
 
 function parseObject(text: string, cursor: { at: number }, objects: 'plain' | 'map'): JsonValue {
   const entries: [string, JsonValue][] = [];
   forEachItem(text, cursor, CLOSE_BRACE, () => {
     const keyEnd = endOfString(text, cursor.at);
-    const key = JSON.parse(text.slice(cursor.at, keyEnd)) as string;
+    const key = parseLiteral(text.slice(cursor.at, keyEnd)) as string;
     cursor.at = skipSpace(text, skipSpace(text, keyEnd) + 1);
     entries.push([key, parseValue(text, cursor, objects)]);
   });
@@ -97,11 +106,34 @@ function forEachItem(text: string, cursor: { at: number }, close: number, read: 
   cursor.at++;
 }
 
+/** Making a bigint, and writing it, takes the square of its digits. */
+const BIGINT_DIGITS = 1000;
+/** Such a number is kept as it is, if it is an integer. */
+const SAFE_DIGITS = 15;
+
 function parseNumber(literal: string): JsonNumeric {
+  if (literal.length <= SAFE_DIGITS && isInteger(literal)) return Number(literal);
+  if (!isInteger(literal)) return parseReal(literal);
+  if (literal.length > BIGINT_DIGITS) return new JsonNumber(literal);
   const number = Number(literal);
   // Beyond 2^53 without exception: a field is not to be a number or a bigint by the luck of its digits.
-  if (/^-?[1-9]\d*$/.test(literal)) return Number.isSafeInteger(number) ? number : BigInt(literal);
+  return Number.isSafeInteger(number) ? number : BigInt(literal);
+}
+
+function parseReal(literal: string): JsonNumeric {
+  const number = literal.length <= LONGEST_DOUBLE ? Number(literal) : NaN;
   return String(number) === literal || literal === '-0' ? number : new JsonNumber(literal);
+}
+
+/** As JavaScript writes one: `-2.2250738585072014e-308`. */
+const LONGEST_DOUBLE = 25;
+
+/** Digits alone, after a minus; zero is one without it. */
+function isInteger(literal: string): boolean {
+  let i = literal.charCodeAt(0) === MINUS ? 1 : 0;
+  if (literal.charCodeAt(i) === ZERO) return i === 0 && literal.length === 1;
+  while (isDigit(literal.charCodeAt(i))) i++;
+  return i === literal.length;
 }
 
 /**
@@ -126,7 +158,8 @@ function write(value: unknown, path: string, depth: number): string | undefined 
     case 'bigint':
       return value.toString();
     case 'number':
-      if (!Number.isFinite(value)) throw new JsonError(`${value} is not a JSON value (at ${path || '/'})`);
+      if (!Number.isFinite(value))
+        throw new JsonError(`${value} is not a JSON value (at ${shown(path) || '/'})`);
       return Object.is(value, -0) ? '-0' : String(value);
     case 'undefined':
       return undefined;
@@ -134,7 +167,7 @@ function write(value: unknown, path: string, depth: number): string | undefined 
       return writeObject(value, path, depth);
     case 'function':
     case 'symbol':
-      throw new JsonError(`a ${typeof value} is not a JSON value (at ${path || '/'})`);
+      throw new JsonError(`a ${typeof value} is not a JSON value (at ${shown(path) || '/'})`);
   }
 }
 
@@ -145,14 +178,17 @@ function writeObject(value: object, path: string, depth: number): string | undef
   }
   if (value instanceof JsonNumber) {
     if (JSON_NUMBER.test(value.text)) return value.text;
-    throw new JsonError(`${JSON.stringify(value.text)} is not a JSON number (at ${path || '/'})`);
+    throw new JsonError(
+      `${JSON.stringify(shown(value.text))} is not a JSON number (at ${shown(path) || '/'})`,
+    );
   }
   if (hasToJson(value)) return write(value.toJSON(), path, depth);
   if (depth >= MAX_JSON_DEPTH) throw tooDeep();
   if (Array.isArray(value)) {
     const elements = Array.from(value, (element, index) => {
       const text = write(element, `${path}/${index}`, depth + 1);
-      if (text === undefined) throw new JsonError(`undefined is not a JSON value (at ${path}/${index})`);
+      if (text === undefined)
+        throw new JsonError(`undefined is not a JSON value (at ${shown(`${path}/${index}`)})`);
       return text;
     });
     return `[${elements.join(',')}]`;
@@ -161,7 +197,8 @@ function writeObject(value: object, path: string, depth: number): string | undef
   for (const [key, member] of value instanceof Map
     ? (value as Map<unknown, unknown>)
     : Object.entries(value)) {
-    if (typeof key !== 'string') throw new JsonError(`a Map's keys must be strings (at ${path || '/'})`);
+    if (typeof key !== 'string')
+      throw new JsonError(`a Map's keys must be strings (at ${shown(path) || '/'})`);
     const text = write(member, `${path}/${key}`, depth + 1);
     if (text !== undefined) members.push(`${JSON.stringify(key)}:${text}`);
   }

@@ -1,6 +1,7 @@
 import { Injectable, type PipeTransform } from '@nestjs/common';
 import { InvalidInputError } from '../errors/application-error.js';
 import { type JsonInput, readJsonObject } from './json-input.js';
+import { MAX_JSON_DEPTH, tooDeep } from './json-scanner.js';
 
 /**
  * Makes the value of a message the input of a handler. From the bytes (KafkaTransport, or Nest's own transport with
@@ -45,7 +46,7 @@ export class OptionalMessageInputPipe implements PipeTransform<unknown, JsonInpu
   }
 }
 
-function assertExact(value: unknown, pointer: string): void {
+function assertExact(value: unknown, pointer: string, depth = 0): void {
   if (typeof value === 'number' && !Number.isSafeInteger(value) && Number.isInteger(value)) {
     throw new InvalidInputError(
       'The message holds a number that its transport may have rounded: configure it with parser: { keepBinary: true }.',
@@ -53,5 +54,6 @@ function assertExact(value: unknown, pointer: string): void {
     );
   }
   if (typeof value !== 'object' || value === null) return;
-  for (const [key, member] of Object.entries(value)) assertExact(member, `${pointer}/${key}`);
+  if (depth >= MAX_JSON_DEPTH) throw new InvalidInputError(`The message: ${tooDeep().message}.`);
+  for (const [key, member] of Object.entries(value)) assertExact(member, `${pointer}/${key}`, depth + 1);
 }

@@ -2,6 +2,7 @@ import { failureOf, hasSqlState, type PostgresError } from '../database/database
 import { faultOf, isUniqueness, refusalOf } from '../database/faults.js';
 import { UNIQUE_VIOLATION } from '../database/postgres-errors.js';
 import { ApplicationError, type FieldError, unchanged } from '../errors/application-error.js';
+import { shownFields } from '../errors/shown.js';
 
 /** No person has this id. HTTP 404. */
 export class PersonNotFoundError extends ApplicationError {
@@ -99,7 +100,9 @@ export class StoredDataInvalidError extends ApplicationError {
     readonly errors: readonly FieldError[],
     options?: ErrorOptions,
   ) {
-    const texts = errors.map(({ pointer, detail }) => `${pointer} ${detail}`).join('; ');
+    const texts = shownFields(errors)
+      .map(({ pointer, detail }) => `${pointer} ${detail}`)
+      .join('; ');
     super(
       `The stored data of the person ${id} does not fit what this service expects: ${texts}`,
       { type: 'stored-data-invalid', status: 500, fields: errors },

@@ -31,7 +31,8 @@ import {
   pathOf,
   RawBodyOf,
 } from './json-body.decorator.js';
-import { readJsonArray, readJsonObject } from './json-input.js';
+import { jsonArray } from './json-array.js';
+import { readJsonObject } from './json-input.js';
 import { NDJSON, NdjsonReader } from './ndjson.js';
 import {
   DocumentCreate,
@@ -44,7 +45,9 @@ import {
 } from './people.openapi.js';
 import { PEOPLE_OPTIONS, type PeopleOptions } from './people.options.js';
 import { type NewPerson, PeopleService, type PersonChanges } from './people.service.js';
+import { invalid } from './person-data.js';
 import { pageJson, type Person, personJson } from './person.entity.js';
+import { personLimits } from './person-limits.js';
 
 const JSON_TYPE = 'application/json';
 const MERGE_PATCH = 'application/merge-patch+json';
@@ -95,15 +98,21 @@ export class PeopleHttpController {
   async createMany(
     @Req() request: BodyRequest,
     @Headers('idempotency-key') idempotencyKey: string | undefined,
+    @Query('ids') wantsIds: string | undefined,
     @Res({ passthrough: true }) response: unknown,
   ): Promise<string> {
     assertMediaType(request, [JSON_TYPE, NDJSON]);
-    if (mediaTypeOf(request) === NDJSON) return this.importMany(new NdjsonReader(bodyStream(request)));
+    const isStream = mediaTypeOf(request) === NDJSON;
+    const ids = idsOf(wantsIds, isStream);
+    const { element, line } = personLimits(this.options);
+    if (isStream) return this.importMany(new NdjsonReader(bodyStream(request), line));
     const body = bodyBytes(request);
-    const people = readJsonArray(body, 'the body') as unknown as NewPerson[];
-    if (idempotencyKey === undefined) return JSON.stringify(await this.people.createMany(people));
+    const people = jsonArray(body, { what: 'the body', pointer: '#', elementBytes: element });
+    const create = () =>
+      this.people.createEach(people as AsyncIterable<unknown> as AsyncIterable<NewPerson>, { ids });
+    if (idempotencyKey === undefined) return JSON.stringify(await create());
     const identity = this.identityOf('POST /people/bulk', idempotencyKey, body, request);
-    const { value, isFirst } = await this.inbox.once(identity, {}, () => this.people.createMany(people));
+    const { value, isFirst } = await this.inbox.once(identity, {}, create);
     if (!isFirst) this.adapter.status(response, 200);
     return JSON.stringify(value);
   }
@@ -196,4 +205,12 @@ export class PeopleHttpController {
     }
     return new StreamableFile(Readable.from(lines(), { objectMode: false }), { type: NDJSON });
   }
+}
+
+/** Whether the ids of many people are asked for; those of a stream would have to be kept to its end. */
+function idsOf(value: unknown, isStream: boolean): boolean {
+  const refuse = (detail: string) => invalid([{ pointer: '#/ids', detail }]);
+  if (value !== undefined && value !== 'true' && value !== 'false') throw refuse('must be true or false');
+  if (value === 'true' && isStream) throw refuse('must be false for newline-delimited JSON');
+  return value === 'true';
 }

@@ -2,15 +2,18 @@ import { Controller, Inject, UseFilters } from '@nestjs/common';
 import { Ctx, KafkaContext, MessagePattern, Payload } from '@nestjs/microservices';
 import { MessageErrorFilter } from '../errors/error-responses.js';
 import { InvalidInputError } from '../errors/application-error.js';
+import { shown } from '../errors/shown.js';
 import { BATCHABLE } from '../messaging/kafka.transport.js';
 import { Transactional } from '../transactions/transactional.decorator.js';
-import { type JsonInput, readMemberArray } from './json-input.js';
+import { memberArray } from './json-array.js';
+import type { JsonInput } from './json-input.js';
 import { MessageInputPipe, noValue, OptionalMessageInputPipe } from './message-input.pipe.js';
 import { PEOPLE_OPTIONS, type PeopleOptions } from './people.options.js';
 import { type IfMatch, type NewPerson, PeopleService } from './people.service.js';
 import { PeopleDto, PersonIdDto, validateInput } from './person.dto.js';
 import { relocate } from './person-data.js';
 import { pageJson, personJson } from './person.entity.js';
+import { personLimits } from './person-limits.js';
 
 const OPERATION = 'people-operation';
 
@@ -43,7 +46,7 @@ export class PeopleMessagesController {
     const operation = OPERATIONS.get(name);
     if (!operation)
       throw new InvalidInputError(
-        `The header ${OPERATION} must be one of ${[...OPERATIONS.keys()].join(', ')}, not ${name}.`,
+        `The header ${OPERATION} must be one of ${[...OPERATIONS.keys()].join(', ')}, not ${shown(name)}.`,
       );
     return this[operation](input);
   }
@@ -57,12 +60,12 @@ export class PeopleMessagesController {
   @MessagePattern('people.create-many', BATCHABLE)
   @Transactional()
   async createMany(@Payload(MessageInputPipe) input: JsonInput): Promise<string> {
-    validateInput(PeopleDto, input);
-    const people = readMemberArray(input, 'people');
+    const { ids = false } = validateInput(PeopleDto, input);
+    const people = memberArray(input, 'people', personLimits(this.options).element) as Iterable<unknown>;
     try {
-      return JSON.stringify(await this.people.createMany(people as unknown as NewPerson[]));
+      return JSON.stringify(await this.people.createEach(people as Iterable<NewPerson>, { ids }));
     } catch (error) {
-      throw relocate(error, /^#/, '#/people');
+      throw relocate(error, /^#(?=\/\d)/, '#/people');
     }
   }
 

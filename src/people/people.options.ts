@@ -35,4 +35,8 @@ export interface PeopleOptions<Data extends object = JsonObject> {
    * `request.user` (`sub` with `iss`, `id` or `userId`); without a user all callers are one.
    */
   caller?: CallerOf;
+  /** What a person's `data` may have at most, in bytes of JSON, by whichever door; also once it is merged. Default 1 MiB. */
+  maxDataBytes?: number;
+  /** What a person's name may have at most, in bytes of UTF-8. Default 1 MiB. */
+  maxNameBytes?: number;
 }

@@ -7,16 +7,13 @@ import { FOREIGN_KEY_VIOLATION } from '../database/postgres-errors.js';
 import { Outbox } from '../messaging/outbox.js';
 import type { TransactionOptions } from '../transactions/transaction-options.js';
 import { TransactionRunner } from '../transactions/transaction-runner.js';
-import {
-  currentTransaction,
-  type Statement,
-  type TransactionContext,
-} from '../transactions/transaction-context.js';
+import { currentTransaction, type Statement } from '../transactions/transaction-context.js';
 import { mergeJson } from './json-merge.js';
 import { JsonText, sameJson } from './json-text.js';
 import { jsonbRefusal, sameJsonb } from './jsonb.js';
 import type { JsonObject } from './lossless-json.js';
 import { type CopyRow, importRows } from './people-import.js';
+import { checkRows, insertRows } from './people-inserts.js';
 import {
   ImportNotRepeatableError,
   PersonChangedError,
@@ -28,13 +25,8 @@ import {
 } from './people.errors.js';
 import { PEOPLE_DATA_SOURCE, PEOPLE_OPTIONS, type PeopleOptions } from './people.options.js';
 import { PeopleTable } from './people-table.js';
-import {
-  peopleStatements,
-  type PeopleStatements,
-  ROWS_PER_INSERT,
-  SURELY_INDEXED_NAME_BYTES,
-} from './people.statements.js';
-import { invalid, PersonDataMapper } from './person-data.js';
+import { peopleStatements, type PeopleStatements, SURELY_INDEXED_NAME_BYTES } from './people.statements.js';
+import { assertBytes, invalid, PersonDataMapper } from './person-data.js';
 import {
   assertPersonId,
   CreatePersonDto,
@@ -46,6 +38,8 @@ import {
 } from './person.dto.js';
 import { Person, type PersonRow, versionOfRow, versionToRow } from './person.entity.js';
 import { isMisfit } from './table-shape.js';
+import { personLimits, type PersonLimits } from './person-limits.js';
+import { WorkSlices } from './work-slices.js';
 import { WriteDoubt } from './write-doubt.js';
 
 /** What `create` takes: `data` may be a plain value (bigints welcome), an instance of `dataType`, or a `JsonText`. */
@@ -59,16 +53,19 @@ export interface PeoplePage<Data extends object = JsonObject> {
   next: string | null;
 }
 
+/** People that come one after the other. */
+type People<Data extends object> = Iterable<NewPerson<Data>> | AsyncIterable<NewPerson<Data>>;
+
 /** A condition on the version that is changed. */
 export interface IfMatch {
   /** `person.version` as it was read, or several of which one must match; otherwise PersonChangedError. */
   ifMatch?: string | readonly string[];
 }
 
+/** What counts for a person beside the bytes of its name and data: small ones cost more than their length. */
+const BESIDE = 200;
 const DEFAULT_PAGE = 100;
 const LARGEST_PAGE = 1000;
-/** A merge patch is a part of what `dataType` describes: the whole is checked once it is merged. */
-const UNTYPED = new PersonDataMapper(undefined);
 const SMALLEST_ID = '00000000-0000-0000-0000-000000000000';
 /** A write that changes no row is repeated this often, in case that others were there in between, before the table is to blame. */
 const LOOKS = 3;
@@ -86,6 +83,9 @@ const LOOKS = 3;
 @Injectable()
 export class PeopleService<Data extends object = JsonObject> implements OnModuleInit {
   private readonly mapper: PersonDataMapper<Data>;
+  /** A merge patch is a part of what `dataType` describes: the whole is checked once it is merged. */
+  private readonly patches: PersonDataMapper<object>;
+  private readonly limits: PersonLimits;
   private readonly hasEvents: boolean;
   private byRow = peopleStatements('people');
   private byContent = peopleStatements('people', undefined, 'content');
@@ -102,7 +102,9 @@ export class PeopleService<Data extends object = JsonObject> implements OnModule
     @Inject(PEOPLE_OPTIONS) options: PeopleOptions<Data>,
   ) {
     this.hasEvents = options.events ?? false;
-    this.mapper = new PersonDataMapper(options.dataType);
+    this.limits = personLimits(options);
+    this.mapper = new PersonDataMapper(options.dataType, this.limits.data);
+    this.patches = new PersonDataMapper<object>(undefined, this.limits.data);
   }
 
   onModuleInit(): void {
@@ -156,23 +158,34 @@ export class PeopleService<Data extends object = JsonObject> implements OnModule
    * @throws PersonConflictError one of the ids exists already or stands twice
    */
   async createMany(people: readonly NewPerson<Data>[]): Promise<{ inserted: number; ids: string[] }> {
+    const { inserted, ids = [] } = await this.createEach(people, { ids: true });
+    return { inserted, ids };
+  }
+
+  /**
+   * As `createMany`, for people that are read as they are needed: all of them are checked before anything is sent, and what
+   * is too much to be kept is read a second time then. Others have their turn meanwhile.
+   *
+   * @param people can be gone through as often as one likes, and gives the same each time
+   * @param options.ids whether the ids are told
+   */
+  async createEach(
+    people: People<Data>,
+    { ids: wantsIds = false }: { ids?: boolean } = {},
+  ): Promise<{ inserted: number; ids?: string[] }> {
     if (!this.table.isKnown) await this.table.learn();
-    const rows = people.map((person, index) => this.toRow(person, `#/${index}`));
-    const statements: Statement[] = [];
-    for (let start = 0; start < rows.length; start += ROWS_PER_INSERT) {
-      const values = rows.slice(start, start + ROWS_PER_INSERT).flat();
-      const whole = values.length === ROWS_PER_INSERT * 3;
-      statements.push(whole ? this.statements.createMany(...values) : this.statements.createRest(values));
-    }
+    const rows = await checkRows(() => this.toRows(people));
+    let ids: string[] = [];
     // Not a lone statement: what became of its COMMIT can be asked for, and what a trigger keeps out is not kept in silence.
-    if (rows.length > 0)
+    if (rows.count > 0)
       await refusing(() =>
         this.transactions.run({}, async (transaction) => {
-          if ((await inOrder(statements, transaction)) !== rows.length) throw new PersonRefusedError();
+          ids = [];
+          await insertRows(transaction, this.statements, rows, (id) => wantsIds && ids.push(id));
         }),
       );
     this.published();
-    return { inserted: rows.length, ids: rows.map(([id]) => id) };
+    return { inserted: rows.count, ...(wantsIds && { ids }) };
   }
 
   /**
@@ -247,9 +260,10 @@ export class PeopleService<Data extends object = JsonObject> implements OnModule
   ): Promise<Person<Data>> {
     assertPersonId(id);
     const { name = null, data } = validateInput(UpdatePersonDto, changes) as PersonChanges<Data>;
+    assertBytes(name ?? '', this.limits.name, 'UTF-8', '#/name');
     const versions = toVersions(ifMatch);
     if (!this.table.isKnown) await this.table.learn();
-    if (merge && data) return this.mergeData(id, name, this.toJson(UNTYPED, data, '#/data'), versions);
+    if (merge && data) return this.mergeData(id, name, this.toJson(this.patches, data, '#/data'), versions);
     const json = data === undefined ? null : this.toJson(this.mapper, data, '#/data');
     const statement = this.statements.update(id, name, data !== undefined, json, versions);
     const isThere = (row: PersonRow) =>
@@ -313,7 +327,7 @@ export class PeopleService<Data extends object = JsonObject> implements OnModule
       // One that is created from here on is not to be changed by what was merged with nothing.
       if (!stored) throw new PersonNotFoundError(id);
       const json = this.mapper.toJson(
-        JsonText.of(mergeJson(stored.data ?? 'null', patch ?? 'null')),
+        JsonText.of(await mergeJson(stored.data ?? 'null', patch ?? 'null')),
         '#/data',
       );
       const { rows } = await this.write<PersonRow>(this.statements.update(id, name, true, json, versions));
@@ -382,12 +396,18 @@ export class PeopleService<Data extends object = JsonObject> implements OnModule
 
   private toRow(input: NewPerson<Data>, pointer: string): [id: string, name: string, data: string | null] {
     const { id = uuidv7(), name, data } = validateInput(CreatePersonDto, input, pointer);
+    assertBytes(name, this.limits.name, 'UTF-8', `${pointer}/name`);
     return [id.toLowerCase(), name, this.toJson(this.mapper, data, `${pointer}/data`)];
   }
 
-  private async *toRows(people: AsyncIterable<NewPerson<Data>>): AsyncGenerator<CopyRow> {
+  private async *toRows(people: People<Data>): AsyncGenerator<CopyRow> {
+    const slices = new WorkSlices();
     let index = 0;
-    for await (const person of people) yield this.toRow(person, `#/${index++}`);
+    for await (const person of people) {
+      const row = this.toRow(person, `#/${index++}`);
+      yield row;
+      if (slices.isOver(row[1].length + (row[2]?.length ?? 0) + BESIDE)) await slices.giveWay();
+    }
   }
 
   private toPerson(row: PersonRow): Person<Data> {
@@ -399,13 +419,6 @@ export class PeopleService<Data extends object = JsonObject> implements OnModule
 
 /** Changes of one person queue up in this process; another process meets them as conflicts. */
 const keyOf = (id: string) => `people:${id.toLowerCase()}`;
-
-/** @returns how many rows they have stored */
-async function inOrder(statements: readonly Statement[], transaction: TransactionContext): Promise<number> {
-  let stored = 0;
-  for (const statement of statements) stored += (await transaction.query(statement)).rowCount ?? 0;
-  return stored;
-}
 
 function toVersions(ifMatch: string | readonly string[] | undefined): string[] | null {
   if (ifMatch === undefined) return null;

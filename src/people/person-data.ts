@@ -1,8 +1,9 @@
 import type { Type } from '@nestjs/common';
 import { plainToInstance, Transform } from 'class-transformer';
-import { ValidateBy, validateSync, type ValidationError } from 'class-validator';
+import { getMetadataStorage, ValidateBy, validateSync, type ValidationError } from 'class-validator';
 import { applyDecorators } from '@nestjs/common';
 import { type FieldError, InvalidInputError } from '../errors/application-error.js';
+import { PROBLEMS_AT_MOST, shown, shownFields, TEXT_CHARACTERS } from '../errors/shown.js';
 import { JsonError, JsonText } from './json-text.js';
 import { parseJson, stringifyJson } from './lossless-json.js';
 import { StoredDataInvalidError } from './people.errors.js';
@@ -12,7 +13,11 @@ import { StoredDataInvalidError } from './people.errors.js';
  * both directions are checked against it and reading gives its instances.
  */
 export class PersonDataMapper<Data extends object> {
-  constructor(private readonly dataType: Type<Data> | undefined) {}
+  /** @param maxBytes what the JSON may have, in UTF-8 */
+  constructor(
+    private readonly dataType: Type<Data> | undefined,
+    private readonly maxBytes = Infinity,
+  ) {}
 
   /**
    * @param data an object, a `JsonText` of one, or null
@@ -24,9 +29,10 @@ export class PersonDataMapper<Data extends object> {
     const text = writeJson(data, pointer).trim();
     if (text === 'null') return null;
     if (!text.startsWith('{')) throw invalid([{ pointer, detail: 'must be a JSON object or null' }]);
+    assertBytes(text, this.maxBytes, 'JSON', pointer);
     if (this.dataType) {
-      const { errors } = this.typed(this.dataType, parseJson(text), pointer);
-      if (errors.length > 0) throw invalid(errors);
+      const { errors, more } = this.typed(this.dataType, parseJson(text), pointer);
+      if (errors.length > 0) throw invalid(errors, { more });
     }
     return text;
   }
@@ -45,31 +51,57 @@ export class PersonDataMapper<Data extends object> {
     return this.dataType !== undefined;
   }
 
-  private typed(
-    dataType: Type<Data>,
-    plain: unknown,
-    pointer: string,
-  ): { value: Data; errors: FieldError[] } {
-    const refuse = (at: string, detail: string) => ({
+  private typed(dataType: Type<Data>, plain: unknown, pointer: string): { value: Data } & Refusals {
+    const refused = (at: string, detail: string) => ({
       value: plain as Data,
       errors: [{ pointer: at, detail }],
+      more: 0,
     });
-    if (!isPlainObject(plain)) return refuse(pointer, 'must be a JSON object or null');
+    if (!isPlainObject(plain)) return refused(pointer, 'must be a JSON object or null');
     const lost = findLostKey(plain, pointer);
-    if (lost) return refuse(lost, 'is not a possible key of typed data');
+    if (lost) return refused(lost, 'is not a possible key of typed data');
     const value = plainToInstance(dataType, plain);
-    const errors = validateSync(value, {
+    // class-validator would make an object of each.
+    const unknown = unknownFields(value, fieldsOf(dataType), pointer);
+    if (unknown.more > 0) return { value, ...unknown };
+    const failures = validateSync(value, {
       whitelist: true,
       forbidNonWhitelisted: true,
       forbidUnknownValues: true,
     });
-    return { value, errors: toFieldErrors(errors, pointer) };
+    return { value, ...refuseFields(noRefusals(), failures, pointer) };
   }
 }
 
-/** The failures of class-validator as one list; one entry a field, nested ones with their whole path. */
-export function toFieldErrors(errors: readonly ValidationError[], pointer: string): FieldError[] {
-  return errors.flatMap(({ property, constraints, children }) => {
+function unknownFields(value: object, known: ReadonlySet<string>, pointer: string): Refusals {
+  const refusals = noRefusals();
+  for (const key of Object.keys(value)) {
+    if (!known.has(key)) refuse(refusals, `${pointer}/${escapePointer(key)}`, 'is not a known field');
+  }
+  return refusals;
+}
+
+/** Fields that were refused: those that are named, and how many there are beside them. */
+export interface Refusals {
+  errors: FieldError[];
+  more: number;
+}
+
+export const noRefusals = (): Refusals => ({ errors: [], more: 0 });
+
+/** Keeps a refusal as long as it will be named, and counts it else: a million of them make no million objects. */
+export function refuse(refusals: Refusals, pointer: string, detail: string): void {
+  if (refusals.errors.length < PROBLEMS_AT_MOST) refusals.errors.push({ pointer, detail });
+  else refusals.more++;
+}
+
+/** Adds the failures of class-validator; one entry a field, nested ones with their whole path. */
+export function refuseFields(
+  refusals: Refusals,
+  failures: readonly ValidationError[],
+  pointer: string,
+): Refusals {
+  for (const { property, constraints, children } of failures) {
     const at = `${pointer}/${escapePointer(property)}`;
     // class-validator starts its messages with the property, which the pointer names already.
     const details = Object.entries(constraints ?? {}).map(([rule, text]) =>
@@ -79,26 +111,63 @@ export function toFieldErrors(errors: readonly ValidationError[], pointer: strin
           ? text.slice(property.length + 1)
           : text,
     );
-    const own = details.length > 0 ? [{ pointer: at, detail: details.join('; ') }] : [];
-    return [...own, ...toFieldErrors(children ?? [], at)];
+    if (details.length > 0) refuse(refusals, at, details.join('; '));
+    refuseFields(refusals, children ?? [], at);
+  }
+  return refusals;
+}
+
+const fields = new WeakMap<object, ReadonlySet<string>>();
+
+/** The properties that a class-validator class knows. */
+export function fieldsOf(dtoClass: Type): ReadonlySet<string> {
+  let known = fields.get(dtoClass);
+  if (!known) {
+    const metadata = getMetadataStorage().getTargetValidationMetadatas(dtoClass, '', false, false);
+    fields.set(dtoClass, (known = new Set(metadata.map(({ propertyName }) => propertyName))));
+  }
+  return known;
+}
+
+/** A key as a part of a JSON Pointer that is shown. */
+export const escapePointer = (key: string) => shown(key).replaceAll('~', '~0').replaceAll('/', '~1');
+
+/** @throws InvalidInputError the text has more than `most` bytes in UTF-8; `what` it is measured as */
+export function assertBytes(text: string, most: number, what: string, pointer: string): void {
+  // A character has three bytes at most, so that most texts need no counting.
+  if (text.length * 3 <= most) return;
+  const bytes = Buffer.byteLength(text);
+  if (bytes > most)
+    throw invalid([{ pointer, detail: `must be at most ${most} bytes of ${what}, and would be ${bytes}` }]);
+}
+
+/**
+ * One sentence that names every field, and the list: at most 20 of them, and how many there are beside them.
+ *
+ * @param options.more fields that were refused beside `errors`
+ */
+export function invalid(
+  errors: readonly FieldError[],
+  options?: ErrorOptions & { more?: number },
+): InvalidInputError {
+  const named = shownFields(errors);
+  const fields = named.map(
+    ({ pointer, detail }) => `${pointer.replace(/^#\/?/, '') || 'the input'} ${detail}`,
+  );
+  const more = errors.length - named.length + (options?.more ?? 0);
+  const rest = more > 0 ? `; and ${more} more` : '';
+  return new InvalidInputError(`${shown(fields.join('; '), TEXT_CHARACTERS - 100)}${rest}.`, named, {
+    ...options,
+    more,
   });
 }
 
-const escapePointer = (key: string) => key.replaceAll('~', '~0').replaceAll('/', '~1');
-
-/** One sentence that names every field, and the list. */
-export function invalid(errors: readonly FieldError[], options?: ErrorOptions): InvalidInputError {
-  const fields = errors.map(
-    ({ pointer, detail }) => `${pointer.replace(/^#\/?/, '') || 'the input'} ${detail}`,
-  );
-  return new InvalidInputError(`${fields.join('; ')}.`, errors, options);
-}
-
-/** The same refusal with its pointers as the caller knows the input; any other error as it is. */
+/** The same refusal with its pointers as the caller knows the input; any other error, and one that stands there already, as it is. */
 export function relocate(error: unknown, from: RegExp, to: string): unknown {
   if (!(error instanceof InvalidInputError) || !error.errors) return error;
   const errors = error.errors.map(({ pointer, detail }) => ({ pointer: pointer.replace(from, to), detail }));
-  return invalid(errors, { cause: error });
+  if (errors.every(({ pointer }, index) => pointer === error.errors![index]!.pointer)) return error;
+  return invalid(errors, { cause: error, more: error.more });
 }
 
 /**
@@ -148,15 +217,15 @@ function parseStored(id: string, text: string): unknown {
 }
 
 /** `toString`, `__proto__` and the like: class-validator takes them for known fields, class-transformer drops them. */
-export const isInherited = (key: string) => key in Object.prototype;
+const isInherited = (key: string) => key in Object.prototype;
 
 /** A key that class-transformer would drop in silence, which would be a change of the data. */
 function findLostKey(value: unknown, pointer: string): string | undefined {
   if (typeof value !== 'object' || value === null) return undefined;
   for (const [key, member] of Object.entries(value)) {
-    const at = `${pointer}/${escapePointer(key)}`;
-    if (isInherited(key)) return at;
-    const inner = findLostKey(member, at);
+    if (isInherited(key)) return `${pointer}/${key}`;
+    if (typeof member !== 'object') continue;
+    const inner = findLostKey(member, `${pointer}/${escapePointer(key)}`);
     if (inner) return inner;
   }
   return undefined;

@@ -1,10 +1,9 @@
 import { ApiProperty, ApiPropertyOptional, PartialType, PickType } from '@nestjs/swagger';
 import { Allow, IsInt, IsOptional, Max, Min, ValidateBy, ValidateIf, validateSync } from 'class-validator';
 import type { Type } from '@nestjs/common';
-import type { FieldError } from '../errors/application-error.js';
 import type { JsonText } from './json-text.js';
 import type { JsonObject } from './lossless-json.js';
-import { invalid, isInherited, toFieldErrors } from './person-data.js';
+import { escapePointer, fieldsOf, invalid, noRefusals, refuse, refuseFields } from './person-data.js';
 
 const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i;
 
@@ -15,13 +14,10 @@ const rule = (name: string, expected: string, validate: (value: unknown) => bool
   ValidateBy({ name, validator: { validate, defaultMessage: () => `$property must be ${expected}` } });
 
 /** Any uuid, as PostgreSQL takes it, whatever its version says. */
-const IsUuid = () => rule('isUuid', 'a uuid', (value) => typeof value === 'string' && UUID.test(value));
-const IsName = () =>
-  rule(
-    'isName',
-    'a non-empty string without NUL and without lone surrogates',
-    (value) => typeof value === 'string' && value !== '' && isStorable(value),
-  );
+const isUuid = (value: unknown) => typeof value === 'string' && UUID.test(value);
+const IsUuid = () => rule('isUuid', 'a uuid', isUuid);
+const isName = (value: unknown) => typeof value === 'string' && value !== '' && isStorable(value);
+const IsName = () => rule('isName', 'a non-empty string without NUL and without lone surrogates', isName);
 const IfGiven = () => ValidateIf((_, value) => value !== undefined);
 
 const DATA_SCHEMA = {
@@ -93,12 +89,15 @@ export class PersonIdDto {
 export class PeopleDto {
   @Allow()
   people!: unknown;
+
+  @IfGiven()
+  @rule('isBoolean', 'true or false', (value) => typeof value === 'boolean')
+  ids?: boolean;
 }
 
 /** @throws InvalidInputError `id` is no uuid */
 export function assertPersonId(id: unknown): asserts id is string {
-  if (typeof id !== 'string' || !UUID.test(id))
-    throw invalid([{ pointer: '#/id', detail: 'must be a uuid' }]);
+  if (!isUuid(id)) throw invalid([{ pointer: '#/id', detail: 'must be a uuid' }]);
 }
 
 /** A person as HTTP and message replies show it. */
@@ -122,7 +121,7 @@ export class PeoplePageDto {
   next!: string | null;
 }
 
-/** How many people were stored, and their ids in the order given where they were few enough to name. */
+/** How many people were stored, and their ids in the order given where they were asked for. */
 export class InsertedDto {
   @ApiProperty({ example: 2 })
   inserted!: number;
@@ -131,11 +130,14 @@ export class InsertedDto {
   ids?: string[];
 }
 
+const CURSOR_CHARACTERS = 22;
+
 /** The opaque place of `id` in a list of people: where the next page begins, whether or not the person is still there. */
 export const encodeCursor = (id: string) => Buffer.from(id.replaceAll('-', ''), 'hex').toString('base64url');
 
 /** The id a cursor stands for; undefined when it is no cursor. */
 export function decodeCursor(cursor: string): string | undefined {
+  if (cursor.length !== CURSOR_CHARACTERS) return undefined;
   const hex = Buffer.from(cursor, 'base64url').toString('hex');
   if (hex.length !== 32 || encodeCursor(hex) !== cursor) return undefined;
   return hex.replace(/^(.{8})(.{4})(.{4})(.{4})(.{12})$/, '$1-$2-$3-$4-$5');
@@ -152,15 +154,17 @@ export function validateInput<Dto extends object>(dtoClass: Type<Dto>, input: un
     throw invalid([{ pointer, detail: 'must be an object' }]);
   }
   const dto = new dtoClass();
-  const unknown: FieldError[] = [];
-  for (const [key, value] of Object.entries(input)) {
-    if (isInherited(key)) unknown.push({ pointer: `${pointer}/${key}`, detail: 'is not a known field' });
-    else Reflect.set(dto, key, value);
+  const known = fieldsOf(dtoClass);
+  const refusals = noRefusals();
+  for (const key of Object.keys(input)) {
+    if (known.has(key)) Reflect.set(dto, key, (input as Record<string, unknown>)[key]);
+    else refuse(refusals, `${pointer}/${escapePointer(key)}`, 'is not a known field');
   }
-  const errors = [
-    ...unknown,
-    ...toFieldErrors(validateSync(dto, { whitelist: true, forbidNonWhitelisted: true }), pointer),
-  ];
-  if (errors.length > 0) throw invalid(errors);
+  if (!(dto instanceof CreatePersonDto && isGood(dto))) refuseFields(refusals, validateSync(dto), pointer);
+  if (refusals.errors.length > 0) throw invalid(refusals.errors, { more: refusals.more });
   return dto;
 }
+
+/** What class-validator would find too; ten times as fast, for a million people. */
+const isGood = ({ id, name }: CreatePersonDto<object>): boolean =>
+  (id === undefined || isUuid(id)) && isName(name);

@@ -74,6 +74,8 @@ const REFUSED: Partial<Record<Name, string[]>> = {
   KAFKA_SSL: ['true'],
   KAFKA_SASL_MECHANISM: ['PLAIN', 'oauthbearer'],
   PEOPLE_EVENTS: ['yes', 'ON'],
+  PEOPLE_MAX_DATA_BYTES: ['0', '268435457', '1MB'],
+  PEOPLE_MAX_NAME_BYTES: ['0', '268435457', '1MB'],
   PORT: ['-1', '65536', 'http'],
   AUTH: ['basic', 'JWT'],
   AUTH_JWKS_URL: ['file:///keys', 'issuer.test/keys'],
@@ -181,6 +183,8 @@ describe('the environment', () => {
       preparedStatements: 'named',
       maxAttempts: 10,
       inboxRetentionMs: 604_800_000,
+      maxDataBytes: 1_048_576,
+      maxNameBytes: 1_048_576,
       kafka: { library: 'kafkajs', clientId: 'people', groupId: 'people', concurrency: 7, topicPartitions: 8, topicReplication: undefined, quarantineKeys: false, ssl: false, sasl: undefined },
       events: true,
       http: { host: '127.0.0.1', port: 3000 },
@@ -197,7 +201,7 @@ describe('the environment', () => {
   it('hands on what is set', () => {
     const environment = readEnvironment({
       DATABASE_URL: 'postgres://a/b', DB_HOSTNAME: 'ignored', DB_SSL: 'verify-full', DB_POOL_SIZE: '5', DB_STATEMENT_TIMEOUT_MS: '0',
-      TRANSACTION_ISOLATION_LEVEL: 'SERIALIZABLE', TRANSACTION_MAX_ATTEMPTS: '3', INBOX_RETENTION_MS: '3600000', DB_RECYCLING: 'clean', DB_PREPARED_STATEMENTS: 'off',
+      TRANSACTION_ISOLATION_LEVEL: 'SERIALIZABLE', TRANSACTION_MAX_ATTEMPTS: '3', INBOX_RETENTION_MS: '3600000', PEOPLE_MAX_DATA_BYTES: '1000', PEOPLE_MAX_NAME_BYTES: '100', DB_RECYCLING: 'clean', DB_PREPARED_STATEMENTS: 'off',
       KAFKA_BROKERS: 'a:1, b:2', KAFKA_CLIENT: 'platformatic', KAFKA_QUARANTINE_KEYS: 'on', KAFKA_SSL: 'on', KAFKA_SASL_MECHANISM: 'plain', KAFKA_SASL_USERNAME: 'u', KAFKA_SASL_PASSWORD: 'p',
       HOST: '::1', PORT: '0', AUTH: 'jwt', AUTH_JWKS_URL: 'https://i/k', AUTH_ISSUER: 'i', AUTH_AUDIENCE: 'a', SHUTDOWN_TIMEOUT_MS: '3000', LOG_LEVEL: 'silent',
     }); // prettier-ignore
@@ -207,6 +211,8 @@ describe('the environment', () => {
       preparedStatements: 'unnamed',
       maxAttempts: 3,
       inboxRetentionMs: 3_600_000,
+      maxDataBytes: 1000,
+      maxNameBytes: 100,
       kafka: { brokers: ['a:1', 'b:2'], library: 'platformatic', concurrency: 3, quarantineKeys: true, ssl: true, sasl: { mechanism: 'plain', username: 'u', password: 'p' } },
       http: { host: '::1', port: 0 },
       auth: { method: 'jwt', jwksUrl: 'https://i/k', issuer: 'i', audience: 'a' },

@@ -34,7 +34,7 @@ const creates: Operation[] = [
   },
   (client) => {
     const name = newName();
-    return client.create(name, post('/people/bulk', [{ name }]));
+    return client.create(name, post('/people/bulk?ids=true', [{ name }]));
   },
   (client) => {
     const name = newName();

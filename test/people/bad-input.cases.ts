@@ -290,6 +290,21 @@ const GOOD = '{"name":"good"}';
 
 export const many: Case[] = [
   ['an object for an array', bulk('{"name":"Ada"}'), refused('The body must be a JSON array.')],
+  [
+    'a question for ids that is none',
+    { ...bulk(`[${GOOD}]`), path: '/people/bulk?ids=1' },
+    refusedFields(['#/ids', 'must be true or false']),
+  ],
+  [
+    'two questions for ids',
+    { ...bulk(`[${GOOD}]`), path: '/people/bulk?ids=true&ids=true' },
+    refusedFields(['#/ids', 'must be true or false']),
+  ],
+  [
+    'a question for the ids of a stream',
+    { ...bulk(`${GOOD}\n`, NDJSON_TYPE), path: '/people/bulk?ids=true' },
+    refusedFields(['#/ids', 'must be false for newline-delimited JSON']),
+  ],
   ['no body', bulk(''), refused('The request needs a JSON body.')],
   ['an array that is cut off', bulk(`[${GOOD}`), refused('The body must be a JSON array: malformed JSON.')],
   [

@@ -85,6 +85,7 @@ const cases: Case[] = [
     '{"people":{}}',
     refusedAt('People must be an array.', '#/people', PEOPLE),
   ],
+  ['a question for ids that is none', 'create-many', '{"people":[],"ids":1}', field('#/ids', 'must be true or false')], // prettier-ignore
   ['people and more', 'create-many', '{"people":[],"x":1}', field('#/x', UNKNOWN)],
   ['one bad person of two', 'create-many', '{"people":[{"name":"a"},{}]}', field('#/people/1/name', NAME)],
   [
@@ -123,7 +124,7 @@ const GOODBYE = '01938c5e-7a1b-7c3d-9e2f-4a5b6c7d8e90';
 /** A message for each topic that succeeds and leaves the table as it is, and its reply. */
 const good: Record<Topic, [value: string, reply: string | null]> = {
   create: [ADA_JSON, ADA_JSON],
-  'create-many': ['{"people":[]}', '{"inserted":0,"ids":[]}'],
+  'create-many': ['{"people":[]}', '{"inserted":0}'],
   get: [`{"id":"${ADA}"}`, ADA_JSON],
   'find-by-name': ['{"name":"Ada"}', `{"items":[${ADA_JSON}],"next":null}`],
   update: [`{"id":"${ADA}","name":"Ada"}`, ADA_JSON],

@@ -104,14 +104,37 @@ describe('GET /people/:id', () => {
 });
 
 describe('POST /people/bulk', () => {
-  it('stores an array and names the ids in its order', async () => {
-    const response = await bulk(`[{"name":"a"},{"name":"b","id":"${ID}"},{"name":"c"}]`, 'application/json');
+  it('stores an array, and names the ids in its order where they are asked for', async () => {
+    const people = (last: string) => `[{"name":"a"},{"name":"b","id":"${ID}"},{"name":"${last}"}]`;
+    const response = await app.send('POST', '/people/bulk?ids=true', people('c'));
     expect(response.status).toBe(201);
     const { inserted, ids } = (await response.json()) as { inserted: number; ids: string[] };
     expect(inserted).toBe(3);
     expect(ids[1]).toBe(ID);
     const rows = await app.database.query('SELECT id FROM people ORDER BY name');
     expect(rows.map(({ id }) => id)).toEqual(ids);
+  });
+
+  it('says how many were stored, and no more, where the ids are not asked for', async () => {
+    for (const query of ['', '?ids=false']) {
+      const response = await app.send('POST', `/people/bulk${query}`, '[{"name":"a"},{"name":"b"}]');
+      expect([response.status, await response.text()]).toEqual([201, '{"inserted":2}']);
+    }
+  });
+
+  it('repeats for an Idempotency-Key what was told the first time, with ids or without', async () => {
+    for (const [query, told] of [
+      ['', /^\{"inserted":1\}$/],
+      ['?ids=true', /^\{"inserted":1,"ids":\["[0-9a-f-]{36}"\]\}$/],
+    ] as const) {
+      // prettier-ignore
+      const send = () =>
+        app.send('POST', `/people/bulk${query}`, '[{"name":"once"}]', { 'idempotency-key': `ids ${query}` });
+      const [first, second] = [await send(), await send()];
+      const text = await first.text();
+      expect([first.status, text]).toEqual([201, expect.stringMatching(told)]);
+      expect([second.status, await second.text()]).toEqual([200, text]);
+    }
   });
 
   it('streams NDJSON of any size, with blank lines and without a last newline', async () => {
@@ -138,7 +161,7 @@ describe('POST /people/bulk', () => {
 
   it('takes an empty array and an empty stream for nothing to do', async () => {
     const array = await bulk('[]', 'application/json');
-    expect([array.status, await array.json()]).toEqual([201, { inserted: 0, ids: [] }]);
+    expect([array.status, await array.json()]).toEqual([201, { inserted: 0 }]);
     const stream = await bulk('\n', 'application/x-ndjson');
     expect([stream.status, await stream.json()]).toEqual([201, { inserted: 0 }]);
   });

@@ -35,7 +35,10 @@ describe('the JSON of a person survives between the doors', () => {
     },
     Kafka: async (data) => idOf(await ask('people.create', `{"name":"p","data":${data}}`)),
     'Kafka with many': async (data) => {
-      const reply = await ask('people.create-many', `{"people":[{"name":"q"},{"data":${data},"name":"p"}]}`);
+      const reply = await ask(
+        'people.create-many',
+        `{"ids":true,"people":[{"name":"q"},{"data":${data},"name":"p"}]}`,
+      );
       return JSON.parse(reply).ids[1];
     },
     'a change by Kafka': async (data) => {

@@ -60,7 +60,7 @@ describe('one person through HTTP, Kafka and injection', () => {
   it('many at once arrive by one message, all or none', async () => {
     const reply = await peer.ask(
       'people.create-many',
-      '{"people":[{"name":"m1"},{"name":"m2","data":{"a":1.0}}]}',
+      '{"people":[{"name":"m1"},{"name":"m2","data":{"a":1.0}}],"ids":true}',
     );
     const { inserted, ids } = JSON.parse(reply.value!);
     expect(inserted).toBe(2);
