@@ -31,7 +31,18 @@ export class HandlerInbox implements OnModuleInit {
     if (!call) return undefined;
     const claim = this.inbox.claimOf(call);
     if (!('record' in call) || call.isAnswered) return claim;
-    return { ...claim, kept: () => claim.kept().catch((error: unknown) => this.putAside(call, error)) };
+    const find = async () => {
+      const kept = await claim.find();
+      if (!kept) return undefined;
+      return async () => {
+        try {
+          return await kept();
+        } catch (error) {
+          return this.putAside(call, error);
+        }
+      };
+    };
+    return { ...claim, find };
   }
 
   /** Nest's own transport would log the conflict and go on: nobody would see the message again. */

@@ -72,23 +72,15 @@ export class Inbox {
   ): Promise<{ value: T; isFirst: boolean }> {
     const claim = this.claimOf({ message, isAnswered: true });
     let isFirst = true;
-    const kept = () => {
+    const find = async () => {
+      const kept = await claim.find();
       isFirst = false;
-      return claim.kept();
+      return kept;
     };
-    const [value] = await runClaimed(this.transactions, options, { ...claim, kept }, async (transaction) => [
+    const [value] = await runClaimed(this.transactions, options, { ...claim, find }, async (transaction) => [
       await work(transaction),
     ]);
     return { value: value as T, isFirst };
-  }
-
-  /** The values that the handler of a handled message gave. @throws MessageIdConflictError, or its MessageError */
-  async kept(message: MessageIdentity): Promise<unknown[]> {
-    const handled = (await this.find([message])).get(message.messageId);
-    if (handled && !isSameMessage(handled, message)) throw new MessageIdConflictError(message.messageId);
-    const answer = handled?.answer;
-    if (answer && 'error' in answer) throw answer.error;
-    return [...(answer?.values ?? [])];
   }
 
   /**
@@ -121,18 +113,31 @@ export class Inbox {
     return {
       statement: this.claim([message]),
       keep: (values) => (isAnswered ? this.keep([{ message, answer: { values } }]) : undefined),
-      isTaken: async () => (await this.find([message])).size > 0,
-      kept: async () => {
-        onRepeated?.();
-        try {
-          return await this.kept(message);
-        } catch (error) {
-          if (error instanceof MessageIdConflictError) onConflict?.(error);
-          throw error;
-        }
+      find: async () => {
+        const handled = (await this.find([message])).get(message.messageId);
+        if (!handled) return undefined;
+        return () => {
+          onRepeated?.();
+          try {
+            return valuesOf(handled, message);
+          } catch (error) {
+            if (error instanceof MessageIdConflictError) onConflict?.(error);
+            throw error;
+          }
+        };
       },
     };
   }
+}
+
+/** The values that the handler of a handled message gave. @throws MessageIdConflictError, or its MessageError */
+function valuesOf(handled: HandledMessage, message: MessageIdentity): unknown[] {
+  if (!isSameMessage(handled, message)) throw new MessageIdConflictError(message.messageId);
+  const { answer } = handled;
+  // What was thrown was an error's description.
+   
+  if (answer && 'error' in answer) throw answer.error;
+  return [...(answer?.values ?? [])];
 }
 
 interface InboxRow {

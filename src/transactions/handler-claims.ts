@@ -13,10 +13,12 @@ export interface HandlerClaim {
   statement: Companion;
   /** Travels with COMMIT; undefined where the result need not be kept. @param values what the handler gave */
   keep(values: readonly unknown[]): Companion | undefined;
-  /** True when the claim is committed, by this unit of work or another. */
-  isTaken(): Promise<boolean>;
-  /** What the handler gave when the call was applied. @throws what it threw, or that another call had the same name */
-  kept(): Promise<unknown[]>;
+  /**
+   * Looks whether the claim is committed, by this unit of work or another.
+   *
+   * @returns gives what the handler gave when the call was applied; throws what it threw, or that another call had the same name
+   */
+  find(): Promise<(() => unknown[] | Promise<unknown[]>) | undefined>;
 }
 
 /** Who knows which calls are messages that may be delivered again; registered for a DataSource. */
@@ -65,11 +67,17 @@ export async function runClaimed(
       return values;
     });
   } catch (error) {
-    // Where the server could not tell what became of the unit of work, its claim may.
-    const isInDoubt = error instanceof TransactionOutcomeUnknownError;
-    const isTaken =
-      error instanceof ClaimTakenError || (isInDoubt && (await claim.isTaken().catch(() => false)));
-    if (!isTaken) throw error;
-    return claim.kept();
+    const doubt =
+      error instanceof TransactionOutcomeUnknownError
+        ? error
+        : error instanceof ClaimTakenError && error.doubt;
+    if (!doubt && !(error instanceof ClaimTakenError)) throw error;
+    // Where the server could not tell what became of the unit of work, its claim may; one that can't be read leaves the doubt.
+    const kept = await claim.find().catch((failure: unknown) => {
+      throw doubt || failure;
+    });
+    if (kept) return kept();
+    if (doubt) throw doubt;
+    return [];
   }
 }

@@ -160,6 +160,8 @@ export class ShuttingDownError extends ApplicationError {
  */
 export class ClaimTakenError extends Error {
   override readonly name = 'ClaimTakenError';
+  /** Set where an earlier attempt of the same unit may be the one that has the claim. */
+  doubt: TransactionOutcomeUnknownError | undefined;
 }
 
 /** Transactions are used in a way that can't be right. A mistake of the program: the message is for its author. */

@@ -172,7 +172,8 @@ function runsAgainAtOnce<T>(unit: Unit, { failure }: AttemptOutcome<T> & { commi
 
 /** An earlier attempt may have been applied, whatever ended the last. But a claim that is taken proves what became of it. */
 function stillInDoubt({ id, doubt }: Unit, error: unknown, errors: readonly unknown[]): unknown {
-  if (error instanceof TransactionOutcomeUnknownError || error instanceof ClaimTakenError) return error;
+  if (error instanceof TransactionOutcomeUnknownError) return error;
+  if (error instanceof ClaimTakenError) return Object.assign(error, { doubt: doubt!.error });
   const { xid } = doubt!.error;
   return new TransactionOutcomeUnknownError({
     ...{ transactionId: id, attempts: errors.length, cause: error, errors, xid },

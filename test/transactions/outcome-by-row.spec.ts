@@ -157,6 +157,33 @@ describe.each<[what: string, absences: readonly string[]]>([
   );
 });
 
+describe('a request with an Idempotency-Key whose COMMIT is lost, on a server without any of them', () => {
+  it.each([1, 2])(
+    'is never told to have changed nothing, also where a look at its claim fails (the %s.)',
+    async (fails) => {
+      await start(NO_IDS);
+      let looks = 0;
+      proxy.onRequest = (piece) => {
+        if (piece.includes('COMMIT\0')) return (answer) => answer.cut();
+        // From then on nobody is found, be it on another connection.
+        const isLost = piece.includes('inbox_find\0') && ++looks >= fails;
+        if (isLost) void proxy.refuse();
+        return isLost ? 'unsent' : 'pass';
+      };
+      const response = await fetch(`${host.url}/people/bulk`, {
+        method: 'POST',
+        headers: { 'content-type': 'application/json', 'idempotency-key': 'once' },
+        body: '[{"name":"once"},{"name":"once"}]',
+      });
+      const { type = '' } = (await response.json()) as { type?: string };
+      expect(await stored()).toBe(2);
+      expect([response.status, type]).toEqual(
+        looks < fails ? [200, ''] : [500, '/problems/transaction-outcome-unknown'],
+      );
+    },
+  );
+});
+
 it('a COMMIT that never came to a server that has not noticed keeps no lock, where the session can be found', async () => {
   await start([], 'row');
   await database.query(`INSERT INTO people (name) VALUES ('hot')`);
