@@ -26,6 +26,8 @@ export interface Environment {
   inboxRetentionMs: number;
   /** Whether events are published, where there is Kafka. */
   events: boolean;
+  /** What imports and pages of people may take. */
+  people: { pageBytes: number; importPlaces?: number; importIdleMs: number; importPieceMs: number };
   /** undefined with `KAFKA=off`. */
   kafka: KafkaSettings | undefined;
   http: { host: string; port: number; memoryBudgetBytes: number };
@@ -127,6 +129,12 @@ function toEnvironment(values: Values): Environment {
     inboxRetentionMs: values.INBOX_RETENTION_MS,
     events: values.PEOPLE_EVENTS === 'on',
     kafka: values.KAFKA === 'on' ? toKafka(values) : undefined,
+    people: {
+      pageBytes: values.PEOPLE_PAGE_BYTES,
+      ...(values.PEOPLE_IMPORT_PLACES && { importPlaces: values.PEOPLE_IMPORT_PLACES }),
+      importIdleMs: values.PEOPLE_IMPORT_IDLE_MS,
+      importPieceMs: values.PEOPLE_IMPORT_PIECE_MS,
+    },
     http: { host: values.HOST, port: values.PORT, memoryBudgetBytes: values.HTTP_MEMORY_BUDGET_BYTES },
     shutdownTimeoutMs: values.SHUTDOWN_TIMEOUT_MS,
     embeddedPorts: { postgres: values.EMBEDDED_POSTGRES_PORT, kafka: values.EMBEDDED_KAFKA_PORT },

@@ -20,8 +20,11 @@ import { Readable } from 'node:stream';
 import { ProblemDetailsFilter } from '../errors/error-responses.js';
 import { Inbox } from '../messaging/inbox.js';
 import type { MessageIdentity } from '../messaging/message-identity.js';
+import { holdUntilSent, roomUntilSent } from './answer-room.js';
+import { ByteBudget } from './byte-budget.js';
 import { type CallerOf, callerOfUser } from './http-caller.js';
 import { etagOf, identityOfRequest, matchesAny, toIfMatch } from './http-preconditions.js';
+import { DEFAULT_IDLE_MS, ImportStalledError } from './import-pace.js';
 import {
   assertMediaType,
   bodyBytes,
@@ -45,6 +48,7 @@ import {
 import { PEOPLE_OPTIONS, type PeopleOptions } from './people.options.js';
 import { type NewPerson, PeopleService, type PersonChanges } from './people.service.js';
 import { pageJson, type Person, personJson } from './person.entity.js';
+import { Upload } from './upload.js';
 
 const JSON_TYPE = 'application/json';
 const MERGE_PATCH = 'application/merge-patch+json';
@@ -60,6 +64,7 @@ export class PeopleHttpController {
     private readonly inbox: Inbox,
     @Inject(HttpAdapterHost) private readonly adapterHost: HttpAdapterHost,
     @Inject(PEOPLE_OPTIONS) private readonly options: PeopleOptions,
+    private readonly budget: ByteBudget,
   ) {}
 
   @Post()
@@ -98,7 +103,7 @@ export class PeopleHttpController {
     @Res({ passthrough: true }) response: unknown,
   ): Promise<string> {
     assertMediaType(request, [JSON_TYPE, NDJSON]);
-    if (mediaTypeOf(request) === NDJSON) return this.importMany(new NdjsonReader(bodyStream(request)));
+    if (mediaTypeOf(request) === NDJSON) return this.importMany(request, response);
     const body = bodyBytes(request);
     const people = readJsonArray(body, 'the body') as unknown as NewPerson[];
     if (idempotencyKey === undefined) return JSON.stringify(await this.people.createMany(people));
@@ -117,7 +122,7 @@ export class PeopleHttpController {
     @Res({ passthrough: true }) response: unknown,
   ): Promise<string | undefined> {
     const person = await this.people.get(id);
-    const answer = this.answer(response, person);
+    const answer = holdUntilSent(this.budget, response, this.answer(response, person));
     if (ifNoneMatch === undefined || !matchesAny(ifNoneMatch, person)) return answer;
     this.adapter.status(response, 304);
     return undefined;
@@ -132,13 +137,13 @@ export class PeopleHttpController {
     @Headers('accept') accept: string | undefined,
     @Res({ passthrough: true }) response: unknown,
   ): Promise<string | StreamableFile> {
-    if (accept?.includes(NDJSON)) return this.streamByName(name);
+    if (accept?.includes(NDJSON)) return this.streamByName(name, response);
     const size =
       limit === undefined ? undefined : /^\d+$/.test(limit) ? Number(limit) : (limit as unknown as number);
     const page = { ...(size !== undefined && { limit: size }), ...(cursor !== undefined && { cursor }) };
     const people = await this.people.findByName(name, page);
     this.adapter.setHeader(response, 'Content-Type', 'application/json; charset=utf-8');
-    return pageJson(people);
+    return holdUntilSent(this.budget, response, pageJson(people));
   }
 
   @Patch(':id')
@@ -172,11 +177,19 @@ export class PeopleHttpController {
     return identityOfRequest(route, key, body, caller(request));
   }
 
-  private async importMany(people: NdjsonReader): Promise<string> {
+  private async importMany(request: BodyRequest, response: unknown): Promise<string> {
+    const upload = new Upload(bodyStream(request), this.budget);
+    const people = new NdjsonReader(upload.stream);
+    const { importIdleMs: idleMs = DEFAULT_IDLE_MS } = this.options;
     try {
-      return JSON.stringify(await this.people.importMany(people as unknown as AsyncIterable<NewPerson>));
+      const persons = people as unknown as AsyncIterable<NewPerson>;
+      return JSON.stringify(await this.people.importMany(persons, { idleMs, source: upload }));
     } catch (error) {
+      // What comes of the body is not waited for any longer.
+      if (error instanceof ImportStalledError) this.adapter.setHeader(response, 'Connection', 'close');
       throw people.locate(error);
+    } finally {
+      upload.end();
     }
   }
 
@@ -186,7 +199,9 @@ export class PeopleHttpController {
   }
 
   /** The first page is read before the answer begins, so that bad input is still answered as such. */
-  private async streamByName(name: string): Promise<StreamableFile> {
+  private async streamByName(name: string, response: unknown): Promise<StreamableFile> {
+    // For all its time, so that an answer that has begun need not wait for room.
+    await roomUntilSent(this.budget, response, this.people.exportBytes);
     const people = this.people.streamByName(name);
     const first = await people.next();
     async function* lines() {
