@@ -1,7 +1,7 @@
 import type { ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
 import { finished } from 'node:stream';
-import { type ByteBudget, FREE_BYTES } from './byte-budget.js';
+import { type ByteBudget, FREE_BYTES, MemoryBudgetExhaustedError } from './byte-budget.js';
 
 /**
  * Counts an answer in the budget until it is sent, or its reader is gone.
@@ -16,6 +16,29 @@ export function holdUntilSent(budget: ByteBudget, response: unknown, answer: str
   share.growNow(Buffer.byteLength(answer));
   whenOver(response, () => share.close());
   return answer;
+}
+
+/**
+ * The same for the answer of a write: that is done and can't be refused any more, so that it counts also where there is no room.
+ *
+ * @returns the answer
+ */
+export function holdWritten(budget: ByteBudget, response: unknown, answer: string): string {
+  if (answer.length <= FREE_BYTES / 3) return answer;
+  const share = budget.open();
+  share.growAnyway(Buffer.byteLength(answer));
+  whenOver(response, () => share.close());
+  return answer;
+}
+
+/**
+ * Refuses to begin a write while such answers, which can't be refused, take as much again as the budget. Until then writes go on, as
+ * most of their answers are small.
+ *
+ * @throws MemoryBudgetExhaustedError
+ */
+export function assertRoomToWrite(budget: ByteBudget): void {
+  if (budget.used > 2 * budget.limit) throw new MemoryBudgetExhaustedError();
 }
 
 /**

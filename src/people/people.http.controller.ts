@@ -20,7 +20,7 @@ import { Readable } from 'node:stream';
 import { ProblemDetailsFilter } from '../errors/error-responses.js';
 import { Inbox } from '../messaging/inbox.js';
 import type { MessageIdentity } from '../messaging/message-identity.js';
-import { holdUntilSent, roomUntilSent } from './answer-room.js';
+import { assertRoomToWrite, holdUntilSent, holdWritten, roomUntilSent } from './answer-room.js';
 import { ByteBudget } from './byte-budget.js';
 import { type CallerOf, callerOfUser } from './http-caller.js';
 import { etagOf, identityOfRequest, matchesAny, toIfMatch } from './http-preconditions.js';
@@ -91,7 +91,7 @@ export class PeopleHttpController {
     if (!value.created || !isFirst) this.adapter.status(response, 200);
     this.adapter.setHeader(response, 'Location', `${pathOf(request)}/${value.id}`);
     this.adapter.setHeader(response, 'ETag', value.etag);
-    return value.json;
+    return holdWritten(this.budget, response, value.json);
   }
 
   @Post('bulk')
@@ -157,8 +157,10 @@ export class PeopleHttpController {
     @Res({ passthrough: true }) response: unknown,
   ): Promise<string> {
     const changes = readJsonObject(body, 'the body') as PersonChanges;
+    assertRoomToWrite(this.budget);
     const merge = mediaTypeOf(request) === MERGE_PATCH;
-    return this.answer(response, await this.people.update(id, changes, { ...toIfMatch(ifMatch), merge }));
+    const person = await this.people.update(id, changes, { ...toIfMatch(ifMatch), merge });
+    return holdWritten(this.budget, response, this.answer(response, person));
   }
 
   @Delete(':id')

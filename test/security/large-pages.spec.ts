@@ -229,6 +229,23 @@ describe('answers under way', () => {
     expect((await app.request(`/people/${id}`)).status).toBe(503);
   });
 
+  it('answers of writes count as well, and past twice the budget no more are begun', async () => {
+    const [id] = await idsOf(app.database, 'Ada');
+    const { port, hostname } = new URL(app.url);
+    const patch = `PATCH /people/${id} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 14\r\n\r\n{"name":"Ada"}`;
+    for (let i = 0; i < 8; i++) {
+      const socket = connect(Number(port), hostname).pause();
+      open.push(socket);
+      socket.write(patch.repeat(40));
+    }
+    await eventually(() => budget.used > 18 * MEBIBYTE, 30_000);
+    const response = await app.send('PATCH', `/people/${id}`, '{"name":"Ada"}');
+    expect([response.status, await response.json()]).toEqual([
+      503,
+      expect.objectContaining({ type: '/problems/memory-budget-exhausted' }),
+    ]);
+  });
+
   it('exports hold little, whoever does not read them, and the room is theirs until they end', async () => {
     const sockets = Array.from({ length: 9 }, () => reader('application/x-ndjson'));
     await Promise.all(sockets.map((socket) => once(socket, 'readable')));
