@@ -144,7 +144,7 @@ function pageQueries(table: string, versionBy: VersionBy) {
     `SELECT ${columns} FROM ${table} WHERE name = $1 AND ${condition} AND id >= $2 ORDER BY id LIMIT $3`;
   const shown = (isShown: string) =>
     `id, CASE WHEN ${isShown} THEN name END AS name, CASE WHEN ${isShown} THEN data::text END AS data,
-     NOT (${isShown}) AS withheld, ${version.ifShown(isShown)}`;
+     CASE WHEN NOT (${isShown}) THEN true END AS withheld, ${version.ifShown(isShown)}`;
   // What takes more than its share as it is stored is not unpacked to be measured.
   const measured =
     versionBy === 'row'

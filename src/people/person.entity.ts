@@ -88,7 +88,7 @@ export interface PersonRow {
   /** In place of both, where the table has none. */
   digest?: string;
   /** Of a page: true where name and data are too large for it, and so null. */
-  withheld?: boolean;
+  withheld?: true | null;
 }
 
 /** A page of people as the JSON text every door answers with. */
