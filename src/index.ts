@@ -10,6 +10,7 @@ export { type CallerOf } from './people/http-caller.js';
 export { InjectPeopleDataSource, PEOPLE_DATA_SOURCE, type PeopleOptions } from './people/people.options.js';
 export {
   type IfMatch,
+  type ImportOptions,
   type NewPerson,
   type PeoplePage,
   PeopleService,
@@ -136,6 +137,8 @@ export {
   PersonRefusedError,
   StoredDataInvalidError,
 } from './people/people.errors.js';
+export { ImportPlacesTakenError } from './people/import-places.js';
+export { type ImportSource, ImportStalledError } from './people/import-pace.js';
 export { MemoryBudgetExhaustedError } from './people/byte-budget.js';
 export {
   AfterCommitError,

@@ -48,6 +48,7 @@ export class AppModule {
           events: events && kafka !== undefined,
           transactions: { recycling, preparedStatements, maxAttempts, drainTimeoutMs: times.drainMs },
           inboxRetentionMs,
+          ...settings.people,
           memoryBudgetBytes: settings.http.memoryBudgetBytes,
           maxDataBytes: settings.maxDataBytes,
           maxNameBytes: settings.maxNameBytes,

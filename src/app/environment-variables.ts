@@ -3,6 +3,8 @@ import { ISOLATION_LEVELS } from '../database/data-source-options.js';
 import { hostsOfList, urlsOfHosts } from '../database/database-url.js';
 import { KAFKA_CLIENTS } from '../messaging/kafka-clients.js';
 import { DEFAULT_BUDGET_BYTES } from '../people/byte-budget.js';
+import { DEFAULT_IDLE_MS, DEFAULT_PIECE_MS } from '../people/import-pace.js';
+import { DEFAULT_PAGE_BYTES } from '../people/people.options.js';
 
 /** One variable of the environment. */
 export interface Variable<T> {
@@ -98,6 +100,10 @@ export const VARIABLES = {
   PEOPLE_EVENTS: variable({ ...oneOf(['on', 'off'] as const), default: 'on', meaning: '`off` publishes no events; `KAFKA=off` does neither.' }),
   PEOPLE_MAX_DATA_BYTES: variable({ ...wholeNumber(1, 256 * MEBIBYTE), default: MEBIBYTE, meaning: "What a person's `data` may have at most, in bytes of JSON, by whichever door; also once it is merged." }),
   PEOPLE_MAX_NAME_BYTES: variable({ ...wholeNumber(1, 256 * MEBIBYTE), default: MEBIBYTE, meaning: "What a person's name may have at most, in bytes of UTF-8." }),
+  PEOPLE_PAGE_BYTES: variable({ ...wholeNumber(1024, 1024 ** 3), default: DEFAULT_PAGE_BYTES, meaning: 'Bytes of names and data that a page of people has at most, though always one person: the rest is on the next. Streams hold 1 MiB of them at most.' }),
+  PEOPLE_IMPORT_PLACES: optional({ ...wholeNumber(1, 1000), meaning: 'NDJSON imports that may hold a connection at once; others wait for `DB_ACQUIRE_TIMEOUT_MS`. Unset: half of `DB_POOL_SIZE`; never all of it, unless it is 1.' }),
+  PEOPLE_IMPORT_IDLE_MS: variable({ ...wholeNumber(100, 60 * MINUTE), default: DEFAULT_IDLE_MS, meaning: 'How long an NDJSON import may bring no whole line, and less than 5 bytes a second, before it is answered 408.' }),
+  PEOPLE_IMPORT_PIECE_MS: variable({ ...wholeNumber(100, 24 * 60 * MINUTE), default: DEFAULT_PIECE_MS, meaning: 'How long an NDJSON import may take for 256 KiB while other imports wait for its place, or half of `HTTP_MEMORY_BUDGET_BYTES` is taken; 408 then.' }),
   HOST: variable({ ...text, accepted: 'an address or host name', default: '127.0.0.1', meaning: 'The address to listen on.' }),
   PORT: variable({ ...wholeNumber(0, 65535), default: 3000, meaning: 'The port to listen on; 0 = any free one.' }),
   HTTP_MEMORY_BUDGET_BYTES: variable({ ...wholeNumber(1024 * 1024, 1024 ** 4), default: DEFAULT_BUDGET_BYTES, meaning: 'Bytes that all bodies and answers under way may take together, beyond 16 KiB of each; past it requests wait 5 s and are answered 503.' }),

@@ -29,6 +29,8 @@ export interface Environment {
   /** What a person's data and name may have at most, in bytes. */
   maxDataBytes: number;
   maxNameBytes: number;
+  /** What imports and pages of people may take. */
+  people: { pageBytes: number; importPlaces?: number; importIdleMs: number; importPieceMs: number };
   /** undefined with `KAFKA=off`. */
   kafka: KafkaSettings | undefined;
   http: { host: string; port: number; memoryBudgetBytes: number };
@@ -132,6 +134,12 @@ function toEnvironment(values: Values): Environment {
     maxDataBytes: values.PEOPLE_MAX_DATA_BYTES,
     maxNameBytes: values.PEOPLE_MAX_NAME_BYTES,
     kafka: values.KAFKA === 'on' ? toKafka(values) : undefined,
+    people: {
+      pageBytes: values.PEOPLE_PAGE_BYTES,
+      ...(values.PEOPLE_IMPORT_PLACES && { importPlaces: values.PEOPLE_IMPORT_PLACES }),
+      importIdleMs: values.PEOPLE_IMPORT_IDLE_MS,
+      importPieceMs: values.PEOPLE_IMPORT_PIECE_MS,
+    },
     http: { host: values.HOST, port: values.PORT, memoryBudgetBytes: values.HTTP_MEMORY_BUDGET_BYTES },
     shutdownTimeoutMs: values.SHUTDOWN_TIMEOUT_MS,
     embeddedPorts: { postgres: values.EMBEDDED_POSTGRES_PORT, kafka: values.EMBEDDED_KAFKA_PORT },

@@ -75,6 +75,11 @@ export class ByteBudget {
     });
   }
 
+  /** Takes bytes that are there and can't be refused any more, also beyond the limit: the others wait for them. */
+  takeAnyway(bytes: number): void {
+    this.taken += bytes;
+  }
+
   give(bytes: number): void {
     this.taken -= bytes;
     this.admit();
@@ -117,6 +122,13 @@ export class ByteShare {
   growNow(bytes: number): void {
     const more = this.uncounted(bytes);
     if (more > 0) this.budget.takeNow(more);
+    this.took(bytes, more);
+  }
+
+  /** As `growNow`, for what can't be refused any more. */
+  growAnyway(bytes: number): void {
+    const more = this.uncounted(bytes);
+    this.budget.takeAnyway(more);
     this.took(bytes, more);
   }
 

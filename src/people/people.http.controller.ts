@@ -20,8 +20,11 @@ import { Readable } from 'node:stream';
 import { ProblemDetailsFilter } from '../errors/error-responses.js';
 import { Inbox } from '../messaging/inbox.js';
 import type { MessageIdentity } from '../messaging/message-identity.js';
+import { assertRoomToWrite, holdUntilSent, holdWritten, roomUntilSent } from './answer-room.js';
+import { ByteBudget } from './byte-budget.js';
 import { type CallerOf, callerOfUser } from './http-caller.js';
 import { etagOf, identityOfRequest, matchesAny, toIfMatch } from './http-preconditions.js';
+import { DEFAULT_IDLE_MS, ImportStalledError } from './import-pace.js';
 import {
   assertMediaType,
   bodyBytes,
@@ -48,6 +51,7 @@ import { type NewPerson, PeopleService, type PersonChanges } from './people.serv
 import { invalid } from './person-data.js';
 import { pageJson, type Person, personJson } from './person.entity.js';
 import { personLimits } from './person-limits.js';
+import { Upload } from './upload.js';
 
 const JSON_TYPE = 'application/json';
 const MERGE_PATCH = 'application/merge-patch+json';
@@ -63,6 +67,7 @@ export class PeopleHttpController {
     private readonly inbox: Inbox,
     @Inject(HttpAdapterHost) private readonly adapterHost: HttpAdapterHost,
     @Inject(PEOPLE_OPTIONS) private readonly options: PeopleOptions,
+    private readonly budget: ByteBudget,
   ) {}
 
   @Post()
@@ -89,7 +94,7 @@ export class PeopleHttpController {
     if (!value.created || !isFirst) this.adapter.status(response, 200);
     this.adapter.setHeader(response, 'Location', `${pathOf(request)}/${value.id}`);
     this.adapter.setHeader(response, 'ETag', value.etag);
-    return value.json;
+    return holdWritten(this.budget, response, value.json);
   }
 
   @Post('bulk')
@@ -104,10 +109,13 @@ export class PeopleHttpController {
     assertMediaType(request, [JSON_TYPE, NDJSON]);
     const isStream = mediaTypeOf(request) === NDJSON;
     const ids = idsOf(wantsIds, isStream);
-    const { element, line } = personLimits(this.options);
-    if (isStream) return this.importMany(new NdjsonReader(bodyStream(request), line));
+    if (isStream) return this.importMany(request, response);
     const body = bodyBytes(request);
-    const people = jsonArray(body, { what: 'the body', pointer: '#', elementBytes: element });
+    const people = jsonArray(body, {
+      what: 'the body',
+      pointer: '#',
+      elementBytes: personLimits(this.options).element,
+    });
     const create = () =>
       this.people.createEach(people as AsyncIterable<unknown> as AsyncIterable<NewPerson>, { ids });
     if (idempotencyKey === undefined) return JSON.stringify(await create());
@@ -126,7 +134,7 @@ export class PeopleHttpController {
     @Res({ passthrough: true }) response: unknown,
   ): Promise<string | undefined> {
     const person = await this.people.get(id);
-    const answer = this.answer(response, person);
+    const answer = holdUntilSent(this.budget, response, this.answer(response, person));
     if (ifNoneMatch === undefined || !matchesAny(ifNoneMatch, person)) return answer;
     this.adapter.status(response, 304);
     return undefined;
@@ -141,13 +149,13 @@ export class PeopleHttpController {
     @Headers('accept') accept: string | undefined,
     @Res({ passthrough: true }) response: unknown,
   ): Promise<string | StreamableFile> {
-    if (accept?.includes(NDJSON)) return this.streamByName(name);
+    if (accept?.includes(NDJSON)) return this.streamByName(name, response);
     const size =
       limit === undefined ? undefined : /^\d+$/.test(limit) ? Number(limit) : (limit as unknown as number);
     const page = { ...(size !== undefined && { limit: size }), ...(cursor !== undefined && { cursor }) };
     const people = await this.people.findByName(name, page);
     this.adapter.setHeader(response, 'Content-Type', 'application/json; charset=utf-8');
-    return pageJson(people);
+    return holdUntilSent(this.budget, response, pageJson(people));
   }
 
   @Patch(':id')
@@ -161,8 +169,10 @@ export class PeopleHttpController {
     @Res({ passthrough: true }) response: unknown,
   ): Promise<string> {
     const changes = readJsonObject(body, 'the body') as PersonChanges;
+    assertRoomToWrite(this.budget);
     const merge = mediaTypeOf(request) === MERGE_PATCH;
-    return this.answer(response, await this.people.update(id, changes, { ...toIfMatch(ifMatch), merge }));
+    const person = await this.people.update(id, changes, { ...toIfMatch(ifMatch), merge });
+    return holdWritten(this.budget, response, this.answer(response, person));
   }
 
   @Delete(':id')
@@ -181,11 +191,19 @@ export class PeopleHttpController {
     return identityOfRequest(route, key, body, caller(request));
   }
 
-  private async importMany(people: NdjsonReader): Promise<string> {
+  private async importMany(request: BodyRequest, response: unknown): Promise<string> {
+    const upload = new Upload(bodyStream(request), this.budget);
+    const people = new NdjsonReader(upload.stream, personLimits(this.options).line);
+    const { importIdleMs: idleMs = DEFAULT_IDLE_MS } = this.options;
     try {
-      return JSON.stringify(await this.people.importMany(people as unknown as AsyncIterable<NewPerson>));
+      const persons = people as unknown as AsyncIterable<NewPerson>;
+      return JSON.stringify(await this.people.importMany(persons, { idleMs, source: upload }));
     } catch (error) {
+      // What comes of the body is not waited for any longer.
+      if (error instanceof ImportStalledError) this.adapter.setHeader(response, 'Connection', 'close');
       throw people.locate(error);
+    } finally {
+      upload.end();
     }
   }
 
@@ -195,7 +213,9 @@ export class PeopleHttpController {
   }
 
   /** The first page is read before the answer begins, so that bad input is still answered as such. */
-  private async streamByName(name: string): Promise<StreamableFile> {
+  private async streamByName(name: string, response: unknown): Promise<StreamableFile> {
+    // For all its time, so that an answer that has begun need not wait for room.
+    await roomUntilSent(this.budget, response, this.people.exportBytes);
     const people = this.people.streamByName(name);
     const first = await people.next();
     async function* lines() {

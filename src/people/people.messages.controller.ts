@@ -10,12 +10,14 @@ import type { JsonInput } from './json-input.js';
 import { MessageInputPipe, noValue, OptionalMessageInputPipe } from './message-input.pipe.js';
 import { PEOPLE_OPTIONS, type PeopleOptions } from './people.options.js';
 import { type IfMatch, type NewPerson, PeopleService } from './people.service.js';
-import { PeopleDto, PersonIdDto, validateInput } from './person.dto.js';
+import { encodeCursor, PeopleDto, PersonIdDto, validateInput } from './person.dto.js';
 import { relocate } from './person-data.js';
-import { pageJson, personJson } from './person.entity.js';
+import { pageJsonWithin, personJson } from './person.entity.js';
 import { personLimits } from './person-limits.js';
 
 const OPERATION = 'people-operation';
+/** What a page may have as a reply: brokers take messages of 1 MiB with all that belongs to them, where nothing else is said. */
+const REPLY_BYTES = 900_000;
 
 /**
  * The topics `people.*`: each is request-reply when the message asks for a reply, else fire-and-forget. Replies are JSON
@@ -82,7 +84,8 @@ export class PeopleMessagesController {
 
   @MessagePattern('people.find-by-name')
   async findByName(@Payload(MessageInputPipe) { name, ...page }: JsonInput): Promise<string> {
-    return pageJson(await this.people.findByName(name as string, page));
+    const people = await this.people.findByName(name as string, page, { bytes: REPLY_BYTES });
+    return pageJsonWithin(people, REPLY_BYTES, encodeCursor);
   }
 
   @MessagePattern('people.update', BATCHABLE)

@@ -6,6 +6,9 @@ import type { JsonObject } from './lossless-json.js';
 export const PEOPLE_DATA_SOURCE = Symbol.for('nestjs-people:PEOPLE_DATA_SOURCE');
 export const PEOPLE_OPTIONS = Symbol.for('nestjs-people:PEOPLE_OPTIONS');
 
+/** What the people of a page may take where nothing else is said. */
+export const DEFAULT_PAGE_BYTES = 4 * 1024 * 1024;
+
 /** Injects the DataSource that PeopleModule works on. */
 export const InjectPeopleDataSource = (): ParameterDecorator => Inject(PEOPLE_DATA_SOURCE);
 
@@ -28,6 +31,23 @@ export interface PeopleOptions<Data extends object = JsonObject> {
   memoryBudgetBytes?: number;
   /** How long a body waits for memory, in ms. Default 5000. */
   memoryWaitMs?: number;
+  /**
+   * Bytes of names and data that a page of people has at most, though always one person: the rest is on the next. Streams hold
+   * 1 MiB at most, replies of messages 900 kB. Default 4 MiB.
+   */
+  pageBytes?: number;
+  /**
+   * How many imports may hold a connection at once; the others wait as long as for a connection, then 503. Default half of the pool,
+   * at least one, and never all of a pool that has several.
+   */
+  importPlaces?: number;
+  /** How long an import over HTTP may bring nothing, in ms, before it is answered 408. Default 10,000. */
+  importIdleMs?: number;
+  /**
+   * How long an import may be waited for until 256 KiB of it are there, in ms, while other imports wait for its place, or half of the
+   * memory is taken; 408 then. Default 60,000.
+   */
+  importPieceMs?: number;
   /** What a message of `people.commands` without a value means: `delete` the person that is its key. Default: it is refused. */
   tombstones?: 'refuse' | 'delete';
   /**

@@ -1,8 +1,9 @@
 import { Inject, Injectable, type OnModuleInit } from '@nestjs/common';
-import type { QueryResult } from 'pg';
+import type { Pool, QueryResult } from 'pg';
 import type { DataSource } from 'typeorm';
 import { v7 as uuidv7 } from 'uuid';
 import { hasSqlState } from '../database/database-failure.js';
+import { poolOf } from '../database/pooled-client.js';
 import { FOREIGN_KEY_VIOLATION } from '../database/postgres-errors.js';
 import { Outbox } from '../messaging/outbox.js';
 import type { TransactionOptions } from '../transactions/transaction-options.js';
@@ -12,8 +13,12 @@ import { mergeJson } from './json-merge.js';
 import { JsonText, sameJson } from './json-text.js';
 import { jsonbRefusal, sameJsonb } from './jsonb.js';
 import type { JsonObject } from './lossless-json.js';
-import { type CopyRow, importRows } from './people-import.js';
+import { ByteBudget } from './byte-budget.js';
+import { type CopyRow, importPieces } from './people-import.js';
 import { checkRows, insertRows } from './people-inserts.js';
+import { DEFAULT_PIECE_MS, type ImportSource, type PaceOptions } from './import-pace.js';
+import { ImportPieces } from './import-pieces.js';
+import { ImportPlaces, placesOf } from './import-places.js';
 import {
   ImportNotRepeatableError,
   PersonChangedError,
@@ -23,7 +28,12 @@ import {
   PersonRefusedError,
   toPersonError,
 } from './people.errors.js';
-import { PEOPLE_DATA_SOURCE, PEOPLE_OPTIONS, type PeopleOptions } from './people.options.js';
+import {
+  DEFAULT_PAGE_BYTES,
+  PEOPLE_DATA_SOURCE,
+  PEOPLE_OPTIONS,
+  type PeopleOptions,
+} from './people.options.js';
 import { PeopleTable } from './people-table.js';
 import { peopleStatements, type PeopleStatements, SURELY_INDEXED_NAME_BYTES } from './people.statements.js';
 import { assertBytes, invalid, PersonDataMapper } from './person-data.js';
@@ -64,7 +74,22 @@ export interface IfMatch {
 
 /** What counts for a person beside the bytes of its name and data: small ones cost more than their length. */
 const BESIDE = 200;
+/** How an import reads what it is given. */
+export interface ImportOptions {
+  /**
+   * How long the iterable may bring nothing, in ms; ImportStalledError then, and also when it is slow while others wait for what the
+   * import holds. For what comes from outside; left out, it is waited for as long as it takes.
+   */
+  idleMs?: number;
+  /** What is known of where the people come from, so that a person that is long is told from one that does not come. */
+  source?: ImportSource;
+}
+
 const DEFAULT_PAGE = 100;
+/** What the people that a stream holds may take: there may be many with slow readers. */
+const EXPORT_BYTES = 1024 * 1024;
+/** How long an import waits for its place where the pool has no limit to that. */
+const DEFAULT_PLACE_WAIT_MS = 5000;
 const LARGEST_PAGE = 1000;
 const SMALLEST_ID = '00000000-0000-0000-0000-000000000000';
 /** A write that changes no row is repeated this often, in case that others were there in between, before the table is to blame. */
@@ -87,6 +112,8 @@ export class PeopleService<Data extends object = JsonObject> implements OnModule
   private readonly patches: PersonDataMapper<object>;
   private readonly limits: PersonLimits;
   private readonly hasEvents: boolean;
+  private readonly pageBytes: number;
+  private places: ImportPlaces | undefined;
   private byRow = peopleStatements('people');
   private byContent = peopleStatements('people', undefined, 'content');
   /** What has been read once, in whatever attempt: reading it again would import nothing in silence. */
@@ -99,12 +126,14 @@ export class PeopleService<Data extends object = JsonObject> implements OnModule
     @Inject(PEOPLE_DATA_SOURCE) private readonly dataSource: DataSource,
     private readonly outbox: Outbox,
     private readonly table: PeopleTable,
-    @Inject(PEOPLE_OPTIONS) options: PeopleOptions<Data>,
+    @Inject(PEOPLE_OPTIONS) private readonly options: PeopleOptions<Data>,
+    private readonly budget: ByteBudget,
   ) {
     this.hasEvents = options.events ?? false;
     this.limits = personLimits(options);
     this.mapper = new PersonDataMapper(options.dataType, this.limits.data);
     this.patches = new PersonDataMapper<object>(undefined, this.limits.data);
+    this.pageBytes = options.pageBytes ?? DEFAULT_PAGE_BYTES;
   }
 
   onModuleInit(): void {
@@ -189,26 +218,57 @@ export class PeopleService<Data extends object = JsonObject> implements OnModule
   }
 
   /**
-   * Stores all of these people or none, through COPY and with bounded memory. An iterable that can be read only once (a
-   * generator, a stream) is read once: a conflict then ends the import instead of repeating it.
+   * Stores all of these people or none, through COPY and with bounded memory. A connection is taken once the first piece of them is
+   * there. An iterable that can be read only once (a generator, a stream) is read once: a conflict then ends the import instead of
+   * repeating it. Whatever happens, its `return()` is called.
    *
    * @throws PersonConflictError one of the ids exists already or stands twice
+   * @throws ImportPlacesTakenError as many imports as may hold a connection do
+   * @throws ImportStalledError with `idleMs`: the people come too slowly
    * @throws ImportNotRepeatableError a unit of work around it runs again, and the iterable can't be read again
    * @throws what the iterable throws
    */
-  async importMany(people: AsyncIterable<NewPerson<Data>>): Promise<{ inserted: number }> {
-    if (!this.table.isKnown) await this.table.learn();
+  async importMany(
+    people: AsyncIterable<NewPerson<Data>>,
+    options: ImportOptions = {},
+  ): Promise<{ inserted: number }> {
     const isOneShot = people[Symbol.asyncIterator]() === (people as unknown);
-    const options = isOneShot ? { maxAttempts: 1 } : {};
-    const inserted = await refusing(() =>
-      this.transactions.run(options, (transaction) => {
-        if (isOneShot && this.imported.has(people)) throw new ImportNotRepeatableError();
-        this.imported.add(people);
-        return importRows(transaction, this.statements, this.toRows(people));
-      }),
-    );
-    this.published();
-    return { inserted };
+    if (isOneShot && this.imported.has(people)) throw new ImportNotRepeatableError();
+    this.imported.add(people);
+    // What joins a unit of work has its connection already.
+    const needsPlace = !this.isInUnit();
+    let hasPlace = false;
+    const read = () =>
+      new ImportPieces(
+        this.toRows(people),
+        this.budget,
+        this.paceOf(options, () => hasPlace),
+      );
+    let pieces = read();
+    try {
+      if (!this.table.isKnown) await this.table.learn();
+      let first = await pieces.next();
+      if (first.length === 0) return { inserted: 0 };
+      if (needsPlace) await this.importPlaces.take();
+      hasPlace = needsPlace;
+      let isRepeated = false;
+      const inserted = await refusing(() =>
+        this.transactions.run(isOneShot ? { maxAttempts: 1 } : {}, async (transaction) => {
+          if (isRepeated) {
+            await pieces.end();
+            pieces = read();
+            first = await pieces.next();
+          }
+          isRepeated = true;
+          return importPieces(transaction, this.statements, first, () => pieces.next());
+        }),
+      );
+      this.published();
+      return { inserted };
+    } finally {
+      await pieces.end();
+      if (hasPlace) this.importPlaces.give();
+    }
   }
 
   /** @throws PersonNotFoundError */
@@ -220,31 +280,59 @@ export class PeopleService<Data extends object = JsonObject> implements OnModule
     return this.toPerson(row);
   }
 
-  /** The people with exactly this name, ordered by id, a page at a time: `limit` 1 to 1000, default 100. */
+  /**
+   * The people with exactly this name, ordered by id, a page at a time: `limit` 1 to 1000, default 100. A page has fewer where their
+   * names and data would be more bytes than `pageBytes`, or fewer yet with `bytes`, but one in any case.
+   */
   async findByName(
     name: string,
     page: { limit?: number; cursor?: string | null } = {},
+    { bytes = this.pageBytes }: { bytes?: number } = {},
   ): Promise<PeoplePage<Data>> {
     const { limit = DEFAULT_PAGE, cursor } = validateInput(FindPeopleDto, { name, ...page });
     if (!this.table.isKnown) await this.table.learn();
-    const from = cursor ? decodeCursor(cursor) : SMALLEST_ID;
-    const indexed = Buffer.byteLength(name) <= SURELY_INDEXED_NAME_BYTES;
-    const statement = indexed ? this.statements.findByName : this.statements.findByLongName;
+    const from = cursor ? decodeCursor(cursor)! : SMALLEST_ID;
+    const largest = Math.min(bytes, this.pageBytes);
+    const rows = await this.pageOf(name, from, limit, largest);
     // One row more than the page tells whether there is another.
-    const { rows } = await this.send<PersonRow>(statement(name, from, limit + 1), { writes: false });
-    const items = rows.slice(0, limit).map((row) => this.toPerson(row));
-    const following = rows[limit];
+    const shown = rows.findIndex(({ withheld }, index) => withheld || index === limit);
+    const items = rows.slice(0, shown === -1 ? rows.length : shown).map((row) => this.toPerson(row));
+    const following = rows[items.length];
     return { items, next: following ? encodeCursor(following.id) : null };
+  }
+
+  /** The rows of a page and the one behind it, as far as the bytes go: of the others there are the ids. */
+  private async pageOf(name: string, from: string, limit: number, bytes: number): Promise<PersonRow[]> {
+    const isIndexed = Buffer.byteLength(name) <= SURELY_INDEXED_NAME_BYTES;
+    const { statements } = this;
+    const small = isIndexed ? statements.findByName : statements.findByLongName;
+    const each = Math.floor(bytes / limit);
+    const { rows } = await this.send<PersonRow>(small(name, from, limit + 1, each), { writes: false });
+    if (!rows.slice(0, limit).some(({ withheld }) => withheld)) return rows;
+    const large = isIndexed ? statements.findLargeByName : statements.findLargeByLongName;
+    return (await this.send<PersonRow>(large(name, from, limit + 1, bytes), { writes: false })).rows;
   }
 
   /** All people with this name, page by page: no connection is held while the reader is slow, and no snapshot either. */
   async *streamByName(name: string): AsyncGenerator<Person<Data>> {
     let cursor: string | null = null;
+    let limit = LARGEST_PAGE;
     do {
-      const page: PeoplePage<Data> = await this.findByName(name, { limit: LARGEST_PAGE, cursor });
+      const page: PeoplePage<Data> = await this.findByName(
+        name,
+        { limit, cursor },
+        { bytes: this.exportBytes },
+      );
       yield* page.items;
       cursor = page.next;
+      // Where people are large, looking at a thousand of them for each page would be much work for few.
+      limit = Math.min(LARGEST_PAGE, 2 * page.items.length);
     } while (cursor);
+  }
+
+  /** What the people that a stream holds take at most, unless one of them alone is larger. */
+  get exportBytes(): number {
+    return Math.min(this.pageBytes, EXPORT_BYTES);
   }
 
   /**
@@ -400,14 +488,70 @@ export class PeopleService<Data extends object = JsonObject> implements OnModule
     return [id.toLowerCase(), name, this.toJson(this.mapper, data, `${pointer}/data`)];
   }
 
-  private async *toRows(people: People<Data>): AsyncGenerator<CopyRow> {
+  /** Not a generator, whose end would come behind what it waits for. */
+  private toRows(people: People<Data>): AsyncIterableIterator<CopyRow> {
+    const iterator =
+      Symbol.asyncIterator in people ? people[Symbol.asyncIterator]() : people[Symbol.iterator]();
     const slices = new WorkSlices();
     let index = 0;
-    for await (const person of people) {
-      const row = this.toRow(person, `#/${index++}`);
-      yield row;
-      if (slices.isOver(row[1].length + (row[2]?.length ?? 0) + BESIDE)) await slices.giveWay();
-    }
+    let isOver = false;
+    const read = async () => {
+      try {
+        return await iterator.next();
+      } catch (error) {
+        isOver = true;
+        throw error;
+      }
+    };
+    return {
+      [Symbol.asyncIterator]() {
+        return this;
+      },
+      next: async () => {
+        const result = await read();
+        isOver = result.done ?? false;
+        if (isOver) return { done: true, value: undefined };
+        const row = this.toRow(result.value as NewPerson<Data>, `#/${index++}`);
+        if (slices.isOver(row[1].length + (row[2]?.length ?? 0) + BESIDE)) await slices.giveWay();
+        return { value: row };
+      },
+      return: async () => {
+        if (!isOver) await iterator.return?.();
+        return { done: true, value: undefined };
+      },
+    };
+  }
+
+  private get importPlaces(): ImportPlaces {
+    const pool = poolOf(this.dataSource);
+    return (this.places ??= new ImportPlaces(
+      placesOf(pool.options.max, this.options.importPlaces),
+      waitOf(pool),
+    ));
+  }
+
+  private isInUnit(): boolean {
+    let context = currentTransaction();
+    while (context && context.dataSource !== this.dataSource) context = context.parent;
+    return context !== undefined;
+  }
+
+  private paceOf(
+    { idleMs, source }: ImportOptions,
+    hasPlace: () => boolean,
+  ): Omit<PaceOptions, 'onStalled'> | undefined {
+    if (idleMs === undefined) return undefined;
+    const { budget, importPlaces } = this;
+    const pool = poolOf(this.dataSource);
+    const { importPieceMs = DEFAULT_PIECE_MS } = this.options;
+    // Of a pool of one nobody else has a connection.
+    const keepsAll = () => hasPlace() && pool.options.max === 1 && pool.waitingCount > 0;
+    return {
+      idleMs,
+      source,
+      pieceMs: () => (keepsAll() ? Math.min(importPieceMs, waitOf(pool) / 2) : importPieceMs),
+      isWanted: () => keepsAll() || (hasPlace() && importPlaces.areWanted) || budget.used > budget.limit / 2,
+    };
   }
 
   private toPerson(row: PersonRow): Person<Data> {
@@ -416,6 +560,8 @@ export class PeopleService<Data extends object = JsonObject> implements OnModule
     return person;
   }
 }
+
+const waitOf = ({ options }: Pool): number => options.connectionTimeoutMillis || DEFAULT_PLACE_WAIT_MS;
 
 /** Changes of one person queue up in this process; another process meets them as conflicts. */
 const keyOf = (id: string) => `people:${id.toLowerCase()}`;

@@ -18,8 +18,12 @@ const DIGEST = `md5(concat(length(name), ':', name, data::text))`;
 
 /** What tells whether a person has changed: the row's `xmin` and `ctid`; where the table has none, a digest of the content. */
 const VERSIONS = {
-  row: { columns: 'xmin, ctid', text: 'xmin::text || ctid::text' },
-  content: { columns: `${DIGEST} AS digest`, text: DIGEST },
+  row: { columns: 'xmin, ctid', text: 'xmin::text || ctid::text', ifShown: () => 'xmin, ctid' },
+  content: {
+    columns: `${DIGEST} AS digest`,
+    text: DIGEST,
+    ifShown: (isShown: string) => `CASE WHEN ${isShown} THEN ${DIGEST} END AS digest`,
+  },
 };
 export type VersionBy = keyof typeof VERSIONS;
 
@@ -55,9 +59,8 @@ export function peopleStatements(table: string, outbox?: string, versionBy: Vers
            event AS (${event(type, 'changed', payload)})
          SELECT ${person} FROM changed`
       : `${text} RETURNING ${person}`;
-  const byName = (condition: string) =>
-    `SELECT ${person} FROM ${table}
-     WHERE name = $1 AND ${condition} AND id >= $2 ORDER BY id LIMIT $3`;
+  const pages = pageQueries(table, versionBy);
+  const indexed = `octet_length(name) <= ${INDEXED_NAME_BYTES}`;
   const creating = (rows: number) => {
     const insert = insertRows(table, rows);
     if (!outbox) return insert;
@@ -82,10 +85,14 @@ export function peopleStatements(table: string, outbox?: string, versionBy: Vers
     get: named('get', `SELECT ${person} FROM ${table} WHERE id = $1`),
     /** id */
     getForUpdate: named('get_for_update', `SELECT ${person} FROM ${table} WHERE id = $1 FOR UPDATE`),
-    /** name, id the page begins at, limit */
-    findByName: named('find_by_name', byName(`octet_length(name) <= ${INDEXED_NAME_BYTES}`)),
+    /** name, id the page begins at, limit, bytes that each row may have; see `PersonRow.withheld` */
+    findByName: eachAtMost(named('find_by_name', pages.ofSmall(indexed))),
     /** The same for a name that may not be in the index. */
-    findByLongName: named('find_by_long_name', byName('true')),
+    findByLongName: eachAtMost(named('find_by_long_name', pages.ofSmall('true'))),
+    /** name, id the page begins at, limit, bytes that the rows may have together */
+    findLargeByName: named('find_large_by_name', pages.ofLarge(indexed)),
+    /** The same for a name that may not be in the index. */
+    findLargeByLongName: named('find_large_by_long_name', pages.ofLarge('true')),
     // A json that is stored in a jsonb is turned into one; of the column's own type the parameter would be another once that
     // is altered, and the prepared statement would fail.
     /** id, name or null to keep it, whether data is given, data, versions or null */
@@ -116,6 +123,54 @@ export function peopleStatements(table: string, outbox?: string, versionBy: Vers
       values: [table],
     }),
     copy: `COPY ${table} (id, name, data) FROM STDIN`,
+  };
+}
+
+const LARGEST_INTEGER = 2 ** 31 - 1;
+
+const eachAtMost =
+  (statement: PeopleStatement) =>
+  (name: string, from: string, limit: number, bytes = LARGEST_INTEGER) =>
+    statement(name, from, limit, bytes);
+
+/**
+ * Pages of the people with a name, of whom the server keeps back what would be too many bytes. `data` is counted as the text that is
+ * sent, however it is packed in the table.
+ */
+function pageQueries(table: string, versionBy: VersionBy) {
+  const version = VERSIONS[versionBy];
+  const system = versionBy === 'row' ? ', xmin, ctid' : '';
+  const page = (columns: string, condition: string) =>
+    `SELECT ${columns} FROM ${table} WHERE name = $1 AND ${condition} AND id >= $2 ORDER BY id LIMIT $3`;
+  const shown = (isShown: string) =>
+    `id, CASE WHEN ${isShown} THEN name END AS name, CASE WHEN ${isShown} THEN data::text END AS data,
+     CASE WHEN NOT (${isShown}) THEN true END AS withheld, ${version.ifShown(isShown)}`;
+  // What takes more than its share as it is stored is not unpacked to be measured.
+  const measured =
+    versionBy === 'row'
+      ? 'CASE WHEN pg_column_size(data) <= $4 THEN data::text END AS data, pg_column_size(data) AS stored'
+      : 'data::text AS data, 0 AS stored';
+  return {
+    /** Rows of at most $4 bytes each: no sum is needed, which would make pages of small people slower. */
+    ofSmall: (condition: string) =>
+      `SELECT ${shown('bytes <= $4')}
+       FROM (SELECT *, octet_length(name) + coalesce(octet_length(data), stored, 0) AS bytes
+             FROM (${page(`id, name, ${measured}${system}`, condition)}) AS measured) AS page
+       ORDER BY id`,
+    /** Rows of at most $4 bytes together, the first in any case, and the one behind them: no more than these are unpacked. */
+    ofLarge: (condition: string) =>
+      `WITH RECURSIVE page AS MATERIALIZED (
+         SELECT array_agg(id ORDER BY id) AS ids FROM (${page('id', condition)}) AS found
+       ), walk AS (
+         SELECT 0 AS place, 0::bigint AS bytes
+         UNION ALL
+         SELECT place + 1, bytes + octet_length(name) + coalesce(octet_length(data::text), 0)
+         FROM walk, page, LATERAL (SELECT name, data FROM ${table} WHERE id = ids[place + 1]) AS person
+         WHERE bytes <= $4 OR place = 1
+       )
+       SELECT ${shown('bytes <= $4 OR place = 1')}
+       FROM walk, page, LATERAL (SELECT id, name, data${system} FROM ${table} WHERE id = ids[place]) AS person
+       ORDER BY place`,
   };
 }
 

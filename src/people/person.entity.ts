@@ -87,16 +87,40 @@ export interface PersonRow {
   ctid?: string;
   /** In place of both, where the table has none. */
   digest?: string;
+  /** Of a page: true where name and data are too large for it, and so null. */
+  withheld?: true | null;
 }
 
 /** A page of people as the JSON text every door answers with. */
-export const pageJson = ({
-  items,
-  next,
-}: {
-  items: readonly Person<object>[];
+export const pageJson = (page: PageOf<Person<object>>): string =>
+  pageText(page.items.map(personJson), page.next);
+
+/** A page of people whose JSON text has so many bytes at most, or one person: who finds no room is on the next page. */
+export function pageJsonWithin(
+  { items, next }: PageOf<Person<object>>,
+  bytes: number,
+  cursorOf: (id: string) => string,
+): string {
+  const texts: string[] = [];
+  let left = bytes - ROOM_FOR_NEXT;
+  for (const person of items) {
+    const text = personJson(person);
+    left -= Buffer.byteLength(text) + 1;
+    if (left < 0 && texts.length > 0) return pageText(texts, cursorOf(person.id));
+    texts.push(text);
+  }
+  return pageText(texts, next);
+}
+
+interface PageOf<Item> {
+  items: readonly Item[];
   next: string | null;
-}): string => `{"items":[${items.map(personJson).join(',')}],"next":${JSON.stringify(next)}}`;
+}
+
+const ROOM_FOR_NEXT = 100;
+
+const pageText = (texts: readonly string[], next: string | null) =>
+  `{"items":[${texts.join(',')}],"next":${JSON.stringify(next)}}`;
 
 /**
  * `742.0.1`, with or without an ETag's quotes, as SQL has it: `742(0,1)`; a digest is itself. Text that is no version matches

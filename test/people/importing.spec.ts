@@ -2,7 +2,8 @@ import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
 import pg from 'pg';
 import { watchRetries } from '../support/retries.js';
-import { type PeopleApp, startPeopleApp } from '../support/people-app.js';
+import { barrier } from '../support/barrier.js';
+import { type PeopleApp, poolOf, startPeopleApp } from '../support/people-app.js';
 
 setFlagsFromString('--expose-gc');
 const collectGarbage = runInNewContext('gc') as () => void;
@@ -110,6 +111,34 @@ describe('importMany', () => {
     expect((await app.request('/health/live')).status).toBe(200);
     expect(read).toBeLessThan(100_000);
     await imported;
+  });
+
+  it('takes a connection once there is something to store, and none where there is nothing', async () => {
+    const borrowed: number[] = [];
+    async function* source(people: number) {
+      for (let i = 0; i < people; i++) {
+        borrowed.push(poolOf(app.dataSource).borrowed);
+        yield { name: 'n' };
+      }
+    }
+    expect(await app.people.importMany(source(100))).toEqual({ inserted: 100 });
+    expect(await app.people.importMany(source(0))).toEqual({ inserted: 0 });
+    expect(new Set(borrowed)).toEqual(new Set([0]));
+  });
+
+  it('inside of a unit of work needs no place beside it', async () => {
+    const places = 5;
+    const allIn = barrier(places + 1);
+    const units = Array.from({ length: places + 1 }, () =>
+      app.transactions.run({}, async () => {
+        async function* source() {
+          yield* generate(400);
+          await allIn();
+        }
+        return app.people.importMany(source());
+      }),
+    );
+    expect(await Promise.all(units)).toEqual(units.map(() => ({ inserted: 400 })));
   });
 
   it('keeps every character that means something to COPY', async () => {

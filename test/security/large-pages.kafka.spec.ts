@@ -1,0 +1,46 @@
+import { KafkaPeer, startKafkaApp } from '../support/kafka.js';
+import type { PeopleApp } from '../support/people-app.js';
+
+let app: PeopleApp;
+const peer = new KafkaPeer();
+
+beforeAll(async () => {
+  app = await startKafkaApp(peer, { PEOPLE_EVENTS: 'off' });
+});
+afterAll(async () => {
+  await peer.close();
+  await app.close();
+});
+
+interface Page {
+  items: { id: string }[];
+  next: string | null;
+}
+
+it.each([
+  ['of 12 kB each', 100, 'x', 12_000],
+  ['of 500 kB each', 5, 'x', 500_000],
+  ['of 880 kB each', 2, 'x', 880_000],
+  // Six bytes of an answer for each of the table's.
+  ['with names that JSON escapes', 300, '\u0001', 1000],
+])(
+  'a page of people.find-by-name, %s, fits a message, and the next follows',
+  async (_, count, letter, bytes) => {
+    await app.database.query('TRUNCATE people');
+    const name = letter === 'x' ? 'Big' : letter.repeat(bytes);
+    const data = letter === 'x' ? JSON.stringify({ text: letter.repeat(bytes) }) : null;
+    await app.database.query('INSERT INTO people (name, data) SELECT $1, $2 FROM generate_series(1, $3)', [name, data, count]); // prettier-ignore
+    const ids: string[] = [];
+    for (let cursor: string | null | undefined; cursor !== null;) {
+      const asked = { name, limit: 1000, ...(cursor && { cursor }) };
+      const { value, error } = await peer.ask('people.find-by-name', JSON.stringify(asked));
+      expect(error).toBeUndefined();
+      expect(Buffer.byteLength(value!)).toBeLessThanOrEqual(900_000);
+      const page = JSON.parse(value!) as Page;
+      ids.push(...page.items.map(({ id }) => id));
+      cursor = page.next;
+    }
+    const rows = await app.database.query<{ id: string }>('SELECT id FROM people ORDER BY id');
+    expect(ids).toEqual(rows.map(({ id }) => id));
+  },
+);
