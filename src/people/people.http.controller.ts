@@ -14,6 +14,8 @@ import {
   Res,
   StreamableFile,
   UseFilters,
+  UseGuards,
+  UseInterceptors,
 } from '@nestjs/common';
 import { HttpAdapterHost } from '@nestjs/core';
 import { Readable } from 'node:stream';
@@ -23,7 +25,6 @@ import type { MessageIdentity } from '../messaging/message-identity.js';
 import { type CallerOf, callerOfUser } from './http-caller.js';
 import { etagOf, identityOfRequest, matchesAny, toIfMatch } from './http-preconditions.js';
 import {
-  assertMediaType,
   bodyBytes,
   type BodyRequest,
   bodyStream,
@@ -32,6 +33,7 @@ import {
   RawBodyOf,
 } from './json-body.decorator.js';
 import { readJsonArray, readJsonObject } from './json-input.js';
+import { KnownAddressGuard, TakesQuery } from './known-address.guard.js';
 import { NDJSON, NdjsonReader } from './ndjson.js';
 import {
   DocumentCreate,
@@ -45,6 +47,7 @@ import {
 import { PEOPLE_OPTIONS, type PeopleOptions } from './people.options.js';
 import { type NewPerson, PeopleService, type PersonChanges } from './people.service.js';
 import { pageJson, type Person, personJson } from './person.entity.js';
+import { RequestBodyInterceptor, TakesBody } from './request-body.js';
 
 const JSON_TYPE = 'application/json';
 const MERGE_PATCH = 'application/merge-patch+json';
@@ -53,6 +56,8 @@ const ANSWERS_JSON = Header('Content-Type', 'application/json; charset=utf-8');
 /** The routes of `/people`: each turns a request into one call of PeopleService and its result into an answer. */
 @Controller('people')
 @UseFilters(ProblemDetailsFilter)
+@UseGuards(KnownAddressGuard)
+@UseInterceptors(RequestBodyInterceptor)
 @DocumentPeople()
 export class PeopleHttpController {
   constructor(
@@ -63,6 +68,7 @@ export class PeopleHttpController {
   ) {}
 
   @Post()
+  @TakesBody([JSON_TYPE])
   @ANSWERS_JSON
   @DocumentCreate()
   async create(
@@ -90,6 +96,7 @@ export class PeopleHttpController {
   }
 
   @Post('bulk')
+  @TakesBody([JSON_TYPE, NDJSON], { isBulk: true })
   @ANSWERS_JSON
   @DocumentCreateMany()
   async createMany(
@@ -97,7 +104,6 @@ export class PeopleHttpController {
     @Headers('idempotency-key') idempotencyKey: string | undefined,
     @Res({ passthrough: true }) response: unknown,
   ): Promise<string> {
-    assertMediaType(request, [JSON_TYPE, NDJSON]);
     if (mediaTypeOf(request) === NDJSON) return this.importMany(new NdjsonReader(bodyStream(request)));
     const body = bodyBytes(request);
     const people = readJsonArray(body, 'the body') as unknown as NewPerson[];
@@ -124,6 +130,7 @@ export class PeopleHttpController {
   }
 
   @Get()
+  @TakesQuery('name', 'limit', 'cursor')
   @DocumentFind()
   async findByName(
     @Query('name') name: string,
@@ -142,6 +149,7 @@ export class PeopleHttpController {
   }
 
   @Patch(':id')
+  @TakesBody([JSON_TYPE, MERGE_PATCH])
   @ANSWERS_JSON
   @DocumentUpdate()
   async update(
@@ -150,10 +158,18 @@ export class PeopleHttpController {
     @Req() request: BodyRequest,
     @Headers('if-match') ifMatch: string | undefined,
     @Res({ passthrough: true }) response: unknown,
-  ): Promise<string> {
+  ): Promise<string | undefined> {
     const changes = readJsonObject(body, 'the body') as PersonChanges;
     const merge = mediaTypeOf(request) === MERGE_PATCH;
-    return this.answer(response, await this.people.update(id, changes, { ...toIfMatch(ifMatch), merge }));
+    const answer = this.answer(
+      response,
+      await this.people.update(id, changes, { ...toIfMatch(ifMatch), merge }),
+    );
+    const { mayRead = () => true } = this.options;
+    if (mayRead(request)) return answer;
+    // Else a change of nothing would read the person.
+    this.adapter.status(response, 204);
+    return undefined;
   }
 
   @Delete(':id')
