@@ -1,4 +1,4 @@
-import { eventually } from '../support/barrier.js';
+import { barrier, eventually } from '../support/barrier.js';
 import { type PeopleApp, startPeopleApp } from '../support/people-app.js';
 import { RawClient } from '../support/raw-http.js';
 
@@ -172,3 +172,30 @@ it('bodies under way have a budget together, past which they wait and are answer
     async () => (await app.send('POST', '/people', `{"name":"${'x'.repeat(900_000)}"}`)).status === 201,
   );
 }, 30_000);
+
+it('while the service stops, answers tell clients to close their connections, kept ones too', async () => {
+  await start({});
+  const kept = await client();
+  kept.send(`GET /people/${ADA} HTTP/1.1\r\n${HOST}\r\n`);
+  await kept.receives('"Ada"');
+  expect(kept.received).toMatch(/^connection: keep-alive\r$/im);
+  // A unit of work that goes on keeps the application stopping for as long.
+  const begun = barrier(2);
+  const over = barrier(2);
+  const unit = app.transactions.run({}, async ({ manager }) => {
+    await manager.query('SELECT 1');
+    void begun();
+    await over();
+  });
+  await begun();
+  const closing = app.app.close();
+  kept.received = '';
+  kept.send(`GET /health/live HTTP/1.1\r\n${HOST}\r\n`);
+  await kept.ended;
+  expect([kept.statuses, /^connection: (.*)\r$/im.exec(kept.received)?.[1]]).toEqual([[200], 'close']);
+  void over();
+  await unit;
+  await closing;
+  await app.database.drop();
+  await start({});
+});
