@@ -1,4 +1,4 @@
-import { type DynamicModule, Logger, Module } from '@nestjs/common';
+import { type DynamicModule, Injectable, Logger, Module, type OnModuleDestroy } from '@nestjs/common';
 import { APP_FILTER, APP_GUARD, HttpAdapterHost } from '@nestjs/core';
 import { TypeOrmModule } from '@nestjs/typeorm';
 import { DataSource, type DataSourceOptions } from 'typeorm';
@@ -11,9 +11,10 @@ import { MessageStore } from '../messaging/message-store.js';
 import { OperationsModule } from '../operations/operations.module.js';
 import { PeopleTable } from '../people/people-table.js';
 import { PeopleModule } from '../people/people.module.js';
-import { BearerTokenGuard, callerOfToken } from './bearer-token.guard.js';
+import { BearerTokenGuard, callerOfToken, mayReadByToken } from './bearer-token.guard.js';
 import type { Environment } from './environment.js';
 import { kafkaTransport } from './kafka-client.js';
+import { mayReadReasons } from './operations-access.js';
 import { stopTimesOf } from './stop-application.js';
 
 /** The environment once every server it needs is known. */
@@ -21,6 +22,16 @@ export type ServiceSettings = Environment & {
   database: { url: string };
   kafka: (NonNullable<Environment['kafka']> & { brokers: string[] }) | undefined;
 };
+
+/** Tells that the application stops, from the first moment on. */
+@Injectable()
+export class Stopping implements OnModuleDestroy {
+  hasBegun = false;
+
+  onModuleDestroy(): void {
+    this.hasBegun = true;
+  }
+}
 
 /** The composition root: one DataSource, and PeopleModule behind HTTP, Kafka and DI on it. */
 @Module({})
@@ -52,24 +63,34 @@ export class AppModule {
           memoryBudgetBytes: settings.http.memoryBudgetBytes,
           maxDataBytes: settings.maxDataBytes,
           maxNameBytes: settings.maxNameBytes,
+          bodyLimitBytes: settings.http.bodyLimitBytes,
+          bulkBodyLimitBytes: settings.http.bulkBodyLimitBytes,
+          minBodyBytesPerSecond: settings.http.minBodyBytesPerSecond,
+          bodyGraceMs: settings.http.bodyGraceMs,
           caller: callerOfToken,
+          mayRead: mayReadByToken,
         }),
-        OperationsModule.forRoot((moduleRef) => [
-          {
-            name: 'people',
-            unavailableReason: () => moduleRef.get(PeopleTable, { strict: false }).unavailableReason(),
-          },
-          ...(kafka
-            ? [
-                {
-                  name: 'kafka',
-                  unavailableReason: () => moduleRef.get(KafkaTransport, { strict: false }).unavailableReason,
-                },
-              ]
-            : []),
-        ]),
+        OperationsModule.forRoot(
+          (moduleRef) => [
+            {
+              name: 'people',
+              unavailableReason: () => moduleRef.get(PeopleTable, { strict: false }).unavailableReason(),
+            },
+            ...(kafka
+              ? [
+                  {
+                    name: 'kafka',
+                    unavailableReason: () =>
+                      moduleRef.get(KafkaTransport, { strict: false }).unavailableReason,
+                  },
+                ]
+              : []),
+          ],
+          mayReadReasons,
+        ),
       ],
       providers: [
+        Stopping,
         { provide: APP_FILTER, useClass: ProblemDetailsFilter },
         {
           provide: APP_GUARD,

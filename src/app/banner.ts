@@ -11,7 +11,7 @@ export interface BannerSettings {
 
 /** One screen: where everything is, and three commands to try. */
 export function banner(
-  { http, databaseUrl, kafkaBrokers }: Services,
+  { http, management = http, databaseUrl, kafkaBrokers }: Services,
   { auth, ownDatabase }: BannerSettings,
 ): string {
   // psql asks for the password then.
@@ -24,8 +24,8 @@ export function banner(
     '  People is running.',
     '',
     `  HTTP      ${http}/people`,
-    `  Docs      ${http}/docs`,
-    `  Database  ${database}`,
+    `  Docs      ${management}/docs`,
+    `  Database  ${withoutPassword(databaseUrl)}`,
     withKafka
       ? `  Kafka     ${kafkaBrokers.join(',')}   topics people.create, people.get, …`
       : '  Kafka     off',

@@ -5,6 +5,12 @@ import { KAFKA_CLIENTS } from '../messaging/kafka-clients.js';
 import { DEFAULT_BUDGET_BYTES } from '../people/byte-budget.js';
 import { DEFAULT_IDLE_MS, DEFAULT_PIECE_MS } from '../people/import-pace.js';
 import { DEFAULT_PAGE_BYTES } from '../people/people.options.js';
+import {
+  DEFAULT_BODY_GRACE_MS,
+  DEFAULT_BODY_LIMIT_BYTES,
+  DEFAULT_BULK_BODY_LIMIT_BYTES,
+  DEFAULT_MIN_BODY_BYTES_PER_SECOND,
+} from '../people/request-body.js';
 
 /** One variable of the environment. */
 export interface Variable<T> {
@@ -56,12 +62,21 @@ const list = {
     return items.every((item) => /^[^\s:]+:\d+$/.test(item)) ? items : undefined;
   },
 };
+const hostNames = {
+  accepted: 'host names or addresses without ports, several separated by commas',
+  parse: (value: string) => {
+    const names = value.split(',').map((name) => name.trim().toLowerCase());
+    return names.every((name) => /^([\w.-]+|\[[\da-f:.]+\])$/.test(name)) ? names : undefined;
+  },
+};
 const variable = <T>(definition: Omit<Variable<T>, 'default'> & { default: NoInfer<T> }): Variable<T> =>
   definition;
 const optional = <T>(definition: Omit<Variable<T>, 'default'>) =>
   ({ ...definition, default: undefined }) as Variable<T | undefined>;
 
-const MEBIBYTE = 1024 * 1024;
+const KIBIBYTE = 1024;
+const MEBIBYTE = 1024 * KIBIBYTE;
+const GIBIBYTE = 1024 * MEBIBYTE;
 const MINUTE = 60_000;
 const DAY = 24 * 60 * MINUTE;
 export const SASL_MECHANISMS = ['plain', 'scram-sha-256', 'scram-sha-512'] as const;
@@ -100,16 +115,33 @@ export const VARIABLES = {
   PEOPLE_EVENTS: variable({ ...oneOf(['on', 'off'] as const), default: 'on', meaning: '`off` publishes no events; `KAFKA=off` does neither.' }),
   PEOPLE_MAX_DATA_BYTES: variable({ ...wholeNumber(1, 256 * MEBIBYTE), default: MEBIBYTE, meaning: "What a person's `data` may have at most, in bytes of JSON, by whichever door; also once it is merged." }),
   PEOPLE_MAX_NAME_BYTES: variable({ ...wholeNumber(1, 256 * MEBIBYTE), default: MEBIBYTE, meaning: "What a person's name may have at most, in bytes of UTF-8." }),
-  PEOPLE_PAGE_BYTES: variable({ ...wholeNumber(1024, 1024 ** 3), default: DEFAULT_PAGE_BYTES, meaning: 'Bytes of names and data that a page of people has at most, though always one person: the rest is on the next. Streams hold 1 MiB of them at most.' }),
+  PEOPLE_PAGE_BYTES: variable({ ...wholeNumber(KIBIBYTE, GIBIBYTE), default: DEFAULT_PAGE_BYTES, meaning: 'Bytes of names and data that a page of people has at most, though always one person: the rest is on the next. Streams hold 1 MiB of them at most.' }),
   PEOPLE_IMPORT_PLACES: optional({ ...wholeNumber(1, 1000), meaning: 'NDJSON imports that may hold a connection at once; others wait for `DB_ACQUIRE_TIMEOUT_MS`. Unset: half of `DB_POOL_SIZE`; never all of it, unless it is 1.' }),
   PEOPLE_IMPORT_IDLE_MS: variable({ ...wholeNumber(100, 60 * MINUTE), default: DEFAULT_IDLE_MS, meaning: 'How long an NDJSON import may bring no whole line, and less than 5 bytes a second, before it is answered 408.' }),
   PEOPLE_IMPORT_PIECE_MS: variable({ ...wholeNumber(100, 24 * 60 * MINUTE), default: DEFAULT_PIECE_MS, meaning: 'How long an NDJSON import may take for 256 KiB while other imports wait for its place, or half of `HTTP_MEMORY_BUDGET_BYTES` is taken; 408 then.' }),
   HOST: variable({ ...text, accepted: 'an address or host name', default: '127.0.0.1', meaning: 'The address to listen on.' }),
   PORT: variable({ ...wholeNumber(0, 65535), default: 3000, meaning: 'The port to listen on; 0 = any free one.' }),
-  HTTP_MEMORY_BUDGET_BYTES: variable({ ...wholeNumber(1024 * 1024, 1024 ** 4), default: DEFAULT_BUDGET_BYTES, meaning: 'Bytes that all bodies and answers under way may take together, beyond 16 KiB of each; past it requests wait 5 s and are answered 503.' }),
+  HTTP_MEMORY_BUDGET_BYTES: variable({ ...wholeNumber(MEBIBYTE, 1024 * GIBIBYTE), default: DEFAULT_BUDGET_BYTES, meaning: 'Bytes that all bodies and answers under way may take together, beyond 16 KiB of each; past it requests wait 5 s and are answered 503.' }),
+  HTTP_BODY_LIMIT_BYTES: variable({ ...wholeNumber(KIBIBYTE, GIBIBYTE), default: DEFAULT_BODY_LIMIT_BYTES, meaning: 'What one JSON body may be long; past it 413.' }),
+  HTTP_BULK_BODY_LIMIT_BYTES: variable({ ...wholeNumber(KIBIBYTE, GIBIBYTE), default: DEFAULT_BULK_BODY_LIMIT_BYTES, meaning: 'The same of the array of `POST /people/bulk`.' }),
+  HTTP_MIN_BODY_BYTES_PER_SECOND: variable({ ...wholeNumber(0, GIBIBYTE), default: DEFAULT_MIN_BODY_BYTES_PER_SECOND, meaning: 'What a JSON body has to bring a second, or it is answered 408; 0 = anything.' }),
+  HTTP_BODY_GRACE_MS: variable({ ...wholeNumber(1, 60 * MINUTE), default: DEFAULT_BODY_GRACE_MS, meaning: 'How far it may lag behind that.' }),
+  HTTP_MIN_ANSWER_BYTES_PER_SECOND: variable({ ...wholeNumber(0, GIBIBYTE), default: KIBIBYTE, meaning: 'What the reader of an answer has to take a second while bytes wait for it, or its connection is cut; 0 = anything.' }),
+  HTTP_ANSWER_GRACE_MS: variable({ ...wholeNumber(1, 60 * MINUTE), default: 30_000, meaning: 'How far it may lag behind that.' }),
+  HTTP_HEADERS_TIMEOUT_MS: variable({ ...wholeNumber(1, 10 * MINUTE), default: 10_000, meaning: 'When the headers of a request have to be whole, from the begin of its connection or its first byte; looked at each second.' }),
+  HTTP_KEEP_ALIVE_TIMEOUT_MS: variable({ ...wholeNumber(1, 10 * MINUTE), default: 10_000, meaning: 'How long a connection without a request is kept. Above what a load balancer in front keeps it for, or that one may send on a connection that has just ended.' }),
+  HTTP_MAX_CONNECTIONS: variable({ ...wholeNumber(1, 1_000_000), default: 5000, meaning: 'Connections at most. Past it the one that has been without a request for longest is ended, or the new one where all have one.' }),
+  HTTP_LINGER_BYTES: variable({ ...wholeNumber(0, GIBIBYTE), default: 64 * MEBIBYTE, meaning: 'How much of a body that is not wanted is read away, so that the answer to it arrives.' }),
+  HTTP_LINGER_MS: variable({ ...wholeNumber(1, 10 * MINUTE), default: 5000, meaning: 'How long.' }),
+  HTTP_ALLOWED_HOSTS: optional({ ...hostNames, meaning: 'Names that requests may be for (`Host`) and pages they may come from (`Origin`), beside those of the loopback; others are answered 403. Unset: the loopback alone with `AUTH=none` on a loopback address, else any.' }),
+  MANAGEMENT_PORT: optional({ ...wholeNumber(0, 65535), meaning: 'A port for `/metrics`, `/docs` and `/health` alone, without a token; `PORT` then serves neither metrics nor documentation, and no reasons of readiness. Unset: with `AUTH=jwt` these need a valid token.' }),
+  MANAGEMENT_HOST: optional({ ...text, accepted: 'an address or host name', meaning: 'The address it listens on. Unset: `HOST`.' }),
   AUTH: optional({ ...oneOf(['none', 'jwt'] as const), meaning: 'Who may call over HTTP. Unset: `none` on a loopback address, an error on any other.' }),
-  AUTH_JWKS_URL: optional({ ...url('http:', 'https:'), meaning: 'Where the keys of bearer tokens are; this or `AUTH_SECRET` with `AUTH=jwt`.' }),
+  AUTH_JWKS_URL: optional({ ...url('http:', 'https:'), meaning: 'Where the keys of bearer tokens are; this or `AUTH_SECRET` with `AUTH=jwt`. A user and password in it are sent as HTTP Basic.', secret: true }),
   AUTH_SECRET: optional({ accepted: 'at least 32 characters', parse: (value: string) => (value.length >= 32 ? value : undefined), meaning: 'The shared secret of HS256 tokens.', secret: true }),
+  AUTH_JWKS_LIMIT_BYTES: variable({ ...wholeNumber(KIBIBYTE, GIBIBYTE), default: 1024 * KIBIBYTE, meaning: 'What the answer of `AUTH_JWKS_URL` may be long; past it 503.' }),
+  AUTH_JWKS_TIMEOUT_MS: variable({ ...wholeNumber(1, 10 * MINUTE), default: 5000, meaning: 'How long it may take.' }),
+  AUTH_TOKEN_LIMIT_BYTES: variable({ ...wholeNumber(256, 16 * KIBIBYTE), default: 8 * KIBIBYTE, meaning: 'What a token may be long; past it 401.' }),
   AUTH_ISSUER: optional({ ...text, meaning: 'The `iss` a token must have.' }),
   AUTH_AUDIENCE: optional({ ...text, meaning: 'The `aud` a token must have.' }),
   SHUTDOWN_TIMEOUT_MS: variable({ ...wholeNumber(1, 10 * MINUTE), default: 25_000, meaning: 'What stopping may take, from the signal to the end of the process. What is left then is cut and named, and the exit code is 1.' }),

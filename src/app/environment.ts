@@ -3,6 +3,8 @@ import type { DatabaseSettings } from '../database/data-source-options.js';
 import { hostsOfList } from '../database/database-url.js';
 import type { PreparedStatements } from '../database/known-server.js';
 import type { RecyclingMethod } from '../database/pooled-client.js';
+import type { FrontBounds } from './http-front.js';
+import type { IssuerBounds } from './issuer-keys.js';
 import { type SASL_MECHANISMS, type Values, type Variable, VARIABLES } from './environment-variables.js';
 
 /** A variable whose value is refused, or a combination of them that is. */
@@ -33,13 +35,27 @@ export interface Environment {
   people: { pageBytes: number; importPlaces?: number; importIdleMs: number; importPieceMs: number };
   /** undefined with `KAFKA=off`. */
   kafka: KafkaSettings | undefined;
-  http: { host: string; port: number; memoryBudgetBytes: number };
+  http: HttpSettings;
   /** What stopping may take, from the signal to the end of the process, in ms. */
   shutdownTimeoutMs: number;
   /** Where the embedded servers are to listen; undefined = on a free port. */
   embeddedPorts: { postgres: number | undefined; kafka: number | undefined };
   auth: AuthSettings;
   logLevel: Values['LOG_LEVEL'];
+}
+
+export interface HttpSettings extends FrontBounds {
+  host: string;
+  port: number;
+  /** undefined: none, `port` serves all. */
+  management: { host: string; port: number } | undefined;
+  /** Names that requests may be for, beside the loopback's; undefined: any. */
+  allowedHosts: readonly string[] | undefined;
+  memoryBudgetBytes: number;
+  bodyLimitBytes: number;
+  bulkBodyLimitBytes: number;
+  minBodyBytesPerSecond: number;
+  bodyGraceMs: number;
 }
 
 export interface KafkaSettings {
@@ -57,7 +73,15 @@ export interface KafkaSettings {
 
 export type AuthSettings =
   | { method: 'none' }
-  | { method: 'jwt'; jwksUrl?: string; secret?: string; issuer?: string; audience?: string };
+  | (IssuerBounds & {
+      method: 'jwt';
+      jwksUrl?: string;
+      secret?: string;
+      issuer?: string;
+      audience?: string;
+      /** What a token may be long. */
+      tokenLimitBytes: number;
+    });
 
 /**
  * Reads the environment, all of it at once.
@@ -71,7 +95,9 @@ export function readEnvironment(environment: NodeJS.ProcessEnv = process.env): E
       const value = environment[name];
       if (value === undefined || value === '') return [name, definition.default];
       const parsed = definition.parse(value);
-      const shown = definition.secret ? 'its value' : `"${value}"`;
+      // A URL with a password may have been put where none belongs.
+      const isSecret = definition.secret || /:[^/]*@/.test(value);
+      const shown = isSecret ? 'its value' : `"${value.slice(0, SHOWN_CHARACTERS)}"`;
       if (parsed === undefined)
         problems.push(`${name}: ${shown} is not accepted; expected ${definition.accepted}`);
       return [name, parsed];
@@ -85,8 +111,17 @@ export function readEnvironment(environment: NodeJS.ProcessEnv = process.env): E
 
 /** The database of the environment, for tools that need nothing else of it. @throws EnvironmentError */
 export const readDatabase = (environment: NodeJS.ProcessEnv = process.env): Environment['database'] =>
-  readEnvironment({ ...environment, KAFKA: 'off', EMBEDDED_KAFKA_PORT: '', HOST: '', AUTH: 'none' }).database;
+  readEnvironment({
+    ...environment,
+    KAFKA: 'off',
+    EMBEDDED_KAFKA_PORT: '',
+    HOST: '',
+    AUTH: 'none',
+    MANAGEMENT_PORT: '',
+    MANAGEMENT_HOST: '',
+  }).database;
 
+const SHOWN_CHARACTERS = 200;
 const LOOPBACK = /^(localhost|127(\.\d+){3}|::1)$/;
 
 function* contradictions(values: Values): Generator<string> {
@@ -108,6 +143,13 @@ function* contradictions(values: Values): Generator<string> {
   }
   if (!values.AUTH && !LOOPBACK.test(values.HOST)) {
     yield `AUTH: missing; HOST=${values.HOST} can be reached from outside, so choose AUTH=jwt, or AUTH=none to let everybody in`;
+  }
+  const { MANAGEMENT_PORT, MANAGEMENT_HOST = values.HOST } = values;
+  if (MANAGEMENT_PORT && MANAGEMENT_PORT === values.PORT && MANAGEMENT_HOST === values.HOST) {
+    yield `MANAGEMENT_PORT: ${MANAGEMENT_PORT} is PORT as well; choose another`;
+  }
+  if (values.MANAGEMENT_HOST && MANAGEMENT_PORT === undefined) {
+    yield 'MANAGEMENT_HOST: there is no MANAGEMENT_PORT; set it, or leave this out';
   }
   if (values.AUTH === 'jwt' && Number(!!values.AUTH_JWKS_URL) + Number(!!values.AUTH_SECRET) !== 1) {
     yield 'AUTH_JWKS_URL, AUTH_SECRET: AUTH=jwt needs exactly one of them';
@@ -140,11 +182,35 @@ function toEnvironment(values: Values): Environment {
       importIdleMs: values.PEOPLE_IMPORT_IDLE_MS,
       importPieceMs: values.PEOPLE_IMPORT_PIECE_MS,
     },
-    http: { host: values.HOST, port: values.PORT, memoryBudgetBytes: values.HTTP_MEMORY_BUDGET_BYTES },
+    http: toHttp(values),
     shutdownTimeoutMs: values.SHUTDOWN_TIMEOUT_MS,
     embeddedPorts: { postgres: values.EMBEDDED_POSTGRES_PORT, kafka: values.EMBEDDED_KAFKA_PORT },
     auth: toAuth(values),
     logLevel: values.LOG_LEVEL,
+  };
+}
+
+function toHttp(values: Values): HttpSettings {
+  const { HOST: host, PORT: port, MANAGEMENT_HOST = host, MANAGEMENT_PORT } = values;
+  // Where nobody is asked who they are, being on this machine is what lets them in.
+  const isLocal = values.AUTH !== 'jwt' && LOOPBACK.test(host);
+  return {
+    host,
+    port,
+    management: MANAGEMENT_PORT === undefined ? undefined : { host: MANAGEMENT_HOST, port: MANAGEMENT_PORT },
+    allowedHosts: values.HTTP_ALLOWED_HOSTS ?? (isLocal ? [] : undefined),
+    memoryBudgetBytes: values.HTTP_MEMORY_BUDGET_BYTES,
+    bodyLimitBytes: values.HTTP_BODY_LIMIT_BYTES,
+    bulkBodyLimitBytes: values.HTTP_BULK_BODY_LIMIT_BYTES,
+    minBodyBytesPerSecond: values.HTTP_MIN_BODY_BYTES_PER_SECOND,
+    bodyGraceMs: values.HTTP_BODY_GRACE_MS,
+    minAnswerBytesPerSecond: values.HTTP_MIN_ANSWER_BYTES_PER_SECOND,
+    answerGraceMs: values.HTTP_ANSWER_GRACE_MS,
+    headersTimeoutMs: values.HTTP_HEADERS_TIMEOUT_MS,
+    keepAliveTimeoutMs: values.HTTP_KEEP_ALIVE_TIMEOUT_MS,
+    maxConnections: values.HTTP_MAX_CONNECTIONS,
+    lingerBytes: values.HTTP_LINGER_BYTES,
+    lingerMs: values.HTTP_LINGER_MS,
   };
 }
 
@@ -191,5 +257,8 @@ function toAuth(values: Values): AuthSettings {
     ...(secret && { secret }),
     ...(issuer && { issuer }),
     ...(audience && { audience }),
+    tokenLimitBytes: values.AUTH_TOKEN_LIMIT_BYTES,
+    jwksLimitBytes: values.AUTH_JWKS_LIMIT_BYTES,
+    jwksTimeoutMs: values.AUTH_JWKS_TIMEOUT_MS,
   };
 }

@@ -1,4 +1,4 @@
-import { mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { chmodSync, mkdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 
 /** Where `npm start` keeps its embedded servers' data and writes where everything is. */
@@ -8,6 +8,8 @@ const SERVICES_FILE = path.join(DATA_DIRECTORY, 'services.json');
 /** Where the parts of a running service can be reached. */
 export interface Services {
   http: string;
+  /** Where metrics, documentation and health are, where they have a port of their own. */
+  management?: string;
   /** As it was configured: of several hosts with all of them, so that it holds over a failover. */
   databaseUrl: string;
   /** Empty with `KAFKA=off`. */
@@ -15,12 +17,20 @@ export interface Services {
   pid: number;
 }
 
-/** For tools and tests that want to reach what `npm start` started. Holds the database's password: for its owner only. */
-export function writeServices({ http, databaseUrl, kafkaBrokers, pid }: Services): void {
+/** Makes the directory for this user alone: it holds people's data, and passwords. */
+export function makeDataDirectory(): void {
   mkdirSync(DATA_DIRECTORY, { recursive: true });
+  // Root's PostgreSQL runs as another user, who has to get through to its own directory.
+  const mode = process.getuid?.() === 0 ? 0o711 : 0o700;
+  if (statSync(DATA_DIRECTORY).uid === process.getuid?.()) chmodSync(DATA_DIRECTORY, mode);
+}
+
+/** For tools and tests that want to reach what `npm start` started. Holds the database's password: for its owner only. */
+export function writeServices({ http, management, databaseUrl, kafkaBrokers, pid }: Services): void {
+  makeDataDirectory();
   // Moved into place whole: a tool may read it at any moment.
   const draft = `${SERVICES_FILE}.${pid}`;
-  const services: Services = { http, databaseUrl, kafkaBrokers, pid };
+  const services: Services = { http, ...(management && { management }), databaseUrl, kafkaBrokers, pid };
   writeFileSync(draft, `${JSON.stringify(services, null, 2)}\n`, { mode: 0o600 });
   renameSync(draft, SERVICES_FILE);
 }

@@ -12,8 +12,15 @@ import { signalDescendants } from './child-processes.js';
 import { createApp } from './create-app.js';
 import type { Environment } from './environment.js';
 import { migrate } from './migrate.js';
+import { managementUrlOf } from './operations-access.js';
 import { stopperOf, stopTimesOf } from './stop-application.js';
-import { DATA_DIRECTORY, removeServices, type Services, writeServices } from './services-file.js';
+import {
+  DATA_DIRECTORY,
+  makeDataDirectory,
+  removeServices,
+  type Services,
+  writeServices,
+} from './services-file.js';
 
 export interface Service extends Services {
   /** Finishes what runs, then stops everything that was started. */
@@ -66,7 +73,14 @@ export async function startService(
     progress.step = 'migrating the database and opening the doors';
     const http = await serve(app, settings, start);
     const brokers = settings.kafka?.brokers ?? [];
-    const services = { http, databaseUrl: settings.database.url, kafkaBrokers: brokers, pid: process.pid };
+    const management = managementUrlOf(app.getHttpAdapter().getInstance());
+    const services = {
+      http,
+      ...(management && { management }),
+      databaseUrl: settings.database.url,
+      kafkaBrokers: brokers,
+      pid: process.pid,
+    };
     writeServices(services);
     start.started.push({ name: 'the file services.json', stop: removeServices });
     return { ...services, stop: () => undo(start, environment) };
@@ -108,11 +122,19 @@ async function undo({ started, progress }: Start, { shutdownTimeoutMs }: Environ
 async function startServers(environment: Environment, start: Start): Promise<ServiceSettings> {
   const { database, kafka, embeddedPorts } = environment;
   const { aborted, say } = start;
+  makeDataDirectory();
   // Told by no other way that they are not wanted any more; initdb and Maven may take long.
   const end = () => signalDescendants('SIGTERM');
   aborted.addEventListener('abort', end);
   const [postgres, broker] = await Promise.allSettled([
-    database.url ? undefined : startServer(startEmbeddedPostgres, 'postgres', embeddedPorts.postgres, start),
+    database.url
+      ? undefined
+      : startServer(
+          (options) => startEmbeddedPostgres({ ...options, ownPassword: true }),
+          'postgres',
+          embeddedPorts.postgres,
+          start,
+        ),
     kafka && !kafka.brokers
       ? startServer(startEmbeddedKafka, 'kafka', embeddedPorts.kafka, start)
       : undefined,
@@ -169,7 +191,7 @@ async function connect(settings: ServiceSettings, { started, say }: Start): Prom
 /** Migrates, then opens the doors; resolves with the HTTP address. */
 async function serve(
   app: NestFastifyApplication,
-  { http: { host, port } }: ServiceSettings,
+  { http: { host, port, management } }: ServiceSettings,
   { aborted, say }: Start,
 ): Promise<string> {
   aborted.throwIfAborted();
@@ -177,8 +199,11 @@ async function serve(
   await whenSlow('migrating the database …', say, migrateAndFit(app));
   aborted.throwIfAborted();
   // HTTP first: when its port is taken, no message has been touched yet.
-  await app.listen({ port, host }).catch((cause: NodeJS.ErrnoException) => {
-    throw portError(cause, host, port);
+  await app.listen({ port, host }).catch((cause: NodeJS.ErrnoException & { port?: number }) => {
+    const isManagement = management !== undefined && cause.port === management.port && cause.port !== port;
+    throw isManagement
+      ? portError(cause, management.host, management.port, 'MANAGEMENT_')
+      : portError(cause, host, port);
   });
   await app.startAllMicroservices();
   aborted.throwIfAborted();
@@ -203,12 +228,12 @@ async function migrateAndFit(app: NestFastifyApplication): Promise<void> {
   if (misfit) throw misfit;
 }
 
-function portError(cause: NodeJS.ErrnoException, host: string, port: number): Error {
+function portError(cause: NodeJS.ErrnoException, host: string, port: number, prefix = ''): Error {
   const advice: Record<string, string> = {
-    EADDRINUSE: `PORT=${port}: another process listens there; stop it or choose another PORT.`,
-    EACCES: `PORT=${port}: this user may not listen there; choose a PORT above 1023.`,
-    EADDRNOTAVAIL: `HOST=${host}: not an address of this machine; choose another HOST.`,
-    ENOTFOUND: `HOST=${host}: no such host; choose another HOST.`,
+    EADDRINUSE: `${prefix}PORT=${port}: another process listens there; stop it or choose another ${prefix}PORT.`,
+    EACCES: `${prefix}PORT=${port}: this user may not listen there; choose a ${prefix}PORT above 1023.`,
+    EADDRNOTAVAIL: `${prefix}HOST=${host}: not an address of this machine; choose another ${prefix}HOST.`,
+    ENOTFOUND: `${prefix}HOST=${host}: no such host; choose another ${prefix}HOST.`,
   };
   const message = advice[cause.code ?? ''];
   return message ? new Error(message, { cause }) : cause;

@@ -1,3 +1,4 @@
+import { randomBytes } from 'node:crypto';
 import {
   existsSync,
   lchownSync,
@@ -39,6 +40,8 @@ export interface EmbeddedPostgresOptions {
   port?: number | undefined;
   /** Made when missing. Default: people. */
   database?: string | undefined;
+  /** True: a new database's superuser has a password of its own, kept in the directory. Default: it is `postgres`. */
+  ownPassword?: boolean | undefined;
   /** False gives up crash safety for speed, as tests may. Default: true. */
   durable?: boolean | undefined;
   /** Default: 100. */
@@ -63,7 +66,13 @@ export async function startEmbeddedPostgres(options: EmbeddedPostgresOptions): P
 }
 
 async function start(home: ServerHome, binaries: string, options: EmbeddedPostgresOptions) {
-  const { database = 'people', durable = true, maxConnections = 100, onProgress } = options;
+  const {
+    database = 'people',
+    durable = true,
+    ownPassword = false,
+    maxConnections = 100,
+    onProgress,
+  } = options;
   const user = await choosePostgresUser(binaries, home.directory);
   const data = path.join(home.directory, 'data');
   if (existsSync(data)) {
@@ -71,7 +80,7 @@ async function start(home: ServerHome, binaries: string, options: EmbeddedPostgr
     if (user.owner && statSync(data).uid !== user.owner.uid) giveTo(data, user.owner);
   } else {
     onProgress?.('making a PostgreSQL database (first time only) …');
-    await makeCluster(home, binaries, user, data, durable);
+    await makeCluster(home, binaries, user, data, { durable, password: newPassword(home, ownPassword) });
   }
   const [port = 0] = await choosePorts(home.directory, options.port, 1);
   const settings = {
@@ -92,9 +101,29 @@ async function start(home: ServerHome, binaries: string, options: EmbeddedPostgr
   const logFile = path.join(home.directory, 'postgres.log');
   const child = await spawnServer({ command, args, cwd: home.directory, logFile, ...user.ids });
   await untilReady(child, { name: 'PostgreSQL', logFile }, async () => assertReady(data, child.pid));
-  const url = (name: string) => `postgres://postgres:postgres@127.0.0.1:${port}/${encodeURIComponent(name)}`;
+  const password = passwordOf(home);
+  const url = (name: string) =>
+    `postgres://postgres:${password}@127.0.0.1:${port}/${encodeURIComponent(name)}`;
   await makeDatabase(url('postgres'), database);
   return { pid: child.pid, port, url: url(database) };
+}
+
+const passwordFileOf = ({ directory }: ServerHome) => path.join(directory, 'password');
+/** The superuser's, where the database was made without one of its own. */
+const COMMON_PASSWORD = 'postgres';
+
+/** Written before the database is made: one whose password nobody knows would be lost. */
+function newPassword(home: ServerHome, isOwn: boolean): string {
+  rmSync(passwordFileOf(home), { force: true });
+  if (!isOwn) return COMMON_PASSWORD;
+  const password = randomBytes(24).toString('base64url');
+  writeFileSync(passwordFileOf(home), password, { mode: 0o600 });
+  return password;
+}
+
+function passwordOf(home: ServerHome): string {
+  const file = passwordFileOf(home);
+  return existsSync(file) ? readFileSync(file, 'utf8').trim() : COMMON_PASSWORD;
 }
 
 /** Made beside its place and moved there when whole: a run killed meanwhile must not leave half a cluster. */
@@ -103,7 +132,7 @@ async function makeCluster(
   binaries: string,
   user: PostgresUser,
   data: string,
-  durable: boolean,
+  { durable, password }: { durable: boolean; password: string },
 ): Promise<void> {
   const draft = `${data}.new`;
   // The marker is in initdb's command line by this name: a setting of initdb's would stay in postgresql.conf,
@@ -112,7 +141,7 @@ async function makeCluster(
   rmSync(draft, { recursive: true, force: true });
   mkdirSync(draft, { mode: 0o700 });
   if (user.owner) giveTo(draft, user.owner);
-  writeFileSync(passwordFile, 'postgres', { mode: 0o600 });
+  writeFileSync(passwordFile, password, { mode: 0o600 });
   if (user.owner) lchownSync(passwordFile, user.owner.uid, user.owner.gid);
   const [command = '', ...args] = [
     ...user.prefix,

@@ -75,7 +75,7 @@ export interface ServerCommand {
  */
 export async function spawnServer(start: ServerCommand): Promise<ChildProcess & { readonly pid: number }> {
   const { command, args, logFile, ...options } = start;
-  const log = openSync(logFile, 'w');
+  const log = openSync(logFile, 'w', 0o600);
   try {
     const child = spawn(command, args, { ...options, detached: true, stdio: ['ignore', log, log] });
     await once(child, 'spawn');

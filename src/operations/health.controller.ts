@@ -3,6 +3,7 @@ import {
   Get,
   Inject,
   type OnModuleDestroy,
+  Req,
   Res,
   ServiceUnavailableException,
 } from '@nestjs/common';
@@ -22,6 +23,11 @@ export interface ReadinessSource {
 /** Sources of readiness beside the database: an array of `ReadinessSource`. */
 export const READINESS_SOURCES = Symbol('READINESS_SOURCES');
 
+/** Whether the sender of a request may read the reasons of readiness. */
+// eslint-disable-next-line @typescript-eslint/no-explicit-any -- requests are those of the platform
+export type MayReadReasons = (request: any) => boolean;
+export const MAY_READ_REASONS = Symbol('MAY_READ_REASONS');
+
 /** Whether this process lives, and whether it should get work. */
 @Controller('health')
 @ApiTags('operations')
@@ -34,6 +40,7 @@ export class HealthController implements OnModuleDestroy {
     private readonly dataSource: DataSource,
     private readonly adapterHost: HttpAdapterHost,
     @Inject(READINESS_SOURCES) private readonly sources: readonly ReadinessSource[],
+    @Inject(MAY_READ_REASONS) private readonly mayReadReasons: MayReadReasons,
   ) {}
 
   @Get('live')
@@ -48,7 +55,17 @@ export class HealthController implements OnModuleDestroy {
   })
   @ApiOkResponse({ description: 'Ready for work.' })
   @ApiServiceUnavailableResponse({ description: '`error` names what is not available, and why.' })
-  async ready(@Res({ passthrough: true }) response: unknown): Promise<HealthCheckResult> {
+  async ready(
+    @Req() request: unknown,
+    @Res({ passthrough: true }) response: unknown,
+  ): Promise<HealthCheckResult | Pick<HealthCheckResult, 'status'>> {
+    const result = await this.check();
+    if (result.status !== 'ok') this.adapterHost.httpAdapter.status(response, 503);
+    // Names and reasons tell a stranger what there is, and how it is doing.
+    return this.mayReadReasons(request) ? result : { status: result.status };
+  }
+
+  private async check(): Promise<HealthCheckResult> {
     try {
       return await this.health.check([
         () => this.indicate('service', this.stopping ? 'is stopping' : undefined),
@@ -60,7 +77,6 @@ export class HealthController implements OnModuleDestroy {
       ]);
     } catch (error) {
       if (!(error instanceof ServiceUnavailableException)) throw error;
-      this.adapterHost.httpAdapter.status(response, 503);
       return error.getResponse() as HealthCheckResult;
     }
   }

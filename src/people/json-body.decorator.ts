@@ -16,9 +16,16 @@ export interface BodyRequest {
   raw?: Readable;
 }
 
-/** The path that was asked for, with whatever prefix the application gives its routes. */
+/**
+ * The path that was asked for, with whatever prefix the application gives its routes. Always a path: a target may name a
+ * host (`http://host/people`), and one that begins with `//` would be read as one.
+ */
 export const pathOf = ({ url, originalUrl = url }: BodyRequest) =>
-  originalUrl.split('?', 1)[0]?.replace(/\/$/, '');
+  originalUrl
+    .split('?', 1)[0]
+    ?.replace(/^https?:\/\/[^/]*/i, '')
+    .replace(/^\/+/, '/')
+    .replace(/\/$/, '');
 
 /** The media type of the request's body, without its parameters. */
 export const mediaTypeOf = (request: BodyRequest) =>
@@ -43,7 +50,7 @@ export const RawBodyOf = createParamDecorator(
 export function bodyBytes({ body, rawBody }: BodyRequest): Uint8Array {
   const bytes = body instanceof Uint8Array ? body : rawBody;
   if (bytes && bytes.length > 0) return bytes;
-  if (body === undefined || body === null || bytes)
+  if (body === undefined || body === null || bytes || body instanceof Readable)
     throw new InvalidInputError('The request needs a JSON body.');
   // Going on would store numbers that JSON.parse has changed.
   throw new Error(
@@ -58,7 +65,8 @@ export function bodyStream(request: BodyRequest): Readable {
 }
 
 /**
- * @throws UnsupportedMediaTypeException the request's media type is none of `accepted` (415)
+ * @throws UnsupportedMediaTypeException the request's media type is none of `accepted`, or it is encoded or in another
+ *   charset than UTF-8 (415)
  * @throws InvalidInputError no body at all
  */
 export function assertMediaType(request: BodyRequest, accepted: readonly string[]): void {
@@ -67,7 +75,14 @@ export function assertMediaType(request: BodyRequest, accepted: readonly string[
   if (!accepted.includes(mediaType)) {
     throw new UnsupportedMediaTypeException(`The content type must be ${accepted.join(' or ')}.`);
   }
+  const { 'content-type': type, 'content-encoding': encoding = 'identity' } = request.headers;
+  if (!/^(identity)?$/i.test(String(encoding).trim()))
+    throw new UnsupportedMediaTypeException('The body must not be encoded: leave Content-Encoding out.');
+  const charsets = [...String(type).matchAll(/;\s*charset\s*=\s*("?)([^";\s]*)\1/gi)];
+  if (charsets.some(([, , charset]) => !/^utf-?8$/i.test(charset!)))
+    throw new UnsupportedMediaTypeException('The charset of the body must be utf-8.');
 }
 
-const hasBody = ({ headers }: BodyRequest) =>
+/** True when a body is announced, however long. */
+export const hasBody = ({ headers }: BodyRequest) =>
   headers['transfer-encoding'] !== undefined || Number(headers['content-length'] ?? 0) > 0;

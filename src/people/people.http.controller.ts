@@ -14,6 +14,8 @@ import {
   Res,
   StreamableFile,
   UseFilters,
+  UseGuards,
+  UseInterceptors,
 } from '@nestjs/common';
 import { HttpAdapterHost } from '@nestjs/core';
 import { Readable } from 'node:stream';
@@ -26,7 +28,6 @@ import { type CallerOf, callerOfUser } from './http-caller.js';
 import { etagOf, identityOfRequest, matchesAny, toIfMatch } from './http-preconditions.js';
 import { DEFAULT_IDLE_MS, ImportStalledError } from './import-pace.js';
 import {
-  assertMediaType,
   bodyBytes,
   type BodyRequest,
   bodyStream,
@@ -36,6 +37,7 @@ import {
 } from './json-body.decorator.js';
 import { jsonArray } from './json-array.js';
 import { readJsonObject } from './json-input.js';
+import { KnownAddressGuard, TakesQuery } from './known-address.guard.js';
 import { NDJSON, NdjsonReader } from './ndjson.js';
 import {
   DocumentCreate,
@@ -51,6 +53,7 @@ import { type NewPerson, PeopleService, type PersonChanges } from './people.serv
 import { invalid } from './person-data.js';
 import { pageJson, type Person, personJson } from './person.entity.js';
 import { personLimits } from './person-limits.js';
+import { RequestBodyInterceptor, TakesBody } from './request-body.js';
 import { Upload } from './upload.js';
 
 const JSON_TYPE = 'application/json';
@@ -60,6 +63,8 @@ const ANSWERS_JSON = Header('Content-Type', 'application/json; charset=utf-8');
 /** The routes of `/people`: each turns a request into one call of PeopleService and its result into an answer. */
 @Controller('people')
 @UseFilters(ProblemDetailsFilter)
+@UseGuards(KnownAddressGuard)
+@UseInterceptors(RequestBodyInterceptor)
 @DocumentPeople()
 export class PeopleHttpController {
   constructor(
@@ -71,6 +76,7 @@ export class PeopleHttpController {
   ) {}
 
   @Post()
+  @TakesBody([JSON_TYPE])
   @ANSWERS_JSON
   @DocumentCreate()
   async create(
@@ -98,6 +104,8 @@ export class PeopleHttpController {
   }
 
   @Post('bulk')
+  @TakesBody([JSON_TYPE, NDJSON], { isBulk: true })
+  @TakesQuery('ids')
   @ANSWERS_JSON
   @DocumentCreateMany()
   async createMany(
@@ -106,7 +114,6 @@ export class PeopleHttpController {
     @Query('ids') wantsIds: string | undefined,
     @Res({ passthrough: true }) response: unknown,
   ): Promise<string> {
-    assertMediaType(request, [JSON_TYPE, NDJSON]);
     const isStream = mediaTypeOf(request) === NDJSON;
     const ids = idsOf(wantsIds, isStream);
     if (isStream) return this.importMany(request, response);
@@ -141,6 +148,7 @@ export class PeopleHttpController {
   }
 
   @Get()
+  @TakesQuery('name', 'limit', 'cursor')
   @DocumentFind()
   async findByName(
     @Query('name') name: string,
@@ -159,6 +167,7 @@ export class PeopleHttpController {
   }
 
   @Patch(':id')
+  @TakesBody([JSON_TYPE, MERGE_PATCH])
   @ANSWERS_JSON
   @DocumentUpdate()
   async update(
@@ -167,12 +176,17 @@ export class PeopleHttpController {
     @Req() request: BodyRequest,
     @Headers('if-match') ifMatch: string | undefined,
     @Res({ passthrough: true }) response: unknown,
-  ): Promise<string> {
+  ): Promise<string | undefined> {
     const changes = readJsonObject(body, 'the body') as PersonChanges;
     assertRoomToWrite(this.budget);
     const merge = mediaTypeOf(request) === MERGE_PATCH;
     const person = await this.people.update(id, changes, { ...toIfMatch(ifMatch), merge });
-    return holdWritten(this.budget, response, this.answer(response, person));
+    const answer = this.answer(response, person);
+    const { mayRead = () => true } = this.options;
+    if (mayRead(request)) return holdWritten(this.budget, response, answer);
+    // Else a change of nothing would read the person.
+    this.adapter.status(response, 204);
+    return undefined;
   }
 
   @Delete(':id')

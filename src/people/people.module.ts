@@ -104,17 +104,14 @@ export class PeopleCoreModule implements OnModuleInit {
     };
   }
 
-  /** Fastify refuses media types it has no parser for; the ones of our routes are taken as they come. */
+  /** Fastify refuses media types it has no parser for; the ones of our routes are left to be read behind the guards. */
   onModuleInit(): void {
     const adapter = this.adapterHost.httpAdapter as typeof this.adapterHost.httpAdapter | undefined;
     if (adapter?.getType() !== 'fastify') return;
     const fastify = adapter.getInstance<FastifyParsers>();
-    const add = (type: string, options: object) => {
-      if (fastify.hasContentTypeParser(type)) return;
-      fastify.addContentTypeParser(type, options, (_request, body, done) => done(null, body));
-    };
-    add(NDJSON, {});
-    add('application/merge-patch+json', { parseAs: 'buffer' });
+    for (const type of [NDJSON, 'application/merge-patch+json'])
+      if (!fastify.hasContentTypeParser(type))
+        fastify.addContentTypeParser(type, {}, (_request, body, done) => done(null, body));
   }
 }
 

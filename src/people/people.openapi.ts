@@ -51,7 +51,8 @@ const INVALID = problem(400, 'Malformed JSON, or a field that fails validation; 
 const NOT_FOUND = problem(404, 'No person has this id.');
 const CHANGED = problem(412, unchanged('The person is not the version named in `If-Match`'));
 const TOO_LARGE = problem(413, 'The body is larger than this service takes.');
-const MEDIA_TYPE = problem(415, 'A content type this route does not take.');
+const TOO_SLOW = problem(408, unchanged('The body came too slowly'));
+const MEDIA_TYPE = problem(415, 'A content type, encoding or charset this route does not take.');
 const ID = ApiParam({ name: 'id', format: 'uuid', example: '01938c5e-7a1b-7c3d-9e2f-4a5b6c7d8e9f' });
 const IF_MATCH = ApiHeader({
   name: 'If-Match',
@@ -101,6 +102,7 @@ export const DocumentCreate = () =>
     }),
     INVALID,
     problem(409, 'Another person has this id.'),
+    TOO_SLOW,
     TOO_LARGE,
     MEDIA_TYPE,
   );
@@ -126,6 +128,7 @@ export const DocumentCreateMany = () =>
     }),
     INVALID,
     problem(409, 'An id exists already or stands twice; nothing was stored.'),
+    TOO_SLOW,
     TOO_LARGE,
     MEDIA_TYPE,
   );
@@ -171,9 +174,15 @@ export const DocumentUpdate = () =>
     ApiConsumes('application/json', 'application/merge-patch+json'),
     ApiBody({ type: UpdatePersonDto }),
     ApiResponse({ status: 200, type: PersonDto, headers: ETAG }),
+    ApiResponse({
+      status: 204,
+      headers: ETAG,
+      description: 'Changed, for a caller who may write and not read (with `AUTH=jwt`).',
+    }),
     INVALID,
     NOT_FOUND,
     CHANGED,
+    TOO_SLOW,
     TOO_LARGE,
     MEDIA_TYPE,
   );

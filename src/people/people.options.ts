@@ -48,6 +48,14 @@ export interface PeopleOptions<Data extends object = JsonObject> {
    * memory is taken; 408 then. Default 60,000.
    */
   importPieceMs?: number;
+  /** What one JSON body may be long, in bytes, where `PeopleModule` reads it and not a parser of the application. Default 1 MiB. */
+  bodyLimitBytes?: number;
+  /** The same of the array of `POST /people/bulk`. Default 16 MiB. */
+  bulkBodyLimitBytes?: number;
+  /** What a body has to bring a second, in bytes, or it is answered 408; 0 takes any. Default 5. */
+  minBodyBytesPerSecond?: number;
+  /** How far a body may lag behind that, in ms. Default 10,000. */
+  bodyGraceMs?: number;
   /** What a message of `people.commands` without a value means: `delete` the person that is its key. Default: it is refused. */
   tombstones?: 'refuse' | 'delete';
   /**
@@ -59,4 +67,10 @@ export interface PeopleOptions<Data extends object = JsonObject> {
   maxDataBytes?: number;
   /** What a person's name may have at most, in bytes of UTF-8. Default 1 MiB. */
   maxNameBytes?: number;
+  /**
+   * Whether who sent a request may read people. Who may only write is answered a change by its ETag alone (204), as the rest
+   * of the person is not for them. Default: everybody may.
+   */
+  // eslint-disable-next-line @typescript-eslint/no-explicit-any -- requests are those of the host's platform and guards
+  mayRead?: (request: any) => boolean;
 }

@@ -102,9 +102,36 @@ describe('AUTH=jwt with AUTH_SECRET', () => {
     }
   });
 
-  it('leaves health, metrics and the documentation open', async () => {
-    for (const path of ['/health/live', '/health/ready', '/metrics', '/docs', '/docs-json']) {
-      expect([path, (await app.request(path)).status]).toEqual([path, 200]);
+  it('tells probes how it is, and the reasons, metrics and documentation to whoever has a token', async () => {
+    const known = bearer(await hs256({ ...CLAIMS, scope: '' }));
+    for (const path of ['/metrics', '/docs', '/docs/', '/docs/swagger-ui.css', '/docs-json', '/docs-yaml']) {
+      await expectRefusal(await app.request(path), 401, 'Bearer');
+      await expectRefusal(await app.request(path, { headers: bearer('a.b.c') }), 401, INVALID);
+      expect([path, (await app.request(path, { headers: known })).status]).toEqual([path, 200]);
+    }
+    expect((await app.request('/health/live')).status).toBe(200);
+    for (const headers of [{}, bearer('a.b.c')]) {
+      const response = await app.request('/health/ready', { headers });
+      expect([response.status, await response.json()]).toEqual([200, { status: 'ok' }]);
+    }
+    expect(await (await app.request('/health/ready', { headers: known })).json()).toMatchObject({
+      details: { database: { status: 'up' } },
+    });
+  });
+
+  it('does not show who may only write the person that is changed', async () => {
+    const headers = bearer(await hs256({ ...CLAIMS, scope: 'people:write' }));
+    const { id } = await app.people.create({ name: 'Secret', data: { s: 1 } });
+    for (const [type, body] of [
+      ['application/json', '{}'],
+      ['application/merge-patch+json', '{"data":{}}'],
+    ]) {
+      const response = await app.send('PATCH', `/people/${id}`, body!, { ...headers, 'content-type': type! });
+      expect([response.status, await response.text(), response.headers.get('etag')]).toEqual([
+        204,
+        '',
+        expect.stringMatching(/^"[\d.]+"$/),
+      ]);
     }
   });
 });

@@ -77,6 +77,20 @@ const REFUSED: Partial<Record<Name, string[]>> = {
   PEOPLE_MAX_DATA_BYTES: ['0', '268435457', '1MB'],
   PEOPLE_MAX_NAME_BYTES: ['0', '268435457', '1MB'],
   PORT: ['-1', '65536', 'http'],
+  HTTP_MEMORY_BUDGET_BYTES: ['0', '1048575', '64MiB'],
+  HTTP_BODY_LIMIT_BYTES: ['1023', '1073741825', '1MiB'],
+  HTTP_BULK_BODY_LIMIT_BYTES: ['0', '16MiB'],
+  HTTP_MIN_BODY_BYTES_PER_SECOND: ['-1', 'slow'],
+  HTTP_BODY_GRACE_MS: ['0', '3600001'],
+  HTTP_MIN_ANSWER_BYTES_PER_SECOND: ['-1', '1.5'],
+  HTTP_ANSWER_GRACE_MS: ['0', '30s'],
+  HTTP_HEADERS_TIMEOUT_MS: ['0', '600001'],
+  HTTP_KEEP_ALIVE_TIMEOUT_MS: ['0', '600001'],
+  HTTP_MAX_CONNECTIONS: ['0', '1000001'],
+  HTTP_LINGER_BYTES: ['-1', 'all'],
+  HTTP_LINGER_MS: ['0', '600001'],
+  HTTP_ALLOWED_HOSTS: ['http://a', 'a:80', 'a,', 'a b', '[x]'],
+  MANAGEMENT_PORT: ['-1', '65536', 'on'],
   AUTH: ['basic', 'JWT'],
   AUTH_JWKS_URL: ['file:///keys', 'issuer.test/keys'],
   AUTH_SECRET: ['hunter2', 'x'.repeat(31)],
@@ -84,7 +98,9 @@ const REFUSED: Partial<Record<Name, string[]>> = {
   PEOPLE_IMPORT_PLACES: ['0', '1001', 'half'],
   PEOPLE_IMPORT_IDLE_MS: ['0', '99', '10s'],
   PEOPLE_IMPORT_PIECE_MS: ['0', '99', '1m'],
-  HTTP_MEMORY_BUDGET_BYTES: ['0', '1048575', '64MB'],
+  AUTH_JWKS_LIMIT_BYTES: ['0', '1MiB'],
+  AUTH_JWKS_TIMEOUT_MS: ['0', '600001'],
+  AUTH_TOKEN_LIMIT_BYTES: ['255', '16385'],
   SHUTDOWN_TIMEOUT_MS: ['0', '600001', '25s'],
   LOG_LEVEL: ['verbose', 'INFO'],
 };
@@ -126,8 +142,21 @@ describe('a variable with a value that is not accepted', () => {
       'DATABASE_URL',
       'DB_PASSWORD',
       'KAFKA_SASL_PASSWORD',
+      'AUTH_JWKS_URL',
       'AUTH_SECRET',
     ]);
+  });
+
+  it('is shown to nobody where it is a URL with a password, whatever variable it stands in', () => {
+    const url = 'kafka://user:hunter2@broker:9092';
+    for (const name of ['KAFKA_BROKERS', 'DB_HOSTNAME', 'AUTH_JWKS_URL', 'PORT'] as const)
+      expect(problemsOf({ [name]: url })).toEqual([
+        expect.stringMatching(`^${name}: its value is not accepted`),
+      ]);
+  });
+
+  it('is shown up to 200 characters', () => {
+    expect(problemsOf({ PORT: 'x'.repeat(10_000) })[0]).toContain(`"${'x'.repeat(200)}" is not accepted`);
   });
 });
 
@@ -155,6 +184,8 @@ describe('variables that contradict each other', () => {
     [{ HOST: '0.0.0.0' }, ['AUTH: missing']],
     [{ HOST: '::' }, ['AUTH: missing']],
     [{ HOST: '127.0.0.1.example.com' }, ['AUTH: missing']],
+    [{ PORT: '4000', MANAGEMENT_PORT: '4000' }, ['MANAGEMENT_PORT: 4000 is PORT as well']],
+    [{ MANAGEMENT_HOST: '127.0.0.1' }, ['MANAGEMENT_HOST: there is no MANAGEMENT_PORT']],
     [{ AUTH: 'jwt' }, ['AUTH_JWKS_URL, AUTH_SECRET: AUTH=jwt']],
     [
       { AUTH: 'jwt', AUTH_SECRET: secret, AUTH_JWKS_URL: 'https://i/k' },
@@ -175,6 +206,8 @@ describe('variables that contradict each other', () => {
     [{ HOST: '::1' }],
     [{ HOST: 'localhost' }],
     [{ HOST: '127.1.2.3' }],
+    [{ PORT: '4000', MANAGEMENT_PORT: '4000', MANAGEMENT_HOST: '127.0.0.2' }],
+    [{ PORT: '0', MANAGEMENT_PORT: '0' }],
   ])('are not these: %j', (environment) => {
     expect(problemsOf(environment)).toEqual([]);
   });
@@ -193,7 +226,12 @@ describe('the environment', () => {
       kafka: { library: 'kafkajs', clientId: 'people', groupId: 'people', concurrency: 7, topicPartitions: 8, topicReplication: undefined, quarantineKeys: false, ssl: false, sasl: undefined },
       events: true,
       people: { pageBytes: 4_194_304, importIdleMs: 10_000, importPieceMs: 60_000 },
-      http: { host: '127.0.0.1', port: 3000, memoryBudgetBytes: 67_108_864 },
+      http: {
+        host: '127.0.0.1', port: 3000, management: undefined, allowedHosts: [], memoryBudgetBytes: 67_108_864,
+        bodyLimitBytes: 1_048_576, bulkBodyLimitBytes: 16_777_216, minBodyBytesPerSecond: 5, bodyGraceMs: 10_000,
+        minAnswerBytesPerSecond: 1024, answerGraceMs: 30_000, headersTimeoutMs: 10_000, keepAliveTimeoutMs: 10_000,
+        maxConnections: 5000, lingerBytes: 67_108_864, lingerMs: 5000,
+      },
       shutdownTimeoutMs: 25_000,
       embeddedPorts: { postgres: undefined, kafka: undefined },
       auth: { method: 'none' },
@@ -202,6 +240,16 @@ describe('the environment', () => {
     expect(readEnvironment({})).toEqual(defaults);
     const empty = Object.fromEntries(Object.keys(VARIABLES).map((name) => [name, '']));
     expect(readEnvironment(empty)).toEqual(defaults);
+  });
+
+  it.each<[Partial<Record<Name, string>>, string[] | undefined]>([
+    [{}, []],
+    [{ HOST: 'localhost', AUTH: 'none' }, []],
+    [{ HOST: '0.0.0.0', AUTH: 'none' }, undefined],
+    [{ AUTH: 'jwt', AUTH_SECRET: 's'.repeat(32) }, undefined],
+    [{ HOST: '0.0.0.0', AUTH: 'none', HTTP_ALLOWED_HOSTS: 'People.test, a' }, ['people.test', 'a']],
+  ])('of %j takes requests for %j beside the loopback', (environment, names) => {
+    expect(readEnvironment(environment).http.allowedHosts).toEqual(names);
   });
 
   it('hands on what is set', () => {

@@ -42,7 +42,7 @@ it(
     const service = start();
     const silent = await connected(service);
     const halfAsked = await connected(service, 'GET /people/x HTTP/1.1\r\nHost: ');
-    const kept = await connected(service, 'GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n');
+    const kept = await connected(service, 'GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n');
     await once(kept, 'data');
     service.signal('SIGTERM');
     const { code, stderr } = await service.ended;
@@ -61,7 +61,7 @@ it(
     const service = start();
     const reader = await connected(
       service,
-      'GET /people?name=many HTTP/1.1\r\nHost: x\r\nAccept: application/x-ndjson\r\n\r\n',
+      'GET /people?name=many HTTP/1.1\r\nHost: localhost\r\nAccept: application/x-ndjson\r\n\r\n',
     );
     await once(reader, 'data');
     reader.pause();

@@ -1,6 +1,6 @@
 import { spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { createServer, type AddressInfo } from 'node:net';
 import path from 'node:path';
 import { createInterface } from 'node:readline';
@@ -289,3 +289,36 @@ describe('embedded Apache Kafka without its tools', () => {
     expect(owner.exitCode).toBe(0);
   });
 });
+
+it(
+  'a PostgreSQL with a password of its own keeps it, and one that was made without goes on with its old one',
+  async () => {
+    const parent = mkdtempSync(path.join(checkout, '.data/test-password-'));
+    const passwords: string[][] = [];
+    try {
+      for (const ownPassword of [true, false]) {
+        const directory = path.join(parent, String(ownPassword));
+        const seen: string[] = [];
+        // What is asked for later changes nothing of a database that is there.
+        for (const asked of [ownPassword, true]) {
+          const server = await startEmbeddedPostgres({ directory, ownPassword: asked });
+          const client = new pg.Client(server.url);
+          await client.connect();
+          await client.end();
+          await server.stop();
+          seen.push(new URL(server.url).password);
+        }
+        passwords.push(seen);
+      }
+      const [[first, again], common] = passwords as [[string, string], string[]];
+      expect(first).toMatch(/^[\w-]{32}$/);
+      expect(again).toBe(first);
+      expect(common).toEqual(['postgres', 'postgres']);
+      expect(statSync(path.join(parent, 'true/password')).mode & 0o777).toBe(0o600);
+      expect(statSync(path.join(parent, 'true/postgres.log')).mode & 0o777).toBe(0o600);
+    } finally {
+      rmSync(parent, { recursive: true, force: true });
+    }
+  },
+  MINUTES,
+);

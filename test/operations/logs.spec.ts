@@ -5,6 +5,7 @@ import { createApp } from '../../src/app/create-app.js';
 import { readEnvironment } from '../../src/app/environment.js';
 import { JsonLogger } from '../../src/operations/json-logger.js';
 import { eventually } from '../support/barrier.js';
+import { RawClient } from '../support/raw-http.js';
 import { createDatabase, type TestDatabase } from '../support/test-database.js';
 
 const SECRET = 'hunter2-hunter2-hunter2-hunter2-hunter2';
@@ -206,3 +207,30 @@ describe('the log', () => {
     expect(log.join('')).not.toContain('wrong-horse');
   });
 });
+
+it.each([
+  ['its body', 'POST /people HTTP/1.1', 'Content-Type: application/json\r\nContent-Length: 100', '{'],
+  [
+    'an import',
+    'POST /people/bulk HTTP/1.1',
+    'Content-Type: application/x-ndjson\r\nContent-Length: 100',
+    '{',
+  ],
+])('a client that leaves in the midst of %s is no error', async (_title, line, headers, body) => {
+  const client = await RawClient.connect(url);
+  client.send(`${line}\r\nHost: x\r\nAuthorization: Bearer ${token}\r\n${headers}\r\n\r\n${body}`);
+  // Its headers are read, as those of a later one are.
+  await fetch(`${url}/health/live`);
+  client.socket.resetAndDestroy();
+  await client.ended;
+  await eventually(async () => {
+    await fetch(`${url}/health/live`, { headers: { connection: 'close' } });
+    return (await connectionsOf(app)) <= 1;
+  });
+  expect(lines().filter(({ level }) => level === 'error' || level === 'warn')).toEqual([]);
+});
+
+const connectionsOf = (service: NestFastifyApplication) =>
+  new Promise<number>((resolve) => {
+    service.getHttpServer().getConnections((_: unknown, count: number) => resolve(count));
+  });

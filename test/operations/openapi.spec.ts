@@ -65,11 +65,11 @@ describe('the documentation', () => {
     ]);
     const guarded = ['401', '403'];
     expect(Object.fromEntries(statuses)).toEqual({
-      'post /people': ['200', '201', '400', ...guarded, '409', '413', '415', '503'],
+      'post /people': ['200', '201', '400', ...guarded, '408', '409', '413', '415', '503'],
       'get /people': ['200', '400', ...guarded, '503'],
-      'post /people/bulk': ['201', '400', ...guarded, '409', '413', '415', '503'],
+      'post /people/bulk': ['201', '400', ...guarded, '408', '409', '413', '415', '503'],
       'get /people/{id}': ['200', '304', '400', ...guarded, '404', '503'],
-      'patch /people/{id}': ['200', '400', ...guarded, '404', '412', '413', '415', '503'],
+      'patch /people/{id}': ['200', '204', '400', ...guarded, '404', '408', '412', '413', '415', '503'],
       'delete /people/{id}': ['204', '400', ...guarded, '404', '409', '412', '503'],
       'get /health/live': ['200'],
       'get /health/ready': ['200', '503'],

@@ -1,0 +1,37 @@
+import type { IncomingMessage } from 'node:http';
+import helmet from '@fastify/helmet';
+import type { FastifyInstance } from 'fastify';
+
+/** What Swagger UI needs of a browser: its own scripts, and styles that it writes into the page. */
+const DOCS_POLICY =
+  "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; font-src 'self' data:; " +
+  "connect-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'";
+
+/** The headers that every answer has, whatever it is: what browsers may make of it, and who may keep it. */
+export async function setAnswerHeaders(fastify: FastifyInstance, isStopping: () => boolean): Promise<void> {
+  fastify.addHook('onSend', async ({ raw, routeOptions }, reply, payload) => {
+    const route = routeOptions.url ?? '';
+    if (/^\/docs\b/.test(route)) reply.header('Content-Security-Policy', DOCS_POLICY);
+    if (route !== '/docs/*') reply.header('Cache-Control', 'no-store');
+    if (endsConnection(raw, isStopping())) reply.header('Connection', 'close');
+    return payload;
+  });
+  await fastify.register(helmet, {
+    contentSecurityPolicy: {
+      useDefaults: false,
+      directives: { defaultSrc: ["'none'"], frameAncestors: ["'none'"] },
+    },
+    xFrameOptions: { action: 'deny' },
+    // Whoever ends TLS in front of this says so; over plain HTTP it means nothing.
+    strictTransportSecurity: false,
+    crossOriginOpenerPolicy: false,
+    originAgentCluster: false,
+    xDnsPrefetchControl: false,
+    xDownloadOptions: false,
+    xPermittedCrossDomainPolicies: false,
+    xXssProtection: false,
+  });
+}
+
+/** True where the client is not to send another request: the rest of its body, which nobody wants, would be in the way. */
+const endsConnection = (request: IncomingMessage, isStopping: boolean) => isStopping || !request.complete;
