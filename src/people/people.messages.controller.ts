@@ -3,6 +3,7 @@ import { Ctx, KafkaContext, MessagePattern, Payload } from '@nestjs/microservice
 import { MessageErrorFilter } from '../errors/error-responses.js';
 import { InvalidInputError } from '../errors/application-error.js';
 import { BATCHABLE } from '../messaging/kafka.transport.js';
+import { plainText } from '../messaging/plain-text.js';
 import { Transactional } from '../transactions/transactional.decorator.js';
 import { type JsonInput, readMemberArray } from './json-input.js';
 import { MessageInputPipe, noValue, OptionalMessageInputPipe } from './message-input.pipe.js';
@@ -39,7 +40,7 @@ export class PeopleMessagesController {
   ): Promise<string | null> {
     const { headers = {}, key } = context.getMessage() as unknown as CommandMessage;
     if (input === null) return this.remove(this.tombstone(key));
-    const name = String(headers[OPERATION]);
+    const name = plainText(headers[OPERATION]);
     const operation = OPERATIONS.get(name);
     if (!operation)
       throw new InvalidInputError(
