@@ -123,7 +123,8 @@ describe.each(KAFKA_CLIENTS)('by %s', (driver) => {
     await expectHandled();
     await eventually(async () => (await letters()).length === 1);
     // So that the first host has nothing under way when it closes.
-    await eventually(async () => (await database.query('SELECT FROM message_outbox')).length === 0);
+    const busy = `SELECT FROM message_outbox UNION ALL SELECT FROM message_outbox_lease WHERE leased_until > now()`;
+    await eventually(async () => (await database.query(busy)).length === 0);
     await host!.app.close();
     const { store } = await start({ driver, groupId, limits: { headers: 2000 } });
     expect(await store.deadLetters.replay({ error: 'RECORD_TOO_LARGE' })).toBe(1);
