@@ -2,6 +2,7 @@ import { RECYCLING_METHODS } from '../database/pooled-client.js';
 import { ISOLATION_LEVELS } from '../database/data-source-options.js';
 import { hostsOfList, urlsOfHosts } from '../database/database-url.js';
 import { KAFKA_CLIENTS } from '../messaging/kafka-clients.js';
+import { RECORD_LIMITS } from '../messaging/record-limits.js';
 import { DEFAULT_BUDGET_BYTES } from '../people/byte-budget.js';
 import { DEFAULT_IDLE_MS, DEFAULT_PIECE_MS } from '../people/import-pace.js';
 import { DEFAULT_PAGE_BYTES } from '../people/people.options.js';
@@ -69,6 +70,13 @@ const hostNames = {
     return names.every((name) => /^([\w.-]+|\[[\da-f:.]+\])$/.test(name)) ? names : undefined;
   },
 };
+const topics = {
+  accepted: 'names of topics separated by commas, or beginnings of names that end with *',
+  parse: (value: string) => {
+    const items = value.split(',').map((item) => item.trim());
+    return items.every((item) => /^[a-zA-Z0-9._-]{1,249}\*?$/.test(item)) ? items : undefined;
+  },
+};
 const variable = <T>(definition: Omit<Variable<T>, 'default'> & { default: NoInfer<T> }): Variable<T> =>
   definition;
 const optional = <T>(definition: Omit<Variable<T>, 'default'>) =>
@@ -108,6 +116,12 @@ export const VARIABLES = {
   KAFKA_TOPIC_PARTITIONS: variable({ ...wholeNumber(1, 10_000), default: 8, meaning: 'Partitions of topics that are created because they are missing.' }),
   KAFKA_TOPIC_REPLICATION: optional({ ...wholeNumber(1, 100), meaning: 'Their replication factor. Unset: 3, or the number of brokers where they are fewer.' }),
   KAFKA_QUARANTINE_KEYS: variable({ ...oneOf(['off', 'on'] as const), default: 'off', meaning: '`on`: once a message is a dead letter, the later ones of its key wait until it is replayed or discarded.' }),
+  KAFKA_MAX_HEADERS: variable({ ...wholeNumber(1, 100_000), default: RECORD_LIMITS.headers, meaning: 'Headers that a record may have; one with more is a dead letter `RECORD_TOO_LARGE`, like one past the next two.' }),
+  KAFKA_MAX_HEADER_BYTES: variable({ ...wholeNumber(1, 100 * MEBIBYTE), default: RECORD_LIMITS.headerBytes, meaning: 'Bytes of its headers.' }),
+  KAFKA_MAX_KEY_BYTES: variable({ ...wholeNumber(1, 100 * MEBIBYTE), default: RECORD_LIMITS.keyBytes, meaning: 'Bytes of its key.' }),
+  KAFKA_MAX_BATCH_BYTES: variable({ ...wholeNumber(1, 1024 * MEBIBYTE), default: RECORD_LIMITS.batchBytes, meaning: 'Bytes that what one fetch brings may be decompressed to; a batch with more is one dead letter.' }),
+  KAFKA_REPLY_TOPICS: optional({ ...topics, meaning: 'Where replies may go. Unset: any topic but those that the service reads or writes itself, those of dead letters and Kafka\'s own, to which they never go.' }),
+  KAFKA_STALLED_AFTER_MS: variable({ ...wholeNumber(1, DAY), default: 60_000, meaning: 'Readiness is false once nothing was done of a partition for so long, though messages of other keys than those that fail wait there.' }),
   KAFKA_SSL: variable({ ...oneOf(['off', 'on'] as const), default: 'off', meaning: '`on` encrypts and checks certificates.' }),
   KAFKA_SASL_MECHANISM: optional({ ...oneOf(SASL_MECHANISMS), meaning: 'How to log in at the brokers; unset: not at all.' }),
   KAFKA_SASL_USERNAME: optional({ ...text, meaning: 'Needed with `KAFKA_SASL_MECHANISM`.' }),

@@ -1,4 +1,5 @@
 import type { KafkaClientName } from '../messaging/kafka-clients.js';
+import type { RecordLimits } from '../messaging/kafka-driver.js';
 import type { DatabaseSettings } from '../database/data-source-options.js';
 import { hostsOfList } from '../database/database-url.js';
 import type { PreparedStatements } from '../database/known-server.js';
@@ -67,6 +68,9 @@ export interface KafkaSettings {
   topicPartitions: number;
   topicReplication: number | undefined;
   quarantineKeys: boolean;
+  limits: RecordLimits;
+  replyTopics: readonly string[] | undefined;
+  stalledAfterMs: number;
   ssl: boolean;
   sasl: { mechanism: (typeof SASL_MECHANISMS)[number]; username: string; password: string } | undefined;
 }
@@ -238,6 +242,14 @@ function toKafka(values: Values): KafkaSettings {
     topicPartitions: values.KAFKA_TOPIC_PARTITIONS,
     topicReplication: values.KAFKA_TOPIC_REPLICATION,
     quarantineKeys: values.KAFKA_QUARANTINE_KEYS === 'on',
+    limits: {
+      headers: values.KAFKA_MAX_HEADERS,
+      headerBytes: values.KAFKA_MAX_HEADER_BYTES,
+      keyBytes: values.KAFKA_MAX_KEY_BYTES,
+      batchBytes: values.KAFKA_MAX_BATCH_BYTES,
+    },
+    replyTopics: values.KAFKA_REPLY_TOPICS,
+    stalledAfterMs: values.KAFKA_STALLED_AFTER_MS,
     ssl: values.KAFKA_SSL === 'on',
     sasl: mechanism && username && password ? { mechanism, username, password } : undefined,
   };

@@ -10,7 +10,19 @@ export function kafkaTransport(
   store: MessageStore,
   { drainMs, doorsMs }: StopTimes,
 ): KafkaTransport {
-  const { brokers, library, clientId, groupId, concurrency, quarantineKeys, ssl, sasl } = kafka;
+  const {
+    brokers,
+    library,
+    clientId,
+    groupId,
+    concurrency,
+    quarantineKeys,
+    limits,
+    replyTopics,
+    stalledAfterMs,
+    ssl,
+    sasl,
+  } = kafka;
   return new KafkaTransport({
     client: {
       brokers,
@@ -23,6 +35,9 @@ export function kafkaTransport(
     concurrency,
     store,
     quarantineKeys,
+    limits,
+    stalledAfterMs,
+    ...(replyTopics && { replyTopics }),
     drainTimeoutMs: drainMs,
     closeTimeoutMs: doorsMs - drainMs,
     // Every number of the JSON is kept.

@@ -12,6 +12,10 @@ import { tableIn } from '../database/table-name.js';
 import { Outbox } from './outbox.js';
 
 const PRUNE_AT_ONCE = 1000;
+/** Of a key so much is listed. */
+const SHOWN_KEY = 1000;
+/** A longer key is its hash where the order of letters goes by it: an index takes no more than a third of a page. */
+const KEY_BYTES = 200;
 
 /** Which dead letters; what is left out does not matter. */
 export interface DeadLetterFilter {
@@ -33,6 +37,7 @@ export interface DeadLetter {
   topic: string;
   partition: number;
   offset: string;
+  /** Of one with more than 1,000 bytes the first of them. */
   key: string | null;
   code: string;
   message: string;
@@ -84,7 +89,8 @@ export class DeadLetters {
     const { condition, values } = conditionOf(filter);
     const { rows } = await this.transactions.runStatement<DeadLetter>(
       {
-        text: `SELECT seq::text, state, message_id AS "messageId", topic, partition, "offset"::text, encode(key, 'escape') AS key,
+        text: `SELECT seq::text, state, message_id AS "messageId", topic, partition, "offset"::text,
+            encode(substring(key FROM 1 FOR ${SHOWN_KEY}), 'escape') || CASE WHEN octet_length(key) > ${SHOWN_KEY} THEN '…' ELSE '' END AS key,
             code, message, attempts, created_at AS "createdAt"
           FROM ${this.table} d WHERE ${condition} AND d.seq > ${BigInt(after)} ORDER BY d.seq LIMIT ${Math.trunc(atMost)}`,
         values,
@@ -227,7 +233,9 @@ export class DeadLetters {
   /** Rows of dead letters on their way to Kafka; those of one key keep their order. */
   private enqueue(type: string, topic: string, rows: string): string {
     return `INSERT INTO ${this.outbox.table} (aggregatetype, aggregateid, type, topic, dead_letter)
-      SELECT '${type}', topic || ' ' || coalesce(encode(key, 'base64'), partition::text), '${type}', ${topic}, seq
+      SELECT '${type}', topic || ' ' || coalesce(
+          CASE WHEN octet_length(key) > ${KEY_BYTES} THEN encode(key_hash, 'hex') ELSE encode(key, 'base64') END,
+          partition::text), '${type}', ${topic}, seq
       FROM ${rows} ORDER BY seq`;
   }
 }

@@ -1,13 +1,16 @@
 import { KafkaHeaders, type MessageHandler } from '@nestjs/microservices';
 import type { IncomingRecord } from './kafka-driver.js';
-import { headerText, type MessageIdentity } from './message-identity.js';
+import type { ApplicationError } from '../errors/application-error.js';
+import { headerText, type MessageIdentity, textOrBytes } from './message-identity.js';
 import type { QuarantinedKey } from './quarantined-key.js';
 
 /** Where a sender waits for its reply. */
 export interface ReplyAddress {
   topic: string;
+  /** NaN where the sender gave no whole number. */
   partition: number | undefined;
-  correlationId: string;
+  /** As it came: bytes where it is no text. */
+  correlationId: string | Buffer;
 }
 
 /** One message on its way through the transport, from its fetch to the move of its offset. */
@@ -20,6 +23,8 @@ export interface Delivery {
   readonly handler: MessageHandler | undefined;
   readonly isBatchable: boolean;
   readonly replyTo: ReplyAddress | undefined;
+  /** Why it is not to be handled, known before anybody looks at its value. */
+  readonly refusal?: ApplicationError | undefined;
   readonly bytes: number;
   /** The number of its row, where it is parked; its offset is committed or another's task. */
   parkedAs?: string;
@@ -31,6 +36,8 @@ export interface Delivery {
   begunBefore?: Delivery;
   /** How often it was handled and failed by no fault of the infrastructure. */
   attempts: number;
+  /** Set once its handling has begun, for the first time. */
+  hasBegun?: boolean;
   /** The assignment of partitions it belongs to. */
   assignment: number;
 }
@@ -53,13 +60,18 @@ export interface ParkedLine {
   readAt: number;
 }
 
+const PARTITION = /^\d{1,9}$/;
+
 /** Where the sender waits for a reply, if it does. */
 export function replyAddressOf({ headers }: IncomingRecord): ReplyAddress | undefined {
-  const correlationId = headerText(headers, KafkaHeaders.CORRELATION_ID);
+  const [correlation] = [headers[KafkaHeaders.CORRELATION_ID]].flat();
   const topic = headerText(headers, KafkaHeaders.REPLY_TOPIC);
   const partition = headerText(headers, KafkaHeaders.REPLY_PARTITION);
-  if (!correlationId || !topic) return undefined;
-  return { topic, correlationId, partition: partition === undefined ? undefined : parseFloat(partition) };
+  if (!correlation || correlation.length === 0 || !topic) return undefined;
+  return {
+    ...{ topic, correlationId: textOrBytes(correlation) },
+    partition: partition === undefined ? undefined : PARTITION.test(partition) ? Number(partition) : NaN,
+  };
 }
 
 /** By key; messages without one by partition, as Kafka gives them no other order. */
@@ -71,9 +83,12 @@ export const placeOf = ({ topic, partition, offset, timestamp }: IncomingRecord)
   `${topic} ${partition} ${offset} ${timestamp}`;
 
 const RECORD_OVERHEAD = 200;
+const HEADER_OVERHEAD = 100;
 
 /** About what the record keeps in memory. */
-export function sizeOf({ key, value, headers }: IncomingRecord): number {
-  const inHeaders = Object.values(headers).reduce((sum, header) => sum + (header?.length ?? 0), 0);
+export function sizeOf({ key, value, headers, unread }: IncomingRecord): number {
+  let inHeaders = unread?.headers?.length ?? 0;
+  for (const values of Object.values(headers))
+    for (const header of [values].flat()) inHeaders += HEADER_OVERHEAD + (header?.length ?? 0);
   return RECORD_OVERHEAD + (key?.length ?? 0) + (value?.length ?? 0) + inHeaders;
 }

@@ -10,9 +10,15 @@ import {
 } from '../database/postgres-errors.js';
 import { ApplicationError } from '../errors/application-error.js';
 import { type MessageError, originalOf, toMessageError } from '../errors/error-responses.js';
+import { jsonAtMost, plainText } from './plain-text.js';
 import { backoffDelay } from '../transactions/retry-policy.js';
 import { ShuttingDownError, TransactionOutcomeUnknownError } from '../transactions/transaction-errors.js';
 import { originOf } from '../transactions/unit-failures.js';
+
+/** What we say of a failure ourselves may be so long; of what others say it is `SHOWN`. */
+const SENTENCES = 1000;
+/** An error reply is a header, in JSON, which a broker takes together with the rest. */
+const LONGEST_REPLY = 16 * 1024;
 
 /**
  * What a failure of a message means.
@@ -24,7 +30,16 @@ import { originOf } from '../transactions/unit-failures.js';
  */
 export type FailureKind = 'infrastructure' | 'transient' | 'permanent' | 'unexpected';
 
+/** What the failure means, whatever it is: one that can't be looked at is of no known reason. */
 export function classify(thrown: unknown): FailureKind {
+  try {
+    return kindOf(thrown);
+  } catch {
+    return 'unexpected';
+  }
+}
+
+function kindOf(thrown: unknown): FailureKind {
   const error = causeOf(thrown);
   // The table is not there, the disk is full: others may well be handled meanwhile. Where it takes no writes none can be.
   if (error instanceof DatabaseUnavailableError && error.sqlState !== undefined)
@@ -71,15 +86,27 @@ export const mayBeItsOwn = (thrown: unknown): boolean => {
   return !(error instanceof PoolExhaustedError || error instanceof ShuttingDownError);
 };
 
-/** The error in a dead letter. */
+/** The error in a dead letter: never a failure, and never longer than what can be told. */
 export function describe(thrown: unknown): MessageError {
+  try {
+    const { code, message, ...rest } = described(thrown);
+    return { ...rest, code: plainText(code), message: plainText(message, SENTENCES) };
+  } catch {
+    return toMessageError(undefined);
+  }
+}
+
+function described(thrown: unknown): MessageError {
   const cause = toTellableError(causeOf(thrown));
   if (cause instanceof ApplicationError) return toMessageError(cause);
-  if (isMessageError(thrown)) return thrown;
+  if (isMessageError(thrown)) return { ...thrown, message: plainText(thrown.message) };
   if (thrown instanceof Error || typeof thrown !== 'object' || thrown === null) return toMessageError(thrown);
   const { code, status, message } = thrown as Record<string, unknown>;
-  const text = (value: unknown) => (typeof value === 'string' ? value : JSON.stringify(value ?? ''));
-  return { code: text(code ?? status ?? 'INTERNAL_ERROR'), message: text(message), retryable: false };
+  return {
+    code: plainText(code ?? status ?? 'INTERNAL_ERROR'),
+    message: plainText(message ?? ''),
+    retryable: false,
+  };
 }
 
 /**
@@ -88,7 +115,10 @@ export function describe(thrown: unknown): MessageError {
  */
 export function replyErrorOf(error: unknown): unknown {
   const original = toTellableError(originalOf(error));
-  return original instanceof Error ? toMessageError(original) : error;
+  const told = original instanceof Error ? toMessageError(original) : error;
+  // Nothing at all would be an answer without an error.
+  if (told === undefined || told === null) return toMessageError(told);
+  return jsonAtMost(told, LONGEST_REPLY) === undefined ? describe(told) : told;
 }
 
 /** What `MessageErrorFilter`, or a filter that does the same, makes of an error. */

@@ -42,6 +42,27 @@ export function partitionsByTopic(partitions: readonly TopicPartition[]): Map<st
 /** A header that stands in a record more than once has an array of values. */
 export type RecordHeaders = Record<string, Buffer | string | (Buffer | string)[] | undefined>;
 
+/** Why a record was not decoded whole, and what was not. */
+export interface UnreadPart {
+  /** `RECORD_UNREADABLE`: in a form that this client does not know. */
+  code: 'RECORD_TOO_LARGE' | 'RECORD_UNREADABLE';
+  /** As a sentence without its end. */
+  reason: string;
+  /** The headers' bytes, beginning with their number; `headersOf` reads them. */
+  headers?: Buffer | undefined;
+}
+
+/** What a record may have that is decoded; past it a record is put aside by its place. */
+export interface RecordLimits {
+  /** Headers of one record. */
+  headers: number;
+  /** Their bytes, as they are sent. */
+  headerBytes: number;
+  keyBytes: number;
+  /** Bytes of compressed batches of one fetch, once they are not compressed any more. */
+  batchBytes: number;
+}
+
 /** One record as the broker gave it. */
 export interface IncomingRecord extends TopicPartition {
   offset: bigint;
@@ -50,6 +71,8 @@ export interface IncomingRecord extends TopicPartition {
   key: Buffer | null;
   value: Buffer | null;
   headers: RecordHeaders;
+  /** Set where the record is past a limit or can't be read: it is put aside as it is, and `headers` has none. */
+  unread?: UnreadPart;
 }
 
 /** Records of one partition, in the order of their offsets. */
@@ -91,6 +114,8 @@ export interface ConsumerSettings {
   /** Where a group begins that has committed nothing: true = with the first record there is. */
   fromBeginning: boolean;
   onOffsetOutOfRange: OffsetOutOfRangePolicy;
+  /** What a record may have that is decoded. Left out: `RECORD_LIMITS`. */
+  limits?: RecordLimits;
 }
 
 /** What a consumer tells. None of these may throw, and none is awaited. */

@@ -1,6 +1,7 @@
 import type { KafkaParserConfig, Deserializer, Serializer } from '@nestjs/microservices';
 import type { KafkaClientName, KafkaDriverFactory } from './kafka-clients.js';
 import type { KafkaClientSettings, OffsetOutOfRangePolicy, TopicSettings } from './kafka-driver.js';
+import type { RecordLimits } from './kafka-driver.js';
 import type { MessageStore } from './message-store.js';
 
 export interface KafkaTransportOptions {
@@ -44,6 +45,18 @@ export interface KafkaTransportOptions {
    */
   laneMessages?: number;
   laneBytes?: number;
+  /**
+   * What a record may have that is handled: headers (1,000), their bytes (64 KiB), bytes of its key (64 KiB), and bytes that a
+   * fetch may be decompressed to (32 MiB). Past it the record is a dead letter `RECORD_TOO_LARGE`.
+   */
+  limits?: Partial<RecordLimits>;
+  /**
+   * Where replies may go: names of topics, or beginnings that end with `*`. Default: any topic but those that are read or
+   * written here, those of dead letters and Kafka's own, to which replies go in no case.
+   */
+  replyTopics?: readonly string[];
+  /** `unavailableReason` tells of a partition of which nothing was done for so long though messages wait, in ms. Default 60,000. */
+  stalledAfterMs?: number;
   /** How long the group waits for an instance that gives no sign of life, in ms. Default 10,000. */
   sessionTimeoutMs?: number;
   /** What is done when the group's offset is not there any more. Default `stop`: nothing is skipped unasked. */
@@ -74,6 +87,7 @@ export const DEFAULTS = {
   drainTimeoutMs: 20_000,
   closeTimeoutMs: 10_000,
   outboxPollMs: 1000,
+  stalledAfterMs: 60_000,
   quarantineKeys: false,
   onOffsetOutOfRange: 'stop' as OffsetOutOfRangePolicy,
 };

@@ -4,8 +4,8 @@ import { lastValueFrom, toArray } from 'rxjs';
 import { InvalidInputError } from '../errors/application-error.js';
 import { ClosingSteps, endsWithin } from './closing-steps.js';
 import { CrashSuspects } from './crash-suspects.js';
-import { DEAD_LETTER_SUFFIX, deadLetterRecord } from './dead-letter.js';
-import { type Delivery, laneKeyOf, replyAddressOf, sizeOf } from './delivery.js';
+import { DEAD_LETTER_SUFFIX, deadLetterRecord, withPlaceOnly } from './dead-letter.js';
+import { type Delivery, laneKeyOf, replyAddressOf, sizeOf, type Undeliverable } from './delivery.js';
 import { classify, describe, replyErrorOf } from './failure-policy.js';
 import { type HandlerExtras, knowCall } from './handled-call.js';
 import { InfrastructureWait } from './infrastructure-wait.js';
@@ -16,6 +16,7 @@ import {
   type KafkaDriver,
   type KafkaProducer,
   OffsetOutOfRangeError,
+  RecordRefusedError,
 } from './kafka-driver.js';
 import { DEFAULTS, type KafkaTransportOptions } from './kafka-transport-options.js';
 import { identityOf } from './message-identity.js';
@@ -29,6 +30,10 @@ import { MessageLanes } from './message-lanes.js';
 import { MessageProcessor } from './message-processor.js';
 import type { MessageStore } from './message-store.js';
 import { MessageReplies } from './message-replies.js';
+import { noHeaders, RECORD_LIMITS, withinLimits } from './record-limits.js';
+import type { RecordLimits } from './kafka-driver.js';
+import { replyRefusal, type ReplyTopics } from './reply-rules.js';
+import { unreadRecordError } from './unread-record.js';
 import { rememberingFailures } from '../transactions/unit-failures.js';
 import { pause } from './pause.js';
 import { StoreUpkeep } from './store-upkeep.js';
@@ -60,6 +65,7 @@ export class KafkaTransport extends ServerKafka implements OnModuleDestroy {
   private readonly replies: MessageReplies;
   private readonly quarantine: KeyQuarantine | undefined;
   private readonly upkeep: StoreUpkeep | undefined;
+  private readonly limits: RecordLimits;
   private driver: KafkaDriver | undefined;
   private kafkaConsumer: KafkaConsumer | undefined;
   private kafkaProducer: KafkaProducer | undefined;
@@ -68,6 +74,7 @@ export class KafkaTransport extends ServerKafka implements OnModuleDestroy {
   private starting: Promise<void> | undefined;
   private draining: Promise<void> | undefined;
   private committing: NodeJS.Timeout | undefined;
+  private knownReplyTopics: ReplyTopics | undefined;
   private left = 0;
   /** Set once it is closed for good. */
   private closing: ClosingSteps | undefined;
@@ -84,6 +91,7 @@ export class KafkaTransport extends ServerKafka implements OnModuleDestroy {
       ...(deserializer && { deserializer }),
     });
     this.settings = { ...DEFAULTS, ...options };
+    this.limits = { ...RECORD_LIMITS, ...options.limits };
     const { concurrency, batchSize, store, maxAttempts, bufferMessages, bufferBytes } = this.settings;
     const { laneMessages = Math.ceil(bufferMessages / 10), laneBytes = Math.ceil(bufferBytes / 10) } =
       options;
@@ -131,7 +139,10 @@ export class KafkaTransport extends ServerKafka implements OnModuleDestroy {
     this.lanes = new MessageLanes({
       concurrency,
       batchSize,
-      handle: (batch, settle) => processor.handle(batch, settle),
+      handle: (batch, settle) => {
+        for (const delivery of batch) delivery.hasBegun = true;
+        return processor.handle(batch, settle);
+      },
       ...(quarantine && { putAside: (lane) => quarantine.putAside(lane) }),
       onWaiting: (lane) => this.overflow.waits(lane),
     });
@@ -165,9 +176,9 @@ export class KafkaTransport extends ServerKafka implements OnModuleDestroy {
     );
   }
 
-  /** undefined while messages are consumed, else why they are not. */
+  /** undefined while messages are consumed and handled, else why they are not. */
   get unavailableReason(): string | undefined {
-    return this.stopping.signal.aborted ? 'is stopping' : this.unavailable;
+    return this.stopping.signal.aborted ? 'is stopping' : (this.unavailable ?? this.stalledReason);
   }
 
   /** Messages that did not end before the deadline of stopping; they come again. */
@@ -209,6 +220,13 @@ export class KafkaTransport extends ServerKafka implements OnModuleDestroy {
   override unwrap<T>(): T {
     if (!this.driver) throw new Error('Not connected yet. Call startAllMicroservices() first.');
     return [this.driver.raw, this.kafkaConsumer?.raw, this.kafkaProducer?.raw] as T;
+  }
+
+  private get stalledReason(): string | undefined {
+    const stalled = this.intake.stalled(this.settings.stalledAfterMs);
+    if (!stalled) return undefined;
+    const seconds = Math.round(stalled.forMs / 1000);
+    return `${stalled.topic}, partition ${stalled.partition}: nothing was done for ${seconds} s, though messages wait`;
   }
 
   private async connect(driver: KafkaDriver): Promise<void> {
@@ -259,6 +277,7 @@ export class KafkaTransport extends ServerKafka implements OnModuleDestroy {
         // A group that is new takes what was sent before it came.
         fromBeginning: true,
         onOffsetOutOfRange,
+        limits: this.limits,
       },
       this.intake,
     );
@@ -276,14 +295,19 @@ export class KafkaTransport extends ServerKafka implements OnModuleDestroy {
     this.starting = this.disconnect().then(() => (isOver ? undefined : this.connect(this.driver!)));
   }
 
-  private toDelivery(record: IncomingRecord): Delivery {
+  private toDelivery(fetched: IncomingRecord): Delivery {
+    const record = withinLimits(fetched, this.limits);
     const handler = this.getHandlerByPattern(record.topic) ?? undefined;
     const { digestHeaders } = (handler?.extras ?? {}) as HandlerExtras;
     const message = identityOf(record, this.settings.groupId, digestHeaders);
-    const replyTo = handler?.isEventHandler ? undefined : replyAddressOf(record);
+    const asked = handler?.isEventHandler ? undefined : replyAddressOf(record);
+    const refusal = record.unread
+      ? unreadRecordError(record, record.unread)
+      : asked && replyRefusal(asked, this.replyTopics);
+    const replyTo = refusal ? undefined : asked;
     const isBatchable = this.settings.store !== undefined && handler?.extras?.batchable === true;
     return {
-      ...{ record, message, handler, isBatchable, replyTo },
+      ...{ record, message, handler, isBatchable, replyTo, refusal },
       laneKey: laneKeyOf(record),
       bytes: sizeOf(record),
       attempts: 0,
@@ -291,9 +315,16 @@ export class KafkaTransport extends ServerKafka implements OnModuleDestroy {
     };
   }
 
+  /** Known once the handlers are. */
+  private get replyTopics(): ReplyTopics {
+    const { replyTopics: allowed, eventTopics = [] } = this.settings;
+    return (this.knownReplyTopics ??= { allowed, own: [...this.messageHandlers.keys(), ...eventTopics] });
+  }
+
   private async callHandler(delivery: Delivery): Promise<unknown[]> {
-    const { handler, record } = delivery;
+    const { handler, record, refusal } = delivery;
     const { topic, value } = record;
+    if (refusal) throw refusal;
     if (!handler) throw new InvalidInputError(`No handler takes messages of the topic ${topic}.`);
     let conflict: Error | undefined;
     const context = this.contextOf(delivery, (error) => (conflict = error));
@@ -384,17 +415,31 @@ export class KafkaTransport extends ServerKafka implements OnModuleDestroy {
 
   private async addDeadLetter(store: MessageStore, delivery: Delivery, error: unknown): Promise<void> {
     const { quarantineKeys } = this.settings;
-    const isAdded = await store.deadLetters.add(delivery, describe(error), {
-      quarantinesKey: quarantineKeys,
+    let isWhole = true;
+    const add = (letter: Undeliverable) =>
+      store.deadLetters.add(letter, describe(error), { quarantinesKey: quarantineKeys });
+    const isAdded = await add(delivery).catch((failure: unknown) => {
+      const kind = classify(failure);
+      if (kind === 'infrastructure' || kind === 'transient') throw failure;
+      isWhole = false;
+      this.logger.error({ msg: 'a dead letter could not be stored as it is; its place is', err: failure });
+      return add(withPlaceOnly(delivery));
     });
     if (isAdded) delivery.ended = 'dead';
     if (!isAdded) this.quarantine?.fresh.markStale();
-    else if (quarantineKeys) this.quarantine?.add(delivery);
+    else if (quarantineKeys && isWhole) this.quarantine?.add(delivery);
   }
 
   private async sendDeadLetter({ record, attempts }: Delivery, error: unknown): Promise<void> {
     if (!this.kafkaProducer) throw new Error('Not connected.');
-    await this.kafkaProducer.send([deadLetterRecord(record, describe(error), attempts)]);
+    const letterOf = (what: IncomingRecord) => deadLetterRecord(what, describe(error), attempts);
+    try {
+      await this.kafkaProducer.send([letterOf(record)]);
+    } catch (refusal) {
+      if (!(refusal instanceof RecordRefusedError && refusal.isTooLarge)) throw refusal;
+      // Its place is told, where the whole message is as long as its topic keeps it.
+      await this.kafkaProducer.send([letterOf({ ...record, key: null, value: null, headers: noHeaders() })]);
+    }
   }
 
   private drain(): Promise<void> {

@@ -109,6 +109,25 @@ export class MessageIntake implements ConsumerListener {
     this.settings.lanes.add(delivery);
   }
 
+  /**
+   * A partition of which nothing was done for `afterMs` though a message waits that has not begun and is behind no other of its
+   * key: what fails again and again, or takes its time, holds up its key alone.
+   */
+  stalled(afterMs: number): (TopicPartition & { forMs: number }) | undefined {
+    const now = performance.now();
+    const still = new Map([...this.progress].filter(([, { movedAt }]) => now - movedAt > afterMs));
+    if (still.size === 0) return undefined;
+    const lanes = new Set<string>();
+    for (const { record, laneKey, hasBegun, assignment } of this.held.values()) {
+      const isHead = !lanes.has(laneKey);
+      lanes.add(laneKey);
+      const at = still.get(partitionKey(record));
+      if (at && isHead && !hasBegun && assignment === this.assignment)
+        return { topic: at.topic, partition: at.partition, forMs: now - at.movedAt };
+    }
+    return undefined;
+  }
+
   /** This member's partitions. */
   get partitions(): TopicPartition[] {
     return [...this.progress.values()].map(({ topic, partition }) => ({ topic, partition }));

@@ -1,9 +1,11 @@
 import { Logger } from '@nestjs/common';
 import { KafkaHeaders, type OutgoingResponse } from '@nestjs/microservices';
+import type { MessageError } from '../errors/error-responses.js';
 import type { Delivery } from './delivery.js';
 import { retryDelay } from './failure-policy.js';
 import type { MessageAnswer } from './message-answer.js';
 import { type KafkaProducer, type OutgoingRecord, RecordRefusedError } from './kafka-driver.js';
+import { refuseHuge } from './record-size.js';
 import { pause } from './pause.js';
 
 /** What Nest's serializers make of a response. */
@@ -40,25 +42,36 @@ export class MessageReplies {
   /** @returns false when it was given up because the application stops; the message then keeps its offset */
   private async sendUntilAcknowledged(delivery: Delivery, answer: MessageAnswer): Promise<boolean> {
     const { topic, correlationId } = delivery.replyTo!;
+    let current = answer;
     for (let attempt = 1; ; attempt++) {
       try {
-        const records = await this.recordsOf(delivery, answer);
-        const producer = this.producer();
-        if (!producer) throw new Error('Not connected.');
-        await producer.send(records);
+        await this.sendOnce(delivery, current);
         return true;
       } catch (err) {
-        const report = { msg: 'reply could not be sent', correlationId, topic, err };
+        const report = { msg: 'reply could not be sent', correlationId: String(correlationId), topic, err };
+        const instead = current === answer ? answerInstead(err) : undefined;
         // The effect is applied whatever becomes of the reply, so one that nobody can take does not stop the partition.
-        if (err instanceof RecordRefusedError || err instanceof TypeError) {
+        if (err instanceof RecordRefusedError || err instanceof UnspeakableAnswer) {
           this.logger.error(report);
-          return true;
+          if (!instead) return true;
+          current = { error: instead };
+          continue;
         }
         this.logger.warn(report);
         if (this.stopping.aborted) return false;
         await pause(retryDelay(attempt), this.stopping);
       }
     }
+  }
+
+  private async sendOnce(delivery: Delivery, answer: MessageAnswer): Promise<void> {
+    const records = await this.recordsOf(delivery, answer).catch((cause: unknown) => {
+      throw new UnspeakableAnswer('The serializer has failed.', { cause });
+    });
+    refuseHuge(records);
+    const producer = this.producer();
+    if (!producer) throw new Error('Not connected.');
+    await producer.send(records);
   }
 
   /** As Nest's server: one record for each value, the last of them says that it is. */
@@ -88,4 +101,22 @@ export class MessageReplies {
       }),
     );
   }
+}
+
+/** No record could be made of an answer. */
+class UnspeakableAnswer extends Error {}
+
+/** What the sender is told in place of an answer that can't reach it; undefined where nothing can. */
+function answerInstead(error: unknown): MessageError | undefined {
+  const isTooLarge = error instanceof RecordRefusedError && error.isTooLarge;
+  if (isTooLarge)
+    return {
+      code: 'REPLY_TOO_LARGE',
+      message:
+        'What was asked for is done, and the answer is larger than the reply topic takes. Ask for less at once (a smaller limit), or raise max.message.bytes of that topic.',
+      retryable: false,
+    };
+  if (!(error instanceof UnspeakableAnswer)) return undefined;
+  const message = 'What was asked for is done, and of its answer no reply could be made; the log tells more.';
+  return { code: 'REPLY_FAILED', message, retryable: false };
 }

@@ -1,5 +1,5 @@
 import { KafkaHeaders } from '@nestjs/microservices';
-import { deadLetterRecord, type DeadLetterRow, recordOf } from './dead-letter.js';
+import { deadLetterRecord, type DeadLetterRow, recordOf, wholeRecordOf } from './dead-letter.js';
 import { ownIdOf } from './message-identity.js';
 import type { OutgoingRecord, RecordHeaders } from './kafka-driver.js';
 
@@ -26,8 +26,11 @@ export function outboxRecord(row: OutboxRow): OutgoingRecord {
   if (!row.dead) return eventRecord(row);
   const dead = { ...row.dead, key: row.dead_key, value: row.dead_value };
   const original = recordOf(dead);
-  if (row.type === 'dead-letter') return deadLetterRecord(original, dead, dead.attempts);
-  const { key, value, headers } = original;
+  if (row.type === 'dead-letter') {
+    const letter = deadLetterRecord(original, dead, dead.attempts);
+    return original.unread ? { ...letter, headers: { ...letter.headers, ...reference(row) } } : letter;
+  }
+  const { key, value, headers } = wholeRecordOf(dead);
   const again: RecordHeaders = {
     ...headers,
     ...(ownIdOf(headers) === undefined && { 'message-id': dead.message_id }),
@@ -64,14 +67,25 @@ function eventRecord({
   };
 }
 
-/** A dead letter without the bytes, and with the number of the row that has them. */
-export function claimCheckOf(record: OutgoingRecord, { dead_letter }: OutboxRow): OutgoingRecord {
+/**
+ * What is sent in place of a record that is too large for its topic (a claim check); undefined where there is none. A dead
+ * letter goes without the bytes, and with the number of the row that has them; an event with where its aggregate is to be
+ * read (`dataref` of CloudEvents).
+ */
+export function claimCheckOf(record: OutgoingRecord, row: OutboxRow): OutgoingRecord | undefined {
+  if (row.type === 'replay') return undefined;
+  if (!row.dead) return eventReference(record, row);
   const headers = Object.entries(record.headers ?? {}).filter(
     ([name]) => name.startsWith('kafka_dlt') || name === 'people-attempts',
   );
-  return {
-    ...record,
-    value: null,
-    headers: { ...Object.fromEntries(headers), 'people-dead-letter': dead_letter ?? '' },
-  };
+  return { ...record, value: null, headers: { ...Object.fromEntries(headers), ...reference(row) } };
 }
+
+function eventReference(record: OutgoingRecord, { aggregatetype, aggregateid }: OutboxRow): OutgoingRecord {
+  const dataref = `/${aggregatetype}/${encodeURIComponent(aggregateid)}`;
+  // Not null, which would be a tombstone.
+  const value = JSON.stringify({ id: aggregateid, dataref });
+  return { ...record, value, headers: { ...record.headers, ce_dataref: dataref } };
+}
+
+const reference = ({ dead_letter }: OutboxRow) => ({ 'people-dead-letter': dead_letter ?? '' });

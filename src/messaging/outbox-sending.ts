@@ -2,6 +2,7 @@ import { Logger } from '@nestjs/common';
 import { beforeAbort } from '../database/pooled-client.js';
 import { type KafkaProducer, type OutgoingRecord, RecordRefusedError } from './kafka-driver.js';
 import { claimCheckOf, type OutboxRow, outboxRecord } from './outbox-record.js';
+import { refuseHuge } from './record-size.js';
 import type { Refusal } from './outbox-relay.statements.js';
 
 /** A send that takes longer is not waited for; where it arrives all the same, its events come twice. */
@@ -91,19 +92,27 @@ export class OutboxSending {
     }
   }
 
-  /** A dead letter with its headers may be larger than its message was; the row keeps what does not fit. */
+  /** What is too large for its topic would keep back all behind it of its aggregate, and never be taken. */
   private async sendOrCheckIn(record: OutgoingRecord, row: OutboxRow, limits: SendingLimits): Promise<void> {
     try {
       await this.sendRecords([record], limits);
     } catch (error) {
-      const isCheckable =
-        error instanceof RecordRefusedError && error.isTooLarge && row.type === 'dead-letter';
-      if (!isCheckable) throw error;
-      await this.sendRecords([claimCheckOf(record, row)], limits);
+      const isTooLarge = error instanceof RecordRefusedError && error.isTooLarge;
+      const reference = isTooLarge ? claimCheckOf(record, row) : undefined;
+      if (!reference) throw error;
+      await this.sendRecords([reference], limits);
+      const { id, type, topic } = row;
+      this.logger.warn({
+        msg: 'too large for its topic: a reference was sent in its place',
+        id,
+        type,
+        topic,
+      });
     }
   }
 
   private async sendRecords(records: OutgoingRecord[], { signal }: SendingLimits): Promise<void> {
+    refuseHuge(records);
     const producer = this.producer();
     if (!producer) throw new Error('Kafka is not connected.');
     const late = new AbortController();

@@ -25,6 +25,8 @@ export interface OutboxEvent {
 
 /** Notifications follow one another no faster. */
 const NOTIFY_EVERY_MS = 20;
+/** It is in an index, and is a record's key. */
+const LONGEST_AGGREGATE_ID = 1000;
 
 const relays = new WeakMap<DataSource, Set<() => void>>();
 
@@ -56,13 +58,19 @@ export class Outbox implements OnModuleDestroy {
    * Publishes an event in the unit of work that calls it; it is written together with COMMIT. For the order of an
    * aggregate's events to be that of its changes, change (or lock) its row in the same unit of work.
    *
-   * @throws TransactionUsageError there is no unit of work on this DataSource around the call
+   * @throws TransactionUsageError there is no unit of work on this DataSource around the call, or `aggregateId` has more than
+   * 1,000 bytes
    */
   publish(event: OutboxEvent): void {
     const transaction = currentTransaction();
     if (!transaction || transaction.dataSource !== this.dataSource)
       throw new TransactionUsageError(
         'outbox.publish() needs a unit of work around it: TransactionRunner.run or @Transactional.',
+      );
+    const bytes = Buffer.byteLength(event.aggregateId);
+    if (bytes > LONGEST_AGGREGATE_ID)
+      throw new TransactionUsageError(
+        `The aggregateId of an event has ${bytes} bytes; give one of at most ${LONGEST_AGGREGATE_ID}.`,
       );
     let events = this.published.get(transaction);
     if (!events) {

@@ -5,15 +5,18 @@ export class PartitionProgress {
   private next: bigint | undefined;
   /** What the group has committed. */
   lastCommitted: bigint | undefined;
+  /** When something was done last, or came after everything was; on the clock of `performance`. */
+  movedAt = performance.now();
 
   /** @param nextOffset the offset behind everything received so far */
   received(offsets: Iterable<bigint>, nextOffset: bigint): void {
+    if (this.open.size === 0) this.movedAt = performance.now();
     for (const offset of offsets) this.open.add(offset);
     this.next = nextOffset;
   }
 
   done(offset: bigint): void {
-    this.open.delete(offset);
+    if (this.open.delete(offset)) this.movedAt = performance.now();
   }
 
   /**

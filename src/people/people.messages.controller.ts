@@ -4,6 +4,7 @@ import { MessageErrorFilter } from '../errors/error-responses.js';
 import { InvalidInputError } from '../errors/application-error.js';
 import { shown } from '../errors/shown.js';
 import { BATCHABLE } from '../messaging/kafka.transport.js';
+import { plainText } from '../messaging/plain-text.js';
 import { Transactional } from '../transactions/transactional.decorator.js';
 import { memberArray } from './json-array.js';
 import type { JsonInput } from './json-input.js';
@@ -44,7 +45,7 @@ export class PeopleMessagesController {
   ): Promise<string | null> {
     const { headers = {}, key } = context.getMessage() as unknown as CommandMessage;
     if (input === null) return this.remove(this.tombstone(key));
-    const name = String(headers[OPERATION]);
+    const name = plainText(headers[OPERATION]);
     const operation = OPERATIONS.get(name);
     if (!operation)
       throw new InvalidInputError(

@@ -13,6 +13,7 @@ import {
 } from '../kafka-driver.js';
 import { pause } from '../pause.js';
 import { isAnswer } from './kafkajs.errors.js';
+import type { WithUnread } from './kafkajs.fetched.js';
 import { committedOffsets, positionsInRange } from './kafkajs.positions.js';
 
 const TRY_AGAIN_MS = 500;
@@ -249,9 +250,11 @@ export class KafkajsConsumer implements KafkaConsumer {
     // What was fetched before the partitions were shared out anew comes again.
     if (from === undefined || nextOffset <= from || this.closing.signal.aborted) return;
     this.next.set(partitionKey(where), nextOffset);
-    const records = messages.map(({ offset, timestamp, key, value, headers = {} }) => ({
-      ...{ topic, partition, offset: BigInt(offset), timestamp, key, value, headers },
-    }));
+    const records = messages.map((message) => {
+      const { offset, timestamp, key, value, headers = {}, unread } = message as KafkaMessage & WithUnread;
+      const record = { topic, partition, offset: BigInt(offset), timestamp, key, value, headers };
+      return unread ? { ...record, unread } : record;
+    });
     const wanted = records.filter(({ offset }) => offset >= from);
     this.listener.records({ topic, partition, records: wanted, nextOffset });
   }

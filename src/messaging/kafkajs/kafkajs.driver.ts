@@ -11,8 +11,10 @@ import {
   type TopicPartition,
   type TopicSettings,
 } from '../kafka-driver.js';
+import { RECORD_LIMITS } from '../record-limits.js';
 import { KafkajsConsumer } from './kafkajs.consumer.js';
 import { causesOf } from './kafkajs.errors.js';
+import { readRecordsOurselves } from './kafkajs.fetched.js';
 import { KafkajsProducer } from './kafkajs.producer.js';
 
 /** Less than kafkajs' own 30 s: closing waits for the answers of a broker that hangs. */
@@ -56,6 +58,7 @@ export class KafkajsDriver implements KafkaDriver {
   async consume(settings: ConsumerSettings, listener: ConsumerListener): Promise<KafkaConsumer> {
     // A client of its own, as only the log tells that an offset is out of range.
     const client = this.newClient((where) => consumer.outOfRange(where));
+    readRecordsOurselves(client, settings.limits ?? RECORD_LIMITS);
     const consumer = new KafkajsConsumer(client, settings, listener, (use) => this.withAdmin(use));
     await consumer.start();
     return consumer;

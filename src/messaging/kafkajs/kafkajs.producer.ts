@@ -1,7 +1,7 @@
 import {
+  type ICustomPartitioner,
   type IHeaders,
   type Kafka,
-  Partitioners,
   type Producer,
   type ProducerBatch,
   type TopicMessages,
@@ -12,6 +12,7 @@ import {
   type RecordHeaders,
   RecordRefusedError,
 } from '../kafka-driver.js';
+import { partitionOfKey } from '../key-partition.js';
 import { causesOf } from './kafkajs.errors.js';
 
 const ABOUT_TOPICS =
@@ -116,11 +117,23 @@ async function connect(kafka: Kafka): Promise<Producer> {
   const producer = kafka.producer({
     allowAutoTopicCreation: false,
     // As Java's default, so that a key's partition is the same whoever sends.
-    createPartitioner: Partitioners.DefaultPartitioner,
+    createPartitioner,
   });
   await producer.connect();
   return producer;
 }
+
+/** As kafkajs' default, whose hash takes time that grows with the square of the key's length. */
+const createPartitioner: ICustomPartitioner = () => {
+  let turn = Math.floor(Math.random() * 1024);
+  return ({ partitionMetadata, message: { partition, key } }) => {
+    if (partition !== undefined && partition !== null) return partition;
+    if (key !== undefined && key !== null) return partitionOfKey(Buffer.from(key), partitionMetadata.length);
+    const led = partitionMetadata.filter(({ leader }) => leader >= 0);
+    const among = led.length > 0 ? led : partitionMetadata;
+    return among[turn++ % among.length]!.partitionId;
+  };
+};
 
 /** In order, none larger than a broker takes by default: kafkajs makes one batch of all that it is given for a partition. */
 function* chunksOf(records: readonly OutgoingRecord[]): Generator<OutgoingRecord[]> {

@@ -19,8 +19,10 @@ import {
   type offsetFetchV9,
   type produceV11,
   protocolErrorsCodesById,
+  type Reader,
   ResponseError,
   type syncGroupV5,
+  type Writer,
 } from '@platformatic/kafka';
 import { isIP } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -56,6 +58,14 @@ export interface ClusterView {
   topics: Map<string, { id: string; isInternal: boolean; leaders: (number | undefined)[] }>;
   /** Kafka's name of the error, of the topics asked for that can't be used. */
   refused: Map<string, string>;
+}
+
+/** Where and how long a request is sent, and who reads the answer instead of the library. */
+export interface CallOptions {
+  pool?: ConnectionPool | undefined;
+  timeoutMs?: number | undefined;
+  parse?:
+    ((correlationId: number, apiKey: number, apiVersion: number, reader: Reader) => unknown) | undefined;
 }
 
 const CONNECT_TIMEOUT_MS = 5_000;
@@ -132,14 +142,14 @@ export class Cluster {
     name: N,
     broker: Broker | undefined,
     request: Request<N>,
-    { pool = this.client.connections, timeoutMs = REQUEST_TIMEOUT_MS } = {},
+    { pool = this.client.connections, timeoutMs = REQUEST_TIMEOUT_MS, parse }: CallOptions = {},
   ): Promise<Answer<N>> {
     let onClose!: (reason: Error) => void;
     const closed = new Promise<never>((_, reject) => (onClose = reject));
     this.underWay.add(onClose);
     try {
       // The library does not tell everyone who waits for a connection that it will not come.
-      return await Promise.race([closed, this.send(name, broker, request, pool, timeoutMs)]);
+      return await Promise.race([closed, this.send(name, broker, request, { pool, timeoutMs, parse })]);
     } finally {
       this.underWay.delete(onClose);
     }
@@ -149,8 +159,7 @@ export class Cluster {
     name: N,
     broker: Broker | undefined,
     request: Request<N>,
-    pool: ConnectionPool,
-    timeoutMs: number,
+    { pool, timeoutMs, parse }: CallOptions & { pool: ConnectionPool; timeoutMs: number },
   ): Promise<Answer<N>> {
     if (this.isClosed) throw new Error(CLOSED);
     // The first request of a client asks, over a connection, for the versions that the brokers have.
@@ -172,7 +181,7 @@ export class Cluster {
         else resolve(answer!);
       };
       try {
-        send(connection, ...request, settle);
+        send(parse ? parsingBy(connection, parse) : connection, ...request, settle);
       } catch (error) {
         settle(error as Error);
       }
@@ -212,6 +221,26 @@ export class Cluster {
     // The library waits for ever for the end of a connection that ended while it was being made.
     await atMost(CLOSE_MS, Promise.all(closed));
   }
+}
+
+/** The connection, for a request whose answer is read by `parse`. */
+function parsingBy(connection: Connection, parse: NonNullable<CallOptions['parse']>): Connection {
+  const send = (
+    apiKey: number,
+    version: number,
+    payload: () => Writer,
+    _parse: unknown,
+    ...rest: unknown[]
+  ) =>
+    (connection.send as (...all: unknown[]) => void).call(
+      connection,
+      apiKey,
+      version,
+      payload,
+      parse,
+      ...rest,
+    );
+  return { send } as unknown as Connection;
 }
 
 /** Gives up the requests that are under way on connections of `pool`; the next one makes new connections. */

@@ -1,73 +1,92 @@
-import type { RecordsBatch } from '@platformatic/kafka';
-import type { IncomingRecord, RecordBatch, RecordHeaders, TopicPartition } from '../kafka-driver.js';
-
-/** Of `RecordsBatch.attributes`, and of the key of a control record. */
-const IS_LOG_APPEND_TIME = 1 << 3;
-const IS_TRANSACTIONAL = 1 << 4;
-const IS_CONTROL = 1 << 5;
-const ABORT = 0;
+import { compressionsAlgorithms, type Reader } from '@platformatic/kafka';
+import { promisify } from 'node:util';
+import zlib from 'node:zlib';
+import type { IncomingRecord, RecordBatch, TopicPartition } from '../kafka-driver.js';
+import { type BatchReading, type Codec, readBatches } from '../record-batches.js';
+import type { RecordLimits } from '../kafka-driver.js';
 
 /** One partition of a Fetch answer. */
 export interface FetchedPartition {
+  partitionIndex: number;
+  errorCode: number;
   abortedTransactions: { producerId: bigint; firstOffset: bigint }[];
-  records?: RecordsBatch[];
+  /** As the broker keeps them. */
+  records: Buffer;
 }
+
+/** A Fetch answer, from version 13 on, whose records are not read yet. */
+export interface FetchAnswer {
+  errorCode: number;
+  responses: { topicId: string; partitions: FetchedPartition[] }[];
+}
+
+/** Reads a Fetch answer but its records: the library would decode and decompress them all at once, without a bound. */
+export function readFetchAnswer(_id: number, _apiKey: number, _version: number, reader: Reader): FetchAnswer {
+  reader.readInt32();
+  const errorCode = reader.readInt16();
+  reader.readInt32();
+  const responses = reader.readArray((topic) => ({
+    topicId: topic.readUUID(),
+    partitions: topic.readArray((part): FetchedPartition => {
+      const [partitionIndex, partitionError] = [part.readInt32(), part.readInt16()];
+      // The high watermark, the last stable offset and the first offset.
+      part.skip(3 * 8);
+      const abortedTransactions = part.readArray((aborted) => ({
+        producerId: aborted.readInt64(),
+        firstOffset: aborted.readInt64(),
+      }));
+      // The replica that is preferred.
+      part.skip(4);
+      const size = Math.max(0, part.readUnsignedVarInt() - 1);
+      const records = part.buffer.slice(part.position, part.position + size);
+      part.skip(size);
+      return { partitionIndex, errorCode: partitionError, abortedTransactions, records };
+    }),
+  }));
+  return { errorCode, responses };
+}
+
+/** For all partitions of one answer. */
+export const readingOf = (limits: RecordLimits): BatchReading => ({
+  ...{ limits, left: limits.batchBytes, decompress },
+});
 
 /**
  * The records from offset `from` on that no aborted transaction has written; undefined when nothing was fetched. The
  * library's own filter knows one aborted transaction of a producer per answer, and none whose end is in a later answer.
  */
-export function committedRecords(
+export async function committedRecords(
   { topic, partition }: TopicPartition,
   from: bigint,
-  { abortedTransactions, records: batches }: FetchedPartition,
-): RecordBatch | undefined {
+  { abortedTransactions, records: bytes }: Pick<FetchedPartition, 'abortedTransactions' | 'records'>,
+  reading: BatchReading,
+): Promise<RecordBatch | undefined> {
   const aborts = [...abortedTransactions].sort((a, b) => Number(a.firstOffset - b.firstOffset));
   const aborting = new Set<bigint>();
   const records: IncomingRecord[] = [];
   let nextOffset = from;
-  for (const batch of batches ?? []) {
-    const lastOffset = batch.firstOffset + BigInt(batch.lastOffsetDelta);
+  for (const batch of await readBatches(bytes, reading)) {
+    const { lastOffset, producerId } = batch;
     while (aborts[0] && aborts[0].firstOffset <= lastOffset) aborting.add(aborts.shift()!.producerId);
     if (lastOffset >= nextOffset) nextOffset = lastOffset + 1n;
-    if (batch.attributes & IS_CONTROL) {
-      if (batch.records[0]?.key?.readInt16BE(2) === ABORT) aborting.delete(batch.producerId);
+    if (batch.isControl) {
+      if (batch.isAbort) aborting.delete(producerId);
       continue;
     }
-    if (batch.attributes & IS_TRANSACTIONAL && aborting.has(batch.producerId)) continue;
+    if (batch.isTransactional && aborting.has(producerId)) continue;
     for (const record of batch.records) {
-      const offset = batch.firstOffset + BigInt(record.offsetDelta);
       // A broker gives whole batches, also when the offset asked for is in the middle of one.
-      if (offset < from) continue;
-      const timestamp =
-        batch.attributes & IS_LOG_APPEND_TIME
-          ? batch.maxTimestamp
-          : batch.firstTimestamp + record.timestampDelta;
-      const { key, value, headers } = record;
-      records.push({
-        topic,
-        partition,
-        offset,
-        timestamp: String(timestamp),
-        key,
-        value,
-        headers: toHeaders(headers),
-      });
+      if (record.offset >= from) records.push({ topic, partition, ...record });
     }
   }
   return nextOffset === from ? undefined : { topic, partition, records, nextOffset };
 }
 
-function toHeaders(pairs: readonly (readonly [Buffer | null, Buffer | null])[]): RecordHeaders {
-  // A header may have the name __proto__.
-  const headers = Object.create(null) as RecordHeaders;
-  for (const [name, bytes] of pairs) {
-    const key = String(name ?? '');
-    const value = bytes ?? undefined;
-    const known = headers[key];
-    if (!(key in headers)) headers[key] = value;
-    else if (value !== undefined)
-      headers[key] = [...(Array.isArray(known) ? known : known === undefined ? [] : [known]), value];
-  }
-  return headers;
+const unzstd = 'zstdDecompress' in zlib ? promisify(zlib.zstdDecompress as typeof zlib.unzip) : undefined;
+
+/** lz4 and snappy make of a batch no more than 255 times its bytes; the library has no bound for them. */
+async function decompress(codec: Codec, bytes: Buffer, atMost: number): Promise<Buffer> {
+  if (codec === 'zstd' && unzstd) return unzstd(bytes, { maxOutputLength: atMost });
+  const found: Uint8Array = compressionsAlgorithms[codec].decompressSync(bytes);
+  return Buffer.from(found.buffer, found.byteOffset, found.byteLength);
 }

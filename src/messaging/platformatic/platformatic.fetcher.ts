@@ -7,14 +7,9 @@ import {
   type TopicPartition,
 } from '../kafka-driver.js';
 import { pause } from '../pause.js';
-import {
-  answerOf,
-  type Cluster,
-  type ClusterView,
-  kafkaName,
-  REQUEST_TIMEOUT_MS,
-} from './platformatic.cluster.js';
-import { committedRecords } from './platformatic.fetched.js';
+import { RECORD_LIMITS } from '../record-limits.js';
+import { type Cluster, type ClusterView, kafkaName, REQUEST_TIMEOUT_MS } from './platformatic.cluster.js';
+import { committedRecords, type FetchAnswer, readFetchAnswer, readingOf } from './platformatic.fetched.js';
 
 const RETRY_MS = 500;
 /** As much of one partition as Java's client takes; a larger record comes alone. */
@@ -135,9 +130,9 @@ export class Fetcher {
             'Fetch',
             broker,
             [fetchWaitMs, 1, fetchMaxBytes, READ_COMMITTED, NO_SESSION.id, NO_SESSION.epoch, topics, [], ''],
-            { pool: this.pool, timeoutMs: fetchWaitMs + REQUEST_TIMEOUT_MS },
+            { pool: this.pool, timeoutMs: fetchWaitMs + REQUEST_TIMEOUT_MS, parse: readFetchAnswer },
           )
-          .catch(answerOf<'Fetch'>);
+          .then((read) => read as unknown as FetchAnswer);
         if (signal.aborted) return;
         if (answer.errorCode !== 0)
           throw new Error(`The broker refuses a fetch: ${kafkaName(answer.errorCode)}.`);
@@ -149,12 +144,13 @@ export class Fetcher {
   }
 
   private async take(
-    topics: Awaited<ReturnType<typeof answerOf<'Fetch'>>>['responses'],
+    topics: FetchAnswer['responses'],
     own: Assigned[],
     leaders: Leaders,
     signal: AbortSignal,
   ): Promise<void> {
     const byId = new Map(own.map((at) => [`${leaders.view.topics.get(at.topic)!.id}:${at.partition}`, at]));
+    const reading = readingOf(this.settings.limits ?? RECORD_LIMITS);
     let problem: string | undefined;
     for (const { topicId, partitions } of topics) {
       for (const fetched of partitions) {
@@ -162,7 +158,9 @@ export class Fetcher {
         if (!at) continue;
         const error = kafkaName(fetched.errorCode);
         if (fetched.errorCode === 0) {
-          const batch = committedRecords(at, at.next, fetched);
+          const batch = await committedRecords(at, at.next, fetched, reading);
+          // Reading has its breaks, and what comes behind the end of the generation is another's.
+          if (signal.aborted) return;
           if (!batch) continue;
           at.next = batch.nextOffset;
           this.listener.records(batch);

@@ -1,5 +1,5 @@
 import type { Logger } from '@nestjs/common';
-import { type Broker, murmur2, Producer } from '@platformatic/kafka';
+import { type Broker, Producer } from '@platformatic/kafka';
 import { setTimeout as sleep } from 'node:timers/promises';
 import {
   type KafkaClientSettings,
@@ -8,6 +8,7 @@ import {
   type RecordHeaders,
   RecordRefusedError,
 } from '../kafka-driver.js';
+import { partitionOfKey } from '../key-partition.js';
 import { pause } from '../pause.js';
 import {
   answerOf,
@@ -171,7 +172,7 @@ export class PlatformaticProducer implements KafkaProducer {
   private encode({ topic, partition: wanted, key: rawKey, value, headers }: OutgoingRecord): Encoded {
     const count = this.topics.get(topic)!.leaders.length;
     const key = rawKey === null || rawKey === undefined ? undefined : bytesOf(rawKey);
-    const partition = wanted ?? (key ? (murmur2(key) & 0x7fff_ffff) % count : this.turn++ % count);
+    const partition = wanted ?? (key ? partitionOfKey(key, count) : this.turn++ % count);
     if (!Number.isInteger(partition) || partition < 0 || partition >= count)
       throw new RecordRefusedError(`The topic ${topic} has no partition ${partition}.`, false);
     const pairs = headerPairs(headers);

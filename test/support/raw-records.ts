@@ -1,0 +1,108 @@
+import { compressionsAlgorithms, crc32c } from '@platformatic/kafka';
+import { gzipSync } from 'node:zlib';
+import { connect } from 'node:net';
+
+/** A record as no client library would send it. */
+export interface RawRecord {
+  key?: Buffer | string | null;
+  value?: Buffer | string | null;
+  headers?: readonly (readonly [name: Buffer | string, value: Buffer | string | null])[];
+  timestamp?: bigint;
+}
+
+/** Kafka's number of a codec, and what it does. */
+export interface Compression {
+  codec: number;
+  compress: (records: Buffer) => Buffer;
+}
+const NONE: Compression = { codec: 0, compress: (records) => records };
+export const GZIP: Compression = { codec: 1, compress: (records) => gzipSync(records) };
+export const SNAPPY: Compression = {
+  codec: 2,
+  compress: (records) => Buffer.from(compressionsAlgorithms.snappy.compressSync(records)),
+};
+
+const VERSION = 7;
+
+/** Sends records to partition 0 of `topic` as one batch. @returns the offset of the first. @throws Error the broker refuses them */
+export async function sendRaw(
+  broker: string,
+  topic: string,
+  records: readonly RawRecord[],
+  compression: Compression = NONE,
+): Promise<bigint> {
+  const batch = batchOf(records, compression);
+  const body = Buffer.concat([
+    ...[int16(0), int16(VERSION), int32(1), text('raw')],
+    ...[int16(-1), int16(-1), int32(10_000), int32(1), text(topic), int32(1), int32(0), int32(batch.length), batch],
+  ]); // prettier-ignore
+  const answer = await exchange(broker, Buffer.concat([int32(body.length), body]));
+  // Size, correlation, one topic, its name, one partition, its number.
+  const at = 4 + 4 + 4 + 2 + Buffer.byteLength(topic) + 4 + 4;
+  const error = answer.readInt16BE(at);
+  if (error !== 0) throw new Error(`The broker refuses the records: error ${error}.`);
+  return answer.readBigInt64BE(at + 2);
+}
+
+/** A batch as a broker keeps it. */
+export function batchOf(records: readonly RawRecord[], { codec, compress }: Compression = NONE): Buffer {
+  const timestamp = records[0]?.timestamp ?? BigInt(Date.now());
+  const bytes = compress(Buffer.concat(records.map(recordOf)));
+  const checked = Buffer.concat([
+    ...[int16(codec), int32(records.length - 1), int64(timestamp), int64(timestamp)],
+    ...[int64(-1n), int16(-1), int32(-1), int32(records.length), bytes],
+  ]);
+  const sum = Buffer.alloc(4);
+  sum.writeUInt32BE(crc32c(checked));
+  const rest = Buffer.concat([int32(-1), Buffer.from([2]), sum, checked]);
+  return Buffer.concat([int64(0n), int32(rest.length), rest]);
+}
+
+function recordOf({ key = null, value = null, headers = [] }: RawRecord, index: number): Buffer {
+  const body = Buffer.concat([
+    ...[Buffer.from([0]), varint(0), varint(index), sized(key), sized(value), varint(headers.length)],
+    ...headers.flatMap(([name, header]) => [sized(name), sized(header)]),
+  ]);
+  return Buffer.concat([varint(body.length), body]);
+}
+
+function sized(data: Buffer | string | null): Buffer {
+  if (data === null) return varint(-1);
+  const bytes = Buffer.from(data);
+  return Buffer.concat([varint(bytes.length), bytes]);
+}
+
+function varint(value: number): Buffer {
+  const bytes: number[] = [];
+  let rest = ((value << 1) ^ (value >> 31)) >>> 0;
+  for (; rest >= 0x80; rest >>>= 7) bytes.push((rest & 0x7f) | 0x80);
+  return Buffer.from([...bytes, rest]);
+}
+
+const int16 = (value: number) => written(2, (buffer) => buffer.writeInt16BE(value));
+const int32 = (value: number) => written(4, (buffer) => buffer.writeInt32BE(value));
+const int64 = (value: bigint) => written(8, (buffer) => buffer.writeBigInt64BE(value));
+const text = (value: string) => Buffer.concat([int16(Buffer.byteLength(value)), Buffer.from(value)]);
+
+function written(size: number, write: (buffer: Buffer) => void): Buffer {
+  const buffer = Buffer.alloc(size);
+  write(buffer);
+  return buffer;
+}
+
+/** One request, one answer. */
+function exchange(broker: string, request: Buffer): Promise<Buffer> {
+  const [host, port] = broker.split(':') as [string, string];
+  return new Promise((resolve, reject) => {
+    let answer = Buffer.alloc(0);
+    const socket = connect(Number(port), host, () => socket.write(request));
+    socket.on('error', reject);
+    socket.on('close', () => reject(new Error('The broker has closed the connection.')));
+    socket.on('data', (data) => {
+      answer = Buffer.concat([answer, data]);
+      if (answer.length < 4 || answer.length < 4 + answer.readInt32BE(0)) return;
+      resolve(answer);
+      socket.destroy();
+    });
+  });
+}
