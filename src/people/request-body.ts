@@ -34,7 +34,7 @@ export const DEFAULT_MIN_BODY_BYTES_PER_SECOND = 5;
 export const DEFAULT_BODY_GRACE_MS = 10_000;
 
 /** The client has gone before its body was whole; nobody reads the answer. The status is the one that proxies log for it. */
-class ClientLeftException extends HttpException {
+export class ClientLeftException extends HttpException {
   constructor(cause?: unknown) {
     super('The client has left', 499, { cause });
   }

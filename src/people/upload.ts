@@ -1,6 +1,7 @@
 import { finished, type Readable, Transform } from 'node:stream';
 import type { ByteBudget, ByteShare } from './byte-budget.js';
 import type { ImportSource } from './import-pace.js';
+import { ClientLeftException } from './request-body.js';
 
 /** So much of a body that nobody wants is read away, so that its sender comes to read the answer. */
 const READ_AWAY_BYTES = 64 * 1024 * 1024;
@@ -32,7 +33,7 @@ export class Upload implements ImportSource {
     this.stream = body.pipe(stream);
     // A pipe does not tell its end that the sender is gone.
     finished(body, { writable: false }, (error) => {
-      if (error) stream.destroy(error);
+      if (error) stream.destroy(new ClientLeftException(error));
     });
   }
 

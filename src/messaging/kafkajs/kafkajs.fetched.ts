@@ -1,4 +1,5 @@
-import { CompressionCodecs, CompressionTypes, type Kafka } from 'kafkajs';
+// Node finds not all of its names in a CommonJS module.
+import kafkajs, { type Kafka } from 'kafkajs';
 import {
   type BatchReading,
   type Codec,
@@ -9,6 +10,7 @@ import {
 import type { RecordLimits, UnreadPart } from '../kafka-driver.js';
 import { RecordReader } from '../record-reader.js';
 
+const { CompressionCodecs, CompressionTypes } = kafkajs;
 const FETCH = 1;
 /** From this version on records come in batches, and of aborted transactions it is told. */
 const WITH_BATCHES = 4;
