@@ -10,7 +10,7 @@ const ELEMENT = 2 * MEBIBYTE + 1024;
 const BODY = 16 * MEBIBYTE;
 
 const fill = (unit: string, bytes: number) => unit.repeat(Math.floor(bytes / unit.length));
-const GOOD = '{"name":"good"},';
+const GOOD = `{"name":"good","data":{"text":"${'x'.repeat(170)}"}},`;
 const MANY = Math.floor(BODY / GOOD.length) - 10;
 const unknownKeys = Array.from({ length: 150_000 }, (_, n) => `"${n}x":0`).join();
 

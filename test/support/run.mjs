@@ -8,7 +8,7 @@ import { once } from 'node:events';
 import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 
-const SHARES = 3;
+const SHARES = 4;
 /** So many files may fail beside others and pass alone; where more do, something is wrong with all. */
 const ONCE_MORE = 3;
 /** How long each file takes beside others, so that the shares end together; `RECORD_DURATIONS=1 npm test` writes it anew. */
