@@ -282,18 +282,19 @@ export class PeopleService<Data extends object = JsonObject> implements OnModule
 
   /**
    * The people with exactly this name, ordered by id, a page at a time: `limit` 1 to 1000, default 100. A page has fewer where their
-   * names and data would be more bytes than `pageBytes`, or fewer yet with `bytes`, but one in any case.
+   * names and data would be more bytes than `pageBytes`, or fewer yet with `bytes`, but one in any case. With `continues` it is a
+   * page of something that was begun before the application stopped.
    */
   async findByName(
     name: string,
     page: { limit?: number; cursor?: string | null } = {},
-    { bytes = this.pageBytes }: { bytes?: number } = {},
+    { bytes = this.pageBytes, continues = false }: { bytes?: number; continues?: boolean } = {},
   ): Promise<PeoplePage<Data>> {
     const { limit = DEFAULT_PAGE, cursor } = validateInput(FindPeopleDto, { name, ...page });
     if (!this.table.isKnown) await this.table.learn();
     const from = cursor ? decodeCursor(cursor)! : SMALLEST_ID;
     const largest = Math.min(bytes, this.pageBytes);
-    const rows = await this.pageOf(name, from, limit, largest);
+    const rows = await this.pageOf(name, from, limit, largest, continues);
     // One row more than the page tells whether there is another.
     const shown = rows.findIndex(({ withheld }, index) => withheld || index === limit);
     const items = rows.slice(0, shown === -1 ? rows.length : shown).map((row) => this.toPerson(row));
@@ -302,15 +303,22 @@ export class PeopleService<Data extends object = JsonObject> implements OnModule
   }
 
   /** The rows of a page and the one behind it, as far as the bytes go: of the others there are the ids. */
-  private async pageOf(name: string, from: string, limit: number, bytes: number): Promise<PersonRow[]> {
+  private async pageOf(
+    name: string,
+    from: string,
+    limit: number,
+    bytes: number,
+    continues: boolean,
+  ): Promise<PersonRow[]> {
+    const reading = { writes: false, continues };
     const isIndexed = Buffer.byteLength(name) <= SURELY_INDEXED_NAME_BYTES;
     const { statements } = this;
     const small = isIndexed ? statements.findByName : statements.findByLongName;
     const each = Math.floor(bytes / limit);
-    const { rows } = await this.send<PersonRow>(small(name, from, limit + 1, each), { writes: false });
+    const { rows } = await this.send<PersonRow>(small(name, from, limit + 1, each), reading);
     if (!rows.slice(0, limit).some(({ withheld }) => withheld)) return rows;
     const large = isIndexed ? statements.findLargeByName : statements.findLargeByLongName;
-    return (await this.send<PersonRow>(large(name, from, limit + 1, bytes), { writes: false })).rows;
+    return (await this.send<PersonRow>(large(name, from, limit + 1, bytes), reading)).rows;
   }
 
   /** All people with this name, page by page: no connection is held while the reader is slow, and no snapshot either. */
@@ -321,7 +329,8 @@ export class PeopleService<Data extends object = JsonObject> implements OnModule
       const page: PeoplePage<Data> = await this.findByName(
         name,
         { limit, cursor },
-        { bytes: this.exportBytes },
+        // An answer that has begun is not cut short because the application stops.
+        { bytes: this.exportBytes, continues: cursor !== null },
       );
       yield* page.items;
       cursor = page.next;
@@ -444,7 +453,7 @@ export class PeopleService<Data extends object = JsonObject> implements OnModule
 
   private async send<Row extends object>(
     statement: Statement,
-    options: TransactionOptions & { writes: boolean },
+    options: TransactionOptions & { writes: boolean; continues?: boolean },
   ): Promise<QueryResult<Row>> {
     try {
       return await this.transactions.runStatement<Row>(statement, options);

@@ -45,6 +45,8 @@ export const TRANSACTION_SETTINGS = Symbol.for('nestjs-people:TRANSACTION_SETTIN
 export interface UnitOptions extends TransactionOptions {
   /** An INSERT that travels ahead of the first statement; where its row is there already, ClaimTakenError. */
   claim?: Companion;
+  /** True: part of something that had begun before, which goes on while the application stops, until the deadline. */
+  continues?: boolean;
 }
 
 const DEFAULT_DRAIN_MS = 20_000;
@@ -124,7 +126,7 @@ export class TransactionRunner implements BeforeApplicationShutdown {
    */
   async runStatement<Row extends QueryResultRow>(
     statement: Statement,
-    { writes, ...options }: TransactionOptions & { writes: boolean },
+    { writes, ...options }: TransactionOptions & { writes: boolean; continues?: boolean },
   ): Promise<QueryResult<Row>> {
     const merged = { ...this.settings, ...options };
     const isResolved = writes && ['resolve', 'row'].includes(merged.commitOutcome ?? '');
@@ -226,11 +228,11 @@ export class TransactionRunner implements BeforeApplicationShutdown {
    * @param share how many like it may have the turn of their key together
    */
   private async unit<T>(
-    { claim, ...options }: UnitOptions,
+    { claim, continues = false, ...options }: UnitOptions,
     share: number,
     attemptOnce: (unit: Unit, attempt: number) => Promise<AttemptOutcome<T>>,
   ): Promise<T> {
-    if (this.stopping.signal.aborted && !isPartOfUnit()) throw new ShuttingDownError();
+    if (this.stopping.signal.aborted && !continues && !isPartOfUnit()) throw new ShuttingDownError();
     const unit = new Unit({ ...this.settings, ...options }, this.stopping.signal, claim);
     const done = this.inTurn(unit, share, () =>
       repeatUntilCommitted(unit, (attempt) => attemptOnce(unit, attempt)),

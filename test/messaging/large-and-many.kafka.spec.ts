@@ -13,7 +13,7 @@ const peer = new KafkaPeer();
 const dead: KafkaMessage[] = [];
 
 beforeAll(async () => {
-  app = await startKafkaApp(peer, { PEOPLE_EVENTS: 'off' });
+  app = await startKafkaApp(peer, { PEOPLE_EVENTS: 'off', PEOPLE_MAX_DATA_BYTES: '10000000' });
   await peer.consume(['people.create-dlt'], (letter) => dead.push(letter));
 });
 afterAll(async () => {

@@ -10,7 +10,7 @@ import {
   rmSync,
   symlinkSync,
 } from 'node:fs';
-import { type AddressInfo, createServer } from 'node:net';
+import { createServer } from 'node:net';
 import path from 'node:path';
 import type { Services } from '../../src/app/services-file.js';
 import { eventually } from './barrier.js';
@@ -143,12 +143,20 @@ function killIfThere(pid: number): void {
   }
 }
 
-/** A loopback port that somebody listens on until `close`. */
+/** A loopback port that somebody listens on until `close`. None that connections are given, which would have it meanwhile. */
 export async function takePort(): Promise<{ port: number; close: () => Promise<void> }> {
-  const server = createServer().listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  const { port } = server.address() as AddressInfo;
-  return { port, close: () => new Promise((resolve) => server.close(() => resolve())) };
+  for (;;) {
+    const port = 10_000 + Math.floor(Math.random() * 20_000);
+    const server = createServer().listen(port, '127.0.0.1');
+    const isTaken = await once(server, 'listening').then(
+      () => false,
+      (error: NodeJS.ErrnoException) => {
+        if (error.code === 'EADDRINUSE') return true;
+        throw error;
+      },
+    );
+    if (!isTaken) return { port, close: () => new Promise((resolve) => server.close(() => resolve())) };
+  }
 }
 
 /** A loopback port that nobody listens on. */
