@@ -20,6 +20,7 @@ export interface FrontBounds extends PaceBounds, LingerBounds {
 }
 
 const LOOK_EVERY_MS = 1000;
+const LISTENERS_AT_MOST = 20;
 
 /** Requests of one connection that are under way or wait: answers leave in order, so they are worked on in order. */
 interface Line {
@@ -114,6 +115,8 @@ export class HttpFront {
     const { socket } = request;
     line.request = request;
     line.response = response;
+    // Each part of an answer's way looks for its end: Fastify, the stream, what counts, what bounds.
+    response.setMaxListeners(LISTENERS_AT_MOST);
     toOriginForm(request);
     response.once('close', () => {
       const next = socket.destroyed ? undefined : line.waiting.shift();

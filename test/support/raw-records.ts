@@ -1,6 +1,7 @@
 import { compressionsAlgorithms, crc32c } from '@platformatic/kafka';
 import { gzipSync } from 'node:zlib';
 import { connect } from 'node:net';
+import { eventually } from './barrier.js';
 
 /** A record as no client library would send it. */
 export interface RawRecord {
@@ -23,6 +24,8 @@ export const SNAPPY: Compression = {
 };
 
 const VERSION = 7;
+/** What a broker says of a topic that it has only just heard of, or not yet. */
+const NOT_YET = [3, 5, 6];
 
 /** Sends records to partition 0 of `topic` as one batch. @returns the offset of the first. @throws Error the broker refuses them */
 export async function sendRaw(
@@ -36,9 +39,12 @@ export async function sendRaw(
     ...[int16(0), int16(VERSION), int32(1), text('raw')],
     ...[int16(-1), int16(-1), int32(10_000), int32(1), text(topic), int32(1), int32(0), int32(batch.length), batch],
   ]); // prettier-ignore
-  const answer = await exchange(broker, Buffer.concat([int32(body.length), body]));
   // Size, correlation, one topic, its name, one partition, its number.
   const at = 4 + 4 + 4 + 2 + Buffer.byteLength(topic) + 4 + 4;
+  const answer = await eventually(async () => {
+    const found = await exchange(broker, Buffer.concat([int32(body.length), body]));
+    return !NOT_YET.includes(found.readInt16BE(at)) && found;
+  });
   const error = answer.readInt16BE(at);
   if (error !== 0) throw new Error(`The broker refuses the records: error ${error}.`);
   return answer.readBigInt64BE(at + 2);
