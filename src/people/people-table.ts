@@ -113,6 +113,8 @@ export class PeopleTable implements OnApplicationBootstrap {
     try {
       return (await this.differences()).join(' ') || undefined;
     } catch (error) {
+      // A database that did not answer may do so at once.
+      this.latest = undefined;
       return (error as Error).message || (error as Error).name;
     }
   }

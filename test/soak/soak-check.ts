@@ -27,6 +27,7 @@ export interface SoakCounts {
   /** How often the service has ended a connection of each crowd. */
   ended: { slowUploads: number; slowReaders: number; idle: number };
   residentMegabytes: { before: number; highest: number; after: number };
+  usedMegabytes: { before: number; after: number };
   violations: string[];
 }
 
@@ -35,6 +36,8 @@ const LARGE_PEOPLE = 20;
 const MEBIBYTE = 1024 * 1024;
 /** For the last replies, and for memory to be given back. */
 const AFTERWARDS_MS = 60_000;
+/** What may be in use afterwards, beside what was before. */
+const COMES_BACK_TO_MEGABYTES = 100;
 
 /** Misuses the service in every way for a while, and tells whether those who did not were served all the same. */
 export async function checkSoak(options: SoakOptions): Promise<SoakCounts> {
@@ -49,7 +52,7 @@ export async function checkSoak(options: SoakOptions): Promise<SoakCounts> {
     const { http, kafkaBrokers } = await service.services();
     onProgress(`the service runs at ${http}`);
     await createLargePeople(http);
-    const before = await residentOf(http);
+    const before = await memoryOf(http);
     const end = new AbortController();
     const bystander = new Bystander(http);
     const messages = new BadMessages(kafkaBrokers, options.messageEveryMs);
@@ -61,11 +64,11 @@ export async function checkSoak(options: SoakOptions): Promise<SoakCounts> {
       slowReaders: await Crowd.gather(port, options.slowReaders, slowReads(LARGE)),
       idle: await Crowd.gather(port, options.idle, IDLE),
     };
-    let highest = before;
+    let highest = before.resident;
     const until = Date.now() + options.seconds * 1000;
     for (let n = 1; Date.now() < until && !service.hasEnded && !options.signal?.aborted; n++) {
       await sleep(1000);
-      highest = Math.max(highest, await residentOf(http));
+      highest = Math.max(highest, (await memoryOf(http)).resident);
       if (n % 10 === 0)
         onProgress(
           `${bystander.answered} answered, ${bystander.failures.length} not, ${messages.sent} bad messages, ${Math.round(highest)} MiB`,
@@ -74,12 +77,13 @@ export async function checkSoak(options: SoakOptions): Promise<SoakCounts> {
     for (const crowd of Object.values(crowds)) crowd.leave();
     end.abort();
     await Promise.all([asking, sending]);
-    const bound = Math.max(before * 1.5, before + 100);
-    let after = await residentOf(http);
+    // What the system has given stays with a process; what it uses comes back.
+    const bound = before.used + COMES_BACK_TO_MEGABYTES;
+    let after = await memoryOf(http);
     const deadline = Date.now() + AFTERWARDS_MS;
-    while ((messages.unanswered > 0 || after > bound) && Date.now() < deadline && !service.hasEnded) {
+    while ((messages.unanswered > 0 || after.used > bound) && Date.now() < deadline && !service.hasEnded) {
       await sleep(1000);
-      after = await residentOf(http);
+      after = await memoryOf(http);
     }
     const violations = bystander.failures.map((failure) => `a bystander was not served: ${failure}`);
     if (bystander.answered === 0) violations.push('no bystander was served');
@@ -88,7 +92,8 @@ export async function checkSoak(options: SoakOptions): Promise<SoakCounts> {
       violations.push(`messages of bystanders without answer: ${messages.unanswered}`);
     if (service.hasEnded) violations.push(`the service has ended: ${service.stderr.slice(-2000)}`);
     if (highest > options.residentMegabytes) violations.push(`its memory reached ${Math.round(highest)} MiB`);
-    if (after > bound) violations.push(`its memory did not come back: ${Math.round(after)} MiB`);
+    if (after.used > bound)
+      violations.push(`its memory did not come back: ${Math.round(after.used)} MiB are in use`);
     service.signal('SIGTERM');
     const { code } = await service.ended;
     if (code !== 0) violations.push(`it ended with ${code}: ${service.stderr.slice(-2000)}`);
@@ -101,10 +106,11 @@ export async function checkSoak(options: SoakOptions): Promise<SoakCounts> {
         idle: crowds.idle.ended,
       },
       residentMegabytes: {
-        before: Math.round(before),
+        before: Math.round(before.resident),
         highest: Math.round(highest),
-        after: Math.round(after),
+        after: Math.round(after.resident),
       },
+      usedMegabytes: { before: Math.round(before.used), after: Math.round(after.used) },
       violations,
     };
   } finally {
@@ -125,12 +131,21 @@ async function createLargePeople(http: string): Promise<void> {
   }
 }
 
-/** What the process takes, in MiB; as high as can be when it does not say. */
-async function residentOf(http: string): Promise<number> {
+/** Of the process, in MiB: what the system has given it, and what of that is in use. As high as can be when it does not say. */
+async function memoryOf(http: string): Promise<{ resident: number; used: number }> {
   try {
     const text = await (await fetch(`${http}/metrics`, { signal: AbortSignal.timeout(30_000) })).text();
-    return Number(/^process_resident_memory_bytes (\S+)$/m.exec(text)![1]) / MEBIBYTE;
+    const [resident, heap, external] = [
+      'process_resident_memory_bytes',
+      'nodejs_heap_size_used_bytes',
+      'nodejs_external_memory_bytes',
+    ].map((name) => Number(new RegExp(`^${name} (\\S+)$`, 'm').exec(text)![1]) / MEBIBYTE) as [
+      number,
+      number,
+      number,
+    ];
+    return { resident, used: heap + external };
   } catch {
-    return Infinity;
+    return { resident: Infinity, used: Infinity };
   }
 }
