@@ -135,7 +135,7 @@ function valuesOf(handled: HandledMessage, message: MessageIdentity): unknown[] 
   if (!isSameMessage(handled, message)) throw new MessageIdConflictError(message.messageId);
   const { answer } = handled;
   // What was thrown was an error's description.
-   
+
   if (answer && 'error' in answer) throw answer.error;
   return [...(answer?.values ?? [])];
 }
