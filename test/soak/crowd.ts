@@ -1,6 +1,9 @@
 import { connect, type Socket } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 
+/** Longer than the service lets a reader lag. */
+const READER_STAYS_MS = 45_000;
+
 /** One who keeps a connection and does no good with it; called anew for each. */
 export type Misuse = (socket: Socket) => void;
 
@@ -8,7 +11,7 @@ export type Misuse = (socket: Socket) => void;
 export class Crowd {
   private readonly sockets = new Set<Socket>();
   private hasGone = false;
-  /** How often the server has ended a connection, or refused one. */
+  /** How often a connection has ended, mostly by the server, or was refused. */
   ended = 0;
 
   private constructor(
@@ -97,14 +100,24 @@ export const slowReads = (name: string): readonly Misuse[] =>
     const exported = head('GET', `/people?name=${name}`, `Accept: ${accept}`);
     const text = accept === 'application/json' ? request : exported;
     return [
-      (socket: Socket) => void socket.pause().write(text),
+      (socket: Socket) => {
+        socket.pause().write(text);
+        leaveAfterwards(socket);
+      },
       (socket: Socket) => {
         socket.pause().write(text);
         const timer = setInterval(() => socket.read(1), 1000);
         socket.once('close', () => clearInterval(timer));
+        leaveAfterwards(socket);
       },
     ];
   });
+
+/** Who does not read never learns that the server has cut the connection, and would trouble nobody from then on. */
+function leaveAfterwards(socket: Socket): void {
+  const timer = setTimeout(() => socket.destroy(), READER_STAYS_MS);
+  socket.once('close', () => clearTimeout(timer));
+}
 
 /** Connections that never say anything, and such that were of use once. */
 export const IDLE: readonly Misuse[] = [

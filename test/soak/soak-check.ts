@@ -24,7 +24,7 @@ export interface SoakOptions {
 export interface SoakCounts {
   bystander: { answered: number; slowestMs: number };
   messages: { bad: number; requestsAnswered: number };
-  /** How often the service has ended a connection of each crowd. */
+  /** How often a connection of each crowd has ended; readers leave by themselves. */
   ended: { slowUploads: number; slowReaders: number; idle: number };
   residentMegabytes: { before: number; highest: number; after: number };
   usedMegabytes: { before: number; after: number };
