@@ -1,7 +1,7 @@
 import type { ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
 import { finished } from 'node:stream';
-import { type ByteBudget, FREE_BYTES, MemoryBudgetExhaustedError } from './byte-budget.js';
+import { type ByteBudget, type ByteShare, FREE_BYTES, MemoryBudgetExhaustedError } from './byte-budget.js';
 
 /**
  * Counts an answer in the budget until it is sent, or its reader is gone.
@@ -10,12 +10,7 @@ import { type ByteBudget, FREE_BYTES, MemoryBudgetExhaustedError } from './byte-
  * @throws MemoryBudgetExhaustedError there is no room for it
  */
 export function holdUntilSent(budget: ByteBudget, response: unknown, answer: string): string {
-  // A character of a string is three bytes at most.
-  if (answer.length <= FREE_BYTES / 3) return answer;
-  const share = budget.open();
-  share.growNow(Buffer.byteLength(answer));
-  whenOver(response, () => share.close());
-  return answer;
+  return hold(budget, response, answer, (share, bytes) => share.growNow(bytes));
 }
 
 /**
@@ -24,9 +19,19 @@ export function holdUntilSent(budget: ByteBudget, response: unknown, answer: str
  * @returns the answer
  */
 export function holdWritten(budget: ByteBudget, response: unknown, answer: string): string {
+  return hold(budget, response, answer, (share, bytes) => share.growAnyway(bytes));
+}
+
+function hold(
+  budget: ByteBudget,
+  response: unknown,
+  answer: string,
+  take: (share: ByteShare, bytes: number) => void,
+): string {
+  // A character of a string is three bytes at most.
   if (answer.length <= FREE_BYTES / 3) return answer;
   const share = budget.open();
-  share.growAnyway(Buffer.byteLength(answer));
+  take(share, Buffer.byteLength(answer));
   whenOver(response, () => share.close());
   return answer;
 }

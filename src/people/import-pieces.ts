@@ -1,4 +1,3 @@
-import { setImmediate as otherWork } from 'node:timers/promises';
 import type { ByteBudget, ByteShare } from './byte-budget.js';
 import { ImportPace, type PaceOptions } from './import-pace.js';
 import type { CopyRow } from './people-import.js';
@@ -8,8 +7,6 @@ const PIECE_BYTES = 256 * 1024;
 const PIECE_ROWS = 10_000;
 /** What a row takes beside its texts, about. */
 const BYTES_PER_ROW = 64;
-/** A source that never waits lets others work this often, in ms. */
-const SLICE_MS = 10;
 
 /**
  * The rows of an import in pieces: each is gathered at the pace of whoever brings them, so that sending it takes the server's time
@@ -25,7 +22,10 @@ export class ImportPieces {
   /** Ends the wait for the piece that is gathered. */
   private fail: (error: unknown) => void = () => undefined;
 
-  /** @param pace left out: the source takes whatever time it takes */
+  /**
+   * @param rows give way by themselves, as reading and checking them is the work
+   * @param pace left out: the source takes whatever time it takes
+   */
   constructor(
     private readonly rows: AsyncIterator<CopyRow>,
     private readonly budget: ByteBudget,
@@ -65,7 +65,6 @@ export class ImportPieces {
 
   private async gather(share: ByteShare): Promise<CopyRow[]> {
     const piece: CopyRow[] = [];
-    let since = performance.now();
     this.pace?.begin();
     for (let bytes = 0; bytes < PIECE_BYTES && piece.length < PIECE_ROWS;) {
       const row = await this.read();
@@ -74,9 +73,6 @@ export class ImportPieces {
       const more = bytesOf(row);
       await share.grow(more);
       bytes += more;
-      if (performance.now() - since < SLICE_MS) continue;
-      await otherWork();
-      since = performance.now();
     }
     return piece;
   }
