@@ -15,7 +15,7 @@ import { backoffDelay } from '../transactions/retry-policy.js';
 import { ShuttingDownError, TransactionOutcomeUnknownError } from '../transactions/transaction-errors.js';
 import { originOf } from '../transactions/unit-failures.js';
 
-/** What we say of a failure ourselves may be so long; of what others say it is `SHOWN`. */
+/** What we say of a failure ourselves may be so long; of what others say it is `SHOWN_CHARACTERS`. */
 const SENTENCES = 1000;
 /** An error reply is a header, in JSON, which a broker takes together with the rest. */
 const LONGEST_REPLY = 16 * 1024;

@@ -1,14 +1,11 @@
-/** Of anything that came from outside, at most so many characters are told. */
-export const SHOWN = 200;
+import { shown, SHOWN_CHARACTERS } from '../errors/shown.js';
 
 /** What PostgreSQL's text can't hold. */
 const UNSTORABLE = /\u0000|\p{Surrogate}/gu;
 
 /** Text of whatever `value` is, as every log, header and column takes it: at most `atMost` characters, and never a failure. */
-export function plainText(value: unknown, atMost = SHOWN): string {
-  const text = textOf(value);
-  const cut = text.length > atMost ? `${text.slice(0, atMost - 1)}…` : text;
-  return cut.replaceAll(UNSTORABLE, '�');
+export function plainText(value: unknown, atMost = SHOWN_CHARACTERS): string {
+  return shown(textOf(value), atMost).replaceAll(UNSTORABLE, '�');
 }
 
 function textOf(value: unknown): string {

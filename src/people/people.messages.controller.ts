@@ -2,7 +2,6 @@ import { Controller, Inject, UseFilters } from '@nestjs/common';
 import { Ctx, KafkaContext, MessagePattern, Payload } from '@nestjs/microservices';
 import { MessageErrorFilter } from '../errors/error-responses.js';
 import { InvalidInputError } from '../errors/application-error.js';
-import { shown } from '../errors/shown.js';
 import { BATCHABLE } from '../messaging/kafka.transport.js';
 import { plainText } from '../messaging/plain-text.js';
 import { Transactional } from '../transactions/transactional.decorator.js';
@@ -49,7 +48,7 @@ export class PeopleMessagesController {
     const operation = OPERATIONS.get(name);
     if (!operation)
       throw new InvalidInputError(
-        `The header ${OPERATION} must be one of ${[...OPERATIONS.keys()].join(', ')}, not ${shown(name)}.`,
+        `The header ${OPERATION} must be one of ${[...OPERATIONS.keys()].join(', ')}, not ${name}.`,
       );
     return this[operation](input);
   }
