@@ -39,8 +39,11 @@ export function partitionsByTopic(partitions: readonly TopicPartition[]): Map<st
   return topics;
 }
 
-/** A header that stands in a record more than once has an array of values. */
+/** Headers by name, for whoever looks for one; one that stands in a record more than once has an array of values. */
 export type RecordHeaders = Record<string, Buffer | string | (Buffer | string)[] | undefined>;
+
+/** Headers as a record has them (KIP-82): in their order, some more than once, values that are null, names of any bytes. */
+export type RawHeaders = readonly (readonly [name: Buffer | string, value: Buffer | string | null])[];
 
 /** Why a record was not decoded whole, and what was not. */
 export interface UnreadPart {
@@ -71,6 +74,8 @@ export interface IncomingRecord extends TopicPartition {
   key: Buffer | null;
   value: Buffer | null;
   headers: RecordHeaders;
+  /** The same as they came, for whoever sends them on. A driver that has none leaves it out. */
+  rawHeaders?: RawHeaders;
   /** Set where the record is past a limit or can't be read: it is put aside as it is, and `headers` has none. */
   unread?: UnreadPart;
 }
@@ -91,6 +96,8 @@ export interface OutgoingRecord {
   /** null is a tombstone. */
   value: Buffer | string | null;
   headers?: RecordHeaders;
+  /** Sent in place of `headers`, where their order matters, or what they are made of. */
+  rawHeaders?: RawHeaders;
 }
 
 /** Where a group goes on; `offset` is the next to be read. */
@@ -118,6 +125,14 @@ export interface ConsumerSettings {
   limits?: RecordLimits;
 }
 
+/** A partition that is not read on, while others are. */
+export interface StuckPartition extends TopicPartition {
+  /** The record that is not read, where it is known which. */
+  offset?: bigint;
+  /** What has to change for it to go on. */
+  reason: Error;
+}
+
 /** What a consumer tells. None of these may throw, and none is awaited. */
 export interface ConsumerListener {
   /** The partitions that are this member's from now on, all of them. Comes before the first of their records. */
@@ -128,8 +143,14 @@ export interface ConsumerListener {
   records(batch: RecordBatch): void;
   /** The broker can't be reached at the moment, or the like; the consumer goes on trying. */
   interrupted(reason: Error): void;
-  /** What was interrupted goes on. */
+  /** What was interrupted goes on: told once a fetch, or a heartbeat, has succeeded. */
   recovered(): void;
+  /**
+   * All that is not read on of what this member is to read, each time that it changes: partitions that can't be decoded or
+   * whose offset is out of range, and topics (partition -1) that do not exist or may not be read. They are tried again by
+   * themselves. A listener without this is told `failed` where an offset is out of range.
+   */
+  stuck?(partitions: readonly StuckPartition[]): void;
   /** The consumer has ended and does not come back by itself. */
   failed(reason: Error): void;
 }
@@ -158,7 +179,7 @@ export interface KafkaProducer {
   /**
    * Resolves when every record is acknowledged by all in-sync replicas. Records of one partition arrive in the order given.
    *
-   * @throws RecordRefusedError the brokers will never take one of the records; others may have been sent
+   * @throws RecordRefusedError the brokers do not take one of the records; others may have been sent
    * @throws Error the brokers can't be reached; records may have been sent
    */
   send(records: readonly OutgoingRecord[]): Promise<void>;
@@ -182,17 +203,30 @@ export class CommitRefusedError extends Error {
   override readonly name = 'CommitRefusedError';
 }
 
-/** The brokers will never take this record: it is too large, or its topic does not exist or has no such name. */
+/**
+ * Why a record was refused:
+ *
+ * - `too-large`: it is larger than the broker or the topic takes.
+ * - `no-topic`: there is no such topic, or it has no such name.
+ * - `no-partition`: the topic has no partition of that number.
+ * - `not-allowed`: this client may not write there.
+ * - `invalid`: anything else that is wrong with it.
+ */
+export type RefusalReason = 'too-large' | 'no-topic' | 'no-partition' | 'not-allowed' | 'invalid';
+
+/** The brokers do not take this record, however often it is sent, until somebody changes something; others they may take. */
 export class RecordRefusedError extends Error {
   override readonly name = 'RecordRefusedError';
+  readonly reason: RefusalReason;
 
   constructor(
     message: string,
     /** The record is larger than the broker or the topic takes. */
     readonly isTooLarge: boolean,
-    options?: ErrorOptions,
+    { reason, ...options }: ErrorOptions & { reason?: RefusalReason } = {},
   ) {
     super(message, options);
+    this.reason = reason ?? (isTooLarge ? 'too-large' : 'invalid');
   }
 }
 
