@@ -41,6 +41,16 @@ export interface RecordBatchRead {
   isControl: boolean;
   isAbort: boolean;
   records: BatchRecord[];
+  undecodable?: UndecodableBatchError;
+}
+
+export class UndecodableBatchError extends Error {
+  constructor(
+    message: string,
+    readonly offset: bigint,
+  ) {
+    super(message);
+  }
 }
 
 /** The reading of one fetch. */

@@ -18,7 +18,6 @@ export interface BrokerRequest {
   /** From a version on that each API has for itself, heads and bodies have tagged fields (KIP-482). */
   isFlexible: boolean;
   body: Buffer;
-  timeoutMs: number;
 }
 
 /**
@@ -30,13 +29,13 @@ export interface BrokerConnections {
    * Sends a request, connecting first where there is no connection, and resolves to the bytes of its answer behind the head.
    *
    * @throws BrokerAnswerError the broker refuses to let this client in
-   * @throws Error the broker can't be reached, or has not answered in time; its connection is given up then
+   * @throws Error the broker can't be reached
    */
   send(broker: BrokerAddress, request: BrokerRequest): Promise<Buffer>;
-  /** Gives up what is under way on a lane; the next request makes new connections. */
-  cut(lane: Lane): void;
-  /** Gives up all that is under way. */
-  close(): Promise<void>;
+  /** Gives up what is under way on a lane, to one broker or to all; the next request makes a new connection. */
+  cut(lane: Lane, broker?: BrokerAddress): void;
+  /** Gives up all that is under way, without waiting for the other side. */
+  close(): void;
 }
 
 /** `host:port`, also of an IPv6 address in brackets. */
@@ -46,3 +45,6 @@ export function brokerAddress(text: string): BrokerAddress {
 }
 
 export const addressKey = ({ host, port }: BrokerAddress): string => `${host}:${port}`;
+
+/** Names a connection, for maps. */
+export const connectionKey = (lane: Lane, broker: BrokerAddress): string => `${lane} ${addressKey(broker)}`;

@@ -1,36 +1,34 @@
 import type { Logger } from '@nestjs/common';
-import { Consumer, type ConnectionPool } from '@platformatic/kafka';
 import { setImmediate as immediate } from 'node:timers/promises';
+import { brokerAnswer } from '../broker-answers.js';
 import {
   type CommitOffset,
   CommitRefusedError,
   type ConsumerListener,
   type ConsumerSettings,
-  type KafkaClientSettings,
   type KafkaConsumer,
   OffsetOutOfRangeError,
   partitionKey,
-  partitionsByTopic,
+  type StuckPartition,
   type TopicPartition,
 } from '../kafka-driver.js';
 import { pause } from '../pause.js';
-import { atMost, clientOptions, Cluster, cut, kafkaNames } from './platformatic.cluster.js';
-import { GroupCoordinator, isOutOfGeneration, type Membership } from './platformatic.coordinator.js';
-import { Fetcher } from './platformatic.fetcher.js';
-import { Positions } from './platformatic.positions.js';
+import { answerError, answerIn, type Cluster } from './cluster.js';
+import { Fetcher } from './fetcher.js';
+import { GroupCoordinator, isOutOfGeneration, type Membership } from './group-coordinator.js';
+import { Positions } from './positions.js';
+import { atMost } from './at-most.js';
 
 const RETRY_MS = 500;
+/** After an answer that takes somebody to change something. */
+const AT_LEISURE_MS = 2_000;
 /** How often it is looked whether topics have come, gone or grown. */
-const TOPICS_CHECK_MS = 30_000;
+const TOPICS_CHECK_MS = 5_000;
 const CLOSE_MS = 3_000;
 const COMMIT_ATTEMPTS = 4;
-/** Trying again would bring the same answer. */
-const FATAL = [
-  'GROUP_AUTHORIZATION_FAILED',
-  'INVALID_GROUP_ID',
-  'INVALID_SESSION_TIMEOUT',
-  'GROUP_MAX_SIZE_REACHED',
-];
+const UNKNOWN_TOPIC_OR_PARTITION = 3;
+/** Where a topic as a whole is not read. */
+const ALL_PARTITIONS = -1;
 
 /** A membership that lasts until the group shares out its partitions anew. */
 interface Generation extends Membership {
@@ -39,50 +37,42 @@ interface Generation extends Membership {
   readonly over: AbortController;
   /** The group has to be joined again before the next heartbeat is due. */
   readonly rejoin: AbortController;
-  isTold: boolean;
 }
 
-/**
- * A member of a classic consumer group over the library's connections and requests. The library's own group membership
- * and stream are not used: they send no heartbeat any more after one that failed, never look for a coordinator that has
- * moved, end with the first error of a fetch, and hand over records of aborted transactions.
- */
-export class PlatformaticConsumer implements KafkaConsumer {
-  readonly raw: Consumer;
-  private readonly cluster: Cluster;
+/** A member of a classic consumer group: joins, stays, and has its partitions fetched. */
+export class GroupConsumer implements KafkaConsumer {
   private readonly coordinator: GroupCoordinator;
-  private readonly positions: Positions;
-  private readonly fetchPool: ConnectionPool;
   private readonly fetcher: Fetcher;
   private readonly paused = new Set<string>();
   private readonly closing = new AbortController();
   private topics: string[] = [];
   private topicsSeen = '';
+  private areTopicsSuspect = false;
   private generation: Generation | undefined;
   /** What does not work at the moment: `interrupted` was told, and `recovered` is when nothing is left. */
   private readonly broken = new Set<'group' | 'fetch'>();
+  private readonly stuck = { topics: [] as StuckPartition[], partitions: [] as StuckPartition[] };
   /** Settles with the last commit. */
   private committing: Promise<void> = Promise.resolve();
   private running: Promise<void> = Promise.resolve();
   private closed: Promise<void> | undefined;
 
+  /** @param raw the library's own object; it is told what was assigned, and joins no group */
   constructor(
-    client: KafkaClientSettings,
+    readonly raw: unknown,
+    private readonly cluster: Cluster,
     private readonly settings: ConsumerSettings,
     private readonly listener: ConsumerListener,
     private readonly logger: Logger,
   ) {
-    this.raw = new Consumer({ ...clientOptions(client), groupId: settings.groupId });
-    this.cluster = new Cluster(this.raw, client);
-    this.coordinator = new GroupCoordinator(this.cluster, settings);
-    this.positions = new Positions(this.cluster, this.coordinator, settings, logger);
-    this.fetchPool = this.cluster.newPool();
-    this.fetcher = new Fetcher(this.cluster, this.fetchPool, settings, this.paused, {
+    this.coordinator = new GroupCoordinator(cluster, settings);
+    const positions = new Positions(cluster, this.coordinator, settings, logger);
+    this.fetcher = new Fetcher(cluster, positions, settings, this.paused, {
       records: (batch) => listener.records(batch),
       interrupted: (reason) => this.interrupted('fetch', reason),
       recovered: () => this.recovered('fetch'),
-      position: (partition) => this.positions.instead(partition),
-      failed: (reason) => this.fail(reason),
+      stuck: (partitions) => this.standStill('partitions', partitions),
+      topicsChanged: () => (this.areTopicsSuspect = true),
     });
   }
 
@@ -91,7 +81,7 @@ export class PlatformaticConsumer implements KafkaConsumer {
     try {
       await this.checkTopics();
     } catch (error) {
-      await this.cluster.close();
+      this.cluster.close();
       throw error;
     }
     this.running = this.run();
@@ -134,7 +124,7 @@ export class PlatformaticConsumer implements KafkaConsumer {
           throw error;
         }
         const isOver = attempt === COMMIT_ATTEMPTS || generation.over.signal.aborted;
-        if (isOver || !GroupCoordinator.isTemporary(error)) throw error;
+        if (isOver || !isPassing(error)) throw error;
         await pause(RETRY_MS * attempt, generation.over.signal);
       }
     }
@@ -146,66 +136,51 @@ export class PlatformaticConsumer implements KafkaConsumer {
     while (!signal.aborted) {
       try {
         const generation = await this.join();
-        const consuming = this.consume(generation);
+        const own = generation.partitions.filter((at) => this.isSubscribed(at));
+        this.paused.clear();
+        this.listener.assigned([...own]);
+        const fetching = this.fetcher.run(own, generation.over.signal);
         try {
           await this.stay(generation);
         } finally {
           await this.end(generation);
-          await consuming;
+          await fetching;
         }
       } catch (error) {
         if (signal.aborted) return;
-        if (kafkaNames(error).some((name) => FATAL.includes(name))) return this.fail(error as Error);
         this.interrupted('group', error as Error);
-        await pause(RETRY_MS, signal);
+        await pause(isPassing(error) ? RETRY_MS : AT_LEISURE_MS, signal);
       }
     }
   }
 
   private async join(): Promise<Generation> {
     const membership = await this.coordinator.join(this.topics, this.closing.signal);
-    const { generationId, memberId, partitions } = membership;
-    const [over, rejoin] = [new AbortController(), new AbortController()];
-    this.raw.memberId = memberId;
-    this.raw.generationId = generationId;
-    this.raw.assignments = [...partitionsByTopic(partitions)].map(([topic, own]) => ({
-      topic,
-      partitions: own,
-    }));
+    const { partitions } = membership;
+    this.recovered('group');
     return (this.generation = {
       ...membership,
       keys: new Set(partitions.map(partitionKey)),
-      over,
-      rejoin,
-      isTold: false,
+      over: new AbortController(),
+      rejoin: new AbortController(),
     });
   }
 
-  /** Finds out where to go on, tells what is assigned, and fetches until the generation is over. */
-  private async consume(generation: Generation): Promise<void> {
-    const { signal } = generation.over;
-    while (!signal.aborted) {
-      try {
-        const assigned = await this.positions.committed(generation.partitions);
-        if (signal.aborted) return;
-        this.paused.clear();
-        generation.isTold = true;
-        this.listener.assigned([...generation.partitions]);
-        this.recovered('fetch');
-        return await this.fetcher.run(assigned, signal);
-      } catch (error) {
-        if (signal.aborted) return;
-        if (error instanceof OffsetOutOfRangeError) return this.fail(error);
-        this.interrupted('fetch', error as Error);
-        await pause(RETRY_MS, signal);
-      }
-    }
+  /** Another client that shares out may give each member of everything that it reads itself. */
+  private isSubscribed({ topic, partition }: TopicPartition): boolean {
+    if (this.topics.includes(topic)) return true;
+    const { groupId } = this.settings;
+    this.logger.error({
+      msg: 'the group has given a partition to this member that it does not read: another application in the group shares out its own topics; give each application a group of its own',
+      ...{ groupId, topic, partition },
+    });
+    return false;
   }
 
   /** Sends heartbeats until the group has to be joined anew. */
   private async stay(generation: Generation): Promise<void> {
     const { signal } = generation.rejoin;
-    let checkAt = Date.now() + TOPICS_CHECK_MS;
+    let checkAt = performance.now() + TOPICS_CHECK_MS;
     for (;;) {
       await pause(this.settings.heartbeatIntervalMs, signal);
       if (this.closing.signal.aborted) return;
@@ -213,13 +188,13 @@ export class PlatformaticConsumer implements KafkaConsumer {
         await this.coordinator.heartbeat(generation);
         this.recovered('group');
         if (signal.aborted) return;
-        if (Date.now() < checkAt && !this.fetcher.isTopicGone) continue;
-        checkAt = Date.now() + TOPICS_CHECK_MS;
-        this.fetcher.isTopicGone = false;
+        if (performance.now() < checkAt && !this.areTopicsSuspect) continue;
+        checkAt = performance.now() + TOPICS_CHECK_MS;
+        this.areTopicsSuspect = false;
         if (await this.checkTopics()) return;
       } catch (error) {
         if (isOutOfGeneration(error)) return;
-        if (kafkaNames(error).some((name) => FATAL.includes(name))) throw error;
+        if (!isPassing(error)) throw error;
         this.interrupted('group', error as Error);
         if (signal.aborted) await pause(RETRY_MS, this.closing.signal);
       }
@@ -230,10 +205,9 @@ export class PlatformaticConsumer implements KafkaConsumer {
   private async end(generation: Generation): Promise<void> {
     generation.over.abort();
     // A fetch that waits for records would hold up those of the next generation.
-    cut(this.fetchPool);
-    this.fetcher.wake();
+    this.cluster.connections.cut('fetch');
     if (this.closing.signal.aborted) return;
-    if (generation.isTold) this.listener.revoking();
+    this.listener.revoking();
     await immediate();
     await atMost(this.settings.sessionTimeoutMs / 2, this.committing);
     this.generation = undefined;
@@ -243,7 +217,7 @@ export class PlatformaticConsumer implements KafkaConsumer {
   private async checkTopics(): Promise<boolean> {
     const named = this.settings.topics.filter((topic) => typeof topic === 'string');
     const patterns = this.settings.topics.filter((topic) => topic instanceof RegExp);
-    const { topics } = await this.cluster.view(patterns.length > 0 ? null : named);
+    const { topics, refused } = await this.cluster.view(patterns.length > 0 ? null : named);
     const matching = [...topics].filter(
       ([name, { isInternal }]) => !isInternal && patterns.some((pattern) => name.search(pattern) !== -1),
     );
@@ -252,9 +226,32 @@ export class PlatformaticConsumer implements KafkaConsumer {
     const isChanged = JSON.stringify(seen) !== this.topicsSeen;
     this.topicsSeen = JSON.stringify(seen);
     const missing = named.filter((name) => !topics.has(name));
-    if (isChanged && missing.length > 0)
-      this.logger.warn({ msg: 'topics that do not exist', topics: missing });
+    this.standStill(
+      'topics',
+      missing.map((topic) => ({
+        ...{ topic, partition: ALL_PARTITIONS },
+        reason: answerError(`The topic ${topic}`, refused.get(topic) ?? UNKNOWN_TOPIC_OR_PARTITION)!,
+      })),
+    );
     return isChanged;
+  }
+
+  private standStill(what: 'topics' | 'partitions', stuck: StuckPartition[]): void {
+    if (this.closed) return;
+    const before = this.stuck[what];
+    if (before.length === 0 && stuck.length === 0) return;
+    this.stuck[what] = stuck;
+    const wasTold = new Set(before.map(({ reason }) => reason.message));
+    for (const { reason, offset, topic, partition } of stuck)
+      if (!wasTold.has(reason.message))
+        this.logger.error({
+          msg: 'a topic or partition is not read on; the others are, and it is tried again',
+          ...{ topic, partition, ...(offset !== undefined && { offset: String(offset) }) },
+          err: reason,
+        });
+    if (this.listener.stuck) return this.listener.stuck([...this.stuck.topics, ...this.stuck.partitions]);
+    const lost = stuck.find(({ reason }) => reason instanceof OffsetOutOfRangeError);
+    if (lost) this.fail(lost.reason);
   }
 
   private interrupted(what: 'group' | 'fetch', reason: Error): void {
@@ -279,7 +276,6 @@ export class PlatformaticConsumer implements KafkaConsumer {
     this.closing.abort();
     this.generation?.over.abort();
     this.generation?.rejoin.abort();
-    this.fetcher.wake();
     await atMost(CLOSE_MS, this.committing);
     this.generation = undefined;
     const left = this.coordinator.leave().catch((error: unknown) => {
@@ -288,7 +284,13 @@ export class PlatformaticConsumer implements KafkaConsumer {
     });
     await atMost(CLOSE_MS, left);
     // Ends what the rest is waiting for.
-    await this.cluster.close();
+    this.cluster.close();
     await Promise.all([left, this.running, this.committing]);
   }
+}
+
+/** True when the same request may be answered otherwise a little later, as when there was no answer. */
+function isPassing(error: unknown): boolean {
+  const answer = answerIn(error);
+  return answer === undefined || brokerAnswer(answer) === 'again';
 }

@@ -1,4 +1,5 @@
 import { partitionsByTopic, type TopicPartition } from '../kafka-driver.js';
+import { AnswerReader, RequestWriter } from './wire-format.js';
 
 /**
  * The names under which members of a classic group agree on who shares out the partitions, and how. All stand for the
@@ -6,33 +7,46 @@ import { partitionsByTopic, type TopicPartition } from '../kafka-driver.js';
  */
 export const ASSIGNORS = ['RoundRobinAssigner', 'roundrobin'] as const;
 
+const VERSION = 0;
+const NO_USER_DATA = -1;
+
 /** ConsumerProtocolSubscription, version 0: what a member tells the one that shares out. */
 export function encodeSubscription(topics: readonly string[]): Buffer {
-  return Buffer.concat([int16(0), array(topics.map(text)), int32(-1)]);
+  const writer = new RequestWriter().int16(VERSION);
+  return writer.array(topics, (topic) => writer.text(topic)).int32(NO_USER_DATA).bytes;
 }
 
-/** The topics of a member of this or another client. */
+/** The topics of a member of this or another client; none where it has told them in a form of its own. */
 export function decodeSubscription(bytes: Buffer): string[] {
-  const reader = new FieldReader(bytes, 2);
-  return reader.array(() => reader.text());
+  const reader = new AnswerReader(bytes);
+  try {
+    reader.int16();
+    return reader.array(() => reader.text());
+  } catch {
+    // One member that can't be understood keeps nobody else from getting partitions.
+    return [];
+  }
 }
 
 /** ConsumerProtocolAssignment, version 0: what a member is given. */
 export function encodeAssignment(partitions: readonly TopicPartition[]): Buffer {
-  const topics = [...partitionsByTopic(partitions)].map(([topic, numbers]) =>
-    Buffer.concat([text(topic), array(numbers.map(int32))]),
-  );
-  return Buffer.concat([int16(0), array(topics), int32(-1)]);
+  const writer = new RequestWriter().int16(VERSION);
+  return writer
+    .array([...partitionsByTopic(partitions)], ([topic, numbers]) =>
+      writer.text(topic).array(numbers, (partition) => writer.int32(partition)),
+    )
+    .int32(NO_USER_DATA).bytes;
 }
 
 /** The partitions that this member is given. */
 export function decodeAssignment(bytes: Buffer): TopicPartition[] {
   if (bytes.length < 6) return [];
-  const reader = new FieldReader(bytes, 2);
+  const reader = new AnswerReader(bytes);
+  reader.int16();
   return reader
     .array(() => {
       const topic = reader.text();
-      return reader.array(() => reader.int32()).map((partition) => ({ topic, partition }));
+      return reader.array(() => ({ topic, partition: reader.int32() }));
     })
     .flat();
 }
@@ -54,39 +68,4 @@ export function shareOut(
     }
   }
   return shares;
-}
-
-const int16 = (value: number): Buffer => {
-  const bytes = Buffer.alloc(2);
-  bytes.writeInt16BE(value);
-  return bytes;
-};
-const int32 = (value: number): Buffer => {
-  const bytes = Buffer.alloc(4);
-  bytes.writeInt32BE(value);
-  return bytes;
-};
-const text = (value: string): Buffer => Buffer.concat([int16(Buffer.byteLength(value)), Buffer.from(value)]);
-const array = (items: readonly Buffer[]): Buffer => Buffer.concat([int32(items.length), ...items]);
-
-class FieldReader {
-  constructor(
-    private readonly bytes: Buffer,
-    private position: number,
-  ) {}
-
-  int32(): number {
-    this.position += 4;
-    return this.bytes.readInt32BE(this.position - 4);
-  }
-
-  text(): string {
-    const start = this.position + 2;
-    this.position = start + this.bytes.readInt16BE(this.position);
-    return this.bytes.toString('utf8', start, this.position);
-  }
-
-  array<T>(item: () => T): T[] {
-    return Array.from({ length: this.int32() }, item);
-  }
 }

@@ -1,0 +1,75 @@
+import { brokerAnswer } from '../broker-answers.js';
+import { OffsetOutOfRangeError, type StuckPartition, type TopicPartition } from '../kafka-driver.js';
+import { UndecodableBatchError } from '../record-batches.js';
+import { answerIn } from './cluster.js';
+
+const AGAIN_MS = 500;
+const AT_LEISURE_MS = 2_000;
+/** So often something may fail that passes by itself, as when leaders move, before it is told. */
+const TOLD_FROM = 4;
+
+/** A partition that is to be fetched, and what is known of it. */
+export class FetchedPartitionState implements TopicPartition {
+  readonly topic: string;
+  readonly partition: number;
+  /** The offset to be fetched next; undefined before anything was. */
+  next: bigint | undefined;
+  /** True while `next` is known to be there. */
+  isPlaced = false;
+  /** The group's offset when it was out of range. */
+  lostAt: bigint | undefined;
+  /** The node that it is fetched from. */
+  leader: number | undefined;
+  topicId: string | undefined;
+  /** True while a request for it is under way. */
+  isBusy = false;
+  private failures = 0;
+  private problem: { reason: Error; offset?: bigint } | undefined;
+  /** When it is looked at again, on the clock of `performance`. */
+  private notBefore = 0;
+
+  constructor({ topic, partition }: TopicPartition) {
+    this.topic = topic;
+    this.partition = partition;
+  }
+
+  get isDue(): boolean {
+    return performance.now() >= this.notBefore;
+  }
+
+  /** Ms until it is to be looked at again. */
+  get waitMs(): number {
+    return Math.max(0, this.notBefore - performance.now());
+  }
+
+  /** It can be fetched now. */
+  get isReady(): boolean {
+    return this.leader !== undefined && this.isPlaced && this.isDue;
+  }
+
+  /** It can't be read on for this reason, now; others can. */
+  fails(reason: Error, offset?: bigint): void {
+    this.failures++;
+    this.problem = offset === undefined ? { reason } : { reason, offset };
+    this.notBefore = performance.now() + (passes(reason) ? AGAIN_MS : AT_LEISURE_MS);
+  }
+
+  succeeds(): void {
+    this.failures = 0;
+    this.problem = undefined;
+    this.notBefore = 0;
+  }
+
+  /** undefined where it is read, or may well be in a moment. */
+  get stuck(): StuckPartition | undefined {
+    if (!this.problem || (passes(this.problem.reason) && this.failures < TOLD_FROM)) return undefined;
+    return { topic: this.topic, partition: this.partition, ...this.problem };
+  }
+}
+
+/** True for what may be over in a moment: a broker that is away, a leader that is being elected. */
+function passes(reason: Error): boolean {
+  if (reason instanceof OffsetOutOfRangeError || reason instanceof UndecodableBatchError) return false;
+  const answer = answerIn(reason);
+  return answer === undefined || brokerAnswer(answer) === 'again';
+}
