@@ -15,6 +15,7 @@ import { serveDocumentation } from './documentation.js';
 import type { AuthSettings } from './environment.js';
 import { HttpFront } from './http-front.js';
 import { answerMethodNotAllowed } from './method-not-allowed.js';
+import { showStuckPartitions } from './kafka-metrics.js';
 import { guardOperations, openManagementPort } from './operations-access.js';
 import { refuseAmbiguous } from './request-rules.js';
 
@@ -62,7 +63,11 @@ export async function createApp(
   await setAnswerHeaders(fastify, () => stopping.hasBegun);
   observeRequests(adapter, app.get(Metrics), logger);
   serveDocumentation(app);
-  if (settings.kafka) app.connectMicroservice({ strategy: app.get(KafkaTransport) });
+  if (settings.kafka) {
+    const transport = app.get(KafkaTransport);
+    showStuckPartitions(app.get(Metrics), transport);
+    app.connectMicroservice({ strategy: transport });
+  }
   return app;
 }
 

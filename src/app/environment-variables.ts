@@ -122,6 +122,7 @@ export const VARIABLES = {
   KAFKA_MAX_BATCH_BYTES: variable({ ...wholeNumber(1, 1024 * MEBIBYTE), default: RECORD_LIMITS.batchBytes, meaning: 'Bytes that what one fetch brings may be decompressed to; a batch with more is one dead letter.' }),
   KAFKA_REPLY_TOPICS: optional({ ...topics, meaning: 'Where replies may go. Unset: any topic but those that the service reads or writes itself, those of dead letters and Kafka\'s own, to which they never go.' }),
   KAFKA_STALLED_AFTER_MS: variable({ ...wholeNumber(1, DAY), default: 60_000, meaning: 'Readiness is false once nothing was done of a partition for so long, though messages of other keys than those that fail wait there.' }),
+  KAFKA_ON_OFFSET_OUT_OF_RANGE: variable({ ...oneOf(['stop', 'earliest', 'latest'] as const), default: 'stop', meaning: 'Where to go on in a partition whose committed offset is not there any more: nowhere, so that nothing is skipped unasked, at the first message there is, or behind the last.' }),
   KAFKA_SSL: variable({ ...oneOf(['off', 'on'] as const), default: 'off', meaning: '`on` encrypts and checks certificates.' }),
   KAFKA_SASL_MECHANISM: optional({ ...oneOf(SASL_MECHANISMS), meaning: 'How to log in at the brokers; unset: not at all.' }),
   KAFKA_SASL_USERNAME: optional({ ...text, meaning: 'Needed with `KAFKA_SASL_MECHANISM`.' }),

@@ -1,5 +1,5 @@
 import type { KafkaClientName } from '../messaging/kafka-clients.js';
-import type { RecordLimits } from '../messaging/kafka-driver.js';
+import type { OffsetOutOfRangePolicy, RecordLimits } from '../messaging/kafka-driver.js';
 import type { DatabaseSettings } from '../database/data-source-options.js';
 import { hostsOfList } from '../database/database-url.js';
 import type { PreparedStatements } from '../database/known-server.js';
@@ -71,6 +71,7 @@ export interface KafkaSettings {
   limits: RecordLimits;
   replyTopics: readonly string[] | undefined;
   stalledAfterMs: number;
+  onOffsetOutOfRange: OffsetOutOfRangePolicy;
   ssl: boolean;
   sasl: { mechanism: (typeof SASL_MECHANISMS)[number]; username: string; password: string } | undefined;
 }
@@ -250,6 +251,7 @@ function toKafka(values: Values): KafkaSettings {
     },
     replyTopics: values.KAFKA_REPLY_TOPICS,
     stalledAfterMs: values.KAFKA_STALLED_AFTER_MS,
+    onOffsetOutOfRange: values.KAFKA_ON_OFFSET_OUT_OF_RANGE,
     ssl: values.KAFKA_SSL === 'on',
     sasl: mechanism && username && password ? { mechanism, username, password } : undefined,
   };

@@ -20,6 +20,7 @@ export function kafkaTransport(
     limits,
     replyTopics,
     stalledAfterMs,
+    onOffsetOutOfRange,
     ssl,
     sasl,
   } = kafka;
@@ -37,6 +38,7 @@ export function kafkaTransport(
     quarantineKeys,
     limits,
     stalledAfterMs,
+    onOffsetOutOfRange,
     ...(replyTopics && { replyTopics }),
     drainTimeoutMs: drainMs,
     closeTimeoutMs: doorsMs - drainMs,

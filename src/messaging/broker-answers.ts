@@ -29,6 +29,7 @@ const ANSWERS: Readonly<Record<string, BrokerAnswer>> = {
   UNKNOWN_TOPIC_ID: 'not-yet',
   INCONSISTENT_TOPIC_ID: 'not-yet',
   TOPIC_AUTHORIZATION_FAILED: 'not-yet',
+  CLUSTER_AUTHORIZATION_FAILED: 'not-yet',
   OFFSET_OUT_OF_RANGE: 'not-yet',
   CORRUPT_MESSAGE: 'not-yet',
   INVALID_REPLICATION_FACTOR: 'not-yet',
@@ -37,7 +38,6 @@ const ANSWERS: Readonly<Record<string, BrokerAnswer>> = {
   THROTTLING_QUOTA_EXCEEDED: 'not-yet',
   // Of the group, or of all.
   GROUP_AUTHORIZATION_FAILED: 'fatal',
-  CLUSTER_AUTHORIZATION_FAILED: 'fatal',
   TRANSACTIONAL_ID_AUTHORIZATION_FAILED: 'fatal',
   SASL_AUTHENTICATION_FAILED: 'fatal',
   UNSUPPORTED_SASL_MECHANISM: 'fatal',

@@ -240,7 +240,8 @@ export class OffsetOutOfRangeError extends Error {
   constructor({ topic, partition }: TopicPartition, groupId: string, where: string) {
     super(
       `The group ${groupId} can't go on in ${topic}, partition ${partition}: ${where} ` +
-        'Set the offset of the group (kafka-consumer-groups --reset-offsets), or choose onOffsetOutOfRange: earliest or latest.',
+        'Choose onOffsetOutOfRange (KAFKA_ON_OFFSET_OUT_OF_RANGE): earliest or latest; or stop all members of the group, ' +
+        'set its offset (kafka-consumer-groups --reset-offsets), and start them again.',
     );
   }
 }

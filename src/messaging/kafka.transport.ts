@@ -9,6 +9,7 @@ import { type Delivery, laneKeyOf, replyAddressOf, sizeOf, type Undeliverable } 
 import { classify, describe, replyErrorOf } from './failure-policy.js';
 import { type HandlerExtras, knowCall } from './handled-call.js';
 import { InfrastructureWait } from './infrastructure-wait.js';
+import { BrokerAnswerError } from './broker-answers.js';
 import { driverFactory } from './kafka-clients.js';
 import {
   type IncomingRecord,
@@ -17,6 +18,7 @@ import {
   type KafkaProducer,
   OffsetOutOfRangeError,
   RecordRefusedError,
+  type StuckPartition,
 } from './kafka-driver.js';
 import { DEFAULTS, type KafkaTransportOptions } from './kafka-transport-options.js';
 import { identityOf } from './message-identity.js';
@@ -36,7 +38,9 @@ import { replyRefusal, type ReplyTopics } from './reply-rules.js';
 import { unreadRecordError } from './unread-record.js';
 import { rememberingFailures } from '../transactions/unit-failures.js';
 import { pause } from './pause.js';
+import { standstillOf } from './standstill.js';
 import { StoreUpkeep } from './store-upkeep.js';
+import { TopicUpkeep } from './topic-upkeep.js';
 import { OutboxRelay } from './outbox-relay.js';
 
 /** Extras of a message pattern whose messages may share a transaction: `@MessagePattern('people.create', BATCHABLE)`. */
@@ -79,6 +83,8 @@ export class KafkaTransport extends ServerKafka implements OnModuleDestroy {
   /** Set once it is closed for good. */
   private closing: ClosingSteps | undefined;
   private unavailable: string | undefined = 'not connected yet';
+  private stuck: readonly StuckPartition[] = [];
+  private topicUpkeep: TopicUpkeep | undefined;
 
   constructor(options: KafkaTransportOptions) {
     const { client, groupId, parser, serializer, deserializer } = options;
@@ -160,6 +166,10 @@ export class KafkaTransport extends ServerKafka implements OnModuleDestroy {
       },
       onInterrupted: (reason) => (this.unavailable = reason.message),
       onRecovered: () => (this.unavailable = undefined),
+      onStuck: (partitions) => {
+        this.stuck = partitions;
+        if (partitions.some(({ partition }) => partition < 0)) this.topicUpkeep?.suspect();
+      },
       onFailed: (reason) => this.failed(reason),
     });
     this.overflow = new LaneOverflow({
@@ -176,9 +186,15 @@ export class KafkaTransport extends ServerKafka implements OnModuleDestroy {
     );
   }
 
-  /** undefined while messages are consumed and handled, else why they are not. */
+  /** undefined while messages are consumed and handled, else why they, or those of a topic or partition, are not. */
   get unavailableReason(): string | undefined {
-    return this.stopping.signal.aborted ? 'is stopping' : (this.unavailable ?? this.stalledReason);
+    if (this.stopping.signal.aborted) return 'is stopping';
+    return this.unavailable ?? standstillOf(this.stuck) ?? this.stalledReason;
+  }
+
+  /** The partitions, and whole topics (partition -1), that are not read on while the others are. */
+  get stuckPartitions(): readonly StuckPartition[] {
+    return this.stuck;
   }
 
   /** Messages that did not end before the deadline of stopping; they come again. */
@@ -236,7 +252,9 @@ export class KafkaTransport extends ServerKafka implements OnModuleDestroy {
         return;
       } catch (error) {
         this.unavailable = (error as Error).message;
-        this.logger.warn({ msg: 'Kafka cannot be reached; trying again', err: error });
+        const isRefused = error instanceof BrokerAnswerError;
+        const what = isRefused ? 'Kafka refuses what this application asks for' : 'Kafka cannot be reached';
+        this.logger.warn({ msg: `${what}; trying again`, err: error });
         await this.disconnect();
         await pause(RECONNECT_MS, this.stopping.signal);
       }
@@ -250,7 +268,13 @@ export class KafkaTransport extends ServerKafka implements OnModuleDestroy {
     const topics = patterns.filter((pattern) => typeof pattern === 'string');
     const deadLetters = topics.map((topic) => `${topic}${DEAD_LETTER_SUFFIX}`);
     const { eventTopics = [] } = settings;
-    await driver.createMissingTopics([...topics, ...deadLetters, ...eventTopics], settings.topics);
+    this.topicUpkeep = new TopicUpkeep({
+      driver,
+      topics: [...topics, ...deadLetters, ...eventTopics],
+      settings: settings.topics,
+      logger: this.logger,
+    });
+    await this.topicUpkeep.createMissing();
     this.kafkaProducer = await driver.producer();
     if (store) {
       const { transactions, outbox } = store;
@@ -284,6 +308,7 @@ export class KafkaTransport extends ServerKafka implements OnModuleDestroy {
     // Given up while it came up: whoever stops it closes what there is.
     if (this.stopping.signal.aborted) return;
     this.committing = setInterval(() => void this.intake.commit(), COMMIT_EVERY_MS);
+    this.topicUpkeep.start();
     this.upkeep?.start();
   }
 
@@ -480,7 +505,9 @@ export class KafkaTransport extends ServerKafka implements OnModuleDestroy {
     const { kafkaConsumer, kafkaProducer, relayProducer } = this;
     this.kafkaConsumer = undefined;
     this.intake.reset();
+    this.stuck = [];
     await this.attempt('leaving the group', kafkaConsumer?.close());
+    await this.attempt('making topics', this.topicUpkeep?.stop());
     await this.attempt('sending what is in the outbox', between?.());
     this.kafkaProducer = this.relayProducer = undefined;
     await this.attempt('closing the producer of replies', kafkaProducer?.close());

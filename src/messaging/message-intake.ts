@@ -7,11 +7,13 @@ import {
   type KafkaConsumer,
   partitionKey,
   type RecordBatch,
+  type StuckPartition,
   type TopicPartition,
 } from './kafka-driver.js';
 import { HeldBackPartitions } from './held-back-partitions.js';
 import type { MessageLanes } from './message-lanes.js';
 import { PartitionProgress } from './partition-progress.js';
+import { ToldOnce } from './told-once.js';
 
 /** Past either of these nothing more is fetched, until half of it is left. */
 export interface IntakeLimits {
@@ -31,6 +33,8 @@ export interface IntakeSettings {
   onAssigned: () => void;
   onInterrupted: (reason: Error) => void;
   onRecovered: () => void;
+  /** All that is not read on. */
+  onStuck?: (partitions: readonly StuckPartition[]) => void;
   onFailed: (reason: Error) => void;
 }
 
@@ -49,7 +53,11 @@ export class MessageIntake implements ConsumerListener {
   private isSuspended = false;
   private committing: Promise<void> | undefined;
 
-  constructor(private readonly settings: IntakeSettings) {}
+  private readonly committingFails: ToldOnce;
+
+  constructor(private readonly settings: IntakeSettings) {
+    this.committingFails = new ToldOnce(settings.logger, 'offsets are committed again');
+  }
 
   assigned(partitions: TopicPartition[]): void {
     this.assignment++;
@@ -85,6 +93,10 @@ export class MessageIntake implements ConsumerListener {
 
   recovered(): void {
     this.settings.onRecovered();
+  }
+
+  stuck(partitions: readonly StuckPartition[]): void {
+    this.settings.onStuck?.(partitions);
   }
 
   failed(reason: Error): void {
@@ -212,13 +224,14 @@ export class MessageIntake implements ConsumerListener {
     if (!consumer || offsets.length === 0) return;
     this.committing = consumer.commit(offsets).then(
       () => {
+        this.committingFails.isOver();
         if (assignment !== this.assignment) return;
         for (const at of offsets) this.progress.get(partitionKey(at))!.lastCommitted = at.offset;
       },
       (err: unknown) => {
         const report = { msg: 'offsets could not be committed; they are again', err };
         if (err instanceof CommitRefusedError) this.settings.logger.debug(report);
-        else this.settings.logger.warn(report);
+        else this.committingFails.is((err as Error).message, report);
       },
     );
     await this.committing;

@@ -87,7 +87,10 @@ export class Cluster {
       } catch (error) {
         failure = error;
         // Another is asked first the next time.
-        this.known = [...this.known.filter((at) => at !== broker), ...this.known.filter((at) => at === broker)];
+        this.known = [
+          ...this.known.filter((at) => at !== broker),
+          ...this.known.filter((at) => at === broker),
+        ];
         if (this.isClosed) break;
       }
     }

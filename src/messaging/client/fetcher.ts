@@ -234,7 +234,9 @@ export class Fetcher {
 
   private tellStuck(): void {
     const stuck = this.partitions.flatMap(({ stuck: one }) => one ?? []);
-    const told = stuck.map(({ topic, partition, reason }) => `${topic} ${partition} ${reason.message}`).join();
+    const told = stuck
+      .map(({ topic, partition, reason }) => `${topic} ${partition} ${reason.message}`)
+      .join();
     if (told === this.stuckTold) return;
     this.stuckTold = told;
     this.listener.stuck(stuck);

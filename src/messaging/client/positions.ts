@@ -60,9 +60,9 @@ export class Positions {
     if (offset < 0n) return fromBeginning ? low : high;
     // An offset that is out of range comes into it again as records are written, which would be others than those not read.
     if (offset >= low && offset <= high && offset !== lostAt) return offset;
-    const where = `the offset is ${offset}, the partition has ${low === high ? 'none' : `${low} to ${high - 1n}`}.`;
+    const where = `its offset ${offset} is not among those from ${low} to ${high}.`;
     if (policy === 'stop')
-      return Object.assign(new OffsetOutOfRangeError(at, groupId, where), { committed }) as LostPosition;
+      return Object.assign(new OffsetOutOfRangeError(at, groupId, where), { committed });
     this.logger.warn({ msg: 'offset out of range', topic, partition, groupId, where, goingOnWith: policy });
     return policy === 'earliest' ? low : high;
   }

@@ -52,10 +52,13 @@ export function fetchRecords(
   if (byId)
     writer
       .compactArray(wanted, ({ topicId, partition, next }) =>
-        writer.uuid(topicId!).compactArray([partition], () => {
-          writer.int32(partition).int32(NONE).int64(next).int32(NONE).int64(NO_OFFSET);
-          return writer.int32(partitionBytes).noTags();
-        }).noTags(),
+        writer
+          .uuid(topicId!)
+          .compactArray([partition], () => {
+            writer.int32(partition).int32(NONE).int64(next).int32(NONE).int64(NO_OFFSET);
+            return writer.int32(partitionBytes).noTags();
+          })
+          .noTags(),
       )
       .compactArray([], () => undefined)
       .compactText('')

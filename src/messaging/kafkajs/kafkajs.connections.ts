@@ -47,7 +47,9 @@ export class KafkajsConnections implements BrokerConnections {
   private readonly pools = new Map<string, KafkajsPool>();
 
   constructor(kafka: Kafka) {
-    const name = Object.getOwnPropertySymbols(kafka).find(({ description }) => description === CREATE_CLUSTER);
+    const name = Object.getOwnPropertySymbols(kafka).find(
+      ({ description }) => description === CREATE_CLUSTER,
+    );
     if (!name) throw new Error('This version of kafkajs is not known; install kafkajs@2.2.4.');
     this.cluster = (kafka as unknown as Record<symbol, (options: object) => KafkajsCluster>)[name]!({});
   }
@@ -60,7 +62,12 @@ export class KafkajsConnections implements BrokerConnections {
       const { connectionPool } = await this.connected(key, address);
       const { payload } = await connectionPool.send({
         // What kafkajs takes for one of its encoders.
-        request: { apiKey, apiVersion, apiName: `API ${apiKey}`, encode: () => ({ buf: bytes, buffer: bytes }) },
+        request: {
+          apiKey,
+          apiVersion,
+          apiName: `API ${apiKey}`,
+          encode: () => ({ buf: bytes, buffer: bytes }),
+        },
         response: {
           decode: (answer: Buffer) => Promise.resolve({ payload: answer }),
           parse: (decoded: unknown) => Promise.resolve(decoded),
@@ -75,7 +82,8 @@ export class KafkajsConnections implements BrokerConnections {
   }
 
   cut(lane: Lane, broker?: BrokerAddress): void {
-    const isMeant = (key: string) => (broker ? key === connectionKey(lane, broker) : key.startsWith(`${lane} `));
+    const isMeant = (key: string) =>
+      broker ? key === connectionKey(lane, broker) : key.startsWith(`${lane} `);
     for (const key of [...this.pools.keys()]) if (isMeant(key)) this.giveUp(key);
   }
 

@@ -1,4 +1,10 @@
-import { AuthenticationError, type BaseOptions, ConnectionPool, type Reader, Writer } from '@platformatic/kafka';
+import {
+  AuthenticationError,
+  type BaseOptions,
+  ConnectionPool,
+  type Reader,
+  Writer,
+} from '@platformatic/kafka';
 import { isIP } from 'node:net';
 import { BrokerAnswerError } from '../broker-answers.js';
 import {
@@ -81,7 +87,8 @@ export class PlatformaticConnections implements BrokerConnections {
   }
 }
 
-const bytesOf = (_id: number, _apiKey: number, _version: number, answer: Reader): Buffer => answer.buffer.slice();
+const bytesOf = (_id: number, _apiKey: number, _version: number, answer: Reader): Buffer =>
+  answer.buffer.slice();
 
 /** @throws BrokerAnswerError the broker does not let this client in */
 const tellLogin =
