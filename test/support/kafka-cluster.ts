@@ -104,6 +104,7 @@ export async function startKafkaCluster({
 }
 
 const replication = (nodes: number) => ({
+  'default.replication.factor': nodes,
   'offsets.topic.replication.factor': nodes,
   'transaction.state.log.replication.factor': nodes,
   'share.coordinator.state.topic.replication.factor': nodes,

@@ -9,7 +9,7 @@ type Headers = NonNullable<RawRecord['headers']>;
 
 /** Kafka takes them all (KIP-82): a list of pairs, of whatever bytes, a value may be null. */
 const NASTY: [string, Headers][] = [
-  ['twice', [['trace', '1'], ['trace', '2'], ['trace', '1']]],
+  ['twice', [['trace', '1'], ['other', 'x'], ['trace', '2'], ['trace', '1']]],
   ['twice, once null', [['trace', null], ['trace', '1']]],
   ['null', [['trace', null]]],
   ['an empty name', [['', 'nameless'], ['', null]]],
