@@ -30,6 +30,20 @@ export interface EmbeddedKafkaOptions {
   port?: number | undefined;
   /** Told what may take seconds. */
   onProgress?: ((message: string) => void) | undefined;
+  /** How the node differs from one that has everything to itself, as in a cluster of several. */
+  node?: EmbeddedNode | undefined;
+}
+
+/** A node that is set up by whoever starts it; each part left out is as usual. */
+export interface EmbeddedNode {
+  /** Where its controller listens, so that other nodes can be told before it runs. */
+  controllerPort?: number;
+  /** 22 characters of base64url, the same for all nodes of a cluster. */
+  clusterId?: string;
+  /** Most memory of its heap, as the JVM takes it. */
+  heap?: string;
+  /** Over those of `server.properties`. */
+  properties?: Readonly<Record<string, string | number | boolean>>;
 }
 
 /**
@@ -48,15 +62,23 @@ export async function startEmbeddedKafka(options: EmbeddedKafkaOptions): Promise
   );
 }
 
-async function start(home: ServerHome, java: string, { port: told, onProgress }: EmbeddedKafkaOptions) {
+async function start(
+  home: ServerHome,
+  java: string,
+  { port: told, onProgress, node = {} }: EmbeddedKafkaOptions,
+) {
   const { directory, marker } = home;
   const classPath = await kafkaClassPath(directory, marker, onProgress);
-  const [port = 0, controllerPort = 0] = await choosePorts(directory, told, 2);
+  const [port = 0, freePort = 0] = await choosePorts(directory, told, 2);
+  const { controllerPort = freePort, heap = '512m', properties } = node;
   onProgress?.(`starting Apache Kafka ${KAFKA_VERSION} …`);
-  writeFileSync(path.join(directory, 'server.properties'), serverProperties(port, controllerPort));
+  writeFileSync(
+    path.join(directory, 'server.properties'),
+    serverProperties(port, controllerPort, properties),
+  );
   const jvm = [
     // Quick to start rather than quick under load.
-    ...['-Xmx512m', '-XX:+UseSerialGC', '-XX:TieredStopAtLevel=1', '-XX:+ExitOnOutOfMemoryError'],
+    ...[`-Xmx${heap}`, '-XX:+UseSerialGC', '-XX:TieredStopAtLevel=1', '-XX:+ExitOnOutOfMemoryError'],
     ...[
       NO_PERF_DATA,
       '-Djava.awt.headless=true',
@@ -66,7 +88,7 @@ async function start(home: ServerHome, java: string, { port: told, onProgress }:
       classPath,
     ],
   ];
-  await formatStorage(directory, java, jvm);
+  await formatStorage(directory, java, jvm, node.clusterId);
   const logFile = path.join(directory, 'kafka.log');
   const args = [...jvm, 'kafka.Kafka', 'server.properties'];
   const child = await spawnServer({ command: java, args, cwd: directory, logFile });
@@ -76,7 +98,7 @@ async function start(home: ServerHome, java: string, { port: told, onProgress }:
 }
 
 /** Paths are relative to the directory, whose own name may have what the format gives a meaning, as a comma. */
-function serverProperties(port: number, controllerPort: number): string {
+function serverProperties(port: number, controllerPort: number, others: EmbeddedNode['properties']): string {
   const properties = {
     'process.roles': 'broker,controller',
     'node.id': 1,
@@ -104,16 +126,25 @@ function serverProperties(port: number, controllerPort: number): string {
     'share.coordinator.state.topic.num.partitions': 8,
     // The default is a quarter of the heap.
     'log.cleaner.dedupe.buffer.size': 8 * 1024 * 1024,
+    ...others,
   };
   return Object.entries(properties)
     .map(([key, value]) => `${key}=${value}\n`)
     .join('');
 }
 
+/** Names a cluster that is new. */
+export const newClusterId = (): string =>
+  Buffer.concat([Buffer.of(1), randomBytes(15)]).toString('base64url');
+
 /** meta.properties is what formatting writes last: without it the data directory is new, or half made. */
-async function formatStorage(directory: string, java: string, jvm: readonly string[]): Promise<void> {
+async function formatStorage(
+  directory: string,
+  java: string,
+  jvm: readonly string[],
+  clusterId = newClusterId(),
+): Promise<void> {
   if (existsSync(path.join(directory, 'data/meta.properties'))) return;
-  const clusterId = Buffer.concat([Buffer.of(1), randomBytes(15)]).toString('base64url');
   const args = [
     ...jvm,
     'kafka.tools.StorageTool',

@@ -27,12 +27,19 @@ export interface Reply {
 
 /** A foreign Kafka client: kafkajs alone, nothing of ours and nothing of Nest's. */
 export class KafkaPeer {
-  private readonly kafka = new Kafka({ brokers: brokers(), clientId: 'peer', logLevel: logLevel.NOTHING });
-  private readonly producer: Producer = this.kafka.producer();
-  readonly admin: Admin = this.kafka.admin();
-  private readonly replyTopic = `replies-${randomUUID()}`;
+  private readonly kafka: Kafka;
+  private readonly producer: Producer;
+  readonly admin: Admin;
+  readonly replyTopic = `replies-${randomUUID()}`;
   private readonly waiting = new Map<string, (reply: Reply) => void>();
   private readonly consumers: Consumer[] = [];
+
+  /** @param given left out: those of the run's Kafka */
+  constructor(given: string[] = brokers()) {
+    this.kafka = new Kafka({ brokers: given, clientId: 'peer', logLevel: logLevel.NOTHING });
+    this.producer = this.kafka.producer();
+    this.admin = this.kafka.admin();
+  }
 
   async connect(): Promise<void> {
     await Promise.all([this.producer.connect(), this.admin.connect()]);
@@ -56,8 +63,7 @@ export class KafkaPeer {
 
   /** Sends and waits for the reply. */
   async ask(topic: string, value: Message['value'], message: Partial<Message> = {}): Promise<Reply> {
-    const id = randomUUID();
-    const reply = new Promise<Reply>((resolve) => this.waiting.set(id, resolve));
+    const { id, reply } = this.awaitReply();
     const headers: IHeaders = {
       kafka_correlationId: id,
       kafka_replyTopic: this.replyTopic,
@@ -65,6 +71,12 @@ export class KafkaPeer {
     };
     await this.producer.send({ topic, messages: [{ ...message, value, headers }] });
     return reply;
+  }
+
+  /** For a request that is sent in some other way, with this correlation id and `replyTopic`. */
+  awaitReply(): { id: string; reply: Promise<Reply> } {
+    const id = randomUUID();
+    return { id, reply: new Promise<Reply>((resolve) => this.waiting.set(id, resolve)) };
   }
 
   /** Hands every message of `topics` to `take`, from the first one there is. */

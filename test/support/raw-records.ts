@@ -85,10 +85,10 @@ function varint(value: number): Buffer {
   return Buffer.from([...bytes, rest]);
 }
 
-const int16 = (value: number) => written(2, (buffer) => buffer.writeInt16BE(value));
-const int32 = (value: number) => written(4, (buffer) => buffer.writeInt32BE(value));
-const int64 = (value: bigint) => written(8, (buffer) => buffer.writeBigInt64BE(value));
-const text = (value: string) => Buffer.concat([int16(Buffer.byteLength(value)), Buffer.from(value)]);
+export const int16 = (value: number) => written(2, (buffer) => buffer.writeInt16BE(value));
+export const int32 = (value: number) => written(4, (buffer) => buffer.writeInt32BE(value));
+export const int64 = (value: bigint) => written(8, (buffer) => buffer.writeBigInt64BE(value));
+export const text = (value: string) => Buffer.concat([int16(Buffer.byteLength(value)), Buffer.from(value)]);
 
 function written(size: number, write: (buffer: Buffer) => void): Buffer {
   const buffer = Buffer.alloc(size);
@@ -97,7 +97,7 @@ function written(size: number, write: (buffer: Buffer) => void): Buffer {
 }
 
 /** One request, one answer. */
-function exchange(broker: string, request: Buffer): Promise<Buffer> {
+export function exchange(broker: string, request: Buffer): Promise<Buffer> {
   const [host, port] = broker.split(':') as [string, string];
   return new Promise((resolve, reject) => {
     let answer = Buffer.alloc(0);

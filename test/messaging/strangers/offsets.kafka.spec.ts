@@ -1,0 +1,93 @@
+import { eventually } from '../../support/barrier.js';
+import { KafkaPeer } from '../../support/kafka.js';
+import { EACH_SUBJECT, Subject, valueOf } from '../../support/strangers.js';
+
+const PARTITION = 1;
+const OTHERS = [0, 2, 3];
+
+let peer: KafkaPeer;
+let subject: Subject;
+beforeAll(async () => {
+  peer = new KafkaPeer();
+  await peer.connect();
+});
+afterEach(() => subject.close());
+afterAll(() => peer.close());
+
+const emit = (name: string) => peer.emit(subject.struck, { partition: PARTITION, value: valueOf(name) });
+/** While nobody is in the group. */
+const setOffset = (offset: number) =>
+  eventually(() =>
+    peer.admin
+      .setOffsets({
+        groupId: subject.groupId,
+        topic: subject.struck,
+        partitions: [{ partition: PARTITION, offset: String(offset) }],
+      })
+      .then(() => true, () => false),
+  ); // prettier-ignore
+const deleteRecordsTo = (offset: number) =>
+  eventually(() =>
+    peer.admin
+      .deleteTopicRecords({ topic: subject.struck, partitions: [{ partition: PARTITION, offset: String(offset) }] })
+      .then(() => true, () => false),
+  ); // prettier-ignore
+
+/** The partition is not read, it is said which and what can be done, and the others are read. */
+async function standsAlone(): Promise<void> {
+  for (const partition of OTHERS)
+    expect((await subject.ask(`beside in ${partition}`, { partition })).error).toBeUndefined();
+  const reason = await eventually(() => subject.reason());
+  expect(reason).toContain(subject.struck);
+  expect(reason).toMatch(new RegExp(`partition ${PARTITION}\\b`));
+  // The option of a host, or the variable of the service.
+  expect(reason).toMatch(/onOffsetOutOfRange|KAFKA_[A-Z_]*OFFSET/);
+  await subject.bystanderIsAnswered();
+}
+
+describe.each(EACH_SUBJECT)('%s, %s', (client, kind) => {
+  it('what was deleted before it was read stops its partition until the offset is set', async () => {
+    subject = await Subject.start({ client, kind, peer });
+    await subject.ask('before', { partition: PARTITION });
+    await subject.stop();
+    for (const name of ['one', 'two', 'three', 'four']) await emit(name);
+    await deleteRecordsTo(4);
+    await subject.startAgain();
+    await standsAlone();
+    expect(await subject.handled()).not.toContain('four');
+    await subject.stop();
+    await setOffset(4);
+    await subject.startAgain();
+    await eventually(async () => (await subject.handled()).includes('four'), 20_000);
+    expect((await subject.ask('after', { partition: PARTITION })).error).toBeUndefined();
+    expect(await subject.reason()).toBe('');
+  });
+
+  it('an offset that is not there yet stops its partition until it is', async () => {
+    subject = await Subject.start({ client, kind, peer });
+    await subject.ask('before', { partition: PARTITION });
+    await subject.stop();
+    await setOffset(3);
+    await subject.startAgain();
+    await standsAlone();
+    for (const name of ['one', 'two', 'three']) await emit(name);
+    await eventually(async () => (await subject.handled()).includes('three'), 30_000);
+    expect((await subject.ask('after', { partition: PARTITION })).error).toBeUndefined();
+    await eventually(async () => (await subject.reason()) === '');
+    expect(await subject.handled()).not.toContain('one');
+  });
+
+  it('records that are deleted while they wait stop their partition, and no other', async () => {
+    subject = await Subject.start({ client, kind, peer });
+    // Nothing of it is read yet, and nothing committed.
+    await subject.stop();
+    for (const name of ['one', 'two', 'three']) await emit(name);
+    await deleteRecordsTo(2);
+    await subject.startAgain();
+    // A group that has committed nothing begins with the first record there is.
+    await eventually(async () => (await subject.handled()).includes('three'), 20_000);
+    expect(await subject.handled()).not.toContain('two');
+    await subject.bystanderIsAnswered();
+    expect(await subject.reason()).toBe('');
+  });
+});

@@ -1,0 +1,63 @@
+import {
+  type AclEntry,
+  AclOperationTypes,
+  AclPermissionTypes,
+  AclResourceTypes,
+  type Admin,
+  ResourcePatternTypes,
+} from 'kafkajs';
+import { SERVICE_USER } from './kafka-cluster.js';
+
+/** What may be denied, as Kafka calls it. */
+export type Operation = 'READ' | 'WRITE' | 'CREATE' | 'DESCRIBE';
+export type Resource = { topic: string } | { group: string } | 'cluster';
+
+const ALL: Pick<AclEntry, 'principal' | 'host' | 'operation' | 'permissionType' | 'resourcePatternType'> = {
+  principal: `User:${SERVICE_USER.username}`,
+  host: '*',
+  operation: AclOperationTypes.ALL,
+  permissionType: AclPermissionTypes.ALLOW,
+  resourcePatternType: ResourcePatternTypes.LITERAL,
+};
+
+/** What the service's user may do at a cluster. */
+export class Permissions {
+  private denied: AclEntry[] = [];
+
+  constructor(private readonly admin: Admin) {}
+
+  /** Everything that is not denied. */
+  async grantAll(): Promise<void> {
+    const types = [AclResourceTypes.TOPIC, AclResourceTypes.GROUP, AclResourceTypes.TRANSACTIONAL_ID];
+    const acl = [
+      ...types.map((resourceType) => ({ ...ALL, resourceType, resourceName: '*' })),
+      { ...ALL, resourceType: AclResourceTypes.CLUSTER, resourceName: 'kafka-cluster' },
+    ];
+    await this.admin.createAcls({ acl });
+  }
+
+  async deny(operation: Operation, resource: Resource): Promise<void> {
+    const entry = {
+      ...ALL,
+      ...resourceOf(resource),
+      operation: AclOperationTypes[operation],
+      permissionType: AclPermissionTypes.DENY,
+    };
+    this.denied.push(entry);
+    await this.admin.createAcls({ acl: [entry] });
+  }
+
+  /** Takes back all that was denied. */
+  async allow(): Promise<void> {
+    const filters = this.denied.splice(0);
+    if (filters.length > 0) await this.admin.deleteAcls({ filters });
+  }
+}
+
+function resourceOf(resource: Resource): Pick<AclEntry, 'resourceType' | 'resourceName'> {
+  if (resource === 'cluster')
+    return { resourceType: AclResourceTypes.CLUSTER, resourceName: 'kafka-cluster' };
+  return 'topic' in resource
+    ? { resourceType: AclResourceTypes.TOPIC, resourceName: resource.topic }
+    : { resourceType: AclResourceTypes.GROUP, resourceName: resource.group };
+}

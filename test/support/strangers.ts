@@ -1,0 +1,218 @@
+import { Controller, type Type } from '@nestjs/common';
+import { MessagePattern, Payload } from '@nestjs/microservices';
+import type { Message } from 'kafkajs';
+import { randomUUID } from 'node:crypto';
+import { KAFKA_CLIENTS, type KafkaClientName } from '../../src/messaging/kafka-clients.js';
+import type { KafkaTransportOptions } from '../../src/messaging/kafka-transport-options.js';
+import { KafkaTransport } from '../../src/messaging/kafka.transport.js';
+import { MessageStore } from '../../src/messaging/message-store.js';
+import { KafkaPeer, type Reply } from './kafka.js';
+import { SERVICE_USER } from './kafka-cluster.js';
+import { ParsedValue, startMessagesHost } from './messages-host.js';
+import { startPeopleApp } from './people-app.js';
+import { createDatabase, type TestDatabase } from './test-database.js';
+
+/** Whose handlers take the messages. */
+export type SubjectKind = 'people' | 'host';
+
+/** Each client library with each kind of handlers. */
+export const CLIENTS = KAFKA_CLIENTS;
+export const EACH_SUBJECT = CLIENTS.flatMap((client) => [
+  [client, 'people'] as [KafkaClientName, SubjectKind],
+  [client, 'host'] as [KafkaClientName, SubjectKind],
+]);
+
+export const PARTITIONS = 4;
+/** A request that is not answered by then is not answered at all: what is wrong is left as it is meanwhile. */
+const ANSWER_MS = 15_000;
+
+export interface SubjectOptions {
+  kind: SubjectKind;
+  client: KafkaClientName;
+  peer: KafkaPeer;
+  /** Default: those of the run's Kafka. With a login they are those of a cluster of the test's own. */
+  brokers?: string[];
+  login?: boolean;
+  /** The service's variables, and the host's options that go beyond the usual. */
+  environment?: Record<string, string>;
+  transport?: Partial<KafkaTransportOptions>;
+  groupId?: string;
+}
+
+/** An application under test: its topic `struck` is what something happens to, `bystander` is another. */
+export class Subject {
+  readonly struck: string;
+  readonly bystander: string;
+  readonly groupId: string;
+  readonly database: TestDatabase;
+  /** Names that the host's handlers were given. */
+  private readonly seen: string[] = [];
+  private readonly controller: Type;
+  private running: { transport: KafkaTransport; store: MessageStore; close: () => Promise<void>; ready: () => Promise<string> } | undefined; // prettier-ignore
+
+  private constructor(
+    private readonly options: SubjectOptions,
+    database: TestDatabase,
+  ) {
+    const run = randomUUID();
+    const isHost = options.kind === 'host';
+    this.struck = isHost ? `struck-${run}` : 'people.create';
+    this.bystander = isHost ? `bystander-${run}` : 'people.find-by-name';
+    this.groupId = options.groupId ?? `strangers-${run}`;
+    this.database = database;
+    this.controller = hostController(this.struck, this.bystander, this.seen);
+  }
+
+  /** Starts it, on a database of its own; the topics of people are made anew. @param isServing false: comes back at once */
+  static async start(options: SubjectOptions, isServing = true): Promise<Subject> {
+    if (options.kind === 'people') await options.peer.deleteTopics();
+    const subject = new Subject(options, await createDatabase());
+    await subject.startAgain(isServing);
+    return subject;
+  }
+
+  get transport(): KafkaTransport {
+    return this.running!.transport;
+  }
+
+  get store(): MessageStore {
+    return this.running!.store;
+  }
+
+  async startAgain(isServing = true): Promise<void> {
+    this.running = this.options.kind === 'people' ? await this.startPeople() : await this.startHost();
+    if (isServing) await this.untilAnswered(this.bystander);
+  }
+
+  /** As `app.close()` does; the database stays. */
+  async stop(): Promise<void> {
+    await this.running?.close();
+    this.running = undefined;
+  }
+
+  async close(): Promise<void> {
+    await this.stop();
+    await this.database.drop();
+  }
+
+  /** Why messages are not handled, as readiness says it; '' while they are. */
+  async reason(): Promise<string> {
+    return this.running!.ready();
+  }
+
+  /** What is handled: a person of this name is made, the host's handler was given it. */
+  async handled(): Promise<string[]> {
+    if (this.options.kind === 'host') return [...this.seen];
+    return (await this.database.query<{ name: string }>('SELECT name FROM people')).map(({ name }) => name);
+  }
+
+  /** Asks on the struck topic. */
+  ask(name: string, message: Partial<Message> = {}): Promise<Reply> {
+    const asked = this.options.peer.ask(this.struck, valueOf(name), { key: name, ...message });
+    return answeredInTime(asked, `${name} on ${this.struck}`);
+  }
+
+  /** Asks on the other topic, in each of its partitions. */
+  async bystanderIsAnswered(): Promise<void> {
+    for (let partition = 0; partition < PARTITIONS; partition++) {
+      const asked = this.options.peer.ask(this.bystander, valueOf('nobody'), { partition });
+      await answeredInTime(asked, `a bystander on ${this.bystander}, partition ${partition}`);
+    }
+  }
+
+  /** Its group may take a while to form. */
+  async untilAnswered(topic: string): Promise<void> {
+    const asked = this.options.peer.ask(topic, valueOf('first'));
+    await answeredInTime(asked, `the first request on ${topic}`, 60_000);
+  }
+
+  private async startPeople() {
+    const { client, brokers = runsBrokers(), login, environment } = this.options;
+    const app = await startPeopleApp(
+      {
+        KAFKA_BROKERS: brokers.join(','),
+        KAFKA_CLIENT: client,
+        KAFKA_GROUP_ID: this.groupId,
+        KAFKA_TOPIC_PARTITIONS: String(PARTITIONS),
+        ...(login && {
+          KAFKA_SASL_MECHANISM: 'plain',
+          KAFKA_SASL_USERNAME: SERVICE_USER.username,
+          KAFKA_SASL_PASSWORD: SERVICE_USER.password,
+        }),
+        ...environment,
+      },
+      this.database,
+    );
+    return {
+      transport: app.app.get(KafkaTransport),
+      store: app.app.get(MessageStore, { strict: false }),
+      close: () => app.close(),
+      ready: async () => {
+        const health = (await (await app.request('/health/ready')).json()) as Health;
+        return health.details.kafka?.reason ?? '';
+      },
+    };
+  }
+
+  private async startHost() {
+    const { client, brokers = runsBrokers(), login, transport: more } = this.options;
+    const host = await startMessagesHost(this.database, {
+      controllers: [this.controller],
+      transport: {
+        client: {
+          brokers,
+          clientId: 'host',
+          ...(login && { sasl: { mechanism: 'plain', ...SERVICE_USER } }),
+        },
+        driver: client,
+        groupId: this.groupId,
+        topics: { partitions: PARTITIONS, replication: undefined },
+        maxAttempts: 1,
+        ...more,
+      },
+    });
+    return {
+      transport: host.transport,
+      store: host.store,
+      close: () => host.app.close(),
+      ready: () => Promise.resolve(host.transport.unavailableReason ?? ''),
+    };
+  }
+}
+
+interface Health {
+  details: Record<string, { reason?: string } | undefined>;
+}
+
+const runsBrokers = () => process.env.TEST_KAFKA_BROKERS!.split(',');
+
+/** What both kinds take as a request, and as one that is handled. */
+export const valueOf = (name: string) => JSON.stringify({ name });
+/** What neither can handle. */
+export const BAD = '{"name":7}';
+
+export async function answeredInTime<T>(asked: Promise<T>, what: string, atMostMs = ANSWER_MS): Promise<T> {
+  let timer: NodeJS.Timeout | undefined;
+  const late = new Promise<never>((_, reject) => {
+    timer = setTimeout(() => reject(new Error(`Not answered: ${what}.`)), atMostMs);
+  });
+  return Promise.race([asked, late]).finally(() => clearTimeout(timer));
+}
+
+function hostController(struck: string, bystander: string, seen: string[]): Type {
+  @Controller()
+  class HostController {
+    @MessagePattern(struck)
+    take(@Payload(ParsedValue) { name }: { name: unknown }) {
+      if (typeof name !== 'string') throw new TypeError('no name');
+      seen.push(name);
+      return { name };
+    }
+
+    @MessagePattern(bystander)
+    other(@Payload(ParsedValue) { name }: { name: string }) {
+      return { name };
+    }
+  }
+  return HostController;
+}
