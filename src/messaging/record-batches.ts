@@ -2,7 +2,7 @@ import { setImmediate as immediate } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import { unzip } from 'node:zlib';
 import type { IncomingRecord } from './kafka-driver.js';
-import { noHeaders, pastLimits } from './record-limits.js';
+import { headersByName, noHeaders, pastLimits } from './record-limits.js';
 import type { RecordLimits, UnreadPart } from './kafka-driver.js';
 import { MalformedBatchError, RecordReader } from './record-reader.js';
 
@@ -29,7 +29,7 @@ const gunzip = promisify(unzip);
 /** A record, as its batch has it. */
 export type BatchRecord = Pick<
   IncomingRecord,
-  'offset' | 'timestamp' | 'key' | 'value' | 'headers' | 'unread'
+  'offset' | 'timestamp' | 'key' | 'value' | 'headers' | 'rawHeaders' | 'unread'
 >;
 
 /** A batch as a broker keeps it. */
@@ -134,7 +134,10 @@ function readRecord(reader: RecordReader, head: Head, limits: RecordLimits): Bat
   const headersAt = whole.at;
   const headers = whole.varint();
   const past = pastLimits({ headers, headerBytes: whole.left, keyBytes: key?.length ?? 0 }, limits);
-  if (!past) return { offset, timestamp, key, value, headers: whole.headers(headers) };
+  if (!past) {
+    const rawHeaders = whole.rawHeaders(headers);
+    return { offset, timestamp, key, value, headers: headersByName(rawHeaders), rawHeaders };
+  }
   whole.at = headersAt;
   const unread = { ...past, headers: whole.take(whole.left) };
   return { offset, timestamp, key, value, headers: noHeaders(), unread };
