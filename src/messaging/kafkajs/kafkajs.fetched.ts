@@ -1,26 +1,13 @@
-// Node finds not all of its names in a CommonJS module.
-import kafkajs, { type Kafka } from 'kafkajs';
-import {
-  type BatchReading,
-  type Codec,
-  isBatchFormat,
-  readBatches,
-  type RecordBatchRead,
-} from '../record-batches.js';
+import type { Kafka } from 'kafkajs';
+import { decompress } from '../codecs.js';
+import { type BatchReading, isBatchFormat, readBatches, type RecordBatchRead } from '../record-batches.js';
 import type { RecordLimits, UnreadPart } from '../kafka-driver.js';
 import { RecordReader } from '../record-reader.js';
 
-const { CompressionCodecs, CompressionTypes } = kafkajs;
 const FETCH = 1;
 /** From this version on records come in batches, and of aborted transactions it is told. */
 const WITH_BATCHES = 4;
 const CREATE_CLUSTER = 'private:Kafka:createCluster';
-const CODECS: Record<Codec, number> = {
-  gzip: CompressionTypes.GZIP,
-  snappy: CompressionTypes.Snappy,
-  lz4: CompressionTypes.LZ4,
-  zstd: CompressionTypes.ZSTD,
-};
 
 /** What kafkajs 2.2 has within, as far as it is touched here. */
 interface Cluster {
@@ -98,7 +85,9 @@ async function decodeFetch(answer: Buffer, version: number, limits: RecordLimits
       const head = partitionHead(reader, version);
       const records = reader.take(Math.max(0, reader.int32()));
       if (records.length > 0 && !isBatchFormat(records)) return undefined;
-      const messages = (await readBatches(records, reading)).flatMap(messagesOf);
+      const batches = await readBatches(records, reading);
+      if (batches[0]?.undecodable) throw batches[0].undecodable.reason;
+      const messages = batches.flatMap(messagesOf);
       partitions.push({ ...head, messages });
     }
     responses.push({ topicName, partitions });
@@ -129,13 +118,4 @@ function messagesOf({ records, producerId, isTransactional, isControl }: RecordB
     isControlRecord: isControl,
     batchContext,
   }));
-}
-
-/** By a codec that the host has registered with kafkajs. */
-async function decompress(codec: Codec, bytes: Buffer): Promise<Buffer> {
-  const codecs = CompressionCodecs as Record<
-    number,
-    () => { decompress: (bytes: Buffer) => Promise<Buffer> }
-  >;
-  return codecs[CODECS[codec]]!().decompress(bytes);
 }

@@ -1,8 +1,7 @@
-import { compressionsAlgorithms, type Reader } from '@platformatic/kafka';
-import { promisify } from 'node:util';
-import zlib from 'node:zlib';
+import type { Reader } from '@platformatic/kafka';
+import { decompress } from '../codecs.js';
 import type { IncomingRecord, RecordBatch, TopicPartition } from '../kafka-driver.js';
-import { type BatchReading, type Codec, readBatches } from '../record-batches.js';
+import { type BatchReading, readBatches } from '../record-batches.js';
 import type { RecordLimits } from '../kafka-driver.js';
 
 /** One partition of a Fetch answer. */
@@ -66,7 +65,11 @@ export async function committedRecords(
   const records: IncomingRecord[] = [];
   let nextOffset = from;
   for (const batch of await readBatches(bytes, reading)) {
-    const { lastOffset, producerId } = batch;
+    const { lastOffset, producerId, undecodable } = batch;
+    if (undecodable) {
+      if (nextOffset === from) throw undecodable.reason;
+      break;
+    }
     while (aborts[0] && aborts[0].firstOffset <= lastOffset) aborting.add(aborts.shift()!.producerId);
     if (lastOffset >= nextOffset) nextOffset = lastOffset + 1n;
     if (batch.isControl) {
@@ -80,13 +83,4 @@ export async function committedRecords(
     }
   }
   return nextOffset === from ? undefined : { topic, partition, records, nextOffset };
-}
-
-const unzstd = 'zstdDecompress' in zlib ? promisify(zlib.zstdDecompress as typeof zlib.unzip) : undefined;
-
-/** lz4 and snappy make of a batch no more than 255 times its bytes; the library has no bound for them. */
-async function decompress(codec: Codec, bytes: Buffer, atMost: number): Promise<Buffer> {
-  if (codec === 'zstd' && unzstd) return unzstd(bytes, { maxOutputLength: atMost });
-  const found: Uint8Array = compressionsAlgorithms[codec].decompressSync(bytes);
-  return Buffer.from(found.buffer, found.byteOffset, found.byteLength);
 }
