@@ -4,7 +4,7 @@ import { lastValueFrom, toArray } from 'rxjs';
 import { InvalidInputError } from '../errors/application-error.js';
 import { ClosingSteps, endsWithin } from './closing-steps.js';
 import { CrashSuspects } from './crash-suspects.js';
-import { DEAD_LETTER_SUFFIX, deadLetterRecord, withPlaceOnly } from './dead-letter.js';
+import { DEAD_LETTER_SUFFIX, deadLetterRecord, placeOnly, withPlaceOnly } from './dead-letter.js';
 import { type Delivery, laneKeyOf, replyAddressOf, sizeOf, type Undeliverable } from './delivery.js';
 import { classify, describe, replyErrorOf } from './failure-policy.js';
 import { type HandlerExtras, knowCall } from './handled-call.js';
@@ -32,7 +32,7 @@ import { MessageLanes } from './message-lanes.js';
 import { MessageProcessor } from './message-processor.js';
 import type { MessageStore } from './message-store.js';
 import { MessageReplies } from './message-replies.js';
-import { noHeaders, RECORD_LIMITS, withinLimits } from './record-limits.js';
+import { RECORD_LIMITS, withinLimits } from './record-limits.js';
 import type { RecordLimits } from './kafka-driver.js';
 import { replyRefusal, type ReplyTopics } from './reply-rules.js';
 import { unreadRecordError } from './unread-record.js';
@@ -463,7 +463,7 @@ export class KafkaTransport extends ServerKafka implements OnModuleDestroy {
     } catch (refusal) {
       if (!(refusal instanceof RecordRefusedError && refusal.isTooLarge)) throw refusal;
       // Its place is told, where the whole message is as long as its topic keeps it.
-      await this.kafkaProducer.send([letterOf({ ...record, key: null, value: null, headers: noHeaders() })]);
+      await this.kafkaProducer.send([letterOf(placeOnly(record))]);
     }
   }
 

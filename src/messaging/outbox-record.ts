@@ -1,7 +1,18 @@
 import { KafkaHeaders } from '@nestjs/microservices';
-import { deadLetterRecord, type DeadLetterRow, recordOf, wholeRecordOf } from './dead-letter.js';
+import {
+  bothHeaders,
+  deadLetterRecord,
+  type DeadLetterRow,
+  isOwnHeader,
+  recordOf,
+  REFERENCE_HEADER,
+  wholeRecordOf,
+} from './dead-letter.js';
 import { ownIdOf } from './message-identity.js';
-import type { OutgoingRecord, RecordHeaders } from './kafka-driver.js';
+import type { OutgoingRecord, RawHeaders } from './kafka-driver.js';
+import { rawHeadersOf } from './record-limits.js';
+
+const MESSAGE_ID = 'message-id';
 
 /** A row of `message_outbox`, with its dead letter where it stands for one. */
 export interface OutboxRow {
@@ -28,17 +39,23 @@ export function outboxRecord(row: OutboxRow): OutgoingRecord {
   const original = recordOf(dead);
   if (row.type === 'dead-letter') {
     const letter = deadLetterRecord(original, dead, dead.attempts);
-    return original.unread ? { ...letter, headers: { ...letter.headers, ...reference(row) } } : letter;
+    return original.unread
+      ? { ...letter, ...bothHeaders([...rawHeadersOf(letter), reference(row)]) }
+      : letter;
   }
-  const { key, value, headers } = wholeRecordOf(dead);
-  const again: RecordHeaders = {
-    ...headers,
-    ...(ownIdOf(headers) === undefined && { 'message-id': dead.message_id }),
+  const whole = wholeRecordOf(dead);
+  const { key, value } = whole;
+  const id = ownIdOf(whole.headers) === undefined ? dead.message_id : undefined;
+  // Whoever waited for a reply does so no more. An id that says nothing would be taken for the message's own.
+  const goes = new Set<Buffer | string>([KafkaHeaders.CORRELATION_ID, KafkaHeaders.REPLY_TOPIC]);
+  if (id !== undefined) goes.add(MESSAGE_ID);
+  const again: RawHeaders = rawHeadersOf(whole).filter(([name]) => !goes.has(name));
+  return {
+    topic: row.topic,
+    key,
+    value,
+    ...bothHeaders(id === undefined ? again : [...again, [MESSAGE_ID, id]]),
   };
-  // Whoever waited for a reply does so no more.
-  delete again[KafkaHeaders.CORRELATION_ID];
-  delete again[KafkaHeaders.REPLY_TOPIC];
-  return { topic: row.topic, key, value, headers: again };
 }
 
 function eventRecord({
@@ -75,10 +92,8 @@ function eventRecord({
 export function claimCheckOf(record: OutgoingRecord, row: OutboxRow): OutgoingRecord | undefined {
   if (row.type === 'replay') return undefined;
   if (!row.dead) return eventReference(record, row);
-  const headers = Object.entries(record.headers ?? {}).filter(
-    ([name]) => name.startsWith('kafka_dlt') || name === 'people-attempts',
-  );
-  return { ...record, value: null, headers: { ...Object.fromEntries(headers), ...reference(row) } };
+  const own = rawHeadersOf(record).filter(([name]) => isOwnHeader(name) && name !== REFERENCE_HEADER);
+  return { ...record, value: null, ...bothHeaders([...own, reference(row)]) };
 }
 
 function eventReference(record: OutgoingRecord, { aggregatetype, aggregateid }: OutboxRow): OutgoingRecord {
@@ -88,4 +103,4 @@ function eventReference(record: OutgoingRecord, { aggregatetype, aggregateid }: 
   return { ...record, value, headers: { ...record.headers, ce_dataref: dataref } };
 }
 
-const reference = ({ dead_letter }: OutboxRow) => ({ 'people-dead-letter': dead_letter ?? '' });
+const reference = ({ dead_letter }: OutboxRow) => [REFERENCE_HEADER, dead_letter ?? ''] as const;

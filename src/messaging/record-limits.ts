@@ -1,4 +1,4 @@
-import type { IncomingRecord, RecordHeaders, RecordLimits, UnreadPart } from './kafka-driver.js';
+import type { IncomingRecord, RawHeaders, RecordHeaders, RecordLimits, UnreadPart } from './kafka-driver.js';
 
 const KIBIBYTE = 1024;
 
@@ -38,20 +38,34 @@ export function addHeader(headers: RecordHeaders, name: string, value: Buffer | 
 /** An object that has no names but those of headers: a header may be called `constructor`. */
 export const noHeaders = (): RecordHeaders => Object.create(null) as RecordHeaders;
 
+/** Headers by their names; one whose name is no text has the replacement character in it. */
+export function headersByName(raw: RawHeaders): RecordHeaders {
+  const headers = noHeaders();
+  for (const [name, value] of raw) addHeader(headers, String(name), value ?? undefined);
+  return headers;
+}
+
+/** The headers of a record as they are to be sent on: as they came, or as well as they are known. */
+export const rawHeadersOf = ({
+  headers = {},
+  rawHeaders,
+}: Partial<Pick<IncomingRecord, 'headers' | 'rawHeaders'>>): RawHeaders =>
+  rawHeaders ??
+  Object.entries(headers).flatMap(([name, values]) =>
+    (Array.isArray(values) ? values : [values]).map((value) => [name, value ?? null] as const),
+  );
+
 /** A record of whatever driver, with own headers of bytes or text alone, and within the limits. */
 export function withinLimits(record: IncomingRecord, limits: RecordLimits): IncomingRecord {
   if (record.unread) return record;
-  const headers = noHeaders();
-  let [count, headerBytes] = [0, 0];
-  for (const [name, values] of Object.entries(record.headers)) {
-    const several = Array.isArray(values) ? values : [values];
-    for (const value of several) {
-      if (++count <= limits.headers) addHeader(headers, name, bytesOrText(value));
-      headerBytes += name.length + (value?.length ?? 0);
-    }
-  }
-  const past = pastLimits({ headers: count, headerBytes, keyBytes: record.key?.length ?? 0 }, limits);
-  return past ? { ...record, headers: noHeaders(), unread: past } : { ...record, headers };
+  const raw = rawHeadersOf(record);
+  const headerBytes = raw.reduce((sum, [name, value]) => sum + name.length + (value?.length ?? 0), 0);
+  const past = pastLimits({ headers: raw.length, headerBytes, keyBytes: record.key?.length ?? 0 }, limits);
+  if (past) return { ...record, headers: noHeaders(), rawHeaders: [], unread: past };
+  const rawHeaders = raw.map(
+    ([name, value]) => [bytesOrText(name) ?? '', bytesOrText(value) ?? null] as const,
+  );
+  return { ...record, headers: headersByName(rawHeaders), rawHeaders };
 }
 
 const bytesOrText = (value: unknown): Buffer | string | undefined =>

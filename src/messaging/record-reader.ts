@@ -1,5 +1,6 @@
-import type { RecordHeaders } from './kafka-driver.js';
-import { addHeader, noHeaders } from './record-limits.js';
+import { isUtf8 } from 'node:buffer';
+import type { RawHeaders, RecordHeaders } from './kafka-driver.js';
+import { headersByName } from './record-limits.js';
 
 /** The bytes of a batch are none of Kafka's format. */
 export class MalformedBatchError extends Error {
@@ -72,13 +73,18 @@ export class RecordReader {
     return length < 0 ? null : this.take(length);
   }
 
-  headers(count: number): RecordHeaders {
-    const headers = noHeaders();
+  /** So many headers, as they are. */
+  rawHeaders(count: number): RawHeaders {
+    const headers: RawHeaders[number][] = [];
     for (let n = 0; n < count; n++) {
-      const name = this.nullableBytes()?.toString() ?? '';
-      addHeader(headers, name, this.nullableBytes() ?? undefined);
+      const name = this.nullableBytes();
+      headers.push([name === null ? '' : isUtf8(name) ? name.toString() : name, this.nullableBytes()]);
     }
     return headers;
+  }
+
+  headers(count: number): RecordHeaders {
+    return headersByName(this.rawHeaders(count));
   }
 
   private next(length: number): number {
@@ -90,7 +96,10 @@ export class RecordReader {
 }
 
 /** What a record's headers are, given their bytes, beginning with their number. */
-export function headersOf(bytes: Buffer): RecordHeaders {
+export const headersOf = (bytes: Buffer): RecordHeaders => headersByName(rawHeadersIn(bytes));
+
+/** The same as they are: in their order, with their duplicates and nulls. */
+export function rawHeadersIn(bytes: Buffer): RawHeaders {
   const reader = new RecordReader(bytes);
-  return reader.headers(reader.varint());
+  return reader.rawHeaders(reader.varint());
 }
