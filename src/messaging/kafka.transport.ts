@@ -38,6 +38,7 @@ import { replyRefusal, type ReplyTopics } from './reply-rules.js';
 import { unreadRecordError } from './unread-record.js';
 import { rememberingFailures } from '../transactions/unit-failures.js';
 import { pause } from './pause.js';
+import { RefusedTopics } from './refused-topics.js';
 import { standstillOf } from './standstill.js';
 import { StoreUpkeep } from './store-upkeep.js';
 import { TopicUpkeep } from './topic-upkeep.js';
@@ -85,6 +86,7 @@ export class KafkaTransport extends ServerKafka implements OnModuleDestroy {
   private unavailable: string | undefined = 'not connected yet';
   private stuck: readonly StuckPartition[] = [];
   private topicUpkeep: TopicUpkeep | undefined;
+  private readonly refusedTopics = new RefusedTopics();
 
   constructor(options: KafkaTransportOptions) {
     const { client, groupId, parser, serializer, deserializer } = options;
@@ -189,7 +191,9 @@ export class KafkaTransport extends ServerKafka implements OnModuleDestroy {
   /** undefined while messages are consumed and handled, else why they, or those of a topic or partition, are not. */
   get unavailableReason(): string | undefined {
     if (this.stopping.signal.aborted) return 'is stopping';
-    return this.unavailable ?? standstillOf(this.stuck) ?? this.stalledReason;
+    return (
+      this.unavailable ?? standstillOf(this.stuck) ?? this.refusedTopics.standstill ?? this.stalledReason
+    );
   }
 
   /** The partitions, and whole topics (partition -1), that are not read on while the others are. */
@@ -287,6 +291,7 @@ export class KafkaTransport extends ServerKafka implements OnModuleDestroy {
         dataSource,
         settings.outboxPollMs,
         () => this.relayProducer,
+        this.refusedTopics,
       );
       this.relay.start();
     }
@@ -457,13 +462,23 @@ export class KafkaTransport extends ServerKafka implements OnModuleDestroy {
 
   private async sendDeadLetter({ record, attempts }: Delivery, error: unknown): Promise<void> {
     if (!this.kafkaProducer) throw new Error('Not connected.');
-    const letterOf = (what: IncomingRecord) => deadLetterRecord(what, describe(error), attempts);
+    const producer = this.kafkaProducer;
+    const send = async (what: IncomingRecord) => {
+      const letter = deadLetterRecord(what, describe(error), attempts);
+      try {
+        await producer.send([letter]);
+        this.refusedTopics.taken(letter.topic);
+      } catch (refusal) {
+        if (refusal instanceof RecordRefusedError) this.refusedTopics.refused(letter.topic, refusal);
+        throw refusal;
+      }
+    };
     try {
-      await this.kafkaProducer.send([letterOf(record)]);
+      await send(record);
     } catch (refusal) {
       if (!(refusal instanceof RecordRefusedError && refusal.isTooLarge)) throw refusal;
       // Its place is told, where the whole message is as long as its topic keeps it.
-      await this.kafkaProducer.send([letterOf(placeOnly(record))]);
+      await send(placeOnly(record));
     }
   }
 

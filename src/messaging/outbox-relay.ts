@@ -4,6 +4,7 @@ import type { DataSource } from 'typeorm';
 import type { TransactionRunner } from '../transactions/transaction-runner.js';
 import type { KafkaProducer } from './kafka-driver.js';
 import type { Outbox } from './outbox.js';
+import type { RefusedTopics } from './refused-topics.js';
 import { canListen, untilPending } from './outbox-notifications.js';
 import { OutboxShards } from './outbox-shards.js';
 
@@ -36,9 +37,11 @@ export class OutboxRelay {
     private readonly dataSource: DataSource,
     private readonly pollMs: number,
     producer: () => KafkaProducer | undefined,
+    refusedTopics?: RefusedTopics,
   ) {
     const logger = new Logger(OutboxRelay.name);
-    this.shards = new OutboxShards({ transactions, dataSource, producer, logger, over: this.over.signal });
+    const over = this.over.signal;
+    this.shards = new OutboxShards({ transactions, dataSource, producer, logger, refusedTopics, over });
   }
 
   start(): void {

@@ -3,6 +3,7 @@ import { beforeAbort } from '../database/pooled-client.js';
 import { type KafkaProducer, type OutgoingRecord, RecordRefusedError } from './kafka-driver.js';
 import { claimCheckOf, type OutboxRow, outboxRecord } from './outbox-record.js';
 import { refuseHuge } from './record-size.js';
+import type { RefusedTopics } from './refused-topics.js';
 import type { Refusal } from './outbox-relay.statements.js';
 
 /** A send that takes longer is not waited for; where it arrives all the same, its events come twice. */
@@ -29,7 +30,10 @@ export interface SendingLimits {
 export class OutboxSending {
   private readonly logger = new Logger(OutboxSending.name);
 
-  constructor(private readonly producer: () => KafkaProducer | undefined) {}
+  constructor(
+    private readonly producer: () => KafkaProducer | undefined,
+    private readonly refusedTopics?: RefusedTopics,
+  ) {}
 
   /** Sends `rows` in their order; one that is refused keeps back those behind it of its aggregate, and no other. */
   async send(rows: readonly OutboxRow[], limits: SendingLimits): Promise<SendingResult> {
@@ -55,6 +59,7 @@ export class OutboxSending {
     try {
       await this.sendRecords(rows.map(outboxRecord), limits);
       result.sent.push(...rows);
+      for (const { topic } of rows) this.refusedTopics?.taken(topic);
     } catch (error) {
       if (!(error instanceof RecordRefusedError)) throw error;
       await this.sendOneByOne(rows, result, limits);
@@ -73,11 +78,13 @@ export class OutboxSending {
       const refusal = await this.sendOne(row, limits);
       if (!refusal) {
         result.sent.push(row);
+        this.refusedTopics?.taken(row.topic);
         continue;
       }
       kept.add(row.aggregateid);
       result.refusals.push({ row, reason: refusal.message });
       const { id, topic } = row;
+      this.refusedTopics?.refused(topic, refusal);
       this.logger.error({ msg: 'an event is refused by the brokers', id, topic, err: refusal });
     }
   }

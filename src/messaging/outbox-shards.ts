@@ -11,6 +11,7 @@ import { lockHolders } from './outbox-locks.js';
 import type { OutboxRow } from './outbox-record.js';
 import { LEASE_MS, relayStatements } from './outbox-relay.statements.js';
 import { OutboxSending } from './outbox-sending.js';
+import type { RefusedTopics } from './refused-topics.js';
 import { ToldOnce } from './told-once.js';
 
 export interface ShardsSettings {
@@ -18,6 +19,8 @@ export interface ShardsSettings {
   dataSource: DataSource;
   producer: () => KafkaProducer | undefined;
   logger: Logger;
+  /** Told what the brokers refuse. */
+  refusedTopics?: RefusedTopics | undefined;
   /** Aborted when nothing may be waited for any more. */
   over: AbortSignal;
 }
@@ -54,9 +57,9 @@ export class OutboxShards {
   private readonly waiting: ToldOnce;
 
   constructor(private readonly settings: ShardsSettings) {
-    const { dataSource, producer, logger } = settings;
+    const { dataSource, producer, logger, refusedTopics } = settings;
     this.statements = relayStatements(dataSource);
-    this.sending = new OutboxSending(producer);
+    this.sending = new OutboxSending(producer, refusedTopics);
     this.failing = new ToldOnce(logger, 'events of the outbox are sent again');
     this.waiting = new ToldOnce(logger, 'nobody locks the outbox any more; its events go on');
   }
