@@ -33,8 +33,8 @@ export interface FetchListener {
   recovered(): void;
   /** The partitions that are not read on; told when it changes. */
   stuck(partitions: StuckPartition[]): void;
-  /** A topic seems to be deleted, or made anew. */
-  topicsChanged(): void;
+  /** A topic is deleted, or made anew. */
+  topicGone(topic: string): void;
 }
 
 /**
@@ -113,7 +113,7 @@ export class Fetcher {
     // A topic that was made anew has other records under the same offsets.
     if (at.topicId !== undefined && topic.id !== at.topicId) {
       at.fails(answerError(about, UNKNOWN_TOPIC_OR_PARTITION)!);
-      return this.listener.topicsChanged();
+      return this.listener.topicGone(at.topic);
     }
     if (leader === undefined) return at.fails(answerError(about, LEADER_NOT_AVAILABLE)!);
     this.brokers.set(leader, brokers.get(leader)!);
@@ -219,7 +219,7 @@ export class Fetcher {
     else if (error) {
       at.leader = undefined;
       at.fails(error);
-      if (/^UNKNOWN_TOPIC|^INCONSISTENT_TOPIC_ID$/.test(error.answer)) this.listener.topicsChanged();
+      if (/^UNKNOWN_TOPIC|^INCONSISTENT_TOPIC_ID$/.test(error.answer)) this.listener.topicGone(at.topic);
     } else {
       const { batch, undecodable } = await committedRecords(at, at.next!, fetched, reading);
       if (signal.aborted) return;

@@ -17,6 +17,7 @@ import { answerError, answerIn, type Cluster } from './cluster.js';
 import { Fetcher } from './fetcher.js';
 import { GroupCoordinator, isOutOfGeneration, type Membership } from './group-coordinator.js';
 import { Positions } from './positions.js';
+import type { TopicView } from './topic-requests.js';
 import { atMost } from './at-most.js';
 
 const RETRY_MS = 500;
@@ -37,6 +38,8 @@ interface Generation extends Membership {
   readonly over: AbortController;
   /** The group has to be joined again before the next heartbeat is due. */
   readonly rejoin: AbortController;
+  /** Topics that are gone since: what is committed for them would be of another topic, once one of this name is made. */
+  readonly goneTopics: Set<string>;
 }
 
 /** A member of a classic consumer group: joins, stays, and has its partitions fetched. */
@@ -49,6 +52,10 @@ export class GroupConsumer implements KafkaConsumer {
   private topicsSeen = '';
   private areTopicsSuspect = false;
   private generation: Generation | undefined;
+  /** The id that each topic had when it was seen last. */
+  private readonly topicIds = new Map<string, string>();
+  /** Partitions of topics that were made anew and of which nothing is committed yet: an offset that there is stems from before. */
+  private readonly madeAnew = new Set<string>();
   /** What does not work at the moment: `interrupted` was told, and `recovered` is when nothing is left. */
   private readonly broken = new Set<'group' | 'fetch'>();
   private readonly stuck = { topics: [] as StuckPartition[], partitions: [] as StuckPartition[] };
@@ -66,13 +73,16 @@ export class GroupConsumer implements KafkaConsumer {
     private readonly logger: Logger,
   ) {
     this.coordinator = new GroupCoordinator(cluster, settings);
-    const positions = new Positions(cluster, this.coordinator, settings, logger);
+    const positions = new Positions(cluster, this.coordinator, settings, this.madeAnew, logger);
     this.fetcher = new Fetcher(cluster, positions, settings, this.paused, {
       records: (batch) => listener.records(batch),
       interrupted: (reason) => this.interrupted('fetch', reason),
       recovered: () => this.recovered('fetch'),
       stuck: (partitions) => this.standStill('partitions', partitions),
-      topicsChanged: () => (this.areTopicsSuspect = true),
+      topicGone: (topic) => {
+        this.areTopicsSuspect = true;
+        this.generation?.goneTopics.add(topic);
+      },
     });
   }
 
@@ -117,7 +127,10 @@ export class GroupConsumer implements KafkaConsumer {
       if (this.generation !== generation)
         throw new CommitRefusedError(`The group ${this.settings.groupId} is sharing out its partitions.`);
       try {
-        return await this.coordinator.commit(generation, offsets);
+        const current = offsets.filter(({ topic }) => !generation.goneTopics.has(topic));
+        if (current.length > 0) await this.coordinator.commit(generation, current);
+        for (const at of current) this.madeAnew.delete(partitionKey(at));
+        return;
       } catch (error) {
         if (error instanceof CommitRefusedError) {
           generation.rejoin.abort();
@@ -163,6 +176,7 @@ export class GroupConsumer implements KafkaConsumer {
       keys: new Set(partitions.map(partitionKey)),
       over: new AbortController(),
       rejoin: new AbortController(),
+      goneTopics: new Set(),
     });
   }
 
@@ -225,6 +239,7 @@ export class GroupConsumer implements KafkaConsumer {
     const seen = this.topics.map((name) => [name, topics.get(name)?.id, topics.get(name)?.leaders.length]);
     const isChanged = JSON.stringify(seen) !== this.topicsSeen;
     this.topicsSeen = JSON.stringify(seen);
+    for (const name of this.topics) this.see(name, topics.get(name));
     const missing = named.filter((name) => !topics.has(name));
     this.standStill(
       'topics',
@@ -234,6 +249,19 @@ export class GroupConsumer implements KafkaConsumer {
       })),
     );
     return isChanged;
+  }
+
+  private see(topic: string, view: TopicView | undefined): void {
+    const before = this.topicIds.get(topic);
+    const gone = this.generation?.goneTopics;
+    if (view && view.id === before) gone?.delete(topic);
+    else if (before !== undefined) gone?.add(topic);
+    if (view?.id === undefined) return;
+    const { id, leaders } = view;
+    this.topicIds.set(topic, id);
+    if (before === undefined || before === id) return;
+    this.logger.warn({ msg: 'a topic was made anew; it is read from its first record on', topic });
+    for (const partition of leaders.keys()) this.madeAnew.add(partitionKey({ topic, partition }));
   }
 
   private standStill(what: 'topics' | 'partitions', stuck: StuckPartition[]): void {

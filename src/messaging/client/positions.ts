@@ -30,6 +30,8 @@ export class Positions {
     private readonly cluster: Cluster,
     private readonly coordinator: GroupCoordinator,
     private readonly settings: Pick<ConsumerSettings, 'groupId' | 'fromBeginning' | 'onOffsetOutOfRange'>,
+    /** Partitions whose committed offset is not theirs, by `partitionKey`. */
+    private readonly madeAnew: ReadonlySet<string>,
     private readonly logger: Logger,
   ) {}
 
@@ -57,6 +59,7 @@ export class Positions {
     const { groupId, onOffsetOutOfRange: policy, fromBeginning } = this.settings;
     const { topic, partition, next, lostAt } = at;
     const offset = lostAt === undefined ? (next ?? committed) : committed;
+    if (next === undefined && this.madeAnew.has(partitionKey(at))) return low;
     if (offset < 0n) return fromBeginning ? low : high;
     // An offset that is out of range comes into it again as records are written, which would be others than those not read.
     if (offset >= low && offset <= high && offset !== lostAt) return offset;

@@ -56,7 +56,12 @@ const isTold = (...parts: (string | RegExp)[]) =>
     );
     return hasAll && reason;
   }, 20_000);
-const isWell = () => eventually(async () => (await subject.reason()) === '', 30_000);
+const isWell = async () => {
+  let reason = '';
+  await eventually(async () => (reason = await subject.reason()) === '', 30_000).catch(() => {
+    throw new Error(`It is still not ready: ${reason}`);
+  });
+};
 
 describe.each(EACH_SUBJECT)('%s, %s', (client, kind) => {
   it.each(['WRITE', 'DESCRIBE'] as const)(
