@@ -58,11 +58,11 @@ export class Positions {
   private within(at: Sought, committed: bigint, { low, high }: Bounds): Position {
     const { groupId, onOffsetOutOfRange: policy, fromBeginning } = this.settings;
     const { topic, partition, next, lostAt } = at;
-    const offset = lostAt === undefined ? (next ?? committed) : committed;
+    const isSetAnew = lostAt !== undefined && committed !== lostAt;
+    const offset = isSetAnew ? committed : (next ?? committed);
     if (next === undefined && this.madeAnew.has(partitionKey(at))) return low;
     if (offset < 0n) return fromBeginning ? low : high;
-    // An offset that is out of range comes into it again as records are written, which would be others than those not read.
-    if (offset >= low && offset <= high && offset !== lostAt) return offset;
+    if (offset >= low && offset <= high) return offset;
     const where = `its offset ${offset} is not among those from ${low} to ${high}.`;
     if (policy === 'stop')
       return Object.assign(new OffsetOutOfRangeError(at, groupId, where), { committed });
