@@ -20,6 +20,8 @@ export function kafkaTransport(
     limits,
     replyTopics,
     stalledAfterMs,
+    replyTimeoutMs,
+    handlerTimeoutMs,
     ssl,
     sasl,
   } = kafka;
@@ -37,6 +39,8 @@ export function kafkaTransport(
     quarantineKeys,
     limits,
     stalledAfterMs,
+    replyTimeoutMs,
+    handlerTimeoutMs,
     ...(replyTopics && { replyTopics }),
     drainTimeoutMs: drainMs,
     closeTimeoutMs: doorsMs - drainMs,

@@ -1,12 +1,15 @@
+import { isUtf8 } from 'node:buffer';
 import { Logger } from '@nestjs/common';
 import { KafkaHeaders, type OutgoingResponse } from '@nestjs/microservices';
 import type { MessageError } from '../errors/error-responses.js';
-import type { Delivery } from './delivery.js';
+import type { Delivery, ReplyAddress } from './delivery.js';
 import { retryDelay } from './failure-policy.js';
 import type { MessageAnswer } from './message-answer.js';
 import { type KafkaProducer, type OutgoingRecord, RecordRefusedError } from './kafka-driver.js';
 import { refuseHuge } from './record-size.js';
 import { pause } from './pause.js';
+import { plainText } from './plain-text.js';
+import { ToldRarely } from './told-rarely.js';
 
 /** What Nest's serializers make of a response. */
 interface Serialized {
@@ -18,12 +21,18 @@ interface Serialized {
 /** Sends replies as `ClientKafka` expects them, and tells when the broker has each. */
 export class MessageReplies {
   private readonly logger = new Logger(MessageReplies.name);
+  /** As many as the transport holds messages at most: each is one whose reply is not acknowledged. */
   private readonly pending = new Set<Promise<void>>();
+  private readonly told = new ToldRarely();
+  /** When the last one was, of whatever address, on the clock of `performance`. */
+  private acknowledgedAt = -Infinity;
 
   constructor(
     private readonly serialize: (response: unknown) => Serialized | Promise<Serialized>,
     private readonly producer: () => KafkaProducer | undefined,
     private readonly stopping: AbortSignal,
+    /** How long one is tried again that its own address keeps from being sent. */
+    private readonly timeoutMs: number,
   ) {}
 
   /** @param acknowledged called when the reply is with the broker, or can never be */
@@ -41,31 +50,59 @@ export class MessageReplies {
 
   /** @returns false when it was given up because the application stops; the message then keeps its offset */
   private async sendUntilAcknowledged(delivery: Delivery, answer: MessageAnswer): Promise<boolean> {
-    const { topic, correlationId } = delivery.replyTo!;
+    const since = performance.now();
+    let address = delivery.replyTo!;
     let current = answer;
     for (let attempt = 1; ; attempt++) {
       try {
-        await this.sendOnce(delivery, current);
+        await this.sendOnce(address, current);
+        this.acknowledgedAt = performance.now();
         return true;
       } catch (err) {
-        const report = { msg: 'reply could not be sent', correlationId: String(correlationId), topic, err };
+        const report = {
+          msg: 'reply could not be sent',
+          correlationId: shownId(address),
+          topic: address.topic,
+          err,
+        };
+        if (isWithoutPartition(err, address)) {
+          this.tellRarely('warn', {
+            ...report,
+            msg: 'the partition for a reply is not there; it goes to another',
+          });
+          address = { ...address, partition: undefined };
+          continue;
+        }
         const instead = current === answer ? answerInstead(err) : undefined;
         // The effect is applied whatever becomes of the reply, so one that nobody can take does not stop the partition.
         if (err instanceof RecordRefusedError || err instanceof UnspeakableAnswer) {
-          this.logger.error(report);
+          if (isOfItsTopic(err)) this.tellRarely('error', report);
+          else this.logger.error(report);
           if (!instead) return true;
           current = { error: instead };
           continue;
         }
-        this.logger.warn(report);
+        this.tellRarely('warn', report);
         if (this.stopping.aborted) return false;
+        // Where nothing is acknowledged the brokers are away, and all wait for them.
+        if (performance.now() - since > this.timeoutMs && this.acknowledgedAt > since) {
+          this.logger.error({ ...report, msg: 'reply was given up, while others are sent' });
+          return true;
+        }
         await pause(retryDelay(attempt), this.stopping);
       }
     }
   }
 
-  private async sendOnce(delivery: Delivery, answer: MessageAnswer): Promise<void> {
-    const records = await this.recordsOf(delivery, answer).catch((cause: unknown) => {
+  /** Once a minute of each topic: all replies to it may meet the same. */
+  private tellRarely(level: 'warn' | 'error', report: { msg: string; topic: string }): void {
+    this.told.of(`${report.msg} ${report.topic}`, (more) =>
+      this.logger[level]({ ...report, ...(more > 0 && { more }) }),
+    );
+  }
+
+  private async sendOnce(address: ReplyAddress, answer: MessageAnswer): Promise<void> {
+    const records = await this.recordsOf(address, answer).catch((cause: unknown) => {
       throw new UnspeakableAnswer('The serializer has failed.', { cause });
     });
     refuseHuge(records);
@@ -75,15 +112,22 @@ export class MessageReplies {
   }
 
   /** As Nest's server: one record for each value, the last of them says that it is. */
-  private async recordsOf({ replyTo }: Delivery, answer: MessageAnswer): Promise<OutgoingRecord[]> {
+  private async recordsOf(
+    { topic, partition, correlationId }: ReplyAddress,
+    answer: MessageAnswer,
+  ): Promise<OutgoingRecord[]> {
     const responses: Partial<OutgoingResponse>[] =
       'error' in answer ? [{ err: answer.error }] : answer.values.map((response) => ({ response }));
     if (responses.length === 0) responses.push({});
     responses.at(-1)!.isDisposed = true;
-    const { topic, partition, correlationId } = replyTo!;
     return Promise.all(
       responses.map(async ({ response, err, isDisposed }) => {
-        const { value, key, headers } = await this.serialize(response);
+        const { value, key, headers = {} } = await this.serialize(response);
+        // A producer would fail with it again and again.
+        if (![value, key, ...Object.values(headers).flat()].every(isSendable))
+          throw new TypeError(
+            'A serializer gives text, bytes or nothing as the key, the value and the headers.',
+          );
         return {
           topic,
           ...(partition !== undefined && { partition }),
@@ -102,6 +146,20 @@ export class MessageReplies {
     );
   }
 }
+
+const isSendable = (part: unknown) =>
+  part === undefined || part === null || typeof part === 'string' || Buffer.isBuffer(part);
+
+/** The topic has no such partition, any more or yet: the driver has looked anew. */
+const isWithoutPartition = (error: unknown, { partition }: ReplyAddress) =>
+  partition !== undefined && error instanceof RecordRefusedError && error.reason === 'no-partition';
+
+/** Nothing that is sent there arrives, whatever it is. */
+const isOfItsTopic = (error: unknown) =>
+  error instanceof RecordRefusedError && (error.reason === 'no-topic' || error.reason === 'not-allowed');
+
+const shownId = ({ correlationId: id }: ReplyAddress) =>
+  plainText(typeof id === 'string' || isUtf8(id) ? String(id) : id.toString('hex'));
 
 /** No record could be made of an answer. */
 class UnspeakableAnswer extends Error {}

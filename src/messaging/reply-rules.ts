@@ -44,8 +44,20 @@ export function replyRefusal(
       `The header kafka_correlationId has ${correlationId.length} bytes; at most ${LONGEST_CORRELATION_ID} are expected.`,
     );
   if (partition !== undefined && Number.isNaN(partition))
-    return new InvalidInputError('The header kafka_replyPartition must be a whole number, the number of a partition.'); // prettier-ignore
+    return new InvalidInputError(
+      'The header kafka_replyPartition must be the number of a partition, in decimal digits or as an int of four bytes.',
+    );
   return undefined;
+}
+
+/**
+ * Where the sender of such a message is told: nowhere if replies don't go to its topic; any partition of that where the message
+ * named none that can be read.
+ */
+export function addressOfRefusal(asked: ReplyAddress, refusal: ApplicationError): ReplyAddress | undefined {
+  if (refusal instanceof ReplyTopicRefusedError) return undefined;
+  const isReadable = !Number.isNaN(asked.partition ?? 0);
+  return isReadable ? asked : { ...asked, partition: undefined };
 }
 
 const isNamedBy = (pattern: string | RegExp, topic: string) =>
