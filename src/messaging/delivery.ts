@@ -64,7 +64,7 @@ const PARTITION = /^\d{1,9}$/;
 const INT_BYTES = 4;
 
 /** Where the sender waits for a reply, if it does. */
-export function replyAddressOf({ headers }: IncomingRecord): ReplyAddress | undefined {
+export function replyAddressOf({ headers }: Pick<IncomingRecord, 'headers'>): ReplyAddress | undefined {
   const [correlation] = [headers[KafkaHeaders.CORRELATION_ID]].flat();
   const topic = headerText(headers, KafkaHeaders.REPLY_TOPIC);
   if (!correlation || correlation.length === 0 || !topic) return undefined;

@@ -34,7 +34,7 @@ import { MessageReplies } from './message-replies.js';
 import { noHeaders, RECORD_LIMITS, withinLimits } from './record-limits.js';
 import type { RecordLimits } from './kafka-driver.js';
 import { addressOfRefusal, replyRefusal, type ReplyTopics } from './reply-rules.js';
-import { unreadRecordError } from './unread-record.js';
+import { firstHeadersOf, unreadRecordError } from './unread-record.js';
 import { rememberingFailures } from '../transactions/unit-failures.js';
 import { pause } from './pause.js';
 import { StoreUpkeep } from './store-upkeep.js';
@@ -304,11 +304,11 @@ export class KafkaTransport extends ServerKafka implements OnModuleDestroy {
     const handler = this.getHandlerByPattern(record.topic) ?? undefined;
     const { digestHeaders } = (handler?.extras ?? {}) as HandlerExtras;
     const message = identityOf(record, this.settings.groupId, digestHeaders);
-    const asked = handler?.isEventHandler || record.unread ? undefined : replyAddressOf(record);
-    const refusal = record.unread
-      ? unreadRecordError(record, record.unread)
-      : asked && replyRefusal(asked, this.replyTopics);
-    const replyTo = refusal && asked ? addressOfRefusal(asked, refusal) : asked;
+    const headers = record.unread ? firstHeadersOf(record.unread) : record.headers;
+    const asked = handler?.isEventHandler ? undefined : replyAddressOf({ headers });
+    const refused = asked && replyRefusal(asked, this.replyTopics);
+    const refusal = record.unread ? unreadRecordError(record, record.unread) : refused;
+    const replyTo = refused ? addressOfRefusal(asked!, refused) : asked;
     const isBatchable = this.settings.store !== undefined && handler?.extras?.batchable === true;
     return {
       ...{ record, message, handler, isBatchable, replyTo, refusal },

@@ -2,6 +2,7 @@ import { ApplicationError, InvalidInputError, unchanged } from '../errors/applic
 import { DEAD_LETTER_SUFFIX } from './dead-letter.js';
 import type { ReplyAddress } from './delivery.js';
 import { plainText } from './plain-text.js';
+import { RECORD_LIMITS } from './record-limits.js';
 
 /** The sender wants its reply where no replies go; the message was not handled. HTTP 403. */
 export class ReplyTopicRefusedError extends ApplicationError {
@@ -17,6 +18,8 @@ export class ReplyTopicRefusedError extends ApplicationError {
 const TOPIC_NAME = /^(?!\.{1,2}$)[a-zA-Z0-9._-]{1,249}$/;
 const INTERNAL = '__';
 const LONGEST_CORRELATION_ID = 1000;
+/** One that is longer than headers may be is not sent back, with an error either. */
+const LONGEST_SENT_BACK = RECORD_LIMITS.headerBytes;
 
 export interface ReplyTopics {
   /** Names, or beginnings of names that end with `*`. undefined: any topic but those below. */
@@ -55,7 +58,8 @@ export function replyRefusal(
  * named none that can be read.
  */
 export function addressOfRefusal(asked: ReplyAddress, refusal: ApplicationError): ReplyAddress | undefined {
-  if (refusal instanceof ReplyTopicRefusedError) return undefined;
+  if (refusal instanceof ReplyTopicRefusedError || asked.correlationId.length > LONGEST_SENT_BACK)
+    return undefined;
   const isReadable = !Number.isNaN(asked.partition ?? 0);
   return isReadable ? asked : { ...asked, partition: undefined };
 }
