@@ -308,7 +308,7 @@ export class KafkaTransport extends ServerKafka implements OnModuleDestroy {
     const asked = handler?.isEventHandler ? undefined : replyAddressOf({ headers });
     const refused = asked && replyRefusal(asked, this.replyTopics);
     const refusal = record.unread ? unreadRecordError(record, record.unread) : refused;
-    const replyTo = refused ? addressOfRefusal(asked!, refused) : asked;
+    const replyTo = refused ? addressOfRefusal(asked, refused) : asked;
     const isBatchable = this.settings.store !== undefined && handler?.extras?.batchable === true;
     return {
       ...{ record, message, handler, isBatchable, replyTo, refusal },
