@@ -37,6 +37,11 @@ const nothing = { values: [null] };
 const late = { code: 'HANDLER_TIMEOUT' };
 const internal = { code: 'INTERNAL_ERROR' };
 
+/** Not all that is thrown is an Error. */
+const throwing = (value: unknown) => () => {
+  throw value as Error;
+};
+
 const ODD: Record<string, Outcome> = {
   'gives undefined': { gives: () => undefined, ...nothing },
   'gives null': { gives: () => null, ...nothing },
@@ -47,9 +52,9 @@ const ODD: Record<string, Outcome> = {
   'promises a stream': { gives: () => Promise.resolve(of('one', 'two')), values: ['one', 'two'] },
   'keeps its promise twice': { gives: () => new Promise((resolve) => (resolve('first'), resolve('second'))), values: ['first'] },
   'gives a value, then fails': { gives: () => concat(of('one'), throwError(() => new Error('then'))), ...internal },
-  'throws a text': { gives: () => { throw 'text'; }, ...internal },
-  'throws null': { gives: () => { throw null; }, ...internal },
-  'throws undefined': { gives: () => { throw undefined; }, ...internal },
+  'throws a text': { gives: throwing('text'), ...internal },
+  'throws null': { gives: throwing(null), ...internal },
+  'throws undefined': { gives: throwing(undefined), ...internal },
   'breaks its promise later': { gives: () => new Promise((_, reject) => setImmediate(() => reject(new Error('later')))), ...internal },
   'never gives anything': { gives: () => NEVER, ...late },
   'never keeps its promise': { gives: () => new Promise(() => undefined), ...late },

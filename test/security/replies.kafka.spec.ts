@@ -1,4 +1,4 @@
-import { Controller } from '@nestjs/common';
+import { Controller, UseFilters } from '@nestjs/common';
 import { MessagePattern, Payload } from '@nestjs/microservices';
 import type { KafkaMessage } from 'kafkajs';
 import { randomBytes, randomUUID } from 'node:crypto';
@@ -9,7 +9,6 @@ import {
   RecordRefusedError,
 } from '../../src/messaging/kafka-driver.js';
 import { MessageErrorFilter } from '../../src/errors/error-responses.js';
-import { UseFilters } from '@nestjs/common';
 import { Transactional } from '../../src/transactions/transactional.decorator.js';
 import { eventually } from '../support/barrier.js';
 import { KafkaPeer } from '../support/kafka.js';
@@ -115,9 +114,9 @@ describe.each(KAFKA_CLIENTS)('requests, by %s', (driver) => {
     )[0]?.code;
   /** All of the topic is done, so no message of it waits for its reply. */
   const isAllDone = async () => {
-    const [{ high }] = (await peer.admin.fetchTopicOffsets(topic)) as [{ high: string }];
+    const [all] = await peer.admin.fetchTopicOffsets(topic);
     const [found] = await peer.admin.fetchOffsets({ groupId, topics: [topic] });
-    return found!.partitions[0]!.offset === high;
+    return found!.partitions[0]!.offset === all!.high;
   };
 
   it.each([
