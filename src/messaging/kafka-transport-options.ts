@@ -57,9 +57,14 @@ export interface KafkaTransportOptions {
   replyTopics?: readonly string[];
   /**
    * How long a reply is tried again that its own address keeps from being sent (a partition without a leader), while others are
-   * acknowledged, in ms; it is then logged, and its message's offset moves. Default 60,000.
+   * acknowledged, or the brokers can be read from, in ms; it is then logged, and its message's offset moves. Default 60,000.
    */
   replyTimeoutMs?: number;
+  /**
+   * Bytes of answers that are not with the brokers yet, before no more messages are handled until they are. Those that could not be
+   * sent may take a quarter of it while others are sent; past that they are given up. Default 32 MiB.
+   */
+  replyBufferBytes?: number;
   /** Values that a handler may answer one request with; more are an error. Default 10,000. */
   maxReplyValues?: number;
   /**
@@ -101,6 +106,7 @@ export const DEFAULTS = {
   outboxPollMs: 1000,
   stalledAfterMs: 60_000,
   replyTimeoutMs: 60_000,
+  replyBufferBytes: 32 * MEBIBYTE,
   maxReplyValues: 10_000,
   handlerTimeoutMs: 300_000,
   quarantineKeys: false,

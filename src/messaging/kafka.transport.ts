@@ -142,9 +142,10 @@ export class KafkaTransport extends ServerKafka implements OnModuleDestroy {
     this.lanes = new MessageLanes({
       concurrency,
       batchSize,
-      handle: (batch, settle) => {
+      handle: async (batch, settle) => {
+        if (batch.some(({ replyTo }) => replyTo)) await this.replies.untilRoom();
         for (const delivery of batch) delivery.hasBegun = true;
-        return processor.handle(batch, settle);
+        await processor.handle(batch, settle);
       },
       ...(quarantine && { putAside: (lane) => quarantine.putAside(lane) }),
       onWaiting: (lane) => this.overflow.waits(lane),
@@ -176,7 +177,11 @@ export class KafkaTransport extends ServerKafka implements OnModuleDestroy {
       (response) => this.serializer.serialize(response as never) as never,
       () => this.kafkaProducer,
       this.stopping.signal,
-      this.settings.replyTimeoutMs,
+      {
+        timeoutMs: this.settings.replyTimeoutMs,
+        bufferBytes: this.settings.replyBufferBytes,
+        isReachable: () => this.unavailable === undefined,
+      },
     );
   }
 

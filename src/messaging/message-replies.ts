@@ -6,7 +6,8 @@ import type { Delivery, ReplyAddress } from './delivery.js';
 import { retryDelay } from './failure-policy.js';
 import type { MessageAnswer } from './message-answer.js';
 import { type KafkaProducer, type OutgoingRecord, RecordRefusedError } from './kafka-driver.js';
-import { refuseHuge } from './record-size.js';
+import { recordBytes, refuseHuge } from './record-size.js';
+import { ReplyRoom, type ReplyShare } from './reply-room.js';
 import { pause } from './pause.js';
 import { plainText } from './plain-text.js';
 import { ToldRarely } from './told-rarely.js';
@@ -18,12 +19,32 @@ interface Serialized {
   headers?: OutgoingRecord['headers'];
 }
 
+export interface ReplySettings {
+  /** How long one is tried again that its own address keeps from being sent. */
+  timeoutMs: number;
+  /** What answers may take that are not with the brokers yet, before more messages are handled. */
+  bufferBytes: number;
+  /** Whether the brokers can be read from. */
+  isReachable: () => boolean;
+}
+
+/** Of a reply that is tried again. */
+interface Failure {
+  since: number;
+  /** Since when the brokers are there and do not take it. */
+  aloneSince: number | undefined;
+}
+
+/** Attempts of a reply before it has to make room for others. */
+const ATTEMPTS_IN_A_CROWD = 4;
+
 /** Sends replies as `ClientKafka` expects them, and tells when the broker has each. */
 export class MessageReplies {
   private readonly logger = new Logger(MessageReplies.name);
   /** As many as the transport holds messages at most: each is one whose reply is not acknowledged. */
   private readonly pending = new Set<Promise<void>>();
   private readonly told = new ToldRarely();
+  private readonly room: ReplyRoom;
   /** When the last one was, of whatever address, on the clock of `performance`. */
   private acknowledgedAt = -Infinity;
 
@@ -31,13 +52,21 @@ export class MessageReplies {
     private readonly serialize: (response: unknown) => Serialized | Promise<Serialized>,
     private readonly producer: () => KafkaProducer | undefined,
     private readonly stopping: AbortSignal,
-    /** How long one is tried again that its own address keeps from being sent. */
-    private readonly timeoutMs: number,
-  ) {}
+    private readonly settings: ReplySettings,
+  ) {
+    this.room = new ReplyRoom(settings.bufferBytes);
+  }
+
+  /** Resolves once answers that are not with the brokers take no more than they may; undefined: they don't. */
+  untilRoom(): Promise<void> | undefined {
+    return this.room.isFull ? this.room.untilFree() : undefined;
+  }
 
   /** @param acknowledged called when the reply is with the broker, or can never be */
   send(delivery: Delivery, answer: MessageAnswer, acknowledged: () => void): void {
-    const sending = this.sendUntilAcknowledged(delivery, answer).then((isDone) => {
+    const share = this.room.open();
+    const sending = this.sendUntilAcknowledged(delivery, answer, share).then((isDone) => {
+      share.close();
       this.pending.delete(sending);
       if (isDone) acknowledged();
     });
@@ -49,13 +78,17 @@ export class MessageReplies {
   }
 
   /** @returns false when it was given up because the application stops; the message then keeps its offset */
-  private async sendUntilAcknowledged(delivery: Delivery, answer: MessageAnswer): Promise<boolean> {
-    const since = performance.now();
+  private async sendUntilAcknowledged(
+    delivery: Delivery,
+    answer: MessageAnswer,
+    share: ReplyShare,
+  ): Promise<boolean> {
+    let failure: Failure | undefined;
     let address = delivery.replyTo!;
     let current = answer;
     for (let attempt = 1; ; attempt++) {
       try {
-        await this.sendOnce(address, current);
+        await this.sendOnce(address, current, share);
         this.acknowledgedAt = performance.now();
         return true;
       } catch (err) {
@@ -84,14 +117,32 @@ export class MessageReplies {
         }
         this.tellRarely('warn', report);
         if (this.stopping.aborted) return false;
-        // Where nothing is acknowledged the brokers are away, and all wait for them.
-        if (performance.now() - since > this.timeoutMs && this.acknowledgedAt > since) {
-          this.logger.error({ ...report, msg: 'reply was given up, while others are sent' });
+        share.fails();
+        failure ??= { since: performance.now(), aloneSince: undefined };
+        if (this.isGivenUp(failure, attempt)) {
+          this.tellRarely('error', {
+            ...report,
+            msg: 'reply was given up, while its address alone is out of reach',
+          });
           return true;
         }
         await pause(retryDelay(attempt), this.stopping);
       }
     }
+  }
+
+  /**
+   * Time counts only while the brokers are there, for others or to be read from: where they are away all wait for them.
+   *
+   * @param failure of this reply, so far
+   */
+  private isGivenUp(failure: Failure, attempt: number): boolean {
+    const { timeoutMs, isReachable } = this.settings;
+    const now = performance.now();
+    const areThere = isReachable() || now - this.acknowledgedAt < timeoutMs / 2;
+    failure.aloneSince = areThere ? (failure.aloneSince ?? now) : undefined;
+    if (failure.aloneSince !== undefined && now - failure.aloneSince > timeoutMs) return true;
+    return attempt >= ATTEMPTS_IN_A_CROWD && this.acknowledgedAt > failure.since && this.room.isCrowded;
   }
 
   /** Once a minute of each topic: all replies to it may meet the same. */
@@ -101,11 +152,12 @@ export class MessageReplies {
     );
   }
 
-  private async sendOnce(address: ReplyAddress, answer: MessageAnswer): Promise<void> {
+  private async sendOnce(address: ReplyAddress, answer: MessageAnswer, share: ReplyShare): Promise<void> {
     const records = await this.recordsOf(address, answer).catch((cause: unknown) => {
       throw new UnspeakableAnswer('The serializer has failed.', { cause });
     });
     refuseHuge(records);
+    share.holds(records.reduce((sum, record) => sum + recordBytes(record), 0));
     const producer = this.producer();
     if (!producer) throw new Error('Not connected.');
     await producer.send(records);
