@@ -84,3 +84,19 @@ const ADVICE: Readonly<Record<string, string>> = {
   UNKNOWN_TOPIC_OR_PARTITION: 'make the topic',
   INVALID_REPLICATION_FACTOR: 'choose a replication factor that the cluster has brokers for',
 };
+
+/** A broker has answered with an error. What it means is in {@link brokerAnswer}. */
+export class BrokerAnswerError extends Error {
+  override readonly name = 'BrokerAnswerError';
+
+  constructor(
+    /** What was asked, or for what: `JoinGroup`, `people.create, partition 3`. */
+    about: string,
+    /** As Kafka calls it. */
+    readonly answer: string,
+    options?: ErrorOptions,
+  ) {
+    const advice = adviceFor(answer);
+    super(`${about}: Kafka has answered ${answer}${advice ? `; ${advice}` : ''}.`, options);
+  }
+}

@@ -28,6 +28,7 @@ export class BadMessages {
   answered = 0;
   private readonly waiting = new Map<string, () => void>();
   private readonly replies = `soak-replies-${randomUUID()}`;
+  private stopReading = (): Promise<void> => Promise.resolve();
 
   constructor(
     private readonly brokers: string[],
@@ -39,6 +40,7 @@ export class BadMessages {
     const [producer, admin] = [kafka.producer({ allowAutoTopicCreation: false }), kafka.admin()];
     const consumer = kafka.consumer({ groupId: this.replies, maxWaitTimeInMs: 100 });
     await Promise.all([producer.connect(), admin.connect(), consumer.connect()]);
+    this.stopReading = () => consumer.disconnect();
     await admin.createTopics({ topics: [{ topic: this.replies, numPartitions: 1 }], waitForLeaders: false });
     // Known everywhere a little later.
     await sleep(2000);
@@ -57,7 +59,12 @@ export class BadMessages {
       this.sent++;
       await sleep(this.everyMs);
     }
-    await Promise.all([producer.disconnect(), consumer.disconnect(), admin.disconnect()]);
+    await Promise.all([producer.disconnect(), admin.disconnect()]);
+  }
+
+  /** Reads no answer any more: those to what was sent last come behind the end of the sending. */
+  async close(): Promise<void> {
+    await this.stopReading();
   }
 
   /** Requests of the bystander that have no answer yet. */

@@ -85,6 +85,7 @@ export async function checkSoak(options: SoakOptions): Promise<SoakCounts> {
       await sleep(1000);
       after = await memoryOf(http);
     }
+    await messages.close();
     const violations = bystander.failures.map((failure) => `a bystander was not served: ${failure}`);
     if (bystander.answered === 0) violations.push('no bystander was served');
     if (messages.answered === 0) violations.push('no message of a bystander was answered');
