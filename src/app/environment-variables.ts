@@ -2,10 +2,11 @@ import { RECYCLING_METHODS } from '../database/pooled-client.js';
 import { ISOLATION_LEVELS } from '../database/data-source-options.js';
 import { hostsOfList, urlsOfHosts } from '../database/database-url.js';
 import { KAFKA_CLIENTS } from '../messaging/kafka-clients.js';
+import { DEFAULTS } from '../messaging/kafka-transport-options.js';
 import { RECORD_LIMITS } from '../messaging/record-limits.js';
 import { DEFAULT_BUDGET_BYTES } from '../people/byte-budget.js';
 import { DEFAULT_IDLE_MS, DEFAULT_PIECE_MS } from '../people/import-pace.js';
-import { DEFAULT_PAGE_BYTES } from '../people/people.options.js';
+import { DEFAULT_PAGE_BYTES, DEFAULT_REPLY_BYTES } from '../people/people.options.js';
 import {
   DEFAULT_BODY_GRACE_MS,
   DEFAULT_BODY_LIMIT_BYTES,
@@ -121,6 +122,9 @@ export const VARIABLES = {
   KAFKA_MAX_KEY_BYTES: variable({ ...wholeNumber(1, 100 * MEBIBYTE), default: RECORD_LIMITS.keyBytes, meaning: 'Bytes of its key.' }),
   KAFKA_MAX_BATCH_BYTES: variable({ ...wholeNumber(1, 1024 * MEBIBYTE), default: RECORD_LIMITS.batchBytes, meaning: 'Bytes that what one fetch brings may be decompressed to; a batch with more is one dead letter.' }),
   KAFKA_REPLY_TOPICS: optional({ ...topics, meaning: 'Where replies may go. Unset: any topic but those that the service reads or writes itself, those of dead letters and Kafka\'s own, to which they never go.' }),
+  KAFKA_MAX_REPLY_BYTES: variable({ ...wholeNumber(KIBIBYTE, GIBIBYTE), default: DEFAULT_REPLY_BYTES, meaning: 'Bytes that a page of people has at most as a reply, though always one person: the rest is on the next. Not more than the topics of replies take (`max.message.bytes`).' }),
+  KAFKA_REPLY_TIMEOUT_MS: variable({ ...wholeNumber(1, DAY), default: DEFAULTS.replyTimeoutMs, meaning: 'How long a reply is tried again that its own address keeps from being sent while others are acknowledged; it is then logged and given up.' }),
+  KAFKA_HANDLER_TIMEOUT_MS: variable({ ...wholeNumber(1, DAY), default: DEFAULTS.handlerTimeoutMs, meaning: 'How long the handling of one message may take before it has failed (`HANDLER_TIMEOUT`), whatever the database does.' }),
   KAFKA_STALLED_AFTER_MS: variable({ ...wholeNumber(1, DAY), default: 60_000, meaning: 'Readiness is false once nothing was done of a partition for so long, though messages of other keys than those that fail wait there.' }),
   KAFKA_ON_OFFSET_OUT_OF_RANGE: variable({ ...oneOf(['stop', 'earliest', 'latest'] as const), default: 'stop', meaning: 'Where to go on in a partition whose committed offset is not there any more: nowhere, so that nothing is skipped unasked, at the first message there is, or behind the last.' }),
   KAFKA_SSL: variable({ ...oneOf(['off', 'on'] as const), default: 'off', meaning: '`on` encrypts and checks certificates.' }),

@@ -33,7 +33,13 @@ export interface Environment {
   maxDataBytes: number;
   maxNameBytes: number;
   /** What imports and pages of people may take. */
-  people: { pageBytes: number; importPlaces?: number; importIdleMs: number; importPieceMs: number };
+  people: {
+    pageBytes: number;
+    replyBytes: number;
+    importPlaces?: number;
+    importIdleMs: number;
+    importPieceMs: number;
+  };
   /** undefined with `KAFKA=off`. */
   kafka: KafkaSettings | undefined;
   http: HttpSettings;
@@ -72,6 +78,8 @@ export interface KafkaSettings {
   replyTopics: readonly string[] | undefined;
   stalledAfterMs: number;
   onOffsetOutOfRange: OffsetOutOfRangePolicy;
+  replyTimeoutMs: number;
+  handlerTimeoutMs: number;
   ssl: boolean;
   sasl: { mechanism: (typeof SASL_MECHANISMS)[number]; username: string; password: string } | undefined;
 }
@@ -183,6 +191,7 @@ function toEnvironment(values: Values): Environment {
     kafka: values.KAFKA === 'on' ? toKafka(values) : undefined,
     people: {
       pageBytes: values.PEOPLE_PAGE_BYTES,
+      replyBytes: values.KAFKA_MAX_REPLY_BYTES,
       ...(values.PEOPLE_IMPORT_PLACES && { importPlaces: values.PEOPLE_IMPORT_PLACES }),
       importIdleMs: values.PEOPLE_IMPORT_IDLE_MS,
       importPieceMs: values.PEOPLE_IMPORT_PIECE_MS,
@@ -252,6 +261,8 @@ function toKafka(values: Values): KafkaSettings {
     replyTopics: values.KAFKA_REPLY_TOPICS,
     stalledAfterMs: values.KAFKA_STALLED_AFTER_MS,
     onOffsetOutOfRange: values.KAFKA_ON_OFFSET_OUT_OF_RANGE,
+    replyTimeoutMs: values.KAFKA_REPLY_TIMEOUT_MS,
+    handlerTimeoutMs: values.KAFKA_HANDLER_TIMEOUT_MS,
     ssl: values.KAFKA_SSL === 'on',
     sasl: mechanism && username && password ? { mechanism, username, password } : undefined,
   };

@@ -21,6 +21,8 @@ export function kafkaTransport(
     replyTopics,
     stalledAfterMs,
     onOffsetOutOfRange,
+    replyTimeoutMs,
+    handlerTimeoutMs,
     ssl,
     sasl,
   } = kafka;
@@ -39,6 +41,8 @@ export function kafkaTransport(
     limits,
     stalledAfterMs,
     onOffsetOutOfRange,
+    replyTimeoutMs,
+    handlerTimeoutMs,
     ...(replyTopics && { replyTopics }),
     drainTimeoutMs: drainMs,
     closeTimeoutMs: doorsMs - drainMs,

@@ -1,15 +1,15 @@
 import { KafkaHeaders, type MessageHandler } from '@nestjs/microservices';
-import type { IncomingRecord } from './kafka-driver.js';
+import type { IncomingRecord, RecordHeaders } from './kafka-driver.js';
 import type { ApplicationError } from '../errors/application-error.js';
-import { headerText, type MessageIdentity, textOrBytes } from './message-identity.js';
+import { headerText, type MessageIdentity } from './message-identity.js';
 import type { QuarantinedKey } from './quarantined-key.js';
 
 /** Where a sender waits for its reply. */
 export interface ReplyAddress {
   topic: string;
-  /** NaN where the sender gave no whole number. */
+  /** NaN where the sender gave what is no number of a partition. */
   partition: number | undefined;
-  /** As it came: bytes where it is no text. */
+  /** The very bytes that came: some clients send a UUID's 16, which need not be text. */
   correlationId: string | Buffer;
 }
 
@@ -23,7 +23,7 @@ export interface Delivery {
   readonly handler: MessageHandler | undefined;
   readonly isBatchable: boolean;
   readonly replyTo: ReplyAddress | undefined;
-  /** Why it is not to be handled, known before anybody looks at its value. */
+  /** Why it is not to be handled, known before anybody looks at its value. With `replyTo` its sender is told as well. */
   readonly refusal?: ApplicationError | undefined;
   readonly bytes: number;
   /** The number of its row, where it is parked; its offset is committed or another's task. */
@@ -61,17 +61,28 @@ export interface ParkedLine {
 }
 
 const PARTITION = /^\d{1,9}$/;
+const INT_BYTES = 4;
 
 /** Where the sender waits for a reply, if it does. */
-export function replyAddressOf({ headers }: IncomingRecord): ReplyAddress | undefined {
+export function replyAddressOf({ headers }: Pick<IncomingRecord, 'headers'>): ReplyAddress | undefined {
   const [correlation] = [headers[KafkaHeaders.CORRELATION_ID]].flat();
   const topic = headerText(headers, KafkaHeaders.REPLY_TOPIC);
-  const partition = headerText(headers, KafkaHeaders.REPLY_PARTITION);
   if (!correlation || correlation.length === 0 || !topic) return undefined;
-  return {
-    ...{ topic, correlationId: textOrBytes(correlation) },
-    partition: partition === undefined ? undefined : PARTITION.test(partition) ? Number(partition) : NaN,
-  };
+  return { topic, correlationId: correlation, partition: replyPartitionOf(headers) };
+}
+
+/**
+ * Nest sends the number as decimal text, Spring as an int of four bytes. Four digits are text: as an int they would be a number
+ * above 800 million, which no topic has. An empty value says nothing.
+ */
+function replyPartitionOf(headers: RecordHeaders): number | undefined {
+  const [value] = [headers[KafkaHeaders.REPLY_PARTITION]].flat();
+  if (value === undefined || value.length === 0) return undefined;
+  const text = value.toString();
+  if (PARTITION.test(text)) return Number(text);
+  if (!Buffer.isBuffer(value) || value.length !== INT_BYTES) return NaN;
+  const number = value.readInt32BE();
+  return number < 0 ? NaN : number;
 }
 
 /** By key; messages without one by partition, as Kafka gives them no other order. */

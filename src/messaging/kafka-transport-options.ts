@@ -55,6 +55,23 @@ export interface KafkaTransportOptions {
    * written here, those of dead letters and Kafka's own, to which replies go in no case.
    */
   replyTopics?: readonly string[];
+  /**
+   * How long a reply is tried again that its own address keeps from being sent (a partition without a leader), while others are
+   * acknowledged, or the brokers can be read from, in ms; it is then logged, and its message's offset moves. Default 60,000.
+   */
+  replyTimeoutMs?: number;
+  /**
+   * Bytes of answers that are not with the brokers yet, before no more messages are handled until they are. Those that could not be
+   * sent may take a quarter of it while others are sent; past that they are given up. Default 32 MiB.
+   */
+  replyBufferBytes?: number;
+  /** Values that a handler may answer one request with; more are an error. Default 10,000. */
+  maxReplyValues?: number;
+  /**
+   * How long a handler is waited for, in ms: then its request is answered `HANDLER_TIMEOUT`, and another message has failed as
+   * if the handler had thrown. It frees its place in `concurrency`, and goes on by itself. Default 300,000.
+   */
+  handlerTimeoutMs?: number;
   /** `unavailableReason` tells of a partition of which nothing was done for so long though messages wait, in ms. Default 60,000. */
   stalledAfterMs?: number;
   /** How long the group waits for an instance that gives no sign of life, in ms. Default 10,000. */
@@ -88,6 +105,10 @@ export const DEFAULTS = {
   closeTimeoutMs: 10_000,
   outboxPollMs: 1000,
   stalledAfterMs: 60_000,
+  replyTimeoutMs: 60_000,
+  replyBufferBytes: 32 * MEBIBYTE,
+  maxReplyValues: 10_000,
+  handlerTimeoutMs: 300_000,
   quarantineKeys: false,
   onOffsetOutOfRange: 'stop' as OffsetOutOfRangePolicy,
 };

@@ -1,6 +1,6 @@
 import { Logger, type OnModuleDestroy } from '@nestjs/common';
 import { KafkaContext, type MessageHandler, ServerKafka } from '@nestjs/microservices';
-import { lastValueFrom, toArray } from 'rxjs';
+import { lastValueFrom, type Subject, take, takeUntil, toArray } from 'rxjs';
 import { InvalidInputError } from '../errors/application-error.js';
 import { ClosingSteps, endsWithin } from './closing-steps.js';
 import { CrashSuspects } from './crash-suspects.js';
@@ -8,6 +8,7 @@ import { DEAD_LETTER_SUFFIX, deadLetterRecord, placeOnly, withPlaceOnly } from '
 import { type Delivery, laneKeyOf, replyAddressOf, sizeOf, type Undeliverable } from './delivery.js';
 import { classify, describe, replyErrorOf } from './failure-policy.js';
 import { type HandlerExtras, knowCall } from './handled-call.js';
+import { endedInTime, TooManyValuesError } from './handler-time.js';
 import { InfrastructureWait } from './infrastructure-wait.js';
 import { BrokerAnswerError } from './broker-answers.js';
 import { driverFactory } from './kafka-clients.js';
@@ -34,8 +35,8 @@ import type { MessageStore } from './message-store.js';
 import { MessageReplies } from './message-replies.js';
 import { RECORD_LIMITS, withinLimits } from './record-limits.js';
 import type { RecordLimits } from './kafka-driver.js';
-import { replyRefusal, type ReplyTopics } from './reply-rules.js';
-import { unreadRecordError } from './unread-record.js';
+import { addressOfRefusal, replyRefusal, type ReplyTopics } from './reply-rules.js';
+import { firstHeadersOf, unreadRecordError } from './unread-record.js';
 import { rememberingFailures } from '../transactions/unit-failures.js';
 import { pause } from './pause.js';
 import { RefusedTopics } from './refused-topics.js';
@@ -142,14 +143,17 @@ export class KafkaTransport extends ServerKafka implements OnModuleDestroy {
       isEndedBefore: (delivery) => this.intake.isEndedBefore(delivery),
       onInfrastructureFailure: (error) => infrastructure.waitFor(error),
     });
-    const call = (delivery: Delivery) => this.callHandler(delivery);
+    const { handlerTimeoutMs } = this.settings;
+    const call = (delivery: Delivery) =>
+      endedInTime(delivery.record.topic, handlerTimeoutMs, (overdue) => this.callHandler(delivery, overdue));
     const processor = new MessageProcessor({ store, call, finish, failures, quarantine, crashes });
     this.lanes = new MessageLanes({
       concurrency,
       batchSize,
-      handle: (batch, settle) => {
+      handle: async (batch, settle) => {
+        if (batch.some(({ replyTo }) => replyTo)) await this.replies.untilRoom();
         for (const delivery of batch) delivery.hasBegun = true;
-        return processor.handle(batch, settle);
+        await processor.handle(batch, settle);
       },
       ...(quarantine && { putAside: (lane) => quarantine.putAside(lane) }),
       onWaiting: (lane) => this.overflow.waits(lane),
@@ -185,6 +189,11 @@ export class KafkaTransport extends ServerKafka implements OnModuleDestroy {
       (response) => this.serializer.serialize(response as never) as never,
       () => this.kafkaProducer,
       this.stopping.signal,
+      {
+        timeoutMs: this.settings.replyTimeoutMs,
+        bufferBytes: this.settings.replyBufferBytes,
+        isReachable: () => this.unavailable === undefined,
+      },
     );
   }
 
@@ -330,11 +339,11 @@ export class KafkaTransport extends ServerKafka implements OnModuleDestroy {
     const handler = this.getHandlerByPattern(record.topic) ?? undefined;
     const { digestHeaders } = (handler?.extras ?? {}) as HandlerExtras;
     const message = identityOf(record, this.settings.groupId, digestHeaders);
-    const asked = handler?.isEventHandler ? undefined : replyAddressOf(record);
-    const refusal = record.unread
-      ? unreadRecordError(record, record.unread)
-      : asked && replyRefusal(asked, this.replyTopics);
-    const replyTo = refusal ? undefined : asked;
+    const headers = record.unread ? firstHeadersOf(record.unread) : record.headers;
+    const asked = handler?.isEventHandler ? undefined : replyAddressOf({ headers });
+    const refused = asked && replyRefusal(asked, this.replyTopics);
+    const refusal = record.unread ? unreadRecordError(record, record.unread) : refused;
+    const replyTo = refused ? addressOfRefusal(asked, refused) : asked;
     const isBatchable = this.settings.store !== undefined && handler?.extras?.batchable === true;
     return {
       ...{ record, message, handler, isBatchable, replyTo, refusal },
@@ -351,7 +360,7 @@ export class KafkaTransport extends ServerKafka implements OnModuleDestroy {
     return (this.knownReplyTopics ??= { allowed, own: [...this.messageHandlers.keys(), ...eventTopics] });
   }
 
-  private async callHandler(delivery: Delivery): Promise<unknown[]> {
+  private async callHandler(delivery: Delivery, overdue: Subject<void>): Promise<unknown[]> {
     const { handler, record, refusal } = delivery;
     const { topic, value } = record;
     if (refusal) throw refusal;
@@ -364,15 +373,30 @@ export class KafkaTransport extends ServerKafka implements OnModuleDestroy {
     const handle = async () => {
       try {
         const result: unknown = await (handler as MessageHandler<unknown, KafkaContext>)(payload, context);
-        return await lastValueFrom(this.transformToObservable(result as never).pipe(toArray()), {
-          defaultValue: [],
-        });
+        return await this.valuesOf(delivery, result, overdue);
       } finally {
         // Whatever the host's filters have made of it: the message was not handled.
         if (conflict) throw conflict;
       }
     };
     return this.withProcessingHooks(context, () => rememberingFailures(handle));
+  }
+
+  /** All that a handler gives; of what nobody asked for nothing is kept. */
+  private async valuesOf(
+    { record, replyTo }: Delivery,
+    result: unknown,
+    overdue: Subject<void>,
+  ): Promise<unknown[]> {
+    const given = this.transformToObservable(result as never).pipe(takeUntil(overdue));
+    if (!replyTo) {
+      await lastValueFrom(given, { defaultValue: undefined });
+      return [];
+    }
+    const { maxReplyValues: atMost } = this.settings;
+    const values = await lastValueFrom(given.pipe(take(atMost + 1), toArray()), { defaultValue: [] });
+    if (values.length > atMost) throw new TooManyValuesError(record.topic, atMost);
+    return values;
   }
 
   /** Around each call of a handler; what becomes of the call does not depend on what the hooks return. */

@@ -64,7 +64,8 @@ export class MessageFailures {
       kind === 'permanent' ||
       (kind === 'unexpected' && delivery.attempts >= settings.maxAttempts) ||
       (kind === 'transient' && delivery.attempts >= settings.maxTransientAttempts);
-    if (delivery.replyTo) return this.answerError(delivery, error, kind, settle);
+    // One that is refused for its reply address is a dead letter as well: its answer may not be where the sender reads.
+    if (delivery.replyTo && !delivery.refusal) return this.answerError(delivery, error, kind, settle);
     if (isLasting) return this.deadLetter(delivery, error, settle);
     if (kind !== 'infrastructure') this.report('message waits to be tried again', delivery, error);
     settle(delivery, {
@@ -146,7 +147,7 @@ export class MessageFailures {
       return this.againWhenWritable(delivery, failure, settle);
     }
     this.report('message dead-lettered', delivery, error);
-    finish(delivery, { values: [] });
+    finish(delivery, { error: replyErrorOf(error) });
     settle(delivery, 'done');
   }
 

@@ -2,6 +2,7 @@ import { ApplicationError, InvalidInputError, unchanged } from '../errors/applic
 import { DEAD_LETTER_SUFFIX } from './dead-letter.js';
 import type { ReplyAddress } from './delivery.js';
 import { plainText } from './plain-text.js';
+import { RECORD_LIMITS } from './record-limits.js';
 
 /** The sender wants its reply where no replies go; the message was not handled. HTTP 403. */
 export class ReplyTopicRefusedError extends ApplicationError {
@@ -17,6 +18,8 @@ export class ReplyTopicRefusedError extends ApplicationError {
 const TOPIC_NAME = /^(?!\.{1,2}$)[a-zA-Z0-9._-]{1,249}$/;
 const INTERNAL = '__';
 const LONGEST_CORRELATION_ID = 1000;
+/** One that is longer than headers may be is not sent back, with an error either. */
+const LONGEST_SENT_BACK = RECORD_LIMITS.headerBytes;
 
 export interface ReplyTopics {
   /** Names, or beginnings of names that end with `*`. undefined: any topic but those below. */
@@ -44,8 +47,21 @@ export function replyRefusal(
       `The header kafka_correlationId has ${correlationId.length} bytes; at most ${LONGEST_CORRELATION_ID} are expected.`,
     );
   if (partition !== undefined && Number.isNaN(partition))
-    return new InvalidInputError('The header kafka_replyPartition must be a whole number, the number of a partition.'); // prettier-ignore
+    return new InvalidInputError(
+      'The header kafka_replyPartition must be the number of a partition, in decimal digits or as an int of four bytes.',
+    );
   return undefined;
+}
+
+/**
+ * Where the sender of such a message is told: nowhere if replies don't go to its topic; any partition of that where the message
+ * named none that can be read.
+ */
+export function addressOfRefusal(asked: ReplyAddress, refusal: ApplicationError): ReplyAddress | undefined {
+  if (refusal instanceof ReplyTopicRefusedError || asked.correlationId.length > LONGEST_SENT_BACK)
+    return undefined;
+  const isReadable = !Number.isNaN(asked.partition ?? 0);
+  return isReadable ? asked : { ...asked, partition: undefined };
 }
 
 const isNamedBy = (pattern: string | RegExp, topic: string) =>

@@ -1,6 +1,7 @@
 import { ApplicationError } from '../errors/application-error.js';
-import type { IncomingRecord } from './kafka-driver.js';
-import type { UnreadPart } from './kafka-driver.js';
+import type { IncomingRecord, RecordHeaders, UnreadPart } from './kafka-driver.js';
+import { noHeaders, RECORD_LIMITS } from './record-limits.js';
+import { RecordReader } from './record-reader.js';
 
 /** A record is past a limit, and was put aside as it is. HTTP 413. */
 export class RecordTooLargeError extends ApplicationError {
@@ -30,3 +31,17 @@ export const unreadRecordError = (record: IncomingRecord, { code, reason }: Unre
 
 const whereIs = ({ topic, partition, offset }: IncomingRecord) =>
   `It was not handled; it is at ${topic}, partition ${partition}, offset ${offset}.`;
+
+/**
+ * The first headers of a record that was not read whole, as many as any record may have: enough to tell its sender why, where that is
+ * said among them.
+ */
+export function firstHeadersOf({ headers: bytes }: UnreadPart): RecordHeaders {
+  if (!bytes) return noHeaders();
+  try {
+    const reader = new RecordReader(bytes);
+    return reader.headers(Math.min(reader.varint(), RECORD_LIMITS.headers));
+  } catch {
+    return noHeaders();
+  }
+}

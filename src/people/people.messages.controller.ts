@@ -8,7 +8,7 @@ import { Transactional } from '../transactions/transactional.decorator.js';
 import { memberArray } from './json-array.js';
 import type { JsonInput } from './json-input.js';
 import { MessageInputPipe, noValue, OptionalMessageInputPipe } from './message-input.pipe.js';
-import { PEOPLE_OPTIONS, type PeopleOptions } from './people.options.js';
+import { DEFAULT_REPLY_BYTES, PEOPLE_OPTIONS, type PeopleOptions } from './people.options.js';
 import { type IfMatch, type NewPerson, PeopleService } from './people.service.js';
 import { encodeCursor, PeopleDto, PersonIdDto, validateInput } from './person.dto.js';
 import { relocate } from './person-data.js';
@@ -16,8 +16,6 @@ import { pageJsonWithin, personJson } from './person.entity.js';
 import { personLimits } from './person-limits.js';
 
 const OPERATION = 'people-operation';
-/** What a page may have as a reply: brokers take messages of 1 MiB with all that belongs to them, where nothing else is said. */
-const REPLY_BYTES = 900_000;
 
 /**
  * The topics `people.*`: each is request-reply when the message asks for a reply, else fire-and-forget. Replies are JSON
@@ -84,8 +82,9 @@ export class PeopleMessagesController {
 
   @MessagePattern('people.find-by-name')
   async findByName(@Payload(MessageInputPipe) { name, ...page }: JsonInput): Promise<string> {
-    const people = await this.people.findByName(name as string, page, { bytes: REPLY_BYTES });
-    return pageJsonWithin(people, REPLY_BYTES, encodeCursor);
+    const { replyBytes: bytes = DEFAULT_REPLY_BYTES } = this.options;
+    const people = await this.people.findByName(name as string, page, { bytes });
+    return pageJsonWithin(people, bytes, encodeCursor);
   }
 
   @MessagePattern('people.update', BATCHABLE)

@@ -9,6 +9,9 @@ export const PEOPLE_OPTIONS = Symbol.for('nestjs-people:PEOPLE_OPTIONS');
 /** What the people of a page may take where nothing else is said. */
 export const DEFAULT_PAGE_BYTES = 4 * 1024 * 1024;
 
+/** What a page may be as a reply: brokers take records of 1 MiB, with all that belongs to them, where nothing else is said. */
+export const DEFAULT_REPLY_BYTES = 900_000;
+
 /** Injects the DataSource that PeopleModule works on. */
 export const InjectPeopleDataSource = (): ParameterDecorator => Inject(PEOPLE_DATA_SOURCE);
 
@@ -33,9 +36,14 @@ export interface PeopleOptions<Data extends object = JsonObject> {
   memoryWaitMs?: number;
   /**
    * Bytes of names and data that a page of people has at most, though always one person: the rest is on the next. Streams hold
-   * 1 MiB at most, replies of messages 900 kB. Default 4 MiB.
+   * 1 MiB at most, replies of messages `replyBytes`. Default 4 MiB.
    */
   pageBytes?: number;
+  /**
+   * Bytes of JSON that a page of people has at most as the reply of `people.find-by-name`, though always one person. Not more than
+   * the topics of replies take. Default 900,000, which fits the brokers' default.
+   */
+  replyBytes?: number;
   /**
    * How many imports may hold a connection at once; the others wait as long as for a connection, then 503. Default half of the pool,
    * at least one, and never all of a pool that has several.

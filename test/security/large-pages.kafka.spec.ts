@@ -44,3 +44,20 @@ it.each([
     expect(ids).toEqual(rows.map(({ id }) => id));
   },
 );
+
+it('a person that is larger than a reply may be is told as an error, and others are answered', async () => {
+  await app.database.query('TRUNCATE people');
+  const insert = `INSERT INTO people (name, data) VALUES ($1, json_build_object('text', repeat('x', $2))) RETURNING id`;
+  const [large] = await app.database.query<{ id: string }>(insert, ['Large', 1024 * 1024]);
+  await app.database.query(insert, ['Small', 10]);
+  for (const [topic, asked] of [
+    ['people.get', { id: large!.id }],
+    ['people.find-by-name', { name: 'Large', limit: 1 }],
+  ] as const) {
+    const { error } = await peer.ask(topic, JSON.stringify(asked));
+    expect(error).toMatchObject({ code: 'REPLY_TOO_LARGE', retryable: false });
+    expect((error as { message: string }).message).toContain('smaller limit');
+    const { value } = await peer.ask('people.find-by-name', '{"name":"Small"}');
+    expect((JSON.parse(value!) as Page).items).toHaveLength(1);
+  }
+});

@@ -1,0 +1,23 @@
+const EVERY_MS = 60_000;
+/** Subjects that are remembered: others choose their names. */
+const SUBJECTS = 1000;
+
+/** Tells of each subject once a minute, however often it is met, and how often it was met in between. */
+export class ToldRarely {
+  private readonly told = new Map<string, { at: number; more: number }>();
+
+  /** @param tell called where it is time to; `more` is how often it was left untold since the last time */
+  of(subject: string, tell: (more: number) => void): void {
+    const now = performance.now();
+    const known = this.told.get(subject);
+    if (known && now - known.at < EVERY_MS) {
+      known.more++;
+      return;
+    }
+    this.told.delete(subject);
+    const [oldest] = this.told.keys();
+    if (this.told.size >= SUBJECTS) this.told.delete(oldest!);
+    this.told.set(subject, { at: now, more: 0 });
+    tell(known?.more ?? 0);
+  }
+}

@@ -1,0 +1,30 @@
+import { KafkaPeer, startKafkaApp } from '../support/kafka.js';
+import type { PeopleApp } from '../support/people-app.js';
+
+let app: PeopleApp;
+const peer = new KafkaPeer();
+
+beforeAll(async () => {
+  app = await startKafkaApp(peer, { PEOPLE_EVENTS: 'off', KAFKA_MAX_REPLY_BYTES: '5000' });
+});
+afterAll(async () => {
+  await peer.close();
+  await app.close();
+});
+
+it('KAFKA_MAX_REPLY_BYTES says how many bytes a page has as a reply, and all people are on the pages', async () => {
+  const data = JSON.stringify({ text: 'x'.repeat(1000) });
+  await app.database.query('INSERT INTO people (name, data) SELECT $1, $2 FROM generate_series(1, 10)', ['Many', data]); // prettier-ignore
+  const pages: number[] = [];
+  for (let cursor: string | null | undefined; cursor !== null;) {
+    const { value } = await peer.ask(
+      'people.find-by-name',
+      JSON.stringify({ name: 'Many', ...(cursor && { cursor }) }),
+    );
+    expect(Buffer.byteLength(value!)).toBeLessThanOrEqual(5000);
+    const page = JSON.parse(value!) as { items: unknown[]; next: string | null };
+    pages.push(page.items.length);
+    cursor = page.next;
+  }
+  expect(pages).toEqual([4, 4, 2]);
+});
