@@ -59,14 +59,7 @@ export async function startKafkaCluster({
         properties: {
           'node.id': id,
           'controller.quorum.voters': voters,
-          listeners: `PLAINTEXT://127.0.0.1:${plain},SASL://127.0.0.1:${sasl},CONTROLLER://127.0.0.1:${controller}`,
-          'advertised.listeners': `PLAINTEXT://127.0.0.1:${plain},SASL://127.0.0.1:${sasl}`,
-          'listener.security.protocol.map': 'CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,SASL:SASL_PLAINTEXT',
-          'sasl.enabled.mechanisms': 'PLAIN',
-          'listener.name.sasl.plain.sasl.jaas.config': `org.apache.kafka.common.security.plain.PlainLoginModule required user_${SERVICE_USER.username}="${SERVICE_USER.password}";`,
-          'authorizer.class.name': 'org.apache.kafka.metadata.authorizer.StandardAuthorizer',
-          // Who has not logged in, as the nodes among themselves.
-          'super.users': 'User:ANONYMOUS',
+          ...withLogin({ plain, sasl, controller }),
           // A topic that is missing stays so.
           'auto.create.topics.enable': false,
           'log.cleaner.backoff.ms': 500,
@@ -102,6 +95,26 @@ export async function startKafkaCluster({
     stop,
   };
 }
+
+/** Properties of a node where a client is a super user without a name at `plain`, and logs in at `sasl`. */
+export const withLogin = ({
+  plain,
+  sasl,
+  controller,
+}: {
+  plain: number;
+  sasl: number;
+  controller: number;
+}) => ({
+  listeners: `PLAINTEXT://127.0.0.1:${plain},SASL://127.0.0.1:${sasl},CONTROLLER://127.0.0.1:${controller}`,
+  'advertised.listeners': `PLAINTEXT://127.0.0.1:${plain},SASL://127.0.0.1:${sasl}`,
+  'listener.security.protocol.map': 'CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,SASL:SASL_PLAINTEXT',
+  'sasl.enabled.mechanisms': 'PLAIN',
+  'listener.name.sasl.plain.sasl.jaas.config': `org.apache.kafka.common.security.plain.PlainLoginModule required user_${SERVICE_USER.username}="${SERVICE_USER.password}";`,
+  'authorizer.class.name': 'org.apache.kafka.metadata.authorizer.StandardAuthorizer',
+  // Who has not logged in, as the nodes among themselves.
+  'super.users': 'User:ANONYMOUS',
+});
 
 const replication = (nodes: number) => ({
   'default.replication.factor': nodes,

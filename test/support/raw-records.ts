@@ -16,7 +16,7 @@ export interface Compression {
   codec: number;
   compress: (records: Buffer) => Buffer;
 }
-const NONE: Compression = { codec: 0, compress: (records) => records };
+export const NONE: Compression = { codec: 0, compress: (records) => records };
 export const GZIP: Compression = { codec: 1, compress: (records) => gzipSync(records) };
 export const SNAPPY: Compression = {
   codec: 2,
@@ -27,17 +27,18 @@ const VERSION = 7;
 /** What a broker says of a topic that it has only just heard of, or not yet. */
 const NOT_YET = [3, 5, 6];
 
-/** Sends records to partition 0 of `topic` as one batch. @returns the offset of the first. @throws Error the broker refuses them */
+/** Sends records to a partition of `topic` as one batch. @returns the offset of the first. @throws Error the broker refuses them */
 export async function sendRaw(
   broker: string,
   topic: string,
   records: readonly RawRecord[],
   compression: Compression = NONE,
+  partition = 0,
 ): Promise<bigint> {
   const batch = batchOf(records, compression);
   const body = Buffer.concat([
     ...[int16(0), int16(VERSION), int32(1), text('raw')],
-    ...[int16(-1), int16(-1), int32(10_000), int32(1), text(topic), int32(1), int32(0), int32(batch.length), batch],
+    ...[int16(-1), int16(-1), int32(10_000), int32(1), text(topic), int32(1), int32(partition), int32(batch.length), batch],
   ]); // prettier-ignore
   // Size, correlation, one topic, its name, one partition, its number.
   const at = 4 + 4 + 4 + 2 + Buffer.byteLength(topic) + 4 + 4;
