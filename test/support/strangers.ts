@@ -1,15 +1,16 @@
 import { Controller, type Type } from '@nestjs/common';
 import { MessagePattern, Payload } from '@nestjs/microservices';
-import type { Message } from 'kafkajs';
 import { randomUUID } from 'node:crypto';
 import { KAFKA_CLIENTS, type KafkaClientName } from '../../src/messaging/kafka-clients.js';
 import type { KafkaTransportOptions } from '../../src/messaging/kafka-transport-options.js';
 import { KafkaTransport } from '../../src/messaging/kafka.transport.js';
 import { MessageStore } from '../../src/messaging/message-store.js';
+import { eventually } from './barrier.js';
 import { KafkaPeer, type Reply } from './kafka.js';
 import { SERVICE_USER } from './kafka-cluster.js';
 import { ParsedValue, startMessagesHost } from './messages-host.js';
 import { startPeopleApp } from './people-app.js';
+import { NONE, type RawRecord, sendRaw } from './raw-records.js';
 import { createDatabase, type TestDatabase } from './test-database.js';
 
 /** Whose handlers take the messages. */
@@ -25,6 +26,11 @@ export const EACH_SUBJECT = CLIENTS.flatMap((client) => [
 export const PARTITIONS = 4;
 /** A request that is not answered by then is not answered at all: what is wrong is left as it is meanwhile. */
 const ANSWER_MS = 15_000;
+const START_MS = 40_000;
+const TOLD_MS = 20_000;
+const HANDLED_MS = 30_000;
+/** A row that fails waits for each of these. */
+export const ROW_MS = 150_000;
 
 export interface SubjectOptions {
   kind: SubjectKind;
@@ -81,7 +87,8 @@ export class Subject {
 
   async startAgain(isServing = true): Promise<void> {
     this.running = this.options.kind === 'people' ? await this.startPeople() : await this.startHost();
-    if (isServing) await this.untilAnswered(this.bystander);
+    // Its group may take a while to form.
+    if (isServing) await this.askOn(this.bystander, 'first', 0, 'first', START_MS);
   }
 
   /** As `app.close()` does; the database stays. */
@@ -100,30 +107,79 @@ export class Subject {
     return this.running!.ready();
   }
 
+  /** Until readiness tells all of this. @returns what it tells */
+  async isTold(...parts: (string | RegExp)[]): Promise<string> {
+    let reason = '';
+    const hasIt = (part: string | RegExp) =>
+      typeof part === 'string' ? reason.includes(part) : part.test(reason);
+    const isTold = eventually(async () => {
+      reason = await this.reason();
+      return parts.every(hasIt);
+    }, TOLD_MS);
+    await isTold.catch(() => {
+      throw new Error(`Readiness does not tell ${parts.map(String).join(', ')}; it tells: '${reason}'.`);
+    });
+    return reason;
+  }
+
+  /** Until readiness has nothing to tell any more. */
+  async isWell(): Promise<void> {
+    await this.isTold(/^$/);
+  }
+
+  /** Until what is named was handled. */
+  async hasHandled(...names: string[]): Promise<void> {
+    let handled: string[] = [];
+    const isDone = eventually(async () => {
+      handled = await this.handled();
+      return names.every((name) => handled.includes(name));
+    }, HANDLED_MS);
+    await isDone.catch(() => {
+      throw new Error(`Of ${names.join(', ')} only these were handled: ${handled.join(', ')}.`);
+    });
+  }
+
   /** What is handled: a person of this name is made, the host's handler was given it. */
   async handled(): Promise<string[]> {
     if (this.options.kind === 'host') return [...this.seen];
     return (await this.database.query<{ name: string }>('SELECT name FROM people')).map(({ name }) => name);
   }
 
+  /** Sends to the struck topic, without asking for a reply but by what is in `record`. @returns the offset */
+  emit(record: RawRecord, partition = 0): Promise<bigint> {
+    return sendRaw(this.brokers, this.struck, [record], NONE, partition);
+  }
+
   /** Asks on the struck topic. */
-  ask(name: string, message: Partial<Message> = {}): Promise<Reply> {
-    const asked = this.options.peer.ask(this.struck, valueOf(name), { key: name, ...message });
-    return answeredInTime(asked, `${name} on ${this.struck}`);
+  ask(
+    name: string,
+    { partition = 0, key = name }: { partition?: number; key?: string } = {},
+  ): Promise<Reply> {
+    return this.askOn(this.struck, name, partition, key);
   }
 
   /** Asks on the other topic, in each of its partitions. */
   async bystanderIsAnswered(): Promise<void> {
-    for (let partition = 0; partition < PARTITIONS; partition++) {
-      const asked = this.options.peer.ask(this.bystander, valueOf('nobody'), { partition });
-      await answeredInTime(asked, `a bystander on ${this.bystander}, partition ${partition}`);
-    }
+    for (let partition = 0; partition < PARTITIONS; partition++)
+      await this.askOn(this.bystander, 'nobody', partition);
   }
 
-  /** Its group may take a while to form. */
-  async untilAnswered(topic: string): Promise<void> {
-    const asked = this.options.peer.ask(topic, valueOf('first'));
-    await answeredInTime(asked, `the first request on ${topic}`, 60_000);
+  /** Not by a library's producer, which may stop for all its topics where one of them is gone. */
+  private async askOn(
+    topic: string,
+    name: string,
+    partition: number,
+    key = name,
+    atMostMs = ANSWER_MS,
+  ): Promise<Reply> {
+    const { id, reply } = this.options.peer.awaitReply();
+    const headers = [['kafka_correlationId', id], ['kafka_replyTopic', this.options.peer.replyTopic]] as const; // prettier-ignore
+    await sendRaw(this.brokers, topic, [{ key, value: valueOf(name), headers }], NONE, partition);
+    return answeredInTime(reply, `${name} on ${topic}, partition ${partition}`, atMostMs);
+  }
+
+  private get brokers(): string[] {
+    return this.options.peer.brokers;
   }
 
   private async startPeople() {
