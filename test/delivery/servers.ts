@@ -8,7 +8,7 @@ import { peopleMigrations } from '../../migrations/index.js';
 import { migrate } from '../../src/app/migrate.js';
 import { type EmbeddedKafka, startEmbeddedKafka } from '../../src/dev/embedded-kafka.js';
 import { type EmbeddedPostgres, startEmbeddedPostgres } from '../../src/dev/embedded-postgres.js';
-import { withLogin } from '../support/kafka-cluster.js';
+import { withLogin } from '../support/kafka-listeners.js';
 import { errorCode, processCommand, processesMarked } from '../../src/dev/process-table.js';
 
 const PORT_FREE_MS = 30_000;

@@ -6,7 +6,7 @@ import {
   type Admin,
   ResourcePatternTypes,
 } from 'kafkajs';
-import { SERVICE_USER } from './kafka-cluster.js';
+import { SERVICE_USER } from './kafka-listeners.js';
 
 /** What may be denied, as Kafka calls it. */
 export type Operation = 'READ' | 'WRITE' | 'CREATE' | 'DESCRIBE';

@@ -7,7 +7,7 @@ import { KafkaTransport } from '../../src/messaging/kafka.transport.js';
 import { MessageStore } from '../../src/messaging/message-store.js';
 import { eventually } from './barrier.js';
 import { KafkaPeer, type Reply } from './kafka.js';
-import { SERVICE_USER } from './kafka-cluster.js';
+import { SERVICE_USER } from './kafka-listeners.js';
 import { ParsedValue, startMessagesHost } from './messages-host.js';
 import { startPeopleApp } from './people-app.js';
 import { NONE, type RawRecord, sendRaw } from './raw-records.js';
