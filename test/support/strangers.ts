@@ -6,11 +6,12 @@ import type { KafkaTransportOptions } from '../../src/messaging/kafka-transport-
 import { KafkaTransport } from '../../src/messaging/kafka.transport.js';
 import { MessageStore } from '../../src/messaging/message-store.js';
 import { eventually } from './barrier.js';
-import { KafkaPeer, type Reply } from './kafka.js';
+import type { Reply } from './kafka.js';
 import { SERVICE_USER } from './kafka-listeners.js';
 import { ParsedValue, startMessagesHost } from './messages-host.js';
 import { startPeopleApp } from './people-app.js';
 import { NONE, type RawRecord, sendRaw } from './raw-records.js';
+import type { Replies } from './reply-reader.js';
 import { createDatabase, type TestDatabase } from './test-database.js';
 
 /** Whose handlers take the messages. */
@@ -35,7 +36,7 @@ export const ROW_MS = 150_000;
 export interface SubjectOptions {
   kind: SubjectKind;
   client: KafkaClientName;
-  peer: KafkaPeer;
+  peer: Replies;
   /** Default: those of the run's Kafka. With a login they are those of a cluster of the test's own. */
   brokers?: string[];
   login?: boolean;
@@ -43,6 +44,8 @@ export interface SubjectOptions {
   environment?: Record<string, string>;
   transport?: Partial<KafkaTransportOptions>;
   groupId?: string;
+  /** How long a request waits at most. */
+  answerMs?: number;
 }
 
 /** An application under test: its topic `struck` is what something happens to, `bystander` is another. */
@@ -170,7 +173,7 @@ export class Subject {
     name: string,
     partition: number,
     key = name,
-    atMostMs = ANSWER_MS,
+    atMostMs = this.options.answerMs ?? ANSWER_MS,
   ): Promise<Reply> {
     const { id, reply } = this.options.peer.awaitReply();
     const headers = [['kafka_correlationId', id], ['kafka_replyTopic', this.options.peer.replyTopic]] as const; // prettier-ignore

@@ -4,23 +4,30 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { eventually } from '../../support/barrier.js';
 import { KafkaPeer } from '../../support/kafka.js';
 import { type KafkaCluster, startKafkaCluster, untilAllAre } from '../../support/kafka-cluster.js';
+import { ReplyReader } from '../../support/reply-reader.js';
 import { EACH_SUBJECT, PARTITIONS, ROW_MS, Subject, valueOf } from '../../support/strangers.js';
 
 const NODES = 3;
+/** The session of a member, and that of the node that is gone, at the most. */
+const ANSWER_MS = 30_000;
 /** Between two messages: all of them are to be handled in the end. */
 const PACE_MS = 20;
 
 let cluster: KafkaCluster;
 let peer: KafkaPeer;
+let replies: ReplyReader;
 let subject: Subject;
 jest.setTimeout(ROW_MS);
 beforeAll(async () => {
   cluster = await startKafkaCluster({ nodes: NODES });
   peer = new KafkaPeer(cluster.brokers);
   await peer.connect();
+  replies = new ReplyReader(peer);
+  await replies.open();
 }, 300_000);
 afterEach(() => subject.close());
 afterAll(async () => {
+  await replies.close();
   await peer.close();
   await cluster.stop();
 }, 60_000);
@@ -50,7 +57,13 @@ function sendOn() {
 it.each(EACH_SUBJECT)(
   '%s, %s: each of three nodes is away for a while, and nothing is lost or done twice',
   async (client, kind) => {
-    subject = await Subject.start({ client, kind, peer, brokers: cluster.brokers });
+    subject = await Subject.start({
+      client,
+      kind,
+      peer: replies,
+      brokers: cluster.brokers,
+      answerMs: ANSWER_MS,
+    });
     const sender = sendOn();
     for (let node = 0; node < NODES; node++) {
       await cluster.stopNode(node);
