@@ -1,12 +1,8 @@
-import {
-  type AclEntry,
-  AclOperationTypes,
-  AclPermissionTypes,
-  AclResourceTypes,
-  type Admin,
-  ResourcePatternTypes,
-} from 'kafkajs';
+import kafkajs, { type AclEntry, type Admin } from 'kafkajs';
 import { SERVICE_USER } from './kafka-listeners.js';
+
+// They are not among the names that Node finds in a CommonJS module.
+const { AclOperationTypes, AclPermissionTypes, AclResourceTypes, ResourcePatternTypes } = kafkajs;
 
 /** What may be denied, as Kafka calls it. */
 export type Operation = 'READ' | 'WRITE' | 'CREATE' | 'DESCRIBE';
