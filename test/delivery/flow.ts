@@ -28,6 +28,8 @@ const HAZARDS = 0.02;
 const HAZARD_KINDS = ['slow', 'refused', 'conflict', 'terminated', 'lost'];
 /** A part of the messages. */
 const NASTY = 0.05;
+/** Of what becomes a dead letter, whose headers are compared. */
+const NASTY_POISON = 0.5;
 const NOTHING_NASTY: IHeaders = {};
 /** As Kafka takes them; kafkajs sends what its types don't tell of. */
 const NASTY_HEADERS = [
@@ -56,26 +58,28 @@ export function flowOf(count: number, random: () => number, replyTopic: string):
   };
   const { messages, lives, ids } = flow;
   const people = Array.from({ length: KEYS }, () => uuidOf(random));
-  const add = (key: string, operation: string, value: string, headers: Record<string, string> = {}) => {
+  const add = (key: string, operation: string, value: string, nastiness = NASTY) => {
     const id = uuidOf(random);
     ids.add(id);
     const nasty =
-      random() < NASTY ? NASTY_HEADERS[Math.floor(random() * NASTY_HEADERS.length)]! : NOTHING_NASTY;
+      random() < nastiness ? NASTY_HEADERS[Math.floor(random() * NASTY_HEADERS.length)]! : NOTHING_NASTY;
     if (nasty !== NOTHING_NASTY) flow.nastyHeaders++;
     const message = {
       key,
       value,
-      headers: { ...nasty, 'people-operation': operation, 'message-id': id, ...headers },
+      headers: { ...nasty, 'people-operation': operation, 'message-id': id },
     };
     messages.push(message);
     return { id, message };
   };
   const change = (key: string, operation: string, what: string, more: object = {}) => {
     lives.set(key, [...(lives.get(key) ?? []), what]);
-    return add(key, operation, JSON.stringify({ id: key, ...more }), {});
+    return add(key, operation, JSON.stringify({ id: key, ...more }));
   };
-  const putAside = ({ id, message }: { id: string; message: Message }) =>
-    flow.poison.set(id, message.headers ?? {});
+  const addPoison = (key: string, operation: string, value: string) => {
+    const { id, message } = add(key, operation, value, NASTY_POISON);
+    flow.poison.set(id, message.headers);
+  };
   while (messages.length < count) {
     const chance = random();
     const index = Math.floor(random() * people.length);
@@ -87,11 +91,11 @@ export function flowOf(count: number, random: () => number, replyTopic: string):
       flow.duplicates++;
     } else if (chance < DUPLICATES + POISON) {
       const [operation, value] = poisonOf(id, random);
-      putAside(add(id, operation, value));
+      addPoison(id, operation, value);
     } else if (chance < DUPLICATES + POISON + HOPELESS && messages.length < count * (1 - SCALING)) {
       // Not while it is measured how long a partition stands still: it does, until such a message has been tried often enough.
       // What its handler calls is never there, see `hazards.mjs`.
-      putAside(add(id, 'update', JSON.stringify({ id, name: '0-hopeless' })));
+      addPoison(id, 'update', JSON.stringify({ id, name: '0-hopeless' }));
     } else if (chance < DUPLICATES + POISON + HOPELESS + REQUESTS) {
       // Of its own key: what a request that is told to come again would be overtaken by, else.
       const { message } = change(uuidOf(random), 'create', 'created 0', { name: '0' });
