@@ -57,6 +57,7 @@ export class Subject {
   /** Names that the host's handlers were given. */
   private readonly seen: string[] = [];
   private readonly controller: Type;
+  private closed: Promise<void> | undefined;
   private running: { transport: KafkaTransport; store: MessageStore; close: () => Promise<void>; ready: () => Promise<string> } | undefined; // prettier-ignore
 
   private constructor(
@@ -76,8 +77,13 @@ export class Subject {
   static async start(options: SubjectOptions, isServing = true): Promise<Subject> {
     if (options.kind === 'people') await options.peer.deleteTopics();
     const subject = new Subject(options, await createDatabase());
-    await subject.startAgain(isServing);
-    return subject;
+    try {
+      await subject.startAgain(isServing);
+      return subject;
+    } catch (error) {
+      await subject.close();
+      throw error;
+    }
   }
 
   get transport(): KafkaTransport {
@@ -100,9 +106,9 @@ export class Subject {
     this.running = undefined;
   }
 
-  async close(): Promise<void> {
-    await this.stop();
-    await this.database.drop();
+  /** Once: a row may have failed before it had one of its own. */
+  close(): Promise<void> {
+    return (this.closed ??= this.stop().then(() => this.database.drop()));
   }
 
   /** Why messages are not handled, as readiness says it; '' while they are. */
