@@ -1,21 +1,23 @@
-import { Controller, type Type } from '@nestjs/common';
-import { MessagePattern, Payload } from '@nestjs/microservices';
+import type { Type } from '@nestjs/common';
 import { randomUUID } from 'node:crypto';
 import { KAFKA_CLIENTS, type KafkaClientName } from '../../src/messaging/kafka-clients.js';
-import type { KafkaTransportOptions } from '../../src/messaging/kafka-transport-options.js';
-import { KafkaTransport } from '../../src/messaging/kafka.transport.js';
-import { MessageStore } from '../../src/messaging/message-store.js';
+import type { KafkaTransport } from '../../src/messaging/kafka.transport.js';
+import type { MessageStore } from '../../src/messaging/message-store.js';
 import { eventually } from './barrier.js';
 import type { Reply } from './kafka.js';
-import { SERVICE_USER } from './kafka-listeners.js';
-import { ParsedValue, startMessagesHost } from './messages-host.js';
-import { startPeopleApp } from './people-app.js';
 import { NONE, type RawRecord, sendRaw } from './raw-records.js';
-import type { Replies } from './reply-reader.js';
+import {
+  hostController,
+  PARTITIONS,
+  type Running,
+  startHost,
+  startPeople,
+  type SubjectKind,
+  type SubjectOptions,
+} from './stranger-applications.js';
 import { createDatabase, type TestDatabase } from './test-database.js';
 
-/** Whose handlers take the messages. */
-export type SubjectKind = 'people' | 'host';
+export { PARTITIONS, type SubjectKind, type SubjectOptions } from './stranger-applications.js';
 
 /** Each client library with each kind of handlers. */
 export const CLIENTS = KAFKA_CLIENTS;
@@ -24,7 +26,6 @@ export const EACH_SUBJECT = CLIENTS.flatMap((client) => [
   [client, 'host'] as [KafkaClientName, SubjectKind],
 ]);
 
-export const PARTITIONS = 4;
 /** A request that is not answered by then is not answered at all: what is wrong is left as it is meanwhile. */
 const ANSWER_MS = 15_000;
 const START_MS = 40_000;
@@ -32,21 +33,6 @@ const TOLD_MS = 20_000;
 const HANDLED_MS = 30_000;
 /** A row that fails waits for each of these. */
 export const ROW_MS = 150_000;
-
-export interface SubjectOptions {
-  kind: SubjectKind;
-  client: KafkaClientName;
-  peer: Replies;
-  /** Default: those of the run's Kafka. With a login they are those of a cluster of the test's own. */
-  brokers?: string[];
-  login?: boolean;
-  /** The service's variables, and the host's options that go beyond the usual. */
-  environment?: Record<string, string>;
-  transport?: Partial<KafkaTransportOptions>;
-  groupId?: string;
-  /** How long a request waits at most. */
-  answerMs?: number;
-}
 
 /** An application under test: its topic `struck` is what something happens to, `bystander` is another. */
 export class Subject {
@@ -58,7 +44,7 @@ export class Subject {
   private readonly seen: string[] = [];
   private readonly controller: Type;
   private closed: Promise<void> | undefined;
-  private running: { transport: KafkaTransport; store: MessageStore; close: () => Promise<void>; ready: () => Promise<string> } | undefined; // prettier-ignore
+  private running: Running | undefined;
 
   private constructor(
     private readonly options: SubjectOptions,
@@ -95,7 +81,10 @@ export class Subject {
   }
 
   async startAgain(isServing = true): Promise<void> {
-    this.running = this.options.kind === 'people' ? await this.startPeople() : await this.startHost();
+    this.running =
+      this.options.kind === 'people'
+        ? await startPeople(this.options, this.database, this.groupId)
+        : await startHost(this.options, this.database, this.groupId, this.controller);
     // Its group may take a while to form.
     if (isServing) await this.askOn(this.bystander, 'first', 0, 'first', START_MS);
   }
@@ -113,7 +102,7 @@ export class Subject {
 
   /** Why messages are not handled, as readiness says it; '' while they are. */
   async reason(): Promise<string> {
-    return this.running!.ready();
+    return this.running!.reason();
   }
 
   /** Until readiness tells all of this. @returns what it tells */
@@ -190,66 +179,7 @@ export class Subject {
   private get brokers(): string[] {
     return this.options.peer.brokers;
   }
-
-  private async startPeople() {
-    const { client, brokers = runsBrokers(), login, environment } = this.options;
-    const app = await startPeopleApp(
-      {
-        KAFKA_BROKERS: brokers.join(','),
-        KAFKA_CLIENT: client,
-        KAFKA_GROUP_ID: this.groupId,
-        KAFKA_TOPIC_PARTITIONS: String(PARTITIONS),
-        ...(login && {
-          KAFKA_SASL_MECHANISM: 'plain',
-          KAFKA_SASL_USERNAME: SERVICE_USER.username,
-          KAFKA_SASL_PASSWORD: SERVICE_USER.password,
-        }),
-        ...environment,
-      },
-      this.database,
-    );
-    return {
-      transport: app.app.get(KafkaTransport),
-      store: app.app.get(MessageStore, { strict: false }),
-      close: () => app.close(),
-      ready: async () => {
-        const health = (await (await app.request('/health/ready')).json()) as Health;
-        return health.details.kafka?.reason ?? '';
-      },
-    };
-  }
-
-  private async startHost() {
-    const { client, brokers = runsBrokers(), login, transport: more } = this.options;
-    const host = await startMessagesHost(this.database, {
-      controllers: [this.controller],
-      transport: {
-        client: {
-          brokers,
-          clientId: 'host',
-          ...(login && { sasl: { mechanism: 'plain', ...SERVICE_USER } }),
-        },
-        driver: client,
-        groupId: this.groupId,
-        topics: { partitions: PARTITIONS, replication: undefined },
-        maxAttempts: 1,
-        ...more,
-      },
-    });
-    return {
-      transport: host.transport,
-      store: host.store,
-      close: () => host.app.close(),
-      ready: () => Promise.resolve(host.transport.unavailableReason ?? ''),
-    };
-  }
 }
-
-interface Health {
-  details: Record<string, { reason?: string } | undefined>;
-}
-
-const runsBrokers = () => process.env.TEST_KAFKA_BROKERS!.split(',');
 
 /** What both kinds take as a request, and as one that is handled. */
 export const valueOf = (name: string) => JSON.stringify({ name });
@@ -262,22 +192,4 @@ export async function answeredInTime<T>(asked: Promise<T>, what: string, atMostM
     timer = setTimeout(() => reject(new Error(`Not answered: ${what}.`)), atMostMs);
   });
   return Promise.race([asked, late]).finally(() => clearTimeout(timer));
-}
-
-function hostController(struck: string, bystander: string, seen: string[]): Type {
-  @Controller()
-  class HostController {
-    @MessagePattern(struck)
-    take(@Payload(ParsedValue) { name }: { name: unknown }) {
-      if (typeof name !== 'string') throw new TypeError('no name');
-      seen.push(name);
-      return { name };
-    }
-
-    @MessagePattern(bystander)
-    other(@Payload(ParsedValue) { name }: { name: string }) {
-      return { name };
-    }
-  }
-  return HostController;
 }
