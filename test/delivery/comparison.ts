@@ -1,3 +1,4 @@
+import type { IHeaders } from 'kafkajs';
 import type { Flow } from './flow.js';
 import type { Database } from './servers.js';
 import { DEAD_LETTERS, EVENTS, type Received, type Topics } from './topics.js';
@@ -75,14 +76,33 @@ async function deadLettersOf({ poison }: Flow, database: Database, sent: Receive
     .map(({ message_id, code, message }) => `${message_id} is dead: ${code} ${message}`);
   const kept = new Set(rows.map(({ message_id }) => message_id));
   const told = new Set(sent.map(({ headers }) => String(headers['message-id'])));
-  for (const id of poison) {
+  for (const id of poison.keys()) {
     if (!kept.has(id)) found.push(`${id} is no dead letter`);
     if (!told.has(id)) found.push(`${id} is not on ${DEAD_LETTERS}`);
   }
   for (const id of told) if (!poison.has(id)) found.push(`${id} is on ${DEAD_LETTERS}`);
+  for (const { headers } of sent) {
+    const [id, asSent] = [String(headers['message-id']), poison.get(String(headers['message-id']))];
+    if (asSent && !hasAll(headers, asSent)) found.push(`${id} is on ${DEAD_LETTERS} with other headers`);
+  }
   if (rows.length !== kept.size) found.push(`${rows.length - kept.size} dead letters stand twice`);
   return found;
 }
+
+/** Those that it was sent with are there as they were; of the others nothing is said. */
+const hasAll = (found: IHeaders, sent: IHeaders) =>
+  Object.entries(sent).every(
+    ([name, value]) => Object.hasOwn(found, name) && plain(found[name]) === plain(value),
+  );
+
+/** kafkajs puts what every object has of such a name before the values of a header. */
+const plain = (values: IHeaders[string] | null) =>
+  JSON.stringify(
+    [values ?? null]
+      .flat()
+      .filter((each) => each === null || typeof each === 'string' || Buffer.isBuffer(each))
+      .map((each) => (each === null ? null : Buffer.from(each).toString('hex'))),
+  );
 
 /** By key, the events as they came first. */
 function firstOccurrences(events: Received[]): { told: Map<string, string[]>; again: number } {

@@ -60,6 +60,7 @@ function count(counts: Counts, flow: Flow): void {
   counts.poisonous += flow.poison.size;
   counts.requests += flow.requests.size;
   counts.hazards += flow.hazards;
+  counts.nastyHeaders += flow.nastyHeaders;
 }
 
 /** The table, a few of its rows at a time; each has its share of the messages. */

@@ -30,6 +30,7 @@ it('services, broker and database killed at every step lose nothing, apply nothi
   expect(counts.poisonous).toBeGreaterThan(5);
   expect(counts.requests).toBeGreaterThan(50);
   expect(counts.hazards).toBeGreaterThan(10);
+  expect(counts.nastyHeaders).toBeGreaterThan(50);
   expect(counts.answersLost).toBeGreaterThan(10);
   expect(counts.eventsSentAgain).toBeGreaterThan(0);
 }, 300_000);

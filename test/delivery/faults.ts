@@ -1,4 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises';
+import { CLUSTER_FAULTS, type ClusterFault, type ClusterFaults } from './cluster-faults.js';
 import type { Verdict } from '../support/wire.js';
 import type { ServicePlace, Step } from './service-place.js';
 import { STEPS } from './service-place.js';
@@ -11,7 +12,8 @@ type Victim =
   | 'broker'
   | 'database'
   | 'hanging broker'
-  | 'hanging database';
+  | 'hanging database'
+  | ClusterFault;
 
 /** What happens to whom, at the moment at which a service reaches a step. */
 export interface Fault {
@@ -48,6 +50,7 @@ export function everyFault(random: () => number): Fault[] {
     atAnyStep('service and broker', 'service', 'broker'),
     atAnyStep('service and database', 'service', 'database'),
     atAnyStep('broker and database', 'broker', 'database'),
+    ...CLUSTER_FAULTS.map((fault) => atAnyStep(fault, fault)),
   ];
   return faults
     .map((fault) => ({ fault, place: random() }))
@@ -59,6 +62,7 @@ export interface Targets {
   places: ServicePlace[];
   broker: Killable;
   database: Killable;
+  cluster: ClusterFaults;
 }
 
 /** Lets faults happen once a service takes their step. */
@@ -105,7 +109,7 @@ export class ArmedFaults {
   }
 
   private strike(victim: Victim, place: ServicePlace): Promise<void> {
-    const { broker, database } = this.targets;
+    const { broker, database, cluster } = this.targets;
     switch (victim) {
       case 'service':
         return killedAtStep(place);
@@ -121,6 +125,11 @@ export class ArmedFaults {
         return broker.hang(FROZEN_MS);
       case 'hanging database':
         return database.hang(FROZEN_MS);
+      case 'a topic is deleted':
+      case 'commands may not be read':
+      case 'events may not be written':
+      case 'dead letters may not be written':
+        return cluster.strike(victim);
     }
   }
 }

@@ -1,4 +1,4 @@
-import type { Message } from 'kafkajs';
+import type { IHeaders, Message } from 'kafkajs';
 
 /** What is sent in a round, and what must have become of it. */
 export interface Flow {
@@ -7,13 +7,15 @@ export interface Flow {
   lives: Map<string, string[]>;
   /** Of messages, each once. */
   ids: Set<string>;
-  /** Ids of what nobody can handle. */
-  poison: Set<string>;
+  /** What nobody can handle, by id, with the headers that it has. */
+  poison: Map<string, IHeaders>;
   /** By correlation id. */
   requests: Map<string, Message>;
   duplicates: number;
   /** Updates that are slow, or fail at first, see `hazards.mjs`. */
   hazards: number;
+  /** Messages with headers that nobody here has asked for. */
+  nastyHeaders: number;
 }
 
 export const KEYS = 500;
@@ -24,6 +26,21 @@ const [DUPLICATES, POISON, HOPELESS, REQUESTS, DELETES] = [0.05, 0.005, 0.003, 0
 /** A part of the updates. */
 const HAZARDS = 0.02;
 const HAZARD_KINDS = ['slow', 'refused', 'conflict', 'terminated', 'lost'];
+/** A part of the messages. */
+const NASTY = 0.05;
+/** Of what becomes a dead letter, whose headers are compared. */
+const NASTY_POISON = 0.5;
+const NOTHING_NASTY: IHeaders = {};
+/** As Kafka takes them; kafkajs sends what its types don't tell of. */
+const NASTY_HEADERS = [
+  { trace: ['1', '2', '1'] },
+  { trace: [null, '1'] },
+  { trace: null },
+  { '': 'nameless' },
+  { constructor: 'x', toString: null, hasOwnProperty: 'y' },
+  { ['__proto__']: 'x', prototype: null },
+  { trace: Buffer.of(0xff, 0, 0xfe) },
+] as unknown as IHeaders[];
 /** A duplicate comes at most this many messages behind its first. */
 const DISTANCE = 300;
 
@@ -33,23 +50,35 @@ export function flowOf(count: number, random: () => number, replyTopic: string):
     messages: [],
     lives: new Map(),
     ids: new Set(),
-    poison: new Set(),
+    poison: new Map(),
     requests: new Map(),
     duplicates: 0,
     hazards: 0,
+    nastyHeaders: 0,
   };
   const { messages, lives, ids } = flow;
   const people = Array.from({ length: KEYS }, () => uuidOf(random));
-  const add = (key: string, operation: string, value: string, headers: Record<string, string> = {}) => {
+  const add = (key: string, operation: string, value: string, nastiness = NASTY) => {
     const id = uuidOf(random);
     ids.add(id);
-    const message = { key, value, headers: { 'people-operation': operation, 'message-id': id, ...headers } };
+    const nasty =
+      random() < nastiness ? NASTY_HEADERS[Math.floor(random() * NASTY_HEADERS.length)]! : NOTHING_NASTY;
+    if (nasty !== NOTHING_NASTY) flow.nastyHeaders++;
+    const message = {
+      key,
+      value,
+      headers: { ...nasty, 'people-operation': operation, 'message-id': id },
+    };
     messages.push(message);
     return { id, message };
   };
   const change = (key: string, operation: string, what: string, more: object = {}) => {
     lives.set(key, [...(lives.get(key) ?? []), what]);
-    return add(key, operation, JSON.stringify({ id: key, ...more }), {});
+    return add(key, operation, JSON.stringify({ id: key, ...more }));
+  };
+  const addPoison = (key: string, operation: string, value: string) => {
+    const { id, message } = add(key, operation, value, NASTY_POISON);
+    flow.poison.set(id, message.headers);
   };
   while (messages.length < count) {
     const chance = random();
@@ -62,11 +91,11 @@ export function flowOf(count: number, random: () => number, replyTopic: string):
       flow.duplicates++;
     } else if (chance < DUPLICATES + POISON) {
       const [operation, value] = poisonOf(id, random);
-      flow.poison.add(add(id, operation, value).id);
+      addPoison(id, operation, value);
     } else if (chance < DUPLICATES + POISON + HOPELESS && messages.length < count * (1 - SCALING)) {
       // Not while it is measured how long a partition stands still: it does, until such a message has been tried often enough.
       // What its handler calls is never there, see `hazards.mjs`.
-      flow.poison.add(add(id, 'update', JSON.stringify({ id, name: '0-hopeless' })).id);
+      addPoison(id, 'update', JSON.stringify({ id, name: '0-hopeless' }));
     } else if (chance < DUPLICATES + POISON + HOPELESS + REQUESTS) {
       // Of its own key: what a request that is told to come again would be overtaken by, else.
       const { message } = change(uuidOf(random), 'create', 'created 0', { name: '0' });

@@ -8,6 +8,7 @@ import { peopleMigrations } from '../../migrations/index.js';
 import { migrate } from '../../src/app/migrate.js';
 import { type EmbeddedKafka, startEmbeddedKafka } from '../../src/dev/embedded-kafka.js';
 import { type EmbeddedPostgres, startEmbeddedPostgres } from '../../src/dev/embedded-postgres.js';
+import { withLogin } from '../support/kafka-listeners.js';
 import { errorCode, processCommand, processesMarked } from '../../src/dev/process-table.js';
 
 const PORT_FREE_MS = 30_000;
@@ -29,9 +30,20 @@ export interface Database extends Killable {
   query<Row extends pg.QueryResultRow>(text: string, values?: unknown[]): Promise<Row[]>;
 }
 
-export async function startBroker(directory: string): Promise<Killable> {
-  const options = { directory: path.join(directory, 'kafka'), port: await freePort() };
-  return killable(await startEmbeddedKafka(options), () => startEmbeddedKafka(options));
+/** A broker with an authorizer: the check itself may do anything at `port`, and the services log in at `loginPort`. */
+export interface Broker extends Killable {
+  readonly loginPort: number;
+}
+
+export async function startBroker(directory: string): Promise<Broker> {
+  const [plain, sasl, controller] = [await freePort(), await freePort(), await freePort()];
+  const options = {
+    directory: path.join(directory, 'kafka'),
+    port: plain,
+    node: { controllerPort: controller, properties: withLogin({ plain, sasl, controller }) },
+  };
+  const restartable = killable(await startEmbeddedKafka(options), () => startEmbeddedKafka(options));
+  return Object.assign(restartable, { loginPort: sasl });
 }
 
 /** With the tables of the service, and one that lists each change of a person as it is committed. */

@@ -2,10 +2,12 @@ import { randomUUID } from 'node:crypto';
 import path from 'node:path';
 import { pathToFileURL } from 'node:url';
 import type { KafkaClientName } from '../../src/messaging/kafka-clients.js';
+import { SERVICE_USER } from '../support/kafka-listeners.js';
 import { ServiceHome } from '../support/service-process.js';
 import { type PoolMode, startPgBouncer } from '../support/pgbouncer.js';
 import { randomOf } from '../support/random.js';
 import { startWire } from '../support/wire.js';
+import { ClusterFaults } from './cluster-faults.js';
 import { ArmedFaults } from './faults.js';
 import { losing } from './losing.js';
 import { ServicePlace } from './service-place.js';
@@ -45,6 +47,8 @@ export interface Counts {
   requests: number;
   /** Updates that were slow, or failed at first for reasons that are none of the database's. */
   hazards: number;
+  /** Messages with headers as strangers have them. */
+  nastyHeaders: number;
   /** Answers of the database, to statements and to COMMITs. */
   answersLost: number;
   /** Batches whose sending failed, and requests that were told to come again. */
@@ -81,7 +85,7 @@ export async function openStage(options: CheckOptions, closers: (() => Promise<v
   const { seed, instances, client = 'kafkajs', directory, onProgress } = options;
   const counts: Counts = {
     ...{ rounds: 0, messages: 0, duplicates: 0, poisonous: 0, requests: 0 },
-    ...{ hazards: 0, answersLost: 0, sentAgain: 0, askedAgain: 0, eventsSentAgain: 0 },
+    ...{ hazards: 0, nastyHeaders: 0, answersLost: 0, sentAgain: 0, askedAgain: 0, eventsSentAgain: 0 },
     faults: {},
     starts: 0,
     longestStandstillMs: { underFaults: 0, whileScaling: 0 },
@@ -92,6 +96,8 @@ export async function openStage(options: CheckOptions, closers: (() => Promise<v
   closers.push(() => database.stop());
   const broker = await startBroker(directory);
   closers.push(() => broker.stop());
+  const cluster = new ClusterFaults(broker.port, (violation) => counts.violations.push(violation));
+  await cluster.grantAll();
   const random = randomOf(seed);
   const losses = { random, onLoss: () => counts.answersLost++ };
   let toDatabase: { url: string; port: number } = database;
@@ -112,17 +118,20 @@ export async function openStage(options: CheckOptions, closers: (() => Promise<v
   const home = new ServiceHome();
   closers.push(() => home.remove());
   const places: ServicePlace[] = [];
-  const faults = new ArmedFaults({ places, broker, database }, ({ name, step }) => {
+  const faults = new ArmedFaults({ places, broker, database, cluster }, ({ name, step }) => {
     counts.faults[name] = (counts.faults[name] ?? 0) + 1;
     onProgress?.(`${name} (${step})`);
   });
   for (let n = 0; n < Math.max(3, instances); n++) {
     const place = await ServicePlace.open({
-      ...{ home, database: toDatabase, broker, replyTopic: REPLIES, losses },
+      ...{ home, database: toDatabase, broker: { port: broker.loginPort }, replyTopic: REPLIES, losses },
       logFile: path.join(directory, `service-${n + 1}.log`),
       environment: {
         KAFKA_CLIENT: client,
         KAFKA_GROUP_ID: groupId,
+        KAFKA_SASL_MECHANISM: 'plain',
+        KAFKA_SASL_USERNAME: SERVICE_USER.username,
+        KAFKA_SASL_PASSWORD: SERVICE_USER.password,
         KAFKA_TOPIC_PARTITIONS: String(PARTITIONS),
         LOG_LEVEL: 'warn',
         NODE_OPTIONS: `--disable-warning=TimeoutNegativeWarning --import ${HAZARDS}`,

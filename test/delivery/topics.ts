@@ -1,7 +1,10 @@
-import { type Admin, type IHeaders, Kafka, logLevel, type Message, type Producer } from 'kafkajs';
+import { type Admin, type IHeaders, Kafka, logLevel, type Message } from 'kafkajs';
 import { randomUUID } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { partitionOfKey } from '../../src/messaging/key-partition.js';
 import { createTopics } from '../support/kafka.js';
+import { type Compression, type RawRecord, sendRaw } from '../support/raw-records.js';
+import { ALL_CODECS } from './codecs.js';
 
 export const COMMANDS = 'people.commands';
 export const EVENTS = 'people.events';
@@ -26,12 +29,14 @@ export class Topics {
   /** How often something had to be sent again. */
   sentAgain = 0;
   private isClosed = false;
+  private batches = 0;
   private readonly read = new Map<string, bigint>();
 
   private constructor(
     private readonly kafka: Kafka,
     private readonly admin: Admin,
-    private readonly producer: Producer,
+    private readonly broker: string,
+    private readonly partitions: number,
     private readonly groupId: string,
   ) {}
 
@@ -41,18 +46,31 @@ export class Topics {
       clientId: 'check',
       logLevel: logLevel.NOTHING,
     });
-    const [admin, producer] = [kafka.admin(), kafka.producer({ allowAutoTopicCreation: false })];
-    await Promise.all([admin.connect(), producer.connect()]);
+    const admin = kafka.admin();
+    await admin.connect();
     for (const [topic, numPartitions] of Object.entries(topics))
       await createTopics(admin, [topic], numPartitions);
-    return new Topics(kafka, admin, producer, groupId);
+    return new Topics(kafka, admin, `127.0.0.1:${port}`, topics[COMMANDS]!, groupId);
   }
 
   /** In their order, as often as it takes. */
   async send(messages: Message[]): Promise<void> {
+    const compression = ALL_CODECS[this.batches++ % ALL_CODECS.length]!;
+    const shares = new Map<number, RawRecord[]>();
+    for (const { key, value, headers = {} } of messages) {
+      const partition = partitionOfKey(Buffer.from(key!), this.partitions);
+      const record = { key: key!, value, headers: pairsOf(headers) };
+      shares.set(partition, [...(shares.get(partition) ?? []), record]);
+    }
+    await Promise.all(
+      [...shares].map(([partition, records]) => this.sendTo(partition, records, compression)),
+    );
+  }
+
+  private async sendTo(partition: number, records: RawRecord[], compression: Compression): Promise<void> {
     for (;;) {
       try {
-        await this.producer.send({ topic: COMMANDS, messages, acks: -1 });
+        await sendRaw(this.broker, COMMANDS, records, compression, partition);
         return;
       } catch (error) {
         if (this.isClosed) throw error;
@@ -128,9 +146,15 @@ export class Topics {
 
   async close(): Promise<void> {
     this.isClosed = true;
-    await Promise.all([this.admin.disconnect(), this.producer.disconnect()]);
+    await this.admin.disconnect();
   }
 }
+
+/** As a record has them: one that is sent more than once stands there as often. */
+const pairsOf = (headers: IHeaders): NonNullable<RawRecord['headers']> =>
+  Object.entries(headers).flatMap(([name, value]) =>
+    [value ?? null].flat().map((each): [string, Buffer | string | null] => [name, each]),
+  );
 
 interface KafkaRecord {
   offset: string;

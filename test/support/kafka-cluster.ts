@@ -5,9 +5,7 @@ import { once } from 'node:events';
 import path from 'node:path';
 import { type EmbeddedKafka, newClusterId, startEmbeddedKafka } from '../../src/dev/embedded-kafka.js';
 import { eventually } from './barrier.js';
-
-/** The user that the application under test logs in as. */
-export const SERVICE_USER = { username: 'service', password: 'of-the-service' };
+import { certify, withLogin } from './kafka-listeners.js';
 
 export interface ClusterOptions {
   /** Combined brokers and controllers. Default one. */
@@ -22,6 +20,9 @@ export interface KafkaCluster {
   brokers: string[];
   /** Where clients log in by SASL PLAIN, and may do what they were granted. */
   saslBrokers: string[];
+  /** The same over TLS, and the certificate of whoever has signed its own. */
+  tlsBrokers: string[];
+  authority: string;
   /** Where each node keeps its partitions' files. */
   dataOf(node: number): string;
   /** As an operator does: what it leads is led by others then. */
@@ -40,16 +41,24 @@ export async function startKafkaCluster({
   properties = {},
 }: ClusterOptions = {}): Promise<KafkaCluster> {
   const directory = mkdtempSync(path.join(process.env.TMPDIR!, 'cluster-'));
-  const ports = await freePorts(nodes * 3);
+  const ports = await freePorts(nodes * 4);
+  const tls = certify(directory);
   const places = Array.from({ length: nodes }, (_, index) => {
-    const [plain, sasl, controller] = ports.slice(index * 3) as [number, number, number];
-    return { id: index + 1, plain, sasl, controller, directory: path.join(directory, `node-${index + 1}`) };
+    const [plain, sasl, controller, secure] = ports.slice(index * 4) as [number, number, number, number];
+    return {
+      id: index + 1,
+      plain,
+      sasl,
+      controller,
+      secure,
+      directory: path.join(directory, `node-${index + 1}`),
+    };
   });
   const voters = places.map(({ id, controller }) => `${id}@127.0.0.1:${controller}`).join(',');
   const clusterId = newClusterId();
   const running: (EmbeddedKafka | undefined)[] = [];
   const start = async (index: number) => {
-    const { id, plain, sasl, controller, directory } = places[index]!;
+    const { id, plain, sasl, controller, secure, directory } = places[index]!;
     takeClassPath(directory);
     running[index] = await startEmbeddedKafka({
       directory,
@@ -59,14 +68,7 @@ export async function startKafkaCluster({
         properties: {
           'node.id': id,
           'controller.quorum.voters': voters,
-          listeners: `PLAINTEXT://127.0.0.1:${plain},SASL://127.0.0.1:${sasl},CONTROLLER://127.0.0.1:${controller}`,
-          'advertised.listeners': `PLAINTEXT://127.0.0.1:${plain},SASL://127.0.0.1:${sasl}`,
-          'listener.security.protocol.map': 'CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,SASL:SASL_PLAINTEXT',
-          'sasl.enabled.mechanisms': 'PLAIN',
-          'listener.name.sasl.plain.sasl.jaas.config': `org.apache.kafka.common.security.plain.PlainLoginModule required user_${SERVICE_USER.username}="${SERVICE_USER.password}";`,
-          'authorizer.class.name': 'org.apache.kafka.metadata.authorizer.StandardAuthorizer',
-          // Who has not logged in, as the nodes among themselves.
-          'super.users': 'User:ANONYMOUS',
+          ...withLogin({ plain, sasl, controller, secure: { port: secure, keyStore: tls.keyStore } }),
           // A topic that is missing stays so.
           'auto.create.topics.enable': false,
           'log.cleaner.backoff.ms': 500,
@@ -96,6 +98,8 @@ export async function startKafkaCluster({
   return {
     brokers: places.map(({ plain }) => `127.0.0.1:${plain}`),
     saslBrokers: places.map(({ sasl }) => `127.0.0.1:${sasl}`),
+    tlsBrokers: places.map(({ secure }) => `127.0.0.1:${secure}`),
+    authority: tls.authority,
     dataOf: (node) => path.join(places[node]!.directory, 'data'),
     stopNode,
     startNode: start,

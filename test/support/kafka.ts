@@ -14,7 +14,7 @@ import { eventually } from './barrier.js';
 import { type PeopleApp, startPeopleApp } from './people-app.js';
 import type { TestDatabase } from './test-database.js';
 
-const brokers = () => process.env.TEST_KAFKA_BROKERS!.split(',');
+const runsBrokers = () => process.env.TEST_KAFKA_BROKERS!.split(',');
 
 export interface Reply {
   /** The reply's value as text; null for none. */
@@ -34,9 +34,9 @@ export class KafkaPeer {
   private readonly waiting = new Map<string, (reply: Reply) => void>();
   private readonly consumers: Consumer[] = [];
 
-  /** @param given left out: those of the run's Kafka */
-  constructor(given: string[] = brokers()) {
-    this.kafka = new Kafka({ brokers: given, clientId: 'peer', logLevel: logLevel.NOTHING });
+  /** @param brokers left out: those of the run's Kafka */
+  constructor(readonly brokers: string[] = runsBrokers()) {
+    this.kafka = new Kafka({ brokers, clientId: 'peer', logLevel: logLevel.NOTHING });
     this.producer = this.kafka.producer();
     this.admin = this.kafka.admin();
   }
@@ -146,7 +146,7 @@ export async function startKafkaApp(
   await peer.deleteTopics();
   const app = await startPeopleApp(
     {
-      KAFKA_BROKERS: brokers().join(','),
+      KAFKA_BROKERS: runsBrokers().join(','),
       KAFKA_GROUP_ID: `test-${randomUUID()}`,
       KAFKA_TOPIC_PARTITIONS: '4',
       ...environment,

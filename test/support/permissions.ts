@@ -1,12 +1,8 @@
-import {
-  type AclEntry,
-  AclOperationTypes,
-  AclPermissionTypes,
-  AclResourceTypes,
-  type Admin,
-  ResourcePatternTypes,
-} from 'kafkajs';
-import { SERVICE_USER } from './kafka-cluster.js';
+import kafkajs, { type AclEntry, type Admin } from 'kafkajs';
+import { SERVICE_USER } from './kafka-listeners.js';
+
+// They are not among the names that Node finds in a CommonJS module.
+const { AclOperationTypes, AclPermissionTypes, AclResourceTypes, ResourcePatternTypes } = kafkajs;
 
 /** What may be denied, as Kafka calls it. */
 export type Operation = 'READ' | 'WRITE' | 'CREATE' | 'DESCRIBE';
@@ -37,22 +33,24 @@ export class Permissions {
   }
 
   async deny(operation: Operation, resource: Resource): Promise<void> {
-    const entry = {
-      ...ALL,
-      ...resourceOf(resource),
-      operation: AclOperationTypes[operation],
-      permissionType: AclPermissionTypes.DENY,
-    };
+    const entry = denialOf(operation, resource);
     this.denied.push(entry);
     await this.admin.createAcls({ acl: [entry] });
   }
 
-  /** Takes back all that was denied. */
-  async allow(): Promise<void> {
-    const filters = this.denied.splice(0);
+  /** Takes back what was denied; left out: everything that this has denied. */
+  async allow(operation?: Operation, resource?: Resource): Promise<void> {
+    const filters = operation && resource ? [denialOf(operation, resource)] : this.denied.splice(0);
     if (filters.length > 0) await this.admin.deleteAcls({ filters });
   }
 }
+
+const denialOf = (operation: Operation, resource: Resource): AclEntry => ({
+  ...ALL,
+  ...resourceOf(resource),
+  operation: AclOperationTypes[operation],
+  permissionType: AclPermissionTypes.DENY,
+});
 
 function resourceOf(resource: Resource): Pick<AclEntry, 'resourceType' | 'resourceName'> {
   if (resource === 'cluster')

@@ -12,12 +12,29 @@ export interface KeptRecord {
 const VERSION = 4;
 const MEBIBYTE = 1024 * 1024;
 
-/** What partition `partition` of `topic` has from its beginning; its batches must not be compressed. */
+/** All that partition `partition` of `topic` has; its batches must not be compressed. */
 export async function readRaw(broker: string, topic: string, partition: number): Promise<KeptRecord[]> {
+  const kept: KeptRecord[] = [];
+  // A broker gives what is in one segment.
+  for (let from: bigint | undefined = 0n; from !== undefined;) {
+    const { records, next } = await readFrom(broker, topic, partition, from);
+    kept.push(...records);
+    from = next;
+  }
+  return kept;
+}
+
+/** `next` is undefined at the end. */
+async function readFrom(
+  broker: string,
+  topic: string,
+  partition: number,
+  offset: bigint,
+): Promise<{ records: KeptRecord[]; next: bigint | undefined }> {
   const body = Buffer.concat([
     ...[int16(1), int16(VERSION), int32(1), text('raw')],
-    ...[int32(-1), int32(100), int32(1), int32(MEBIBYTE), Buffer.of(0)],
-    ...[int32(1), text(topic), int32(1), int32(partition), int64(0n), int32(MEBIBYTE)],
+    ...[int32(-1), int32(0), int32(0), int32(MEBIBYTE), Buffer.of(0)],
+    ...[int32(1), text(topic), int32(1), int32(partition), int64(offset), int32(MEBIBYTE)],
   ]);
   const answer = await exchange(broker, Buffer.concat([int32(body.length), body]));
   // Size, correlation, throttling, one topic, its name, one partition, its number.
@@ -27,10 +44,17 @@ export async function readRaw(broker: string, topic: string, partition: number):
   at += 2 + 8 + 8;
   at += 4 + Math.max(0, answer.readInt32BE(at)) * 16;
   const end = at + 4 + answer.readInt32BE(at);
-  const kept: KeptRecord[] = [];
-  for (at += 4; at + 12 < end; at += 12 + answer.readInt32BE(at + 8))
-    kept.push(...recordsOf(answer, at, partition));
-  return kept;
+  const records: KeptRecord[] = [];
+  let next: bigint | undefined;
+  for (
+    at += 4;
+    at + 12 < end && at + 12 + answer.readInt32BE(at + 8) <= end;
+    at += 12 + answer.readInt32BE(at + 8)
+  ) {
+    records.push(...recordsOf(answer, at, partition).filter((record) => record.offset >= offset));
+    next = answer.readBigInt64BE(at) + BigInt(answer.readInt32BE(at + 23)) + 1n;
+  }
+  return { records, next };
 }
 
 function recordsOf(answer: Buffer, batch: number, partition: number): KeptRecord[] {

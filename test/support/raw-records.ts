@@ -16,7 +16,7 @@ export interface Compression {
   codec: number;
   compress: (records: Buffer) => Buffer;
 }
-const NONE: Compression = { codec: 0, compress: (records) => records };
+export const NONE: Compression = { codec: 0, compress: (records) => records };
 export const GZIP: Compression = { codec: 1, compress: (records) => gzipSync(records) };
 export const SNAPPY: Compression = {
   codec: 2,
@@ -24,27 +24,39 @@ export const SNAPPY: Compression = {
 };
 
 const VERSION = 7;
-/** What a broker says of a topic that it has only just heard of, or not yet. */
-const NOT_YET = [3, 5, 6];
+const PATIENCE_MS = 60_000;
+/** What a broker says of a topic that it has only just heard of, or not yet, and of one whose copies are away. */
+const NOT_YET = [3, 5, 6, 19, 20];
 
-/** Sends records to partition 0 of `topic` as one batch. @returns the offset of the first. @throws Error the broker refuses them */
+/** Sends records to a partition of `topic` as one batch; of several brokers to whoever leads it. @returns the offset of the first. @throws Error the broker refuses them */
 export async function sendRaw(
-  broker: string,
+  broker: string | readonly string[],
   topic: string,
   records: readonly RawRecord[],
   compression: Compression = NONE,
+  partition = 0,
 ): Promise<bigint> {
   const batch = batchOf(records, compression);
   const body = Buffer.concat([
     ...[int16(0), int16(VERSION), int32(1), text('raw')],
-    ...[int16(-1), int16(-1), int32(10_000), int32(1), text(topic), int32(1), int32(0), int32(batch.length), batch],
+    ...[int16(-1), int16(-1), int32(10_000), int32(1), text(topic), int32(1), int32(partition), int32(batch.length), batch],
   ]); // prettier-ignore
   // Size, correlation, one topic, its name, one partition, its number.
   const at = 4 + 4 + 4 + 2 + Buffer.byteLength(topic) + 4 + 4;
-  const answer = await eventually(async () => {
-    const found = await exchange(broker, Buffer.concat([int32(body.length), body]));
-    return !NOT_YET.includes(found.readInt16BE(at)) && found;
-  });
+  const request = Buffer.concat([int32(body.length), body]);
+  const ask = (one: string): Promise<Buffer | undefined> =>
+    // One of several may be away.
+    typeof broker === 'string' ? exchange(one, request) : exchange(one, request).catch(() => undefined);
+  const answer = await eventually(
+    async () => {
+      for (const one of [broker].flat()) {
+        const found = await ask(one);
+        if (found && !NOT_YET.includes(found.readInt16BE(at))) return found;
+      }
+      return false;
+    },
+    typeof broker === 'string' ? undefined : PATIENCE_MS,
+  );
   const error = answer.readInt16BE(at);
   if (error !== 0) throw new Error(`The broker refuses the records: error ${error}.`);
   return answer.readBigInt64BE(at + 2);

@@ -1,19 +1,23 @@
-import { Controller, type Type } from '@nestjs/common';
-import { MessagePattern, Payload } from '@nestjs/microservices';
-import type { Message } from 'kafkajs';
+import type { Type } from '@nestjs/common';
 import { randomUUID } from 'node:crypto';
 import { KAFKA_CLIENTS, type KafkaClientName } from '../../src/messaging/kafka-clients.js';
-import type { KafkaTransportOptions } from '../../src/messaging/kafka-transport-options.js';
-import { KafkaTransport } from '../../src/messaging/kafka.transport.js';
-import { MessageStore } from '../../src/messaging/message-store.js';
-import { KafkaPeer, type Reply } from './kafka.js';
-import { SERVICE_USER } from './kafka-cluster.js';
-import { ParsedValue, startMessagesHost } from './messages-host.js';
-import { startPeopleApp } from './people-app.js';
+import type { KafkaTransport } from '../../src/messaging/kafka.transport.js';
+import type { MessageStore } from '../../src/messaging/message-store.js';
+import { eventually } from './barrier.js';
+import type { Reply } from './kafka.js';
+import { NONE, type RawRecord, sendRaw } from './raw-records.js';
+import {
+  hostController,
+  PARTITIONS,
+  type Running,
+  startHost,
+  startPeople,
+  type SubjectKind,
+  type SubjectOptions,
+} from './stranger-applications.js';
 import { createDatabase, type TestDatabase } from './test-database.js';
 
-/** Whose handlers take the messages. */
-export type SubjectKind = 'people' | 'host';
+export { PARTITIONS, type SubjectKind, type SubjectOptions } from './stranger-applications.js';
 
 /** Each client library with each kind of handlers. */
 export const CLIENTS = KAFKA_CLIENTS;
@@ -22,22 +26,13 @@ export const EACH_SUBJECT = CLIENTS.flatMap((client) => [
   [client, 'host'] as [KafkaClientName, SubjectKind],
 ]);
 
-export const PARTITIONS = 4;
 /** A request that is not answered by then is not answered at all: what is wrong is left as it is meanwhile. */
 const ANSWER_MS = 15_000;
-
-export interface SubjectOptions {
-  kind: SubjectKind;
-  client: KafkaClientName;
-  peer: KafkaPeer;
-  /** Default: those of the run's Kafka. With a login they are those of a cluster of the test's own. */
-  brokers?: string[];
-  login?: boolean;
-  /** The service's variables, and the host's options that go beyond the usual. */
-  environment?: Record<string, string>;
-  transport?: Partial<KafkaTransportOptions>;
-  groupId?: string;
-}
+const START_MS = 40_000;
+const TOLD_MS = 20_000;
+const HANDLED_MS = 30_000;
+/** A row that fails waits for each of these. */
+export const ROW_MS = 150_000;
 
 /** An application under test: its topic `struck` is what something happens to, `bystander` is another. */
 export class Subject {
@@ -48,7 +43,8 @@ export class Subject {
   /** Names that the host's handlers were given. */
   private readonly seen: string[] = [];
   private readonly controller: Type;
-  private running: { transport: KafkaTransport; store: MessageStore; close: () => Promise<void>; ready: () => Promise<string> } | undefined; // prettier-ignore
+  private closed: Promise<void> | undefined;
+  private running: Running | undefined;
 
   private constructor(
     private readonly options: SubjectOptions,
@@ -67,8 +63,13 @@ export class Subject {
   static async start(options: SubjectOptions, isServing = true): Promise<Subject> {
     if (options.kind === 'people') await options.peer.deleteTopics();
     const subject = new Subject(options, await createDatabase());
-    await subject.startAgain(isServing);
-    return subject;
+    try {
+      await subject.startAgain(isServing);
+      return subject;
+    } catch (error) {
+      await subject.close();
+      throw error;
+    }
   }
 
   get transport(): KafkaTransport {
@@ -80,8 +81,12 @@ export class Subject {
   }
 
   async startAgain(isServing = true): Promise<void> {
-    this.running = this.options.kind === 'people' ? await this.startPeople() : await this.startHost();
-    if (isServing) await this.untilAnswered(this.bystander);
+    this.running =
+      this.options.kind === 'people'
+        ? await startPeople(this.options, this.database, this.groupId)
+        : await startHost(this.options, this.database, this.groupId, this.controller);
+    // Its group may take a while to form.
+    if (isServing) await this.askOn(this.bystander, 'first', 0, 'first', START_MS);
   }
 
   /** As `app.close()` does; the database stays. */
@@ -90,14 +95,46 @@ export class Subject {
     this.running = undefined;
   }
 
-  async close(): Promise<void> {
-    await this.stop();
-    await this.database.drop();
+  /** Once: a row may have failed before it had one of its own. */
+  close(): Promise<void> {
+    return (this.closed ??= this.stop().then(() => this.database.drop()));
   }
 
   /** Why messages are not handled, as readiness says it; '' while they are. */
   async reason(): Promise<string> {
-    return this.running!.ready();
+    return this.running!.reason();
+  }
+
+  /** Until readiness tells all of this. @returns what it tells */
+  async isTold(...parts: (string | RegExp)[]): Promise<string> {
+    let reason = '';
+    const hasIt = (part: string | RegExp) =>
+      typeof part === 'string' ? reason.includes(part) : part.test(reason);
+    const isTold = eventually(async () => {
+      reason = await this.reason();
+      return parts.every(hasIt);
+    }, TOLD_MS);
+    await isTold.catch(() => {
+      throw new Error(`Readiness does not tell ${parts.map(String).join(', ')}; it tells: '${reason}'.`);
+    });
+    return reason;
+  }
+
+  /** Until readiness has nothing to tell any more. */
+  async isWell(): Promise<void> {
+    await this.isTold(/^$/);
+  }
+
+  /** Until what is named was handled. */
+  async hasHandled(...names: string[]): Promise<void> {
+    let handled: string[] = [];
+    const isDone = eventually(async () => {
+      handled = await this.handled();
+      return names.every((name) => handled.includes(name));
+    }, HANDLED_MS);
+    await isDone.catch(() => {
+      throw new Error(`Of ${names.join(', ')} only these were handled: ${handled.join(', ')}.`);
+    });
   }
 
   /** What is handled: a person of this name is made, the host's handler was given it. */
@@ -106,85 +143,43 @@ export class Subject {
     return (await this.database.query<{ name: string }>('SELECT name FROM people')).map(({ name }) => name);
   }
 
+  /** Sends to the struck topic, without asking for a reply but by what is in `record`. @returns the offset */
+  emit(record: RawRecord, partition = 0): Promise<bigint> {
+    return sendRaw(this.brokers, this.struck, [record], NONE, partition);
+  }
+
   /** Asks on the struck topic. */
-  ask(name: string, message: Partial<Message> = {}): Promise<Reply> {
-    const asked = this.options.peer.ask(this.struck, valueOf(name), { key: name, ...message });
-    return answeredInTime(asked, `${name} on ${this.struck}`);
+  ask(
+    name: string,
+    { partition = 0, key = name }: { partition?: number; key?: string } = {},
+  ): Promise<Reply> {
+    return this.askOn(this.struck, name, partition, key);
   }
 
   /** Asks on the other topic, in each of its partitions. */
   async bystanderIsAnswered(): Promise<void> {
-    for (let partition = 0; partition < PARTITIONS; partition++) {
-      const asked = this.options.peer.ask(this.bystander, valueOf('nobody'), { partition });
-      await answeredInTime(asked, `a bystander on ${this.bystander}, partition ${partition}`);
-    }
+    for (let partition = 0; partition < PARTITIONS; partition++)
+      await this.askOn(this.bystander, 'nobody', partition);
   }
 
-  /** Its group may take a while to form. */
-  async untilAnswered(topic: string): Promise<void> {
-    const asked = this.options.peer.ask(topic, valueOf('first'));
-    await answeredInTime(asked, `the first request on ${topic}`, 60_000);
+  /** Not by a library's producer, which may stop for all its topics where one of them is gone. */
+  private async askOn(
+    topic: string,
+    name: string,
+    partition: number,
+    key = name,
+    atMostMs = this.options.answerMs ?? ANSWER_MS,
+  ): Promise<Reply> {
+    const { id, reply } = this.options.peer.awaitReply();
+    const headers = [['kafka_correlationId', id], ['kafka_replyTopic', this.options.peer.replyTopic]] as const; // prettier-ignore
+    await sendRaw(this.brokers, topic, [{ key, value: valueOf(name), headers }], NONE, partition);
+    return answeredInTime(reply, `${name} on ${topic}, partition ${partition}`, atMostMs);
   }
 
-  private async startPeople() {
-    const { client, brokers = runsBrokers(), login, environment } = this.options;
-    const app = await startPeopleApp(
-      {
-        KAFKA_BROKERS: brokers.join(','),
-        KAFKA_CLIENT: client,
-        KAFKA_GROUP_ID: this.groupId,
-        KAFKA_TOPIC_PARTITIONS: String(PARTITIONS),
-        ...(login && {
-          KAFKA_SASL_MECHANISM: 'plain',
-          KAFKA_SASL_USERNAME: SERVICE_USER.username,
-          KAFKA_SASL_PASSWORD: SERVICE_USER.password,
-        }),
-        ...environment,
-      },
-      this.database,
-    );
-    return {
-      transport: app.app.get(KafkaTransport),
-      store: app.app.get(MessageStore, { strict: false }),
-      close: () => app.close(),
-      ready: async () => {
-        const health = (await (await app.request('/health/ready')).json()) as Health;
-        return health.details.kafka?.reason ?? '';
-      },
-    };
-  }
-
-  private async startHost() {
-    const { client, brokers = runsBrokers(), login, transport: more } = this.options;
-    const host = await startMessagesHost(this.database, {
-      controllers: [this.controller],
-      transport: {
-        client: {
-          brokers,
-          clientId: 'host',
-          ...(login && { sasl: { mechanism: 'plain', ...SERVICE_USER } }),
-        },
-        driver: client,
-        groupId: this.groupId,
-        topics: { partitions: PARTITIONS, replication: undefined },
-        maxAttempts: 1,
-        ...more,
-      },
-    });
-    return {
-      transport: host.transport,
-      store: host.store,
-      close: () => host.app.close(),
-      ready: () => Promise.resolve(host.transport.unavailableReason ?? ''),
-    };
+  private get brokers(): string[] {
+    return this.options.peer.brokers;
   }
 }
-
-interface Health {
-  details: Record<string, { reason?: string } | undefined>;
-}
-
-const runsBrokers = () => process.env.TEST_KAFKA_BROKERS!.split(',');
 
 /** What both kinds take as a request, and as one that is handled. */
 export const valueOf = (name: string) => JSON.stringify({ name });
@@ -197,22 +192,4 @@ export async function answeredInTime<T>(asked: Promise<T>, what: string, atMostM
     timer = setTimeout(() => reject(new Error(`Not answered: ${what}.`)), atMostMs);
   });
   return Promise.race([asked, late]).finally(() => clearTimeout(timer));
-}
-
-function hostController(struck: string, bystander: string, seen: string[]): Type {
-  @Controller()
-  class HostController {
-    @MessagePattern(struck)
-    take(@Payload(ParsedValue) { name }: { name: unknown }) {
-      if (typeof name !== 'string') throw new TypeError('no name');
-      seen.push(name);
-      return { name };
-    }
-
-    @MessagePattern(bystander)
-    other(@Payload(ParsedValue) { name }: { name: string }) {
-      return { name };
-    }
-  }
-  return HostController;
 }

@@ -1,36 +1,48 @@
+import { jest } from '@jest/globals';
 import { randomUUID } from 'node:crypto';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { eventually } from '../../support/barrier.js';
 import { KafkaPeer } from '../../support/kafka.js';
 import { type KafkaCluster, startKafkaCluster, untilAllAre } from '../../support/kafka-cluster.js';
-import { EACH_SUBJECT, Subject, valueOf } from '../../support/strangers.js';
+import { ReplyReader } from '../../support/reply-reader.js';
+import { EACH_SUBJECT, PARTITIONS, ROW_MS, Subject, valueOf } from '../../support/strangers.js';
 
 const NODES = 3;
+/** The session of a member, and that of the node that is gone, at the most. */
+const ANSWER_MS = 30_000;
+/** Between two messages: all of them are to be handled in the end. */
+const PACE_MS = 20;
 
 let cluster: KafkaCluster;
 let peer: KafkaPeer;
+let replies: ReplyReader;
 let subject: Subject;
+jest.setTimeout(ROW_MS);
 beforeAll(async () => {
   cluster = await startKafkaCluster({ nodes: NODES });
   peer = new KafkaPeer(cluster.brokers);
   await peer.connect();
+  replies = new ReplyReader(peer);
+  await replies.open();
 }, 300_000);
 afterEach(() => subject.close());
 afterAll(async () => {
+  await replies.close();
   await peer.close();
   await cluster.stop();
 }, 60_000);
 
 /** Sends without an end to it, until told; each message has an id, so that one that is sent again is none more. */
-function sendOn(topic: string) {
+function sendOn() {
   const sent: string[] = [];
   let isOver = false;
   const sending = (async () => {
     while (!isOver) {
       const name = `on-${sent.length}`;
-      const message = { key: name, value: valueOf(name), headers: { 'message-id': randomUUID() } };
-      const isWith = () => peer.emit(topic, message).then(() => true, () => false); // prettier-ignore
-      await eventually(isWith, 60_000);
+      const message = { key: name, value: valueOf(name), headers: [['message-id', randomUUID()]] as const };
+      await subject.emit(message, sent.length % PARTITIONS);
       sent.push(name);
+      await sleep(PACE_MS);
     }
   })();
   return {
@@ -45,8 +57,14 @@ function sendOn(topic: string) {
 it.each(EACH_SUBJECT)(
   '%s, %s: each of three nodes is away for a while, and nothing is lost or done twice',
   async (client, kind) => {
-    subject = await Subject.start({ client, kind, peer, brokers: cluster.brokers });
-    const sender = sendOn(subject.struck);
+    subject = await Subject.start({
+      client,
+      kind,
+      peer: replies,
+      brokers: cluster.brokers,
+      answerMs: ANSWER_MS,
+    });
+    const sender = sendOn();
     for (let node = 0; node < NODES; node++) {
       await cluster.stopNode(node);
       // Asked, and answered, while it is away.
@@ -57,15 +75,12 @@ it.each(EACH_SUBJECT)(
       await subject.bystanderIsAnswered();
     }
     const sent = await sender.stop();
-    await eventually(async () => {
-      const handled = new Set(await subject.handled());
-      return sent.every((name) => handled.has(name));
-    }, 60_000);
+    await subject.hasHandled(...sent);
     if (kind === 'people') {
       const handled = (await subject.handled()).filter((name) => name.startsWith('on-'));
       expect(handled.length).toBe(sent.length);
     }
-    await eventually(async () => (await subject.reason()) === '');
+    await subject.isWell();
   },
   300_000,
 );

@@ -1,8 +1,9 @@
+import { jest } from '@jest/globals';
 import { eventually } from '../../support/barrier.js';
 import { type Codec, JavaClient } from '../../support/java-client.js';
 import { KafkaPeer } from '../../support/kafka.js';
 import { BREAKAGES, breakBatch, dataOfRun } from '../../support/kept-batches.js';
-import { answeredInTime, EACH_SUBJECT, Subject, valueOf } from '../../support/strangers.js';
+import { answeredInTime, EACH_SUBJECT, ROW_MS, Subject, valueOf } from '../../support/strangers.js';
 
 const CODECS: Codec[] = ['gzip', 'snappy', 'lz4', 'zstd'];
 /** Long enough that a codec has something to do, and short enough for a name. */
@@ -14,6 +15,7 @@ const OTHERS = [0, 2, 3];
 let peer: KafkaPeer;
 let java: JavaClient;
 let subject: Subject;
+jest.setTimeout(ROW_MS);
 beforeAll(async () => {
   peer = new KafkaPeer();
   await peer.connect();
@@ -63,19 +65,18 @@ it.each(BROKEN)(
 
     for (const other of OTHERS)
       expect((await subject.ask(`beside in ${other}`, { partition: other })).error).toBeUndefined();
-    const reason = await eventually(() => subject.reason());
-    expect(reason).toContain(subject.struck);
-    expect(reason).toMatch(new RegExp(`partition ${partition}\\b`));
-    expect(reason).toMatch(new RegExp(`offset ${offset}\\b`));
+    expect(await subject.handled()).not.toContain('behind');
+    const where = [new RegExp(`partition ${partition}\\b`), new RegExp(`offset ${offset}\\b`)];
+    await subject.isTold(subject.struck, ...where);
     expect(await subject.handled()).not.toContain('behind');
     await subject.bystanderIsAnswered();
 
     if (heal === 'mended') mend();
     else await deleteRecordsTo(subject.struck, partition, offset + 1);
-    await eventually(async () => (await subject.handled()).includes('behind'), 30_000);
+    await subject.hasHandled('behind');
     expect((await subject.handled()).includes(NAME)).toBe(heal === 'mended');
     expect((await subject.ask('after', { partition })).error).toBeUndefined();
-    await eventually(async () => (await subject.reason()) === '');
+    await subject.isWell();
   },
 );
 

@@ -1,9 +1,18 @@
+import { jest } from '@jest/globals';
 import { randomUUID } from 'node:crypto';
 import { eventually } from '../../support/barrier.js';
 import { KafkaPeer } from '../../support/kafka.js';
 import { type KeptRecord, readRaw } from '../../support/raw-reader.js';
 import { type RawRecord, sendRaw } from '../../support/raw-records.js';
-import { answeredInTime, BAD, EACH_SUBJECT, PARTITIONS, Subject, valueOf } from '../../support/strangers.js';
+import {
+  answeredInTime,
+  BAD,
+  EACH_SUBJECT,
+  PARTITIONS,
+  ROW_MS,
+  Subject,
+  valueOf,
+} from '../../support/strangers.js';
 
 type Headers = NonNullable<RawRecord['headers']>;
 
@@ -26,6 +35,7 @@ const ROWS = EACH_SUBJECT.flatMap(([client, kind]) =>
 
 let peer: KafkaPeer;
 let subject: Subject;
+jest.setTimeout(ROW_MS);
 beforeAll(async () => {
   peer = new KafkaPeer();
   await peer.connect();

@@ -1,3 +1,4 @@
+import { jest } from '@jest/globals';
 import { randomUUID } from 'node:crypto';
 import { ConfigResourceTypes, Kafka, logLevel } from 'kafkajs';
 import { eventually } from '../../support/barrier.js';
@@ -5,7 +6,15 @@ import { KafkaPeer } from '../../support/kafka.js';
 import { type KafkaCluster, startKafkaCluster } from '../../support/kafka-cluster.js';
 import { readRaw } from '../../support/raw-reader.js';
 import { sendRaw } from '../../support/raw-records.js';
-import { answeredInTime, BAD, EACH_SUBJECT, PARTITIONS, Subject, valueOf } from '../../support/strangers.js';
+import {
+  answeredInTime,
+  BAD,
+  EACH_SUBJECT,
+  PARTITIONS,
+  ROW_MS,
+  Subject,
+  valueOf,
+} from '../../support/strangers.js';
 
 /** By a clock that is wrong, or by none. */
 const TIMESTAMPS: [string, bigint][] = [
@@ -20,6 +29,7 @@ const TIMESTAMPS: [string, bigint][] = [
 let cluster: KafkaCluster;
 let peer: KafkaPeer;
 let subject: Subject;
+jest.setTimeout(ROW_MS);
 beforeAll(async () => {
   cluster = await startKafkaCluster({
     properties: { 'log.message.timestamp.after.max.ms': '9223372036854775807' },
@@ -78,8 +88,7 @@ describe.each(EACH_SUBJECT)('%s, %s', (client, kind) => {
       'min.cleanable.dirty.ratio': '0.001',
     };
     await configure(subject.struck, compacting);
-    const send = (key: string, name: string) =>
-      peer.emit(subject.struck, { key, value: valueOf(name), partition: 0 });
+    const send = (key: string, name: string) => subject.emit({ key, value: valueOf(name) });
     for (let round = 0; round < 10; round++) await send('same', `same-${round}`);
     await send('other', 'other');
     // Each further record begins a segment, once the last has got its age: only those that are closed are compacted.

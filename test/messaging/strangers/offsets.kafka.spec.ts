@@ -1,12 +1,14 @@
+import { jest } from '@jest/globals';
 import { eventually } from '../../support/barrier.js';
 import { KafkaPeer } from '../../support/kafka.js';
-import { EACH_SUBJECT, Subject, valueOf } from '../../support/strangers.js';
+import { EACH_SUBJECT, ROW_MS, Subject, valueOf } from '../../support/strangers.js';
 
 const PARTITION = 1;
 const OTHERS = [0, 2, 3];
 
 let peer: KafkaPeer;
 let subject: Subject;
+jest.setTimeout(ROW_MS);
 beforeAll(async () => {
   peer = new KafkaPeer();
   await peer.connect();
@@ -14,7 +16,7 @@ beforeAll(async () => {
 afterEach(() => subject.close());
 afterAll(() => peer.close());
 
-const emit = (name: string) => peer.emit(subject.struck, { partition: PARTITION, value: valueOf(name) });
+const emit = (name: string) => subject.emit({ value: valueOf(name) }, PARTITION);
 /** While nobody is in the group. */
 const setOffset = (offset: number) =>
   eventually(() =>
@@ -37,11 +39,9 @@ const deleteRecordsTo = (offset: number) =>
 async function standsAlone(): Promise<void> {
   for (const partition of OTHERS)
     expect((await subject.ask(`beside in ${partition}`, { partition })).error).toBeUndefined();
-  const reason = await eventually(() => subject.reason());
-  expect(reason).toContain(subject.struck);
-  expect(reason).toMatch(new RegExp(`partition ${PARTITION}\\b`));
+  const partition = new RegExp(`partition ${PARTITION}\\b`);
   // The option of a host, or the variable of the service.
-  expect(reason).toMatch(/onOffsetOutOfRange|KAFKA_[A-Z_]*OFFSET/);
+  await subject.isTold(subject.struck, partition, /onOffsetOutOfRange|KAFKA_[A-Z_]*OFFSET/);
   await subject.bystanderIsAnswered();
 }
 
@@ -58,7 +58,7 @@ describe.each(EACH_SUBJECT)('%s, %s', (client, kind) => {
     await subject.stop();
     await setOffset(4);
     await subject.startAgain();
-    await eventually(async () => (await subject.handled()).includes('four'), 20_000);
+    await subject.hasHandled('four');
     expect((await subject.ask('after', { partition: PARTITION })).error).toBeUndefined();
     expect(await subject.reason()).toBe('');
   });
@@ -71,9 +71,9 @@ describe.each(EACH_SUBJECT)('%s, %s', (client, kind) => {
     await subject.startAgain();
     await standsAlone();
     for (const name of ['one', 'two', 'three']) await emit(name);
-    await eventually(async () => (await subject.handled()).includes('three'), 30_000);
+    await subject.hasHandled('three');
     expect((await subject.ask('after', { partition: PARTITION })).error).toBeUndefined();
-    await eventually(async () => (await subject.reason()) === '');
+    await subject.isWell();
     expect(await subject.handled()).not.toContain('one');
   });
 
@@ -85,7 +85,7 @@ describe.each(EACH_SUBJECT)('%s, %s', (client, kind) => {
     await deleteRecordsTo(2);
     await subject.startAgain();
     // A group that has committed nothing begins with the first record there is.
-    await eventually(async () => (await subject.handled()).includes('three'), 20_000);
+    await subject.hasHandled('three');
     expect(await subject.handled()).not.toContain('two');
     await subject.bystanderIsAnswered();
     expect(await subject.reason()).toBe('');

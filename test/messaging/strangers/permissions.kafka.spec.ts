@@ -1,15 +1,17 @@
+import { jest } from '@jest/globals';
 import { randomUUID } from 'node:crypto';
 import type { Consumer } from 'kafkajs';
 import { eventually } from '../../support/barrier.js';
 import { KafkaPeer } from '../../support/kafka.js';
 import { type KafkaCluster, startKafkaCluster } from '../../support/kafka-cluster.js';
 import { Permissions } from '../../support/permissions.js';
-import { BAD, CLIENTS, EACH_SUBJECT, PARTITIONS, Subject } from '../../support/strangers.js';
+import { BAD, CLIENTS, EACH_SUBJECT, PARTITIONS, ROW_MS, Subject, valueOf } from '../../support/strangers.js';
 
 let cluster: KafkaCluster;
 let peer: KafkaPeer;
 let permissions: Permissions;
 let subject: Subject;
+jest.setTimeout(ROW_MS);
 beforeAll(async () => {
   cluster = await startKafkaCluster();
   peer = new KafkaPeer(cluster.brokers);
@@ -48,21 +50,6 @@ const lagOf = async ({ groupId, struck }: Subject) => {
   );
 };
 
-const isTold = (...parts: (string | RegExp)[]) =>
-  eventually(async () => {
-    const reason = await subject.reason();
-    const hasAll = parts.every((part) =>
-      typeof part === 'string' ? reason.includes(part) : part.test(reason),
-    );
-    return hasAll && reason;
-  }, 20_000);
-const isWell = async () => {
-  let reason = '';
-  await eventually(async () => (reason = await subject.reason()) === '', 30_000).catch(() => {
-    throw new Error(`It is still not ready: ${reason}`);
-  });
-};
-
 describe.each(EACH_SUBJECT)('%s, %s', (client, kind) => {
   it.each(['WRITE', 'DESCRIBE'] as const)(
     'a reply topic without %s costs the replies that go there, and nothing else',
@@ -71,8 +58,8 @@ describe.each(EACH_SUBJECT)('%s, %s', (client, kind) => {
       const closed = `closed-${randomUUID()}`;
       await peer.createTopics([closed]);
       await permissions.deny(operation, { topic: closed });
-      const headers = { kafka_correlationId: 'closed', kafka_replyTopic: closed };
-      await peer.emit(subject.struck, { key: 'k', value: '{"name":"closed"}', partition: 0, headers });
+      const headers = [['kafka_correlationId', 'closed'], ['kafka_replyTopic', closed]] as const; // prettier-ignore
+      await subject.emit({ key: 'k', value: valueOf('closed'), headers });
       await subject.bystanderIsAnswered();
       // The same key and partition, and what is sent at the same time.
       expect((await subject.ask('open', { key: 'k', partition: 0 })).error).toBeUndefined();
@@ -81,7 +68,7 @@ describe.each(EACH_SUBJECT)('%s, %s', (client, kind) => {
       await eventually(async () => (await lagOf(subject)) === 0, 20_000);
       await permissions.allow();
       const { values } = await listen(closed);
-      await peer.emit(subject.struck, { value: '{"name":"granted"}', partition: 0, headers });
+      await subject.emit({ value: valueOf('granted'), headers });
       await eventually(() => values.some((value) => value.includes('granted')), 20_000);
     },
   );
@@ -92,15 +79,15 @@ describe.each(EACH_SUBJECT)('%s, %s', (client, kind) => {
       subject = await start({ client, kind });
       await subject.ask('before', { partition: 0 });
       await permissions.deny(operation, { topic: subject.struck });
-      await peer.emit(subject.struck, { value: '{"name":"denied"}', partition: 0 });
+      await subject.emit({ value: valueOf('denied') });
       await subject.bystanderIsAnswered();
-      const reason = await isTold(subject.struck, /grant|authoriz|allowed/i);
+      const reason = await subject.isTold(subject.struck, /grant|authoriz|allowed/i);
       expect(reason).not.toMatch(/reached/);
       await subject.bystanderIsAnswered();
       await permissions.allow();
-      await eventually(async () => (await subject.handled()).includes('denied'), 30_000);
+      await subject.hasHandled('denied');
       expect((await subject.ask('after', { partition: 0 })).error).toBeUndefined();
-      await isWell();
+      await subject.isWell();
     },
   );
 
@@ -110,10 +97,10 @@ describe.each(EACH_SUBJECT)('%s, %s', (client, kind) => {
     await permissions.deny('READ', { topic: subject.struck });
     await subject.startAgain();
     await subject.bystanderIsAnswered();
-    await isTold(subject.struck);
+    await subject.isTold(subject.struck);
     await permissions.allow();
     expect((await subject.ask('after', { partition: 0 })).error).toBeUndefined();
-    await isWell();
+    await subject.isWell();
   });
 
   it('a dead letter topic without WRITE keeps its dead letters back until it is granted, and nothing else', async () => {
@@ -121,17 +108,17 @@ describe.each(EACH_SUBJECT)('%s, %s', (client, kind) => {
     const deadLetters = `${subject.struck}-dlt`;
     const events = kind === 'people' ? await listen('people.events') : undefined;
     await permissions.deny('WRITE', { topic: deadLetters });
-    await peer.emit(subject.struck, { key: 'bad', value: BAD, partition: 0 });
+    await subject.emit({ key: 'bad', value: BAD });
     const names = Array.from({ length: 12 }, (_, index) => `beside-${index}.`);
     for (const [index, name] of names.entries())
       expect((await subject.ask(name, { partition: index % PARTITIONS })).error).toBeUndefined();
     await subject.bystanderIsAnswered();
-    await isTold(deadLetters, /grant|authoriz|allowed/i);
+    await subject.isTold(deadLetters, /grant|authoriz|allowed/i);
     if (events) await eventually(() => names.every((name) => events.values.some((value) => value.includes(name))), 20_000); // prettier-ignore
     await permissions.allow();
     const { values } = await listen(deadLetters);
     await eventually(() => values.includes(BAD), 30_000);
-    await isWell();
+    await subject.isWell();
     // What was acknowledged beside what was refused is not sent again.
     for (const name of names)
       expect(events?.values.filter((value) => value.includes(name)).length ?? 1).toBe(1);
@@ -146,11 +133,11 @@ describe.each(EACH_SUBJECT)('%s, %s', (client, kind) => {
     await permissions.deny('CREATE', { topic: subject.struck });
     await subject.startAgain();
     await subject.bystanderIsAnswered();
-    const reason = await isTold(subject.struck);
+    const reason = await subject.isTold(subject.struck);
     expect(reason).not.toMatch(/reached/);
     await peer.createTopics([subject.struck], PARTITIONS);
     expect((await subject.ask('made', { partition: 0 })).error).toBeUndefined();
-    await isWell();
+    await subject.isWell();
   });
 
   it('a topic that is deleted where none may be created is waited for alone', async () => {
@@ -160,11 +147,11 @@ describe.each(EACH_SUBJECT)('%s, %s', (client, kind) => {
     await permissions.deny('CREATE', { topic: subject.struck });
     await peer.admin.deleteTopics({ topics: [subject.struck] });
     await subject.bystanderIsAnswered();
-    await isTold(subject.struck);
+    await subject.isTold(subject.struck);
     await subject.bystanderIsAnswered();
     await peer.createTopics([subject.struck], PARTITIONS);
     expect((await subject.ask('made', { partition: 0 })).error).toBeUndefined();
-    await isWell();
+    await subject.isWell();
   });
 
   it('a group that may not be read is told as that, and is joined once it is granted', async () => {
@@ -172,11 +159,11 @@ describe.each(EACH_SUBJECT)('%s, %s', (client, kind) => {
     await subject.stop();
     await permissions.deny('READ', { group: subject.groupId });
     await subject.startAgain(false);
-    const reason = await isTold(/group/i, /grant|authoriz|allowed/i);
+    const reason = await subject.isTold(/group/i, /grant|authoriz|allowed/i);
     expect(reason).not.toMatch(/reached/);
     await permissions.allow();
     await subject.bystanderIsAnswered();
-    await isWell();
+    await subject.isWell();
   });
 });
 
@@ -187,14 +174,14 @@ it.each(CLIENTS)(
     const { values } = await listen('people.events');
     await permissions.deny('WRITE', { topic: 'people.events' });
     expect((await subject.ask('Ada')).error).toBeUndefined();
-    await peer.emit(subject.struck, { key: 'bad', value: BAD });
+    await subject.emit({ key: 'bad', value: BAD });
     await subject.bystanderIsAnswered();
     // Dead letters are sent by the same relay.
     const letters = await listen(`${subject.struck}-dlt`);
     await eventually(() => letters.values.includes(BAD), 20_000);
-    await isTold('people.events', /grant|authoriz|allowed/i);
+    await subject.isTold('people.events', /grant|authoriz|allowed/i);
     await permissions.allow();
     await eventually(() => values.some((value) => value.includes('"Ada"')), 30_000);
-    await isWell();
+    await subject.isWell();
   },
 );

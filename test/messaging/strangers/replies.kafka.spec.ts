@@ -1,13 +1,15 @@
+import { jest } from '@jest/globals';
 import { randomBytes, randomUUID } from 'node:crypto';
 import { eventually } from '../../support/barrier.js';
 import { KafkaPeer, type Reply } from '../../support/kafka.js';
 import { readRaw } from '../../support/raw-reader.js';
-import { answeredInTime, CLIENTS, EACH_SUBJECT, Subject, valueOf } from '../../support/strangers.js';
+import { answeredInTime, CLIENTS, EACH_SUBJECT, ROW_MS, Subject, valueOf } from '../../support/strangers.js';
 
 const broker = () => process.env.TEST_KAFKA_BROKERS!.split(',')[0]!;
 
 let peer: KafkaPeer;
 let subject: Subject;
+jest.setTimeout(ROW_MS);
 beforeAll(async () => {
   peer = new KafkaPeer();
   await peer.connect();
@@ -26,7 +28,7 @@ const newTopic = async (partitions: number) => {
   return topic;
 };
 const request = (name: string, headers: Record<string, Buffer | string>) =>
-  peer.emit(subject.struck, { key: 'k', partition: 0, value: valueOf(name), headers });
+  subject.emit({ key: 'k', value: valueOf(name), headers: Object.entries(headers) });
 /** Correlation ids of the replies in a partition, as hex. */
 const repliesIn = async (topic: string, partition: number) =>
   (await readRaw(broker(), topic, partition)).map(({ headers }) =>
@@ -117,7 +119,7 @@ describe.each(EACH_SUBJECT)('%s, %s', (client, kind) => {
     const text = 'x'.repeat(3000);
     const value = JSON.stringify(kind === 'host' ? { name: text } : { name: 'large', data: { text } });
     const headers = { kafka_correlationId: 'large', kafka_replyTopic: topic };
-    await peer.emit(subject.struck, { key: 'k', partition: 0, value, headers });
+    await subject.emit({ key: 'k', value, headers: Object.entries(headers) });
     const codes: (string | undefined)[] = [];
     await peer.consume([topic], ({ headers }) => {
       const error = headers?.['kafka_nest-err'];

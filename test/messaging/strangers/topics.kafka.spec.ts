@@ -1,3 +1,4 @@
+import { jest } from '@jest/globals';
 import { eventually } from '../../support/barrier.js';
 import { JavaClient } from '../../support/java-client.js';
 import { KafkaPeer } from '../../support/kafka.js';
@@ -7,6 +8,7 @@ import {
   CLIENTS,
   EACH_SUBJECT,
   PARTITIONS,
+  ROW_MS,
   Subject,
   valueOf,
 } from '../../support/strangers.js';
@@ -14,6 +16,7 @@ import {
 let peer: KafkaPeer;
 let java: JavaClient;
 let subject: Subject;
+jest.setTimeout(ROW_MS);
 beforeAll(async () => {
   peer = new KafkaPeer();
   await peer.connect();
@@ -45,7 +48,7 @@ describe.each(EACH_SUBJECT)('%s, %s', (client, kind) => {
     await subject.bystanderIsAnswered();
     for (let partition = 0; partition < PARTITIONS; partition++)
       expect((await subject.ask(`again in ${partition}`, { partition })).error).toBeUndefined();
-    await eventually(async () => (await subject.reason()) === '');
+    await subject.isWell();
   });
 
   it('a topic that was made anew is read from its beginning', async () => {
@@ -57,7 +60,7 @@ describe.each(EACH_SUBJECT)('%s, %s', (client, kind) => {
     await subject.bystanderIsAnswered();
     for (const name of ['four', 'five', 'six', 'seven'])
       expect((await subject.ask(name, { partition: 0 })).error).toBeUndefined();
-    await eventually(async () => (await subject.reason()) === '');
+    await subject.isWell();
   });
 
   it('partitions that are added are read', async () => {
@@ -79,7 +82,7 @@ describe.each(EACH_SUBJECT)('%s, %s', (client, kind) => {
     subject = await Subject.start({ client, kind, peer });
     const deadLetters = `${subject.struck}-dlt`;
     await deleteTopic(deadLetters);
-    await peer.emit(subject.struck, { key: 'bad', value: BAD, partition: 0 });
+    await subject.emit({ key: 'bad', value: BAD });
     await subject.bystanderIsAnswered();
     expect((await subject.ask('behind', { partition: 0 })).error).toBeUndefined();
     await eventually(() => isThere(deadLetters), 30_000);
