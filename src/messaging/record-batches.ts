@@ -39,7 +39,7 @@ export interface RecordBatchRead {
   isAbort: boolean;
   records: BatchRecord[];
   /** It can't be read: nothing from this offset on is, and `records` has none. */
-  undecodable?: { offset: bigint; reason: UndecodableBatchError };
+  undecodable?: UndecodableBatchError;
 }
 
 /** What a batch says of itself, as far as it could be read. */
@@ -60,7 +60,7 @@ export class UndecodableBatchError extends Error {
     options: { cause: Error },
   ) {
     const what = count === undefined ? 'A batch' : `A batch of ${count} records`;
-    const how = codec === undefined || codec === 'none' ? '' : `, compressed by ${codec}`;
+    const how = codec === undefined || codec === 'none' ? '' : `, compressed by ${codec},`;
     const behind = lastOffset === undefined ? 'behind it' : `to ${lastOffset + 1n}, behind it`;
     super(
       `${what} from offset ${offset} on${how} can't be read: ${options.cause.message.replace(/\.$/, '')}. ` +
@@ -158,8 +158,8 @@ async function readBatch(
       batch.records = [tooLarge(head, batch.lastOffset, rest, count, codec)];
     }
   } catch (error) {
-    const reason = new UndecodableBatchError(firstOffset, known, { cause: error as Error });
-    return { ...batch, records: [], undecodable: { offset: firstOffset, reason } };
+    const undecodable = new UndecodableBatchError(firstOffset, known, { cause: error as Error });
+    return { ...batch, records: [], undecodable };
   }
   const key = batch.isControl ? batch.records[0]?.key : undefined;
   batch.isAbort = key !== null && key !== undefined && key.length >= 4 && key.readInt16BE(2) === ABORT;
