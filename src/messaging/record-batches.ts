@@ -39,7 +39,7 @@ export interface RecordBatchRead {
   isAbort: boolean;
   records: BatchRecord[];
   /** It can't be read: nothing from this offset on is, and `records` has none. */
-  undecodable?: UndecodableBatchError;
+  undecodable?: { offset: bigint; reason: UndecodableBatchError };
 }
 
 /** What a batch says of itself, as far as it could be read. */
@@ -158,8 +158,8 @@ async function readBatch(
       batch.records = [tooLarge(head, batch.lastOffset, rest, count, codec)];
     }
   } catch (error) {
-    const undecodable = new UndecodableBatchError(firstOffset, known, { cause: error as Error });
-    return { ...batch, records: [], undecodable };
+    const reason = new UndecodableBatchError(firstOffset, known, { cause: error as Error });
+    return { ...batch, records: [], undecodable: { offset: firstOffset, reason } };
   }
   const key = batch.isControl ? batch.records[0]?.key : undefined;
   batch.isAbort = key !== null && key !== undefined && key.length >= 4 && key.readInt16BE(2) === ABORT;

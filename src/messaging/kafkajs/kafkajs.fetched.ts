@@ -86,7 +86,7 @@ async function decodeFetch(answer: Buffer, version: number, limits: RecordLimits
       const records = reader.take(Math.max(0, reader.int32()));
       if (records.length > 0 && !isBatchFormat(records)) return undefined;
       const batches = await readBatches(records, reading);
-      if (batches[0]?.undecodable) throw batches[0].undecodable;
+      if (batches[0]?.undecodable) throw batches[0].undecodable.reason;
       const messages = batches.flatMap(messagesOf);
       partitions.push({ ...head, messages });
     }

@@ -67,7 +67,7 @@ export async function committedRecords(
   for (const batch of await readBatches(bytes, reading)) {
     const { lastOffset, producerId, undecodable } = batch;
     if (undecodable) {
-      if (nextOffset === from) throw undecodable;
+      if (nextOffset === from) throw undecodable.reason;
       break;
     }
     while (aborts[0] && aborts[0].firstOffset <= lastOffset) aborting.add(aborts.shift()!.producerId);
