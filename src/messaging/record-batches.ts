@@ -60,7 +60,7 @@ export class UndecodableBatchError extends Error {
     options: { cause: Error },
   ) {
     const what = count === undefined ? 'A batch' : `A batch of ${count} records`;
-    const how = codec === undefined || codec === 'none' ? '' : `, compressed by ${codec}`;
+    const how = codec === undefined || codec === 'none' ? '' : `, compressed by ${codec},`;
     const behind = lastOffset === undefined ? 'behind it' : `to ${lastOffset + 1n}, behind it`;
     super(
       `${what} from offset ${offset} on${how} can't be read: ${options.cause.message.replace(/\.$/, '')}. ` +

@@ -10,7 +10,7 @@ type Answer = { found: Uint8Array } | { isTooLarge: true } | { reason: string };
 
 /**
  * Reads frames with zstd itself, compiled to WebAssembly. That module has one memory for good, and gives back nothing of what a decoder
- * has taken that fails; so it runs in a thread, which is ended then. An empty piece that is not the last is how it tells of an error.
+ * has taken that fails; so it runs in a thread, which is ended then. It tells of an error by pieces that are empty, for ever.
  */
 const WORKER = `
 const { parentPort, workerData } = require('node:worker_threads');
@@ -19,14 +19,12 @@ const ready = import(workerData).then(async ({ ZSTDDecoder }) => {
   await decoder.init();
   return decoder;
 });
-// A frame that is passed over: behind it nothing is left of those before.
-const END = Uint8Array.of(0x50, 0x2a, 0x4d, 0x18, 0, 0, 0, 0);
 parentPort.on('message', async ({ bytes, atMost }) => {
   try {
     const pieces = [];
     let size = 0;
     let empty = 0;
-    for (const piece of (await ready).decodeStreaming([bytes, END])) {
+    for (const piece of (await ready).decodeStreaming([bytes])) {
       size += piece.length;
       if (size > atMost) return parentPort.postMessage({ isTooLarge: true });
       if (piece.length > 0) pieces.push(piece);

@@ -23,7 +23,13 @@ export const SNAPPY: Compression = {
   compress: (records) => Buffer.from(compressionsAlgorithms.snappy.compressSync(records)),
 };
 
-const VERSION = 7;
+export const LZ4: Compression = {
+  codec: 3,
+  compress: (records) => Buffer.from(compressionsAlgorithms.lz4.compressSync(records)),
+};
+
+const PRODUCE = { api: 0, version: 7 };
+const FETCH = { api: 1, version: 4 };
 const PATIENCE_MS = 60_000;
 /** What a broker says of a topic that it has only just heard of, or not yet, and of one whose copies are away. */
 const NOT_YET = [3, 5, 6, 19, 20];
@@ -36,9 +42,18 @@ export async function sendRaw(
   compression: Compression = NONE,
   partition = 0,
 ): Promise<bigint> {
-  const batch = batchOf(records, compression);
+  return sendBatch(broker, topic, batchOf(records, compression), partition);
+}
+
+/** Sends one batch, as it is. @returns the offset of its first record. @throws Error the broker refuses it */
+export async function sendBatch(
+  broker: string | readonly string[],
+  topic: string,
+  batch: Buffer,
+  partition = 0,
+): Promise<bigint> {
   const body = Buffer.concat([
-    ...[int16(0), int16(VERSION), int32(1), text('raw')],
+    ...head(PRODUCE),
     ...[int16(-1), int16(-1), int32(10_000), int32(1), text(topic), int32(1), int32(partition), int32(batch.length), batch],
   ]); // prettier-ignore
   // Size, correlation, one topic, its name, one partition, its number.
@@ -61,6 +76,26 @@ export async function sendRaw(
   if (error !== 0) throw new Error(`The broker refuses the records: error ${error}.`);
   return answer.readBigInt64BE(at + 2);
 }
+
+/** What the broker has of partition 0 of `topic`, from `offset` on: batches, as it keeps them. */
+export async function fetchRaw(broker: string, topic: string, offset = 0n): Promise<Buffer> {
+  const body = Buffer.concat([
+    ...head(FETCH),
+    ...[int32(-1), int32(100), int32(1), int32(50_000_000), Buffer.of(0)],
+    ...[int32(1), text(topic), int32(1), int32(0), int64(offset), int32(50_000_000)],
+  ]);
+  const answer = await exchange(broker, Buffer.concat([int32(body.length), body]));
+  // Size, correlation, throttling, one topic, its name, one partition, its number.
+  let at = 4 + 4 + 4 + 4 + 2 + Buffer.byteLength(topic) + 4 + 4;
+  const error = answer.readInt16BE(at);
+  if (error !== 0) throw new Error(`The broker gives no records: error ${error}.`);
+  // The error, two offsets, transactions that were aborted.
+  at += 2 + 8 + 8;
+  at += 4 + 16 * Math.max(0, answer.readInt32BE(at));
+  return answer.subarray(at + 4, at + 4 + Math.max(0, answer.readInt32BE(at)));
+}
+
+const head = ({ api, version }: typeof PRODUCE) => [int16(api), int16(version), int32(1), text('raw')];
 
 /** A batch as a broker keeps it. */
 export function batchOf(records: readonly RawRecord[], { codec, compress }: Compression = NONE): Buffer {
