@@ -96,6 +96,7 @@ export { type MessageIdentity } from './messaging/message-identity.js';
 export { Outbox, type OutboxEvent } from './messaging/outbox.js';
 export { type DeadLetter, type DeadLetterFilter, DeadLetters } from './messaging/dead-letters.js';
 export { ReplyTopicRefusedError } from './messaging/reply-rules.js';
+export { HandlerTimeoutError, TooManyValuesError } from './messaging/handler-time.js';
 export { RecordTooLargeError, RecordUnreadableError } from './messaging/unread-record.js';
 export { type RecordLimits, type UnreadPart } from './messaging/kafka-driver.js';
 export { MessageKillsProcessError } from './messaging/crash-suspects.js';
