@@ -203,21 +203,18 @@ describe.each(KAFKA_CLIENTS)('requests, by %s', (driver) => {
   });
 });
 
-/** A driver whose brokers refuse some topics, and partitions that are not there. */
+/** A driver whose brokers refuse one topic, and have no leader for another. */
 function refusing(
   driver: KafkaDriver,
-  { missing, forbidden, dead }: Record<'missing' | 'forbidden' | 'dead', string>,
+  { forbidden, dead }: Record<'forbidden' | 'dead', string>,
 ): KafkaDriver {
   const refusingProducer = (producer: KafkaProducer): KafkaProducer => ({
     raw: producer.raw,
     close: () => producer.close(),
     send: async (records) => {
-      for (const { topic, partition = 0 } of records) {
-        if (topic === missing) throw new RecordRefusedError('no topic', false, { reason: 'no-topic' });
+      for (const { topic } of records) {
         if (topic === forbidden) throw new RecordRefusedError('forbidden', false, { reason: 'not-allowed' });
         if (topic === dead) throw new Error('It has no leader at the moment.');
-        if (partition >= PARTITIONS)
-          throw new RecordRefusedError('no partition', false, { reason: 'no-partition' });
       }
       return producer.send(records);
     },
