@@ -540,13 +540,13 @@ export class KafkaTransport extends ServerKafka implements OnModuleDestroy {
   /** A connection that can't be closed properly is no reason not to make another. */
   private async disconnect(between?: () => Promise<void> | undefined): Promise<void> {
     clearInterval(this.committing);
+    this.topicUpkeep?.stop();
     this.upkeep?.pause();
     const { kafkaConsumer, kafkaProducer, relayProducer } = this;
     this.kafkaConsumer = undefined;
     this.intake.reset();
     this.stuck = [];
     await this.attempt('leaving the group', kafkaConsumer?.close());
-    await this.attempt('making topics', this.topicUpkeep?.stop());
     await this.attempt('sending what is in the outbox', between?.());
     this.kafkaProducer = this.relayProducer = undefined;
     await this.attempt('closing the producer of replies', kafkaProducer?.close());

@@ -52,13 +52,16 @@ interface BatchHead {
 /** A batch is in a form that this version does not know, or is no batch. Nothing was skipped. */
 export class UndecodableBatchError extends Error {
   override readonly name = 'UndecodableBatchError';
+  /** Of its last record, where the batch could be read so far. */
+  readonly lastOffset: bigint | undefined;
 
   constructor(
     /** Of its first record. */
     readonly offset: bigint,
-    { codec, count, lastOffset }: BatchHead,
+    head: BatchHead,
     options: { cause: Error },
   ) {
+    const { codec, count, lastOffset } = head;
     const what = count === undefined ? 'A batch' : `A batch of ${count} records`;
     const how = codec === undefined || codec === 'none' ? '' : `, compressed by ${codec},`;
     const behind = lastOffset === undefined ? 'behind it' : `to ${lastOffset + 1n}, behind it`;
@@ -67,6 +70,7 @@ export class UndecodableBatchError extends Error {
         `Run a version that can read it, or set the offset of the group ${behind} (kafka-consumer-groups --reset-offsets).`,
       options,
     );
+    this.lastOffset = lastOffset;
   }
 }
 

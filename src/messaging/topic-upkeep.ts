@@ -19,7 +19,6 @@ export interface TopicUpkeepSettings {
 export class TopicUpkeep {
   private readonly refused: ToldOnce;
   private timer: NodeJS.Timeout | undefined;
-  private looking: Promise<void> | undefined;
   private isStopped = false;
 
   constructor(private readonly settings: TopicUpkeepSettings) {
@@ -51,18 +50,17 @@ export class TopicUpkeep {
     if (this.timer) this.lookIn(SOON_MS);
   }
 
-  async stop(): Promise<void> {
+  /** A look that is under way ends by itself. */
+  stop(): void {
     this.isStopped = true;
     clearTimeout(this.timer);
     this.timer = undefined;
-    await this.looking;
   }
 
   private lookIn(milliseconds: number): void {
     clearTimeout(this.timer);
     this.timer = setTimeout(() => {
-      this.looking = this.look().finally(() => {
-        this.looking = undefined;
+      void this.look().then(() => {
         if (!this.isStopped) this.lookIn(LOOK_EVERY_MS);
       });
     }, milliseconds);

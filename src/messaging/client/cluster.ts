@@ -29,6 +29,10 @@ export function check(about: string, code: number): void {
   if (error) throw error;
 }
 
+/** What libraries say of a failure is in its cause at times: that a certificate is not known. */
+const reasonOf = ({ message, cause }: Error): string =>
+  cause instanceof Error && !message.includes(cause.message) ? `${message} ${cause.message}` : message;
+
 /** Kafka's name of the error that a broker has answered; undefined where there was no answer. */
 export const answerIn = (error: unknown): string | undefined =>
   error instanceof BrokerAnswerError ? error.answer : undefined;
@@ -70,7 +74,7 @@ export class Cluster {
       return read(new AnswerReader(await Promise.race([givenUp, sending])));
     } catch (cause) {
       if (cause instanceof BrokerAnswerError) throw cause;
-      throw new Error(`${name} at ${addressKey(broker)}: ${(cause as Error).message}`, { cause });
+      throw new Error(`${name} at ${addressKey(broker)}: ${reasonOf(cause as Error)}`, { cause });
     } finally {
       clearTimeout(late);
       this.underWay.delete(giveUp);

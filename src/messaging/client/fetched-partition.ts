@@ -18,6 +18,8 @@ export class FetchedPartitionState implements TopicPartition {
   isPlaced = false;
   /** The group's offset when it was out of range. */
   lostAt: bigint | undefined;
+  /** Behind what can't be read: who deletes records up to there has skipped nothing else. */
+  unreadableTo: bigint | undefined;
   /** The node that it is fetched from. */
   leader: number | undefined;
   topicId: string | undefined;
@@ -50,13 +52,15 @@ export class FetchedPartitionState implements TopicPartition {
   /** It can't be read on for this reason, now; others can. */
   fails(reason: Error, offset?: bigint): void {
     this.failures++;
+    if (reason instanceof UndecodableBatchError && reason.lastOffset !== undefined)
+      this.unreadableTo = reason.lastOffset + 1n;
     this.problem = offset === undefined ? { reason } : { reason, offset };
     this.notBefore = performance.now() + (passes(reason) ? AGAIN_MS : AT_LEISURE_MS);
   }
 
   succeeds(): void {
     this.failures = 0;
-    this.problem = undefined;
+    this.problem = this.unreadableTo = undefined;
     this.notBefore = 0;
   }
 

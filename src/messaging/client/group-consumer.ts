@@ -31,6 +31,9 @@ const UNKNOWN_TOPIC_OR_PARTITION = 3;
 /** Where a topic as a whole is not read. */
 const ALL_PARTITIONS = -1;
 
+/** Topics that are missing or may not be read, partitions that are not read on, and those that are none of this member's. */
+type Standstill = 'topics' | 'partitions' | 'foreign';
+
 /** A membership that lasts until the group shares out its partitions anew. */
 interface Generation extends Membership {
   readonly keys: ReadonlySet<string>;
@@ -58,7 +61,7 @@ export class GroupConsumer implements KafkaConsumer {
   private readonly madeAnew = new Set<string>();
   /** What does not work at the moment: `interrupted` was told, and `recovered` is when nothing is left. */
   private readonly broken = new Set<'group' | 'fetch'>();
-  private readonly stuck = { topics: [] as StuckPartition[], partitions: [] as StuckPartition[] };
+  private readonly stuck: Record<Standstill, StuckPartition[]> = { topics: [], partitions: [], foreign: [] };
   /** Settles with the last commit. */
   private committing: Promise<void> = Promise.resolve();
   private running: Promise<void> = Promise.resolve();
@@ -149,7 +152,8 @@ export class GroupConsumer implements KafkaConsumer {
     while (!signal.aborted) {
       try {
         const generation = await this.join();
-        const own = generation.partitions.filter((at) => this.isSubscribed(at));
+        const own = generation.partitions.filter(({ topic }) => this.topics.includes(topic));
+        this.tellForeign(generation.partitions.filter(({ topic }) => !this.topics.includes(topic)));
         this.paused.clear();
         this.listener.assigned([...own]);
         const fetching = this.fetcher.run(own, generation.over.signal);
@@ -181,14 +185,17 @@ export class GroupConsumer implements KafkaConsumer {
   }
 
   /** Another client that shares out may give each member of everything that it reads itself. */
-  private isSubscribed({ topic, partition }: TopicPartition): boolean {
-    if (this.topics.includes(topic)) return true;
+  private tellForeign(partitions: readonly TopicPartition[]): void {
     const { groupId } = this.settings;
-    this.logger.error({
-      msg: 'the group has given a partition to this member that it does not read: another application in the group shares out its own topics; give each application a group of its own',
-      ...{ groupId, topic, partition },
-    });
-    return false;
+    const reason = (topic: string) =>
+      new Error(
+        `The group ${groupId} has given ${topic} to this member, which does not read it, as another application in the group ` +
+          'shares out its own topics. Give each application a group of its own.',
+      );
+    this.standStill(
+      'foreign',
+      partitions.map(({ topic, partition }) => ({ topic, partition, reason: reason(topic) })),
+    );
   }
 
   /** Sends heartbeats until the group has to be joined anew. */
@@ -264,7 +271,7 @@ export class GroupConsumer implements KafkaConsumer {
     for (const partition of leaders.keys()) this.madeAnew.add(partitionKey({ topic, partition }));
   }
 
-  private standStill(what: 'topics' | 'partitions', stuck: StuckPartition[]): void {
+  private standStill(what: Standstill, stuck: StuckPartition[]): void {
     if (this.closed) return;
     const before = this.stuck[what];
     if (before.length === 0 && stuck.length === 0) return;
@@ -277,7 +284,7 @@ export class GroupConsumer implements KafkaConsumer {
           ...{ topic, partition, ...(offset !== undefined && { offset: String(offset) }) },
           err: reason,
         });
-    if (this.listener.stuck) return this.listener.stuck([...this.stuck.topics, ...this.stuck.partitions]);
+    if (this.listener.stuck) return this.listener.stuck(Object.values(this.stuck).flat());
     const lost = stuck.find(({ reason }) => reason instanceof OffsetOutOfRangeError);
     if (lost) this.fail(lost.reason);
   }

@@ -14,6 +14,8 @@ export interface Sought extends TopicPartition {
   next?: bigint | undefined;
   /** The group's offset when it turned out to be out of range: another one is an answer to that. */
   lostAt?: bigint | undefined;
+  /** Behind records that can't be read, from `next` on. */
+  unreadableTo?: bigint | undefined;
 }
 
 /** Where to go on in a partition, or why that can't be told. */
@@ -57,12 +59,14 @@ export class Positions {
 
   private within(at: Sought, committed: bigint, { low, high }: Bounds): Position {
     const { groupId, onOffsetOutOfRange: policy, fromBeginning } = this.settings;
-    const { topic, partition, next, lostAt } = at;
+    const { topic, partition, next, lostAt, unreadableTo = -1n } = at;
     const isSetAnew = lostAt !== undefined && committed !== lostAt;
     const offset = isSetAnew ? committed : (next ?? committed);
     if (next === undefined && this.madeAnew.has(partitionKey(at))) return low;
     if (offset < 0n) return fromBeginning ? low : high;
     if (offset >= low && offset <= high) return offset;
+    // Deleted was what could not be read, and nothing else.
+    if (offset === next && offset < low && low <= unreadableTo) return low;
     const where = `its offset ${offset} is not among those from ${low} to ${high}.`;
     if (policy === 'stop')
       return Object.assign(new OffsetOutOfRangeError(at, groupId, where), { committed });

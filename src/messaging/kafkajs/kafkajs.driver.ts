@@ -21,7 +21,8 @@ function kafkajs({ brokers, clientId, ssl, sasl }: KafkaClientSettings, logger: 
     brokers,
     ...(clientId && { clientId }),
     ...(ssl !== undefined && { ssl }),
-    ...(sasl && { sasl: sasl as KafkaConfig['sasl'] }),
+    // A copy, as kafkajs keeps in it what it has made of the password.
+    ...(sasl && { sasl: { ...sasl } as KafkaConfig['sasl'] }),
     connectionTimeout: CONNECT_TIMEOUT_MS,
     requestTimeout: REQUEST_TIMEOUT_MS,
     // Whoever needs it tries again, and must be able to stop in between.
