@@ -30,8 +30,10 @@ export function check(about: string, code: number): void {
 }
 
 /** What libraries say of a failure is in its cause at times: that a certificate is not known. */
-const reasonOf = ({ message, cause }: Error): string =>
-  cause instanceof Error && !message.includes(cause.message) ? `${message} ${cause.message}` : message;
+function reasonOf({ message, cause }: Error): string {
+  const why = (cause as Partial<Error> | undefined)?.message;
+  return why && !message.includes(why) ? `${message} ${why}` : message;
+}
 
 /** Kafka's name of the error that a broker has answered; undefined where there was no answer. */
 export const answerIn = (error: unknown): string | undefined =>
