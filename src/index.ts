@@ -102,7 +102,14 @@ export { type RecordLimits, type UnreadPart } from './messaging/kafka-driver.js'
 export { MessageKillsProcessError } from './messaging/crash-suspects.js';
 export { KeyQuarantinedError } from './messaging/key-quarantine.js';
 export { KeyWaitsError } from './messaging/lane-store.js';
+export { UndecodableBatchError } from './messaging/record-batches.js';
 export { type KafkaClientName, type KafkaDriverFactory } from './messaging/kafka-clients.js';
+export {
+  type BrokerAnswer,
+  brokerAnswer,
+  BrokerAnswerError,
+  refusalReason,
+} from './messaging/broker-answers.js';
 export {
   type CommitOffset,
   CommitRefusedError,
@@ -114,9 +121,12 @@ export {
   type KafkaDriver,
   type KafkaProducer,
   type OutgoingRecord,
+  type RawHeaders,
   type RecordBatch,
   type RecordHeaders,
   RecordRefusedError,
+  type RefusalReason,
+  type StuckPartition,
   type TopicPartition,
   type OffsetOutOfRangePolicy,
   OffsetOutOfRangeError,
