@@ -64,6 +64,11 @@ export class FetchedPartitionState implements TopicPartition {
     this.notBefore = 0;
   }
 
+  /** True where no broker has said what is wrong: it could not be asked. */
+  get isUnanswered(): boolean {
+    return this.problem !== undefined && !isAnswered(this.problem.reason);
+  }
+
   /** undefined where it is read, or may well be in a moment. */
   get stuck(): StuckPartition | undefined {
     if (!this.problem || (passes(this.problem.reason) && this.failures < TOLD_FROM)) return undefined;
@@ -71,9 +76,13 @@ export class FetchedPartitionState implements TopicPartition {
   }
 }
 
+const isAnswered = (reason: Error): boolean =>
+  reason instanceof OffsetOutOfRangeError ||
+  reason instanceof UndecodableBatchError ||
+  answerIn(reason) !== undefined;
+
 /** True for what may be over in a moment: a broker that is away, a leader that is being elected. */
 function passes(reason: Error): boolean {
-  if (reason instanceof OffsetOutOfRangeError || reason instanceof UndecodableBatchError) return false;
   const answer = answerIn(reason);
-  return answer === undefined || brokerAnswer(answer) === 'again';
+  return !isAnswered(reason) || (answer !== undefined && brokerAnswer(answer) === 'again');
 }

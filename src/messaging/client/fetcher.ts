@@ -233,7 +233,9 @@ export class Fetcher {
   }
 
   private tellStuck(): void {
-    const stuck = this.partitions.flatMap(({ stuck: one }) => one ?? []);
+    // Where no broker can be reached that is told, and not of each partition.
+    const areAllAway = this.partitions.every(({ isUnanswered }) => isUnanswered);
+    const stuck = areAllAway ? [] : this.partitions.flatMap(({ stuck: one }) => one ?? []);
     const told = stuck
       .map(({ topic, partition, reason }) => `${topic} ${partition} ${reason.message}`)
       .join();
