@@ -68,8 +68,7 @@ export class Positions {
     // Deleted was what could not be read, and nothing else.
     if (offset === next && offset < low && low <= unreadableTo) return low;
     const where = `its offset ${offset} is not among those from ${low} to ${high}.`;
-    if (policy === 'stop')
-      return Object.assign(new OffsetOutOfRangeError(at, groupId, where), { committed });
+    if (policy === 'stop') return Object.assign(new OffsetOutOfRangeError(at, groupId, where), { committed });
     this.logger.warn({ msg: 'offset out of range', topic, partition, groupId, where, goingOnWith: policy });
     return policy === 'earliest' ? low : high;
   }
