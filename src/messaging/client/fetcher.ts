@@ -6,7 +6,6 @@ import {
   type StuckPartition,
   type TopicPartition,
 } from '../kafka-driver.js';
-import { pause } from '../pause.js';
 import { decompress } from '../codecs.js';
 import type { BatchReading } from '../record-batches.js';
 import { RECORD_LIMITS } from '../record-limits.js';
@@ -46,7 +45,8 @@ export class Fetcher {
   private partitions: FetchedPartitionState[] = [];
   private brokers = new Map<number, BrokerAddress>();
   private readonly workers = new Map<number, Promise<void>>();
-  private waking = new AbortController();
+  /** Ends the waits that are under way. */
+  private readonly waits = new Set<() => void>();
   private stuckTold = '';
   private turn = 0;
 
@@ -60,14 +60,13 @@ export class Fetcher {
 
   /** What may be fetched has changed. */
   wake(): void {
-    const { waking } = this;
-    this.waking = new AbortController();
-    waking.abort();
+    for (const end of this.waits) end();
   }
 
   /** Fetches until `signal` says so. */
   async run(assigned: readonly TopicPartition[], signal: AbortSignal): Promise<void> {
     this.partitions = assigned.map((at) => new FetchedPartitionState(at));
+    signal.addEventListener('abort', () => this.wake(), { once: true });
     try {
       while (!signal.aborted) {
         await this.look(signal);
@@ -76,7 +75,7 @@ export class Fetcher {
         this.tellStuck();
         // What a worker has given up meanwhile is looked at without a wait.
         if (this.partitions.some((at) => !at.isReady && !at.isBusy && at.isDue)) continue;
-        await this.untilWoken(signal, (at) => !at.isReady);
+        await this.untilWoken((at) => !at.isReady);
       }
     } finally {
       await Promise.all(this.workers.values());
@@ -153,7 +152,7 @@ export class Fetcher {
       if (ready.length === 0) return;
       const wanted = ready.filter((at) => !this.paused.has(partitionKey(at)));
       if (wanted.length === 0) {
-        await this.untilWoken(signal, (at) => at.leader === node);
+        await this.untilWoken((at) => at.leader === node);
         continue;
       }
       for (const at of wanted) at.isBusy = true;
@@ -245,12 +244,17 @@ export class Fetcher {
   }
 
   /** Until `wake`, or until one of the partitions that `concern` is to be looked at again. */
-  private async untilWoken(
-    signal: AbortSignal,
-    concern: (at: FetchedPartitionState) => boolean,
-  ): Promise<void> {
-    const waits = this.partitions.filter(concern).map(({ waitMs }) => waitMs);
-    const soonest = Math.min(LONG_MS, ...waits.filter((ms) => ms > 0));
-    await pause(soonest, AbortSignal.any([signal, this.waking.signal]));
+  private untilWoken(concern: (at: FetchedPartitionState) => boolean): Promise<void> {
+    const dueIn = this.partitions.filter(concern).map(({ waitMs }) => waitMs);
+    const soonest = Math.min(LONG_MS, ...dueIn.filter((ms) => ms > 0));
+    return new Promise((resolve) => {
+      const end = () => {
+        clearTimeout(timer);
+        this.waits.delete(end);
+        resolve();
+      };
+      const timer = setTimeout(end, soonest);
+      this.waits.add(end);
+    });
   }
 }
