@@ -1,4 +1,4 @@
-import { exchange, int16, int32, int64, text } from './raw-records.js';
+import { exchange, int16, int32, int64, NOT_YET, text } from './raw-records.js';
 
 /** A record as it is kept, its headers in their order and of whatever bytes. */
 export interface KeptRecord {
@@ -40,6 +40,7 @@ async function readFrom(
   // Size, correlation, throttling, one topic, its name, one partition, its number.
   let at = 4 + 4 + 4 + 4 + 2 + Buffer.byteLength(topic) + 4 + 4;
   const error = answer.readInt16BE(at);
+  if (NOT_YET.includes(error)) return { records: [], next: undefined };
   if (error !== 0) throw new Error(`The broker gives nothing of ${topic}: error ${error}.`);
   at += 2 + 8 + 8;
   at += 4 + Math.max(0, answer.readInt32BE(at)) * 16;

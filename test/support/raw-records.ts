@@ -32,7 +32,7 @@ const PRODUCE = { api: 0, version: 7 };
 const FETCH = { api: 1, version: 4 };
 const PATIENCE_MS = 60_000;
 /** What a broker says of a topic that it has only just heard of, or not yet, and of one whose copies are away. */
-const NOT_YET = [3, 5, 6, 19, 20];
+export const NOT_YET = [3, 5, 6, 19, 20];
 
 /** Sends records to a partition of `topic` as one batch; of several brokers to whoever leads it. @returns the offset of the first. @throws Error the broker refuses them */
 export async function sendRaw(
