@@ -121,6 +121,7 @@ export {
   type KafkaDriver,
   type KafkaProducer,
   type OutgoingRecord,
+  PartlySentError,
   type RawHeaders,
   type RecordBatch,
   type RecordHeaders,

@@ -180,6 +180,7 @@ export interface KafkaProducer {
    * Resolves when every record is acknowledged by all in-sync replicas. Records of one partition arrive in the order given.
    *
    * @throws RecordRefusedError the brokers do not take one of the records; others may have been sent
+   * @throws PartlySentError the brokers can't be reached, and some records were acknowledged before
    * @throws Error the brokers can't be reached; records may have been sent
    */
   send(records: readonly OutgoingRecord[]): Promise<void>;
@@ -218,15 +219,37 @@ export type RefusalReason = 'too-large' | 'no-topic' | 'no-partition' | 'not-all
 export class RecordRefusedError extends Error {
   override readonly name = 'RecordRefusedError';
   readonly reason: RefusalReason;
+  /** Those of the records given that are with the brokers all the same. */
+  readonly acknowledged: readonly OutgoingRecord[];
 
   constructor(
     message: string,
     /** The record is larger than the broker or the topic takes. */
     readonly isTooLarge: boolean,
-    { reason, ...options }: ErrorOptions & { reason?: RefusalReason } = {},
+    { reason, acknowledged = [], ...options }: RefusalOptions = {},
   ) {
     super(message, options);
     this.reason = reason ?? (isTooLarge ? 'too-large' : 'invalid');
+    this.acknowledged = acknowledged;
+  }
+}
+
+/** What is known of a refusal beside its message. */
+export interface RefusalOptions extends ErrorOptions {
+  reason?: RefusalReason;
+  acknowledged?: readonly OutgoingRecord[];
+}
+
+/** Some records could not be sent now; those of `acknowledged` are with the brokers, and need not be sent again. */
+export class PartlySentError extends Error {
+  override readonly name = 'PartlySentError';
+
+  constructor(
+    message: string,
+    readonly acknowledged: readonly OutgoingRecord[],
+    options?: ErrorOptions,
+  ) {
+    super(message, options);
   }
 }
 

@@ -1,6 +1,11 @@
 import { Logger } from '@nestjs/common';
 import { beforeAbort } from '../database/pooled-client.js';
-import { type KafkaProducer, type OutgoingRecord, RecordRefusedError } from './kafka-driver.js';
+import {
+  type KafkaProducer,
+  type OutgoingRecord,
+  PartlySentError,
+  RecordRefusedError,
+} from './kafka-driver.js';
 import { claimCheckOf, type OutboxRow, outboxRecord } from './outbox-record.js';
 import { refuseHuge } from './record-size.js';
 import type { RefusedTopics } from './refused-topics.js';
@@ -56,14 +61,27 @@ export class OutboxSending {
     limits: SendingLimits,
   ): Promise<void> {
     if (rows.length < 2) return this.sendOneByOne(rows, result, limits);
+    const records = rows.map(outboxRecord);
     try {
-      await this.sendRecords(rows.map(outboxRecord), limits);
-      result.sent.push(...rows);
-      for (const { topic } of rows) this.refusedTopics?.taken(topic);
+      await this.sendRecords(records, limits);
+      this.sent(rows, result);
     } catch (error) {
+      const isInPart = error instanceof RecordRefusedError || error instanceof PartlySentError;
+      const acknowledged = new Set(isInPart ? error.acknowledged : []);
+      const isSent = (_: OutboxRow, index: number) => acknowledged.has(records[index]!);
+      this.sent(rows.filter(isSent), result);
       if (!(error instanceof RecordRefusedError)) throw error;
-      await this.sendOneByOne(rows, result, limits);
+      await this.sendOneByOne(
+        rows.filter((row, index) => !isSent(row, index)),
+        result,
+        limits,
+      );
     }
+  }
+
+  private sent(rows: readonly OutboxRow[], result: SendingResult): void {
+    result.sent.push(...rows);
+    for (const { topic } of rows) this.refusedTopics?.taken(topic);
   }
 
   private async sendOneByOne(
@@ -77,8 +95,7 @@ export class OutboxSending {
       if (limits.signal.aborted || performance.now() > limits.until) return;
       const refusal = await this.sendOne(row, limits);
       if (!refusal) {
-        result.sent.push(row);
-        this.refusedTopics?.taken(row.topic);
+        this.sent([row], result);
         continue;
       }
       kept.add(row.aggregateid);

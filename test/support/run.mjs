@@ -9,6 +9,9 @@ import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node
 import path from 'node:path';
 
 const SHARES = 4;
+/** Tests among the strangers of a real cluster have servers of their own, and a command of their own: `npm run test:strangers`. */
+const STRANGERS = '/test/messaging/strangers/';
+const SHARES_OF_STRANGERS = 2;
 /** So many files may fail beside others and pass alone; where more do, something is wrong with all. */
 const ONCE_MORE = 3;
 /** How long each file takes beside others, so that the shares end together; `RECORD_DURATIONS=1 npm test` writes it anew. */
@@ -28,10 +31,10 @@ async function runJest(...args) {
 }
 
 /** Test files into shares of about the same length: the longest first, each to the share that has least. */
-function sharesOf(files) {
+function sharesOf(files, length) {
   const seconds = JSON.parse(readFileSync(DURATIONS, 'utf8'));
   const weightOf = (file) => seconds[path.relative('.', file)] ?? UNKNOWN_SECONDS;
-  const shares = Array.from({ length: SHARES }, () => ({ files: [], weight: 0 }));
+  const shares = Array.from({ length }, () => ({ files: [], weight: 0 }));
   for (const file of files.sort((a, b) => weightOf(b) - weightOf(a))) {
     const least = shares.reduce((a, b) => (a.weight <= b.weight ? a : b));
     least.files.push(file);
@@ -40,14 +43,17 @@ function sharesOf(files) {
   return shares.map((share) => share.files);
 }
 
-async function runWhole() {
-  const listed = spawnSync(process.execPath, [...jest, '--listTests', ...given], { encoding: 'utf8' });
-  const files = listed.stdout.split('\n').filter((line) => line !== '');
+async function runWhole(isOfStrangers) {
+  const options = isOfStrangers ? [] : given;
+  const listed = spawnSync(process.execPath, [...jest, '--listTests', ...options], { encoding: 'utf8' });
+  const files = listed.stdout
+    .split('\n')
+    .filter((line) => line !== '' && line.includes(STRANGERS) === isOfStrangers);
   if (listed.status !== 0 || files.length === 0) throw new Error(`No tests were found: ${listed.stderr}`);
   const directory = path.resolve('.data', `results-${process.pid}`);
   mkdirSync(directory, { recursive: true });
   try {
-    const shares = sharesOf(files);
+    const shares = sharesOf(files, isOfStrangers ? SHARES_OF_STRANGERS : SHARES);
     const outputs = shares.map((_, index) => path.join(directory, `${index}.json`));
     const codes = await Promise.all(
       shares.map((share, index) =>
@@ -57,7 +63,7 @@ async function runWhole() {
     // One that was ended, or has crashed, has told nothing: there is no list of what failed.
     if (!outputs.every((output) => existsSync(output))) return 1;
     const results = outputs.flatMap((output) => JSON.parse(readFileSync(output, 'utf8')).testResults);
-    if (process.env.RECORD_DURATIONS) record(results);
+    if (process.env.RECORD_DURATIONS && !isOfStrangers) record(results);
     if (codes.every((code) => code === 0)) return 0;
     const failed = results.filter(({ status }) => status === 'failed').map(({ name }) => name);
     const names = failed.map((file) => path.relative('.', file)).join(', ');
@@ -84,4 +90,5 @@ function record(results) {
 for (const signal of ['SIGINT', 'SIGTERM'])
   process.on(signal, () => running.forEach((run) => run.kill(signal)));
 const isWhole = given.length === 0 || given[0] === '--testPathIgnorePatterns';
-process.exitCode = await (isWhole ? runWhole() : runJest(...given));
+const isOfStrangers = given[0] === '--strangers';
+process.exitCode = await (isWhole || isOfStrangers ? runWhole(isOfStrangers) : runJest(...given));

@@ -25,7 +25,7 @@ const ALL_SUBJECTS = CLIENTS.flatMap((client) => [
   [client, 'people'] as [KafkaClientName, SubjectKind],
   [client, 'host'] as [KafkaClientName, SubjectKind],
 ]);
-/** Both clients and both kinds; each with each by `npm run test:strangers`, which takes twice as long. */
+/** Both clients and both kinds; each with each where `STRANGERS=all`, which takes twice as long. */
 export const EACH_SUBJECT: [KafkaClientName, SubjectKind][] =
   process.env.STRANGERS === 'all'
     ? ALL_SUBJECTS

@@ -4,6 +4,7 @@ import { brokerErrorName } from '../broker-error-names.js';
 import {
   type KafkaProducer,
   type OutgoingRecord,
+  PartlySentError,
   type RawHeaders,
   RecordRefusedError,
 } from '../kafka-driver.js';
@@ -34,6 +35,8 @@ interface Topic {
 }
 
 interface Sized extends RecordToWrite {
+  /** As it was given. */
+  record: OutgoingRecord;
   bytes: number;
 }
 
@@ -96,8 +99,8 @@ export class RecordProducer implements KafkaProducer {
         return;
       } catch (error) {
         if (error instanceof RecordRefusedError || attempt === ATTEMPTS || this.closing.signal.aborted)
-          throw error;
-        if (error instanceof SentInPart) queues = error.queues;
+          throw inPart(error as Error, records, queues);
+        queues = queues?.filter((queue) => queue.records.length > 0);
         for (const name of names) this.topics.delete(name);
         await pause(RETRY_MS * 2 ** (attempt - 1), this.closing.signal);
       }
@@ -165,7 +168,7 @@ export class RecordProducer implements KafkaProducer {
     return Number.isInteger(partition) && partition >= 0 && partition < this.topics.get(topic)!.leaders.length; // prettier-ignore
   }
 
-  /** Sends one batch for each partition, and returns what is left. @throws SentInPart */
+  /** Sends one batch for each partition, and returns what is left; where it fails that is in `queues`. */
   private async sendRound(queues: Queue[]): Promise<Queue[]> {
     const byLeader = new Map<string, { leader: BrokerAddress; sends: Send[] }>();
     const errors: unknown[] = [];
@@ -185,11 +188,10 @@ export class RecordProducer implements KafkaProducer {
       }
     });
     await Promise.all(produced);
-    const left = queues.filter((queue) => queue.records.length > 0);
     const refused = errors.find((error) => error instanceof RecordRefusedError);
     if (refused) throw refused;
-    if (errors.length > 0) throw new SentInPart(left, errors);
-    return left;
+    if (errors.length > 0) throw notSent(errors);
+    return queues.filter((queue) => queue.records.length > 0);
   }
 
   private async produce(leader: BrokerAddress, sends: readonly Send[]): Promise<Error[]> {
@@ -224,15 +226,25 @@ interface Send {
   batch: Sized[];
 }
 
-/** Some partitions have not acknowledged their batch; `queues` is what is left to be sent. */
-class SentInPart extends AggregateError {
-  constructor(
-    readonly queues: Queue[],
-    errors: unknown[],
-  ) {
-    const reasons = errors.map((error) => (error instanceof Error ? error.message : String(error)));
-    super(errors, `Records could not be sent: ${[...new Set(reasons)].join('; ')}`);
-  }
+function notSent(errors: unknown[]): Error {
+  const reasons = errors.map((error) => (error instanceof Error ? error.message : String(error)));
+  return new AggregateError(errors, `Records could not be sent: ${[...new Set(reasons)].join('; ')}`);
+}
+
+/** The error, with what was acknowledged all the same. @param queues what is left */
+function inPart(
+  error: Error,
+  records: readonly OutgoingRecord[],
+  queues: readonly Queue[] | undefined,
+): Error {
+  if (!queues) return error;
+  const left = new Set(queues.flatMap((queue) => queue.records.map(({ record }) => record)));
+  const acknowledged = records.filter((record) => !left.has(record));
+  if (acknowledged.length === 0) return error;
+  if (!(error instanceof RecordRefusedError))
+    return new PartlySentError(error.message, acknowledged, { cause: error });
+  const { message, isTooLarge, reason, cause } = error;
+  return new RecordRefusedError(message, isTooLarge, { cause, reason, acknowledged });
 }
 
 function nextBatch({ records, atMost: most }: Queue): Sized[] {
@@ -246,11 +258,12 @@ function nextBatch({ records, atMost: most }: Queue): Sized[] {
   return batch;
 }
 
-function sized({ key = null, value, headers, rawHeaders }: OutgoingRecord): Sized {
+function sized(record: OutgoingRecord): Sized {
+  const { key = null, value, headers, rawHeaders } = record;
   const pairs = rawHeaders ?? pairsOf(headers);
   const parts = [key, value, ...pairs.flat()];
   const bytes = parts.reduce((sum, part) => sum + Buffer.byteLength(part ?? '') + OVERHEAD_BYTES, 0);
-  return { key, value, headers: pairs, bytes };
+  return { record, key, value, headers: pairs, bytes };
 }
 
 const pairsOf = (headers: OutgoingRecord['headers'] = {}): RawHeaders =>

@@ -115,7 +115,11 @@ describe.each(EACH_SUBJECT)('%s, %s', (client, kind) => {
     subject = await Subject.start({ client, kind, peer });
     const topic = `small-${randomUUID()}`;
     const configEntries = [{ name: 'max.message.bytes', value: '1000' }];
-    await peer.admin.createTopics({ topics: [{ topic, numPartitions: 1, configEntries }] });
+    await peer.admin.createTopics({
+      topics: [{ topic, numPartitions: 1, configEntries }],
+      waitForLeaders: false,
+    });
+    await peer.createTopics([topic]);
     const text = 'x'.repeat(3000);
     const value = JSON.stringify(kind === 'host' ? { name: text } : { name: 'large', data: { text } });
     const headers = { kafka_correlationId: 'large', kafka_replyTopic: topic };
