@@ -97,13 +97,18 @@ it('the database is asked what the table is like once at the start, and once for
     return 'pass';
   };
   const own = await startPeopleApp({}, { ...database, url: proxy.url });
-  expect(questions).toBe(1);
-  await expectServed(own);
-  expect(questions).toBe(1);
-  await Promise.all(Array.from({ length: 50 }, () => own.request('/health/ready')));
-  expect(questions).toBe(2);
-  await own.close();
-  await proxy.close();
+  try {
+    expect(questions).toBe(1);
+    await expectServed(own);
+    expect(questions).toBe(1);
+    await Promise.all(Array.from({ length: 50 }, () => own.request('/health/ready')));
+    expect(questions).toBeGreaterThan(1);
+    // An answer is kept for half a second: a slow machine needs more than that for so many probes.
+    expect(questions).toBeLessThan(10);
+  } finally {
+    await own.close();
+    await proxy.close();
+  }
 });
 
 describe('a table that is other than the module would make it and does all the same', () => {
