@@ -5,7 +5,7 @@
  */
 import { spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 
 const SHARES = 4;
@@ -18,14 +18,22 @@ const ONCE_MORE = 3;
 const DURATIONS = 'test/support/durations.json';
 const UNKNOWN_SECONDS = 10;
 const jest = ['--experimental-vm-modules', '--disable-warning=ExperimentalWarning', 'node_modules/jest/bin/jest.js']; // prettier-ignore
+const OUTPUT = '--outputFile=';
 const given = process.argv.slice(2);
 const running = new Set();
+
+/** A test that has failed may leave something open, which Jest would wait for for ever. */
+const ENDS_WITHIN_MS = 60_000;
 
 /** @returns Jest's exit code, 1 where a signal ended it */
 async function runJest(...args) {
   const run = spawn(process.execPath, [...jest, ...args], { stdio: 'inherit' });
   running.add(run);
+  const output = args.find((arg) => arg.startsWith(OUTPUT))?.slice(OUTPUT.length);
+  const isLate = () => existsSync(output) && Date.now() - statSync(output).mtimeMs > ENDS_WITHIN_MS;
+  const watching = output && setInterval(() => isLate() && run.kill('SIGKILL'), 5000);
   const [code] = await once(run, 'exit');
+  clearInterval(watching);
   running.delete(run);
   return code ?? 1;
 }
@@ -57,7 +65,7 @@ async function runWhole(isOfStrangers) {
     const outputs = shares.map((_, index) => path.join(directory, `${index}.json`));
     const codes = await Promise.all(
       shares.map((share, index) =>
-        runJest('--json', `--outputFile=${outputs[index]}`, '--runTestsByPath', ...share),
+        runJest('--json', `${OUTPUT}${outputs[index]}`, '--runTestsByPath', ...share),
       ),
     );
     // One that was ended, or has crashed, has told nothing: there is no list of what failed.
