@@ -67,7 +67,7 @@ export class GroupConsumer implements KafkaConsumer {
   private running: Promise<void> = Promise.resolve();
   private closed: Promise<void> | undefined;
 
-  /** @param raw the library's own object; it is told what was assigned, and joins no group */
+  /** @param raw the library's own object, for `KafkaContext.getConsumer()`; it joins no group */
   constructor(
     readonly raw: unknown,
     private readonly cluster: Cluster,
