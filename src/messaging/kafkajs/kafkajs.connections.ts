@@ -60,6 +60,8 @@ export class KafkajsConnections implements BrokerConnections {
     const bytes = isFlexible ? Buffer.concat([NO_TAGS, body]) : body;
     try {
       const { connectionPool } = await this.connected(key, address);
+      // kafkajs would connect it anew, and nobody would close that.
+      if (this.pools.get(key) !== connectionPool) throw new Error('the connection was given up');
       const { payload } = await connectionPool.send({
         // What kafkajs takes for one of its encoders.
         request: {
