@@ -3,7 +3,7 @@ import { randomBytes, randomUUID } from 'node:crypto';
 import { rmSync } from 'node:fs';
 import path from 'node:path';
 import { startEmbeddedKafka } from '../dist/src/dev/embedded-kafka.js';
-import { driverFactory, KAFKA_CLIENTS } from '../dist/src/messaging/kafka-clients.js';
+import { driverFactory, KAFKA_CLIENTS } from '../dist/src/messaging/kafka/clients.js';
 import { OptionError, readOptions } from './options.mjs';
 import { shuffled } from './shuffled.mjs';
 import { median, spread } from './table.mjs';

@@ -6,7 +6,7 @@ export {
   type PeopleModuleOptions,
   type PeopleRuntimeOptions,
 } from './people/people.module.js';
-export { type CallerOf } from './people/http-caller.js';
+export { type CallerOf } from './people/http/caller.js';
 export { InjectPeopleDataSource, PEOPLE_DATA_SOURCE, type PeopleOptions } from './people/people.options.js';
 export {
   type IfMatch,
@@ -29,7 +29,7 @@ export { peopleMigrations, transactionMigrations } from '../migrations/index.js'
 
 // Lossless JSON
 export { IsUint64 } from './people/person-data.js';
-export { JsonError, JsonText, MAX_JSON_DEPTH } from './people/json-text.js';
+export { JsonError, JsonText, MAX_JSON_DEPTH } from './json/text.js';
 export {
   JsonNumber,
   type JsonNumeric,
@@ -37,7 +37,7 @@ export {
   type JsonValue,
   parseJson,
   stringifyJson,
-} from './people/lossless-json.js';
+} from './json/lossless.js';
 
 // Transactions that retry, for any entity
 export {
@@ -82,7 +82,7 @@ export { type RecyclingMethod } from './database/pooled-client.js';
 
 // Messages
 export { BATCHABLE, KafkaTransport } from './messaging/kafka.transport.js';
-export { type KafkaTransportOptions } from './messaging/kafka-transport-options.js';
+export { type KafkaTransportOptions } from './messaging/kafka/transport-options.js';
 export {
   MessagingModule,
   type MessagingModuleAsyncOptions,
@@ -95,21 +95,21 @@ export { type HandledMessage, type MessageAnswer } from './messaging/message-ans
 export { type MessageIdentity } from './messaging/message-identity.js';
 export { Outbox, type OutboxEvent } from './messaging/outbox.js';
 export { type DeadLetter, type DeadLetterFilter, DeadLetters } from './messaging/dead-letters.js';
-export { ReplyTopicRefusedError } from './messaging/reply-rules.js';
-export { HandlerTimeoutError, TooManyValuesError } from './messaging/handler-time.js';
-export { RecordTooLargeError, RecordUnreadableError } from './messaging/unread-record.js';
+export { ReplyTopicRefusedError } from './messaging/kafka/reply-rules.js';
+export { HandlerTimeoutError, TooManyValuesError } from './messaging/consuming/handler-time.js';
+export { RecordTooLargeError, RecordUnreadableError } from './messaging/records/unread.js';
 export { type RecordLimits, type UnreadPart } from './messaging/kafka-driver.js';
-export { MessageKillsProcessError } from './messaging/crash-suspects.js';
-export { KeyQuarantinedError } from './messaging/key-quarantine.js';
-export { KeyWaitsError } from './messaging/lane-store.js';
-export { UndecodableBatchError } from './messaging/record-batches.js';
-export { type KafkaClientName, type KafkaDriverFactory } from './messaging/kafka-clients.js';
+export { MessageKillsProcessError } from './messaging/dead-letters/suspects.js';
+export { KeyQuarantinedError } from './messaging/dead-letters/quarantine.js';
+export { KeyWaitsError } from './messaging/dead-letters/lane-store.js';
+export { UndecodableBatchError } from './messaging/records/batches.js';
+export { type KafkaClientName, type KafkaDriverFactory } from './messaging/kafka/clients.js';
 export {
   type BrokerAnswer,
   brokerAnswer,
   BrokerAnswerError,
   refusalReason,
-} from './messaging/broker-answers.js';
+} from './messaging/kafka/broker-answers.js';
 export {
   type CommitOffset,
   CommitRefusedError,
@@ -152,8 +152,8 @@ export {
   PersonRefusedError,
   StoredDataInvalidError,
 } from './people/people.errors.js';
-export { ImportPlacesTakenError } from './people/import-places.js';
-export { type ImportSource, ImportStalledError } from './people/import-pace.js';
+export { ImportPlacesTakenError } from './people/importing/places.js';
+export { type ImportSource, ImportStalledError } from './people/importing/pace.js';
 export { MemoryBudgetExhaustedError } from './people/byte-budget.js';
 export {
   AfterCommitError,

@@ -11,10 +11,10 @@ import { MessageStore } from '../messaging/message-store.js';
 import { OperationsModule } from '../operations/operations.module.js';
 import { PeopleTable } from '../people/people-table.js';
 import { PeopleModule } from '../people/people.module.js';
-import { BearerTokenGuard, callerOfToken, mayReadByToken } from './bearer-token.guard.js';
+import { BearerTokenGuard, callerOfToken, mayReadByToken } from './http/bearer-token.guard.js';
 import type { Environment } from './environment.js';
 import { kafkaTransport } from './kafka-client.js';
-import { mayReadReasons } from './operations-access.js';
+import { mayReadReasons } from './http/operations-access.js';
 import { stopTimesOf } from './stop-application.js';
 
 /** The environment once every server it needs is known. */

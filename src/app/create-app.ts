@@ -8,16 +8,16 @@ import { describeFailure, toProblem } from '../errors/error-responses.js';
 import { KafkaTransport } from '../messaging/kafka.transport.js';
 import { JsonLogger } from '../operations/json-logger.js';
 import { Metrics } from '../operations/metrics.controller.js';
-import { setAnswerHeaders } from './answer-headers.js';
+import { setAnswerHeaders } from './http/answer-headers.js';
 import { AppModule, type ServiceSettings, Stopping } from './app.module.js';
-import { tokenVerifier } from './bearer-tokens.js';
-import { serveDocumentation } from './documentation.js';
+import { tokenVerifier } from './http/bearer-tokens.js';
+import { serveDocumentation } from './http/documentation.js';
 import type { AuthSettings } from './environment.js';
-import { HttpFront } from './http-front.js';
-import { answerMethodNotAllowed } from './method-not-allowed.js';
+import { HttpFront } from './http/front.js';
+import { answerMethodNotAllowed } from './http/method-not-allowed.js';
 import { showStuckPartitions } from './kafka-metrics.js';
-import { guardOperations, openManagementPort } from './operations-access.js';
-import { refuseAmbiguous } from './request-rules.js';
+import { guardOperations, openManagementPort } from './http/operations-access.js';
+import { refuseAmbiguous } from './http/request-rules.js';
 
 const REQUEST_ID = /^[\w.:-]{1,128}$/;
 

@@ -1,18 +1,18 @@
 import { RECYCLING_METHODS } from '../database/pooled-client.js';
 import { ISOLATION_LEVELS } from '../database/data-source-options.js';
 import { hostsOfList, urlsOfHosts } from '../database/database-url.js';
-import { KAFKA_CLIENTS } from '../messaging/kafka-clients.js';
-import { DEFAULTS } from '../messaging/kafka-transport-options.js';
-import { RECORD_LIMITS } from '../messaging/record-limits.js';
+import { KAFKA_CLIENTS } from '../messaging/kafka/clients.js';
+import { DEFAULTS } from '../messaging/kafka/transport-options.js';
+import { RECORD_LIMITS } from '../messaging/records/limits.js';
 import { DEFAULT_BUDGET_BYTES } from '../people/byte-budget.js';
-import { DEFAULT_IDLE_MS, DEFAULT_PIECE_MS } from '../people/import-pace.js';
+import { DEFAULT_IDLE_MS, DEFAULT_PIECE_MS } from '../people/importing/pace.js';
 import { DEFAULT_PAGE_BYTES, DEFAULT_REPLY_BYTES } from '../people/people.options.js';
 import {
   DEFAULT_BODY_GRACE_MS,
   DEFAULT_BODY_LIMIT_BYTES,
   DEFAULT_BULK_BODY_LIMIT_BYTES,
   DEFAULT_MIN_BODY_BYTES_PER_SECOND,
-} from '../people/request-body.js';
+} from '../people/http/request-body.js';
 
 /** One variable of the environment. */
 export interface Variable<T> {

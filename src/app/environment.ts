@@ -1,11 +1,11 @@
-import type { KafkaClientName } from '../messaging/kafka-clients.js';
+import type { KafkaClientName } from '../messaging/kafka/clients.js';
 import type { OffsetOutOfRangePolicy, RecordLimits } from '../messaging/kafka-driver.js';
 import type { DatabaseSettings } from '../database/data-source-options.js';
 import { hostsOfList } from '../database/database-url.js';
 import type { PreparedStatements } from '../database/known-server.js';
 import type { RecyclingMethod } from '../database/pooled-client.js';
-import type { FrontBounds } from './http-front.js';
-import type { IssuerBounds } from './issuer-keys.js';
+import type { FrontBounds } from './http/front.js';
+import type { IssuerBounds } from './http/issuer-keys.js';
 import { type SASL_MECHANISMS, type Values, type Variable, VARIABLES } from './environment-variables.js';
 
 /** A variable whose value is refused, or a combination of them that is. */

@@ -1,6 +1,6 @@
 import { Gauge } from 'prom-client';
 import type { KafkaTransport } from '../messaging/kafka.transport.js';
-import { BrokerAnswerError } from '../messaging/broker-answers.js';
+import { BrokerAnswerError } from '../messaging/kafka/broker-answers.js';
 import type { Metrics } from '../operations/metrics.controller.js';
 
 /** Shows what is not read on of the topics that this process reads: 1 for each partition (-1: the whole topic), with the reason. */

@@ -1,4 +1,4 @@
-import { endsWithin } from '../messaging/closing-steps.js';
+import { endsWithin } from '../messaging/waiting.js';
 
 const SIGNALS = ['SIGINT', 'SIGTERM'] as const;
 

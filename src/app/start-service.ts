@@ -5,14 +5,14 @@ import { failureOf } from '../database/database-failure.js';
 import { placeOf } from '../database/database-url.js';
 import { type EmbeddedKafka, KafkaUnavailableError, startEmbeddedKafka } from '../dev/embedded-kafka.js';
 import { type EmbeddedPostgres, startEmbeddedPostgres } from '../dev/embedded-postgres.js';
-import { endsWithin } from '../messaging/closing-steps.js';
+import { endsWithin } from '../messaging/waiting.js';
 import { PeopleTable } from '../people/people-table.js';
 import type { ServiceSettings } from './app.module.js';
 import { signalDescendants } from './child-processes.js';
 import { createApp } from './create-app.js';
 import type { Environment } from './environment.js';
-import { migrate } from './migrate.js';
-import { managementUrlOf } from './operations-access.js';
+import { migrate } from './migrating/migrate.js';
+import { managementUrlOf } from './http/operations-access.js';
 import { stopperOf, stopTimesOf } from './stop-application.js';
 import {
   DATA_DIRECTORY,

@@ -1,10 +1,10 @@
 import type { NestFastifyApplication } from '@nestjs/platform-fastify';
 import type { Server } from 'node:http';
 import { DataSource } from 'typeorm';
-import { endsWithin } from '../messaging/closing-steps.js';
+import { endsWithin } from '../messaging/waiting.js';
 import { KafkaTransport } from '../messaging/kafka.transport.js';
 import { TransactionRunner } from '../transactions/transaction-runner.js';
-import { type HttpRequests, watchRequests } from './http-requests.js';
+import { type HttpRequests, watchRequests } from './http/requests.js';
 
 const LOOK_EVERY_MS = 50;
 

@@ -1,6 +1,6 @@
 import type { DataSourceOptions } from 'typeorm';
 import { urlsOfHosts } from './database-url.js';
-import { writableClient } from './writable-client.js';
+import { writableClient } from './hosts/writable-client.js';
 
 /** The isolation levels of PostgreSQL, weakest first (READ UNCOMMITTED is READ COMMITTED there). */
 export const ISOLATION_LEVELS = ['READ COMMITTED', 'REPEATABLE READ', 'SERIALIZABLE'] as const;

@@ -3,7 +3,7 @@ import type { DataSource } from 'typeorm';
 import type { MessageError } from '../errors/error-responses.js';
 import { ClaimTakenError } from '../transactions/transaction-errors.js';
 import { TransactionRunner, TRANSACTIONS_DATA_SOURCE } from '../transactions/transaction-runner.js';
-import { DEAD_LETTER_SUFFIX, ROW_COLUMNS, ROW_PARAMETERS, rowValues } from './dead-letter.js';
+import { DEAD_LETTER_SUFFIX, ROW_COLUMNS, ROW_PARAMETERS, rowValues } from './dead-letters/letter.js';
 import type { Undeliverable } from './delivery.js';
 import { describe } from './failure-policy.js';
 import { Inbox, MessageIdConflictError } from './inbox.js';

@@ -2,7 +2,7 @@ import { KafkaHeaders, type MessageHandler } from '@nestjs/microservices';
 import type { IncomingRecord, RecordHeaders } from './kafka-driver.js';
 import type { ApplicationError } from '../errors/application-error.js';
 import { headerText, type MessageIdentity } from './message-identity.js';
-import type { QuarantinedKey } from './quarantined-key.js';
+import type { QuarantinedKey } from './dead-letters/quarantined-key.js';
 
 /** Where a sender waits for its reply. */
 export interface ReplyAddress {
@@ -103,3 +103,6 @@ export function sizeOf({ key, value, headers, unread }: IncomingRecord): number 
     for (const header of [values].flat()) inHeaders += HEADER_OVERHEAD + (header?.length ?? 0);
   return RECORD_OVERHEAD + (key?.length ?? 0) + (value?.length ?? 0) + inHeaders;
 }
+
+/** About what the messages keep in memory. */
+export const bytesOf = (messages: readonly Delivery[]) => messages.reduce((sum, { bytes }) => sum + bytes, 0);

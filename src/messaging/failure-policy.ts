@@ -10,7 +10,7 @@ import {
 } from '../database/postgres-errors.js';
 import { ApplicationError } from '../errors/application-error.js';
 import { type MessageError, originalOf, toMessageError } from '../errors/error-responses.js';
-import { jsonAtMost, plainText } from './plain-text.js';
+import { jsonAtMost, plainText } from '../errors/plain-text.js';
 import { backoffDelay } from '../transactions/retry-policy.js';
 import { ShuttingDownError, TransactionOutcomeUnknownError } from '../transactions/transaction-errors.js';
 import { originOf } from '../transactions/unit-failures.js';

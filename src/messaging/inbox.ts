@@ -6,8 +6,8 @@ import { type HandlerClaim, runClaimed } from '../transactions/handler-claims.js
 import type { TransactionContext } from '../transactions/transaction-context.js';
 import type { TransactionOptions } from '../transactions/transaction-options.js';
 import { TransactionRunner, TRANSACTIONS_DATA_SOURCE } from '../transactions/transaction-runner.js';
-import type { HandledCall } from './handled-call.js';
-import { inboxStatements } from './inbox.statements.js';
+import type { HandledCall } from './consuming/handled-call.js';
+import { inboxStatements } from './inbox/statements.js';
 import type { HandledMessage, MessageAnswer } from './message-answer.js';
 import { isSameMessage, type MessageIdentity } from './message-identity.js';
 

@@ -2,16 +2,16 @@ import { Logger, type OnModuleDestroy } from '@nestjs/common';
 import { KafkaContext, type MessageHandler, ServerKafka } from '@nestjs/microservices';
 import { lastValueFrom, type Subject, take, takeUntil, toArray } from 'rxjs';
 import { InvalidInputError } from '../errors/application-error.js';
-import { ClosingSteps, endsWithin } from './closing-steps.js';
-import { CrashSuspects } from './crash-suspects.js';
-import { DEAD_LETTER_SUFFIX, deadLetterRecord, placeOnly, withPlaceOnly } from './dead-letter.js';
+import { ClosingSteps, endsWithin } from './waiting.js';
+import { CrashSuspects } from './dead-letters/suspects.js';
+import { DEAD_LETTER_SUFFIX, deadLetterRecord, placeOnly, withPlaceOnly } from './dead-letters/letter.js';
 import { type Delivery, laneKeyOf, replyAddressOf, sizeOf, type Undeliverable } from './delivery.js';
 import { classify, describe, replyErrorOf } from './failure-policy.js';
-import { type HandlerExtras, knowCall } from './handled-call.js';
-import { endedInTime, TooManyValuesError } from './handler-time.js';
-import { InfrastructureWait } from './infrastructure-wait.js';
-import { BrokerAnswerError } from './broker-answers.js';
-import { driverFactory } from './kafka-clients.js';
+import { type HandlerExtras, knowCall } from './consuming/handled-call.js';
+import { endedInTime, TooManyValuesError } from './consuming/handler-time.js';
+import { InfrastructureWait } from './consuming/infrastructure-wait.js';
+import { BrokerAnswerError } from './kafka/broker-answers.js';
+import { driverFactory } from './kafka/clients.js';
 import {
   type IncomingRecord,
   type KafkaConsumer,
@@ -21,28 +21,28 @@ import {
   RecordRefusedError,
   type StuckPartition,
 } from './kafka-driver.js';
-import { DEFAULTS, type KafkaTransportOptions } from './kafka-transport-options.js';
+import { DEFAULTS, type KafkaTransportOptions } from './kafka/transport-options.js';
 import { identityOf } from './message-identity.js';
 import type { MessageAnswer } from './message-answer.js';
 import { messagingSettingsOf, retentionOf } from './messaging-settings.js';
-import { KeyQuarantine } from './key-quarantine.js';
-import { LaneOverflow } from './lane-overflow.js';
-import { MessageFailures } from './message-failures.js';
-import { MessageIntake } from './message-intake.js';
-import { MessageLanes } from './message-lanes.js';
-import { MessageProcessor } from './message-processor.js';
+import { KeyQuarantine } from './dead-letters/quarantine.js';
+import { LaneOverflow } from './consuming/overflow.js';
+import { MessageFailures } from './consuming/failures.js';
+import { MessageIntake } from './consuming/intake.js';
+import { MessageLanes } from './consuming/lanes.js';
+import { MessageProcessor } from './consuming/processor.js';
 import type { MessageStore } from './message-store.js';
-import { MessageReplies } from './message-replies.js';
-import { RECORD_LIMITS, withinLimits } from './record-limits.js';
+import { MessageReplies } from './kafka/replies.js';
+import { RECORD_LIMITS, withinLimits } from './records/limits.js';
 import type { RecordLimits } from './kafka-driver.js';
-import { addressOfRefusal, replyRefusal, type ReplyTopics } from './reply-rules.js';
-import { firstHeadersOf, unreadRecordError } from './unread-record.js';
+import { addressOfRefusal, replyRefusal, type ReplyTopics } from './kafka/reply-rules.js';
+import { firstHeadersOf, unreadRecordError } from './records/unread.js';
 import { rememberingFailures } from '../transactions/unit-failures.js';
-import { pause } from './pause.js';
-import { RefusedTopics } from './refused-topics.js';
-import { standstillOf } from './standstill.js';
-import { StoreUpkeep } from './store-upkeep.js';
-import { TopicUpkeep } from './topic-upkeep.js';
+import { pause } from './waiting.js';
+import { RefusedTopics } from './outbox/refused-topics.js';
+import { standstillOf } from './kafka/standstill.js';
+import { StoreUpkeep } from './dead-letters/store-upkeep.js';
+import { TopicUpkeep } from './kafka/topic-upkeep.js';
 import { OutboxRelay } from './outbox-relay.js';
 
 /** Extras of a message pattern whose messages may share a transaction: `@MessagePattern('people.create', BATCHABLE)`. */

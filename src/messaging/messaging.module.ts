@@ -8,12 +8,12 @@ import {
 import type { TransactionRunnerSettings } from '../transactions/transaction-options.js';
 import { TransactionRunner } from '../transactions/transaction-runner.js';
 import { DeadLetters } from './dead-letters.js';
-import { HandlerInbox } from './handler-inbox.js';
+import { HandlerInbox } from './consuming/handler-inbox.js';
 import { Inbox } from './inbox.js';
 import { MessageStore } from './message-store.js';
 import { MESSAGING_SETTINGS, type MessagingSettings, messagingSettingsOf } from './messaging-settings.js';
 import { Outbox } from './outbox.js';
-import { StorePruning } from './store-pruning.js';
+import { StorePruning } from './dead-letters/store-pruning.js';
 
 /** Options of `MessagingModule.forRoot`. */
 export type MessagingModuleOptions = TransactionsModuleOptions & MessagingSettings;

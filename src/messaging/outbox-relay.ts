@@ -4,9 +4,9 @@ import type { DataSource } from 'typeorm';
 import type { TransactionRunner } from '../transactions/transaction-runner.js';
 import type { KafkaProducer } from './kafka-driver.js';
 import type { Outbox } from './outbox.js';
-import type { RefusedTopics } from './refused-topics.js';
-import { canListen, untilPending } from './outbox-notifications.js';
-import { OutboxShards } from './outbox-shards.js';
+import type { RefusedTopics } from './outbox/refused-topics.js';
+import { canListen, untilPending } from './outbox/notifications.js';
+import { OutboxShards } from './outbox/shards.js';
 
 /** After a failure; doubled with each that follows it. */
 const FAILED_MS = 1000;

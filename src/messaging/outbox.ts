@@ -7,7 +7,7 @@ import { currentTransaction, type TransactionContext } from '../transactions/tra
 import { TransactionUsageError } from '../transactions/transaction-errors.js';
 import { TRANSACTIONS_DATA_SOURCE } from '../transactions/transaction-runner.js';
 import { tableIn } from '../database/table-name.js';
-import { notifyRelays } from './outbox-notifications.js';
+import { notifyRelays } from './outbox/notifications.js';
 
 /** Something that happened, for others to know. Sent as a CloudEvent 1.0. */
 export interface OutboxEvent {

@@ -5,8 +5,8 @@ import { INVALID_COLUMN_REFERENCE } from '../database/postgres-errors.js';
 import { TransactionRunner } from '../transactions/transaction-runner.js';
 import { PEOPLE_DATA_SOURCE } from './people.options.js';
 import { Person } from './person.entity.js';
-import { differencesOf } from './table-fit.js';
-import { insertingInto, isNotUnderstood, shapeOf, type TableShape } from './table-shape.js';
+import { differencesOf } from './table/fit.js';
+import { insertingInto, isNotUnderstood, shapeOf, type TableShape } from './table/shape.js';
 
 /** How long an answer to readiness serves: probes may come from many places. */
 const FRESH_MS = 500;

@@ -1,6 +1,6 @@
 import { Inject, type Type } from '@nestjs/common';
-import type { CallerOf } from './http-caller.js';
-import type { JsonObject } from './lossless-json.js';
+import type { CallerOf } from './http/caller.js';
+import type { JsonObject } from '../json/lossless.js';
 
 /** The DataSource PeopleModule works on: the application's default one, or the one named in `forRoot`. */
 export const PEOPLE_DATA_SOURCE = Symbol.for('nestjs-people:PEOPLE_DATA_SOURCE');

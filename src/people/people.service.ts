@@ -9,16 +9,16 @@ import { Outbox } from '../messaging/outbox.js';
 import type { TransactionOptions } from '../transactions/transaction-options.js';
 import { TransactionRunner } from '../transactions/transaction-runner.js';
 import { currentTransaction, type Statement } from '../transactions/transaction-context.js';
-import { mergeJson } from './json-merge.js';
-import { JsonText, sameJson } from './json-text.js';
-import { jsonbRefusal, sameJsonb } from './jsonb.js';
-import type { JsonObject } from './lossless-json.js';
+import { mergeJson } from '../json/merge.js';
+import { JsonText, sameJson } from '../json/text.js';
+import { jsonbRefusal, sameJsonb } from '../json/jsonb.js';
+import type { JsonObject } from '../json/lossless.js';
 import { ByteBudget } from './byte-budget.js';
-import { type CopyRow, importPieces } from './people-import.js';
-import { checkRows, insertRows } from './people-inserts.js';
-import { DEFAULT_PIECE_MS, type ImportSource, type PaceOptions } from './import-pace.js';
-import { ImportPieces } from './import-pieces.js';
-import { ImportPlaces, placesOf } from './import-places.js';
+import { type CopyRow, importPieces } from './importing/copy.js';
+import { checkRows, insertRows } from './importing/inserts.js';
+import { DEFAULT_PIECE_MS, type ImportSource, type PaceOptions } from './importing/pace.js';
+import { ImportPieces } from './importing/pieces.js';
+import { ImportPlaces, placesOf } from './importing/places.js';
 import {
   ImportNotRepeatableError,
   PersonChangedError,
@@ -36,7 +36,8 @@ import {
 } from './people.options.js';
 import { PeopleTable } from './people-table.js';
 import { peopleStatements, type PeopleStatements, SURELY_INDEXED_NAME_BYTES } from './people.statements.js';
-import { assertBytes, invalid, PersonDataMapper } from './person-data.js';
+import { PersonDataMapper } from './person-data.js';
+import { assertBytes, invalid } from '../json/refusals.js';
 import {
   assertPersonId,
   CreatePersonDto,
@@ -47,9 +48,9 @@ import {
   validateInput,
 } from './person.dto.js';
 import { Person, type PersonRow, versionOfRow, versionToRow } from './person.entity.js';
-import { isMisfit } from './table-shape.js';
+import { isMisfit } from './table/shape.js';
 import { personLimits, type PersonLimits } from './person-limits.js';
-import { WorkSlices } from './work-slices.js';
+import { WorkSlices } from '../json/work-slices.js';
 import { WriteDoubt } from './write-doubt.js';
 
 /** What `create` takes: `data` may be a plain value (bigints welcome), an instance of `dataType`, or a `JsonText`. */

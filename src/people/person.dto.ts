@@ -1,9 +1,9 @@
 import { ApiProperty, ApiPropertyOptional, PartialType, PickType } from '@nestjs/swagger';
 import { Allow, IsInt, IsOptional, Max, Min, ValidateBy, ValidateIf, validateSync } from 'class-validator';
 import type { Type } from '@nestjs/common';
-import type { JsonText } from './json-text.js';
-import type { JsonObject } from './lossless-json.js';
-import { escapePointer, fieldsOf, invalid, noRefusals, refuse, refuseFields } from './person-data.js';
+import type { JsonText } from '../json/text.js';
+import type { JsonObject } from '../json/lossless.js';
+import { escapePointer, fieldsOf, invalid, noRefusals, refuse, refuseFields } from '../json/refusals.js';
 
 const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i;
 

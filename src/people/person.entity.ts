@@ -1,5 +1,5 @@
 import { Column, Entity, Index, PrimaryGeneratedColumn } from 'typeorm';
-import type { JsonObject } from './lossless-json.js';
+import type { JsonObject } from '../json/lossless.js';
 
 /**
  * A row of the table `people`, and what every operation of `PeopleService` returns.

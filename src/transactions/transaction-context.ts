@@ -5,8 +5,8 @@ import { hasSqlState } from '../database/database-failure.js';
 import { IN_FAILED_SQL_TRANSACTION } from '../database/postgres-errors.js';
 import type { Companion } from '../database/statement-flight.js';
 import { TransactionUsageError } from './transaction-errors.js';
-import type { TransactionSession } from './transaction-session.js';
-import type { Unit } from './unit-of-work.js';
+import type { TransactionSession } from './unit/session.js';
+import type { Unit } from './unit/unit-of-work.js';
 
 /**
  * One statement as data. `name` makes it a prepared statement of the connection, parsed and planned once; a name must

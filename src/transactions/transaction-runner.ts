@@ -17,9 +17,9 @@ import { failureOf } from '../database/database-failure.js';
 import { PoolExhaustedError } from '../database/postgres-errors.js';
 import type { Companion } from '../database/statement-flight.js';
 import { ApplicationError } from '../errors/application-error.js';
-import { ConflictQueue } from './conflict-queue.js';
-import { type Cuttable, OpenSessions } from './open-sessions.js';
-import { attemptTransaction } from './transaction-attempt.js';
+import { ConflictQueue } from './unit/conflict-queue.js';
+import { type Cuttable, OpenSessions } from './unit/open-sessions.js';
+import { attemptTransaction } from './unit/attempt.js';
 import { currentTransaction, type Statement, type TransactionContext } from './transaction-context.js';
 import {
   ShuttingDownError,
@@ -32,11 +32,11 @@ import {
   type TransactionRunnerSettings,
   validateOptions,
 } from './transaction-options.js';
-import { OutcomeRows } from './outcome-rows.js';
-import { LANE_WIDTH, StatementLane } from './statement-lane.js';
-import { assertCompatible, assertKeyIsFree } from './transaction-nesting.js';
+import { OutcomeRows } from './unit/outcome-rows.js';
+import { LANE_WIDTH, StatementLane } from './unit/statement-lane.js';
+import { assertCompatible, assertKeyIsFree } from './unit/nesting.js';
 import { noteFailure } from './unit-failures.js';
-import { type AttemptOutcome, publishBegin, repeatUntilCommitted, Unit } from './unit-of-work.js';
+import { type AttemptOutcome, publishBegin, repeatUntilCommitted, Unit } from './unit/unit-of-work.js';
 
 export const TRANSACTIONS_DATA_SOURCE = Symbol.for('nestjs-people:TRANSACTIONS_DATA_SOURCE');
 export const TRANSACTION_SETTINGS = Symbol.for('nestjs-people:TRANSACTION_SETTINGS');

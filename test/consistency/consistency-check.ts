@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { DataSource } from 'typeorm';
 import { peopleMigrations } from '../../migrations/index.js';
-import { migrate } from '../../src/app/migrate.js';
+import { migrate } from '../../src/app/migrating/migrate.js';
 import { APPLICATION_NAME } from '../../src/database/data-source-options.js';
 import { startEmbeddedPostgres } from '../../src/dev/embedded-postgres.js';
 import { NO_IDS, takeAway, WITHOUT_THEM } from '../support/absent-functions.js';

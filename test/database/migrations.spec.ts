@@ -4,7 +4,7 @@ import path from 'node:path';
 import { promisify } from 'node:util';
 import { DataSource } from 'typeorm';
 import { peopleMigrations } from '../../migrations/index.js';
-import { migrate } from '../../src/app/migrate.js';
+import { migrate } from '../../src/app/migrating/migrate.js';
 import { Person } from '../../src/people/person.entity.js';
 import { createDatabase, type TestDatabase } from '../support/test-database.js';
 

@@ -2,7 +2,7 @@ import 'reflect-metadata';
 import { mkdtempSync, rmSync } from 'node:fs';
 import path from 'node:path';
 import { parseArgs } from 'node:util';
-import { KAFKA_CLIENTS } from '../../src/messaging/kafka-clients.js';
+import { KAFKA_CLIENTS } from '../../src/messaging/kafka/clients.js';
 import { pgBouncerProblem, type PoolMode } from '../support/pgbouncer.js';
 import { checkDelivery } from './delivery-check.js';
 

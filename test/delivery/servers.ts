@@ -5,7 +5,7 @@ import path from 'node:path';
 import pg from 'pg';
 import { DataSource } from 'typeorm';
 import { peopleMigrations } from '../../migrations/index.js';
-import { migrate } from '../../src/app/migrate.js';
+import { migrate } from '../../src/app/migrating/migrate.js';
 import { type EmbeddedKafka, startEmbeddedKafka } from '../../src/dev/embedded-kafka.js';
 import { type EmbeddedPostgres, startEmbeddedPostgres } from '../../src/dev/embedded-postgres.js';
 import { withLogin } from '../support/kafka-listeners.js';

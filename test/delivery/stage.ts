@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import path from 'node:path';
 import { pathToFileURL } from 'node:url';
-import type { KafkaClientName } from '../../src/messaging/kafka-clients.js';
+import type { KafkaClientName } from '../../src/messaging/kafka/clients.js';
 import { SERVICE_USER } from '../support/kafka-listeners.js';
 import { ServiceHome } from '../support/service-process.js';
 import { type PoolMode, startPgBouncer } from '../support/pgbouncer.js';

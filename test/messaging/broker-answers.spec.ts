@@ -4,8 +4,8 @@ import {
   brokerAnswer,
   BrokerAnswerError,
   refusalReason,
-} from '../../src/messaging/broker-answers.js';
-import { brokerErrorName } from '../../src/messaging/broker-error-names.js';
+} from '../../src/messaging/kafka/broker-answers.js';
+import { brokerErrorName } from '../../src/messaging/kafka/broker-error-names.js';
 
 const known = Object.entries(protocolErrorsCodesById).filter(([code]) => code !== '0');
 

@@ -1,10 +1,10 @@
 import { compressionsAlgorithms } from '@platformatic/kafka';
 import { readFileSync } from 'node:fs';
 import zlib, { gzipSync } from 'node:zlib';
-import { type Codec, decompress } from '../../src/messaging/codecs.js';
-import { readBatches } from '../../src/messaging/record-batches.js';
-import { RECORD_LIMITS } from '../../src/messaging/record-limits.js';
-import { ZstdThread } from '../../src/messaging/zstd.js';
+import { type Codec, decompress } from '../../src/messaging/records/codecs.js';
+import { readBatches } from '../../src/messaging/records/batches.js';
+import { RECORD_LIMITS } from '../../src/messaging/records/limits.js';
+import { ZstdThread } from '../../src/messaging/records/zstd.js';
 import { randomOf } from '../support/random.js';
 
 const MEBIBYTE = 1024 * 1024;

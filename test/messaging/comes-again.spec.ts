@@ -1,8 +1,8 @@
 import { Logger } from '@nestjs/common';
 import type { Delivery } from '../../src/messaging/delivery.js';
 import type { IncomingRecord } from '../../src/messaging/kafka-driver.js';
-import { MessageIntake } from '../../src/messaging/message-intake.js';
-import { MessageLanes, type Settle } from '../../src/messaging/message-lanes.js';
+import { MessageIntake } from '../../src/messaging/consuming/intake.js';
+import { MessageLanes, type Settle } from '../../src/messaging/consuming/lanes.js';
 
 const WHERE = { topic: 't', partition: 0 };
 const recordOf = (offset: number): IncomingRecord => ({

@@ -5,10 +5,10 @@ import {
   recordOf,
   rowValues,
   wholeRecordOf,
-} from '../../src/messaging/dead-letter.js';
+} from '../../src/messaging/dead-letters/letter.js';
 import type { IncomingRecord, RawHeaders } from '../../src/messaging/kafka-driver.js';
-import { claimCheckOf, outboxRecord, type OutboxRow } from '../../src/messaging/outbox-record.js';
-import { headersByName } from '../../src/messaging/record-limits.js';
+import { claimCheckOf, outboxRecord, type OutboxRow } from '../../src/messaging/outbox/record.js';
+import { headersByName } from '../../src/messaging/records/limits.js';
 
 const BINARY = Buffer.from([0xff, 0xfe, 0x00, 0x80]);
 const ERROR = { code: 'BAD', message: 'not for us' };

@@ -2,7 +2,7 @@ import { Controller } from '@nestjs/common';
 import { Payload } from '@nestjs/microservices';
 import { randomUUID } from 'node:crypto';
 import pg from 'pg';
-import { driverFactory, KAFKA_CLIENTS } from '../../src/messaging/kafka-clients.js';
+import { driverFactory, KAFKA_CLIENTS } from '../../src/messaging/kafka/clients.js';
 import type { ConsumerListener, KafkaDriver } from '../../src/messaging/kafka-driver.js';
 import { eventually } from '../support/barrier.js';
 import { KafkaPeer, startKafkaApp } from '../support/kafka.js';

@@ -5,7 +5,7 @@ import { Ctx, KafkaContext, MessagePattern, Payload, Transport } from '@nestjs/m
 import { type Consumer, type KafkaMessage, logLevel } from 'kafkajs';
 import { randomUUID } from 'node:crypto';
 import { KafkaTransport } from '../../src/messaging/kafka.transport.js';
-import type { KafkaTransportOptions } from '../../src/messaging/kafka-transport-options.js';
+import type { KafkaTransportOptions } from '../../src/messaging/kafka/transport-options.js';
 import { MessageStore } from '../../src/messaging/message-store.js';
 import { Outbox } from '../../src/messaging/outbox.js';
 import { TransactionRunner } from '../../src/transactions/transaction-runner.js';

@@ -1,11 +1,11 @@
 import { Controller } from '@nestjs/common';
 import { MessagePattern, Payload } from '@nestjs/microservices';
 import { randomUUID } from 'node:crypto';
-import { decompress } from '../../src/messaging/codecs.js';
-import { KAFKA_CLIENTS } from '../../src/messaging/kafka-clients.js';
+import { decompress } from '../../src/messaging/records/codecs.js';
+import { KAFKA_CLIENTS } from '../../src/messaging/kafka/clients.js';
 import type { RawHeaders } from '../../src/messaging/kafka-driver.js';
-import { type BatchRecord, readBatches } from '../../src/messaging/record-batches.js';
-import { RECORD_LIMITS } from '../../src/messaging/record-limits.js';
+import { type BatchRecord, readBatches } from '../../src/messaging/records/batches.js';
+import { RECORD_LIMITS } from '../../src/messaging/records/limits.js';
 import { Transactional } from '../../src/transactions/transactional.decorator.js';
 import { eventually } from '../support/barrier.js';
 import { KafkaPeer } from '../support/kafka.js';

@@ -7,7 +7,7 @@ const toUrl = (module: string) => `data:text/javascript,${encodeURIComponent(mod
 it('a client library that is not installed is named, with how to install it', async () => {
   const hook = `export const resolve = (name, context, next) => next(name.replace('@platformatic/kafka', '$&-that-is-not-there'), context);`;
   const register = `import { register } from 'node:module'; register(${JSON.stringify(toUrl(hook))});`;
-  const script = `const { driverFactory } = await import('./dist/src/messaging/kafka-clients.js'); await driverFactory('platformatic');`;
+  const script = `const { driverFactory } = await import('./dist/src/messaging/kafka/clients.js'); await driverFactory('platformatic');`;
   const run = promisify(execFile)(process.execPath, ['--import', toUrl(register), '--input-type=module', '-e', script]); // prettier-ignore
   await expect(run).rejects.toThrow('npm install @platformatic/kafka@~1.35.0');
 });

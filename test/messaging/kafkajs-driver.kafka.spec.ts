@@ -1,5 +1,5 @@
 import { Logger } from '@nestjs/common';
-import { KafkajsDriver } from '../../src/messaging/kafkajs/kafkajs.driver.js';
+import { KafkajsDriver } from '../../src/messaging/kafka/kafkajs/driver.js';
 import { describeDriverContract } from './kafka-driver.contract.js';
 
 // What the libraries say of brokers that go is no part of the report.

@@ -1,7 +1,8 @@
 import fc from 'fast-check';
 import type { Delivery } from '../../src/messaging/delivery.js';
-import type { Lane, LeavingLane } from '../../src/messaging/lane.js';
-import { MessageLanes } from '../../src/messaging/message-lanes.js';
+import type { Lane } from '../../src/messaging/consuming/lane.js';
+import type { LeavingLane } from '../../src/messaging/dead-letters/lane-store.js';
+import { MessageLanes } from '../../src/messaging/consuming/lanes.js';
 
 type Numbered = Delivery & { n: number };
 

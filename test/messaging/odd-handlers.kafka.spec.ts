@@ -4,7 +4,7 @@ import type { KafkaMessage } from 'kafkajs';
 import { randomUUID } from 'node:crypto';
 import { concat, EMPTY, finalize, generate, interval, NEVER, of, throwError } from 'rxjs';
 import { MessageErrorFilter } from '../../src/errors/error-responses.js';
-import { KAFKA_CLIENTS } from '../../src/messaging/kafka-clients.js';
+import { KAFKA_CLIENTS } from '../../src/messaging/kafka/clients.js';
 import { Transactional } from '../../src/transactions/transactional.decorator.js';
 import { eventually } from '../support/barrier.js';
 import { KafkaPeer } from '../support/kafka.js';

@@ -2,7 +2,7 @@ import type { KafkaMessage } from 'kafkajs';
 import { randomUUID } from 'node:crypto';
 import { DeadLetters } from '../../src/messaging/dead-letters.js';
 import { eventually } from '../support/barrier.js';
-import { KAFKA_CLIENTS } from '../../src/messaging/kafka-clients.js';
+import { KAFKA_CLIENTS } from '../../src/messaging/kafka/clients.js';
 import { KafkaPeer, startKafkaApp } from '../support/kafka.js';
 import type { PeopleApp } from '../support/people-app.js';
 

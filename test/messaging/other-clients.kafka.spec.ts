@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto';
-import { KAFKA_CLIENTS } from '../../src/messaging/kafka-clients.js';
+import { KAFKA_CLIENTS } from '../../src/messaging/kafka/clients.js';
 import { KafkaPeer, startKafkaApp } from '../support/kafka.js';
 import {
   findJavaClients,

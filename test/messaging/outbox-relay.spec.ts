@@ -1,5 +1,5 @@
 import pg from 'pg';
-import { relayStatements } from '../../src/messaging/outbox-relay.statements.js';
+import { relayStatements } from '../../src/messaging/outbox/statements.js';
 import type { OutboxRelay } from '../../src/messaging/outbox-relay.js';
 import { eventually } from '../support/barrier.js';
 import { type PeopleApp, poolOf, startPeopleApp } from '../support/people-app.js';

@@ -2,7 +2,7 @@ import { Controller } from '@nestjs/common';
 import { Payload } from '@nestjs/microservices';
 import type { KafkaMessage } from 'kafkajs';
 import { randomUUID } from 'node:crypto';
-import { relayStatements } from '../../src/messaging/outbox-relay.statements.js';
+import { relayStatements } from '../../src/messaging/outbox/statements.js';
 import { Outbox } from '../../src/messaging/outbox.js';
 import { Transactional } from '../../src/transactions/transactional.decorator.js';
 import { eventually } from '../support/barrier.js';

@@ -1,5 +1,5 @@
 import { Logger } from '@nestjs/common';
-import { PlatformaticDriver } from '../../src/messaging/platformatic/platformatic.driver.js';
+import { PlatformaticDriver } from '../../src/messaging/kafka/platformatic/driver.js';
 import { describeDriverContract } from './kafka-driver.contract.js';
 
 // What the libraries say of brokers that go is no part of the report.

@@ -2,12 +2,12 @@ import { jest } from '@jest/globals';
 import { isUtf8 } from 'node:buffer';
 import fc from 'fast-check';
 import { Partitioners } from 'kafkajs';
-import { partitionOfKey } from '../../src/messaging/key-partition.js';
+import { partitionOfKey } from '../../src/messaging/kafka/client/key-partition.js';
 import type { IncomingRecord } from '../../src/messaging/kafka-driver.js';
-import { jsonAtMost, plainText } from '../../src/messaging/plain-text.js';
-import { readBatches, UndecodableBatchError } from '../../src/messaging/record-batches.js';
-import { RECORD_LIMITS, withinLimits } from '../../src/messaging/record-limits.js';
-import { headersOf, rawHeadersIn, RecordReader } from '../../src/messaging/record-reader.js';
+import { jsonAtMost, plainText } from '../../src/errors/plain-text.js';
+import { readBatches, UndecodableBatchError } from '../../src/messaging/records/batches.js';
+import { RECORD_LIMITS, withinLimits } from '../../src/messaging/records/limits.js';
+import { headersOf, rawHeadersIn, RecordReader } from '../../src/messaging/records/reader.js';
 import { batchOf, GZIP, LZ4, type RawRecord } from '../support/raw-records.js';
 
 const bytes = fc.uint8Array({ maxLength: 40 }).map((array) => Buffer.from(array));

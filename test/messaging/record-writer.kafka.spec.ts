@@ -1,7 +1,7 @@
 import { randomBytes, randomUUID } from 'node:crypto';
-import { readBatches } from '../../src/messaging/record-batches.js';
-import { RECORD_LIMITS } from '../../src/messaging/record-limits.js';
-import { encodeBatch, type RecordToWrite } from '../../src/messaging/record-writer.js';
+import { readBatches } from '../../src/messaging/records/batches.js';
+import { RECORD_LIMITS } from '../../src/messaging/records/limits.js';
+import { encodeBatch, type RecordToWrite } from '../../src/messaging/records/writer.js';
 import { eventually } from '../support/barrier.js';
 import { KafkaPeer } from '../support/kafka.js';
 import { fetchRaw, sendBatch } from '../support/raw-records.js';

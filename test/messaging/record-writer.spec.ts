@@ -1,9 +1,9 @@
 import { crc32c as crc32cOfAnother } from '@platformatic/kafka';
 import fc from 'fast-check';
-import { crc32c } from '../../src/messaging/crc32c.js';
-import { readBatches } from '../../src/messaging/record-batches.js';
-import { RECORD_LIMITS } from '../../src/messaging/record-limits.js';
-import { encodeBatch, type RecordToWrite } from '../../src/messaging/record-writer.js';
+import { crc32c } from '../../src/messaging/records/crc32c.js';
+import { readBatches } from '../../src/messaging/records/batches.js';
+import { RECORD_LIMITS } from '../../src/messaging/records/limits.js';
+import { encodeBatch, type RecordToWrite } from '../../src/messaging/records/writer.js';
 
 const bytes = fc.uint8Array({ maxLength: 300 }).map((array) => Buffer.from(array));
 const text = fc.oneof(fc.string({ unit: 'binary' }), fc.constantFrom('constructor', '__proto__', ''));

@@ -1,7 +1,7 @@
 import { Module } from '@nestjs/common';
 import { NestFactory } from '@nestjs/core';
 import { TypeOrmModule } from '@nestjs/typeorm';
-import { migrate } from '../../src/app/migrate.js';
+import { migrate } from '../../src/app/migrating/migrate.js';
 import { dataSourceOptions } from '../../src/database/data-source-options.js';
 import { PeopleModule } from '../../src/people/people.module.js';
 import { PeopleService } from '../../src/people/people.service.js';

@@ -1,4 +1,4 @@
-import { JsonText } from '../../src/people/json-text.js';
+import { JsonText } from '../../src/json/text.js';
 import { eventually } from '../support/barrier.js';
 import { type PeopleApp, startPeopleApp } from '../support/people-app.js';
 import { startLossyProxy } from '../support/lossy-proxy.js';

@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto';
-import { migrate } from '../../src/app/migrate.js';
+import { migrate } from '../../src/app/migrating/migrate.js';
 import { type PeopleApp, startPeopleApp } from '../support/people-app.js';
 import { onServer, openDatabase, type TestDatabase } from '../support/test-database.js';
 

@@ -3,7 +3,7 @@ import { NestFactory } from '@nestjs/core';
 import { TypeOrmModule } from '@nestjs/typeorm';
 import { DataSource } from 'typeorm';
 import { readEnvironment } from '../../src/app/environment.js';
-import { migrate } from '../../src/app/migrate.js';
+import { migrate } from '../../src/app/migrating/migrate.js';
 import { startService } from '../../src/app/start-service.js';
 import { dataSourceOptions } from '../../src/database/data-source-options.js';
 import { PeopleModule } from '../../src/people/people.module.js';

@@ -3,7 +3,18 @@ import { readdirSync, readFileSync } from 'node:fs';
 import path from 'node:path';
 
 /** From left to right: a folder may import any folder to its right. */
-const FOLDERS = ['app', 'operations', 'people', 'messaging', 'transactions', 'database', 'errors'];
+const FOLDERS = ['app', 'operations', 'people', 'messaging', 'transactions', 'database', 'json', 'errors'];
+/** The same of the rooms in them; what stands beside the rooms is what all of them know. */
+const ROOMS: Record<string, string[]> = {
+  app: ['http', 'migrating'],
+  people: ['http', 'messages', 'importing', 'table'],
+  messaging: ['kafka', 'consuming', 'outbox', 'dead-letters', 'inbox', 'records'],
+  'messaging/kafka': ['kafkajs', 'platformatic', 'client', 'protocol'],
+  transactions: ['unit'],
+  database: ['hosts'],
+};
+const FILES_OF_A_FOLDER = 15;
+const LINES_OF_A_FILE = 250;
 const SOURCE = path.resolve('src');
 
 const files = readdirSync(SOURCE, { recursive: true, encoding: 'utf8' }).filter((file) =>
@@ -47,6 +58,36 @@ it('every import within src goes to the right, and only app imports dev', () => 
   expect(wrong).toEqual([]);
 });
 
+it('every import between the rooms of a folder goes to the right', () => {
+  const wrong = Object.entries(ROOMS).flatMap(([folder, rooms]) => {
+    const roomOf = (file: string) => {
+      const [room, ...rest] = path.relative(folder, file).split(path.sep);
+      return rest.length > 0 && room !== '..' ? room! : undefined;
+    };
+    return [...graph].flatMap(([file, imports]) =>
+      imports
+        .map((target) => [roomOf(file), roomOf(target), target] as const)
+        .filter(([from, to]) => from && to && rooms.indexOf(from) > rooms.indexOf(to))
+        .map(([, , target]) => `${file} → ${target}`),
+    );
+  });
+  expect(wrong).toEqual([]);
+});
+
+it('every room is one that the order knows', () => {
+  const folders = new Set(files.map((file) => path.dirname(file)).filter((folder) => folder.includes('/')));
+  const known = Object.entries(ROOMS).flatMap(([folder, rooms]) => rooms.map((room) => `${folder}/${room}`));
+  expect([...folders].sort()).toEqual(known.sort());
+});
+
+it(`no folder has more than ${FILES_OF_A_FOLDER} files, and no file more than ${LINES_OF_A_FILE} lines`, () => {
+  const counts = new Map<string, number>();
+  for (const file of files) counts.set(path.dirname(file), (counts.get(path.dirname(file)) ?? 0) + 1);
+  expect([...counts].filter(([, count]) => count > FILES_OF_A_FOLDER)).toEqual([]);
+  const linesOf = (file: string) => readFileSync(path.join(SOURCE, file), 'utf8').split('\n').length - 1;
+  expect(files.filter((file) => linesOf(file) > LINES_OF_A_FILE)).toEqual([]);
+});
+
 function mayImport(file: string, target: string): boolean {
   const [from, to] = [file, target].map((each) => (each.includes(path.sep) ? each.split(path.sep)[0]! : ''));
   if (from === '' || from === to) return true;
@@ -56,8 +97,8 @@ function mayImport(file: string, target: string): boolean {
 }
 
 it.each([
-  ['kafkajs', ['messaging/kafkajs/', 'dev/']],
-  ['@platformatic/kafka', ['messaging/platformatic/']],
+  ['kafkajs', ['messaging/kafka/kafkajs/', 'dev/']],
+  ['@platformatic/kafka', ['messaging/kafka/platformatic/']],
 ])('only its driver imports %s, and nobody the driver before it is chosen', (library, folders) => {
   const isOutside = (file: string) => !folders.some((folder) => file.startsWith(folder));
   const outside = files.filter(isOutside);
@@ -73,6 +114,7 @@ describe('the lint rule', () => {
   it.each([
     ['src/transactions/x.ts', '../people/people.service.js'],
     ['src/errors/x.ts', '../database/pooled-client.js'],
+    ['src/json/x.ts', '../people/person.entity.js'],
     ['src/people/x.ts', '../app/environment.js'],
     ['src/operations/x.ts', '../people/person.entity.js'],
     ['src/messaging/x.ts', '../dev/embedded-kafka.js'],
@@ -84,6 +126,7 @@ describe('the lint rule', () => {
 
   it.each([
     ['src/people/x.ts', '../transactions/transaction-runner.js'],
+    ['src/people/http/x.ts', '../../json/scanner.js'],
     ['src/app/x.ts', '../dev/embedded-kafka.js'],
     ['src/app/x.ts', '../../migrations/index.js'],
   ])('lets %s import %s', async (filePath, specifier) => {

@@ -1,5 +1,5 @@
 import { Readable } from 'node:stream';
-import { JsonText } from '../../src/people/json-text.js';
+import { JsonText } from '../../src/json/text.js';
 import { personLimits } from '../../src/people/person-limits.js';
 import { type PeopleApp, startPeopleApp } from '../support/people-app.js';
 

@@ -1,4 +1,4 @@
-import { managementUrlOf } from '../../src/app/operations-access.js';
+import { managementUrlOf } from '../../src/app/http/operations-access.js';
 import { type PeopleApp, startPeopleApp } from '../support/people-app.js';
 
 const OPERATIONS = ['/metrics', '/docs', '/docs/swagger-ui.css', '/docs-json', '/docs-yaml'];

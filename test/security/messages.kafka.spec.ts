@@ -3,7 +3,7 @@ import { MessagePattern, Payload, RpcException } from '@nestjs/microservices';
 import type { KafkaMessage } from 'kafkajs';
 import { randomBytes, randomUUID } from 'node:crypto';
 import { MessageErrorFilter } from '../../src/errors/error-responses.js';
-import { KAFKA_CLIENTS } from '../../src/messaging/kafka-clients.js';
+import { KAFKA_CLIENTS } from '../../src/messaging/kafka/clients.js';
 import { Transactional } from '../../src/transactions/transactional.decorator.js';
 import { eventually } from '../support/barrier.js';
 import { KafkaPeer } from '../support/kafka.js';

@@ -1,5 +1,5 @@
 import { randomBytes, randomUUID } from 'node:crypto';
-import { KAFKA_CLIENTS } from '../../src/messaging/kafka-clients.js';
+import { KAFKA_CLIENTS } from '../../src/messaging/kafka/clients.js';
 import { eventually } from '../support/barrier.js';
 import { KafkaPeer, startKafkaApp } from '../support/kafka.js';
 import type { PeopleApp } from '../support/people-app.js';

@@ -2,7 +2,7 @@ import { Controller, UseFilters } from '@nestjs/common';
 import { MessagePattern, Payload } from '@nestjs/microservices';
 import type { KafkaMessage } from 'kafkajs';
 import { randomBytes, randomUUID } from 'node:crypto';
-import { driverFactory, KAFKA_CLIENTS } from '../../src/messaging/kafka-clients.js';
+import { driverFactory, KAFKA_CLIENTS } from '../../src/messaging/kafka/clients.js';
 import {
   type KafkaDriver,
   type KafkaProducer,

@@ -1,7 +1,7 @@
 import { Controller } from '@nestjs/common';
 import { MessagePattern } from '@nestjs/microservices';
 import { randomUUID } from 'node:crypto';
-import { driverFactory, KAFKA_CLIENTS } from '../../src/messaging/kafka-clients.js';
+import { driverFactory, KAFKA_CLIENTS } from '../../src/messaging/kafka/clients.js';
 import type { KafkaDriver, OutgoingRecord } from '../../src/messaging/kafka-driver.js';
 import { eventually } from '../support/barrier.js';
 import { KafkaPeer } from '../support/kafka.js';

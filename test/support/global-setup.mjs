@@ -2,7 +2,7 @@ import { mkdirSync } from 'node:fs';
 import path from 'node:path';
 import pg from 'pg';
 import { DataSource } from 'typeorm';
-import { migrate } from '../../dist/src/app/migrate.js';
+import { migrate } from '../../dist/src/app/migrating/migrate.js';
 import { startEmbeddedKafka } from '../../dist/src/dev/embedded-kafka.js';
 import { startEmbeddedPostgres } from '../../dist/src/dev/embedded-postgres.js';
 import { peopleMigrations } from '../../dist/migrations/index.js';

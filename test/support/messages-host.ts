@@ -12,7 +12,7 @@ import { TypeOrmModule } from '@nestjs/typeorm';
 import { randomUUID } from 'node:crypto';
 import { dataSourceOptions } from '../../src/database/data-source-options.js';
 import { KafkaTransport } from '../../src/messaging/kafka.transport.js';
-import type { KafkaTransportOptions } from '../../src/messaging/kafka-transport-options.js';
+import type { KafkaTransportOptions } from '../../src/messaging/kafka/transport-options.js';
 import { MessageStore } from '../../src/messaging/message-store.js';
 import { MessagingModule } from '../../src/messaging/messaging.module.js';
 import { currentTransaction } from '../../src/transactions/transaction-context.js';

@@ -5,7 +5,7 @@ import path from 'node:path';
 import pg from 'pg';
 import { DataSource } from 'typeorm';
 import { peopleMigrations } from '../../migrations/index.js';
-import { migrate } from '../../src/app/migrate.js';
+import { migrate } from '../../src/app/migrating/migrate.js';
 import { startInDirectory } from '../../src/dev/embedded-directory.js';
 import { spawnServer, stopProcesses, untilReady } from '../../src/dev/embedded-process.js';
 import { startEmbeddedPostgres } from '../../src/dev/embedded-postgres.js';

@@ -1,7 +1,7 @@
 import { Controller, type Type } from '@nestjs/common';
 import { MessagePattern, Payload } from '@nestjs/microservices';
-import type { KafkaClientName } from '../../src/messaging/kafka-clients.js';
-import type { KafkaTransportOptions } from '../../src/messaging/kafka-transport-options.js';
+import type { KafkaClientName } from '../../src/messaging/kafka/clients.js';
+import type { KafkaTransportOptions } from '../../src/messaging/kafka/transport-options.js';
 import { KafkaTransport } from '../../src/messaging/kafka.transport.js';
 import { MessageStore } from '../../src/messaging/message-store.js';
 import { SERVICE_USER } from './kafka-listeners.js';

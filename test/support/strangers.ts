@@ -1,6 +1,6 @@
 import type { Type } from '@nestjs/common';
 import { randomUUID } from 'node:crypto';
-import { KAFKA_CLIENTS, type KafkaClientName } from '../../src/messaging/kafka-clients.js';
+import { KAFKA_CLIENTS, type KafkaClientName } from '../../src/messaging/kafka/clients.js';
 import type { KafkaTransport } from '../../src/messaging/kafka.transport.js';
 import type { MessageStore } from '../../src/messaging/message-store.js';
 import { eventually } from './barrier.js';

@@ -1,5 +1,5 @@
 import { DatabaseUnavailableError } from '../../src/database/postgres-errors.js';
-import { OutcomeRows } from '../../src/transactions/outcome-rows.js';
+import { OutcomeRows } from '../../src/transactions/unit/outcome-rows.js';
 import { TransactionOutcomeUnknownError } from '../../src/transactions/transaction-errors.js';
 import type { TransactionOptions } from '../../src/transactions/transaction-options.js';
 import { ABSENCES, NO_IDS, takeAway, WITHOUT_THEM } from '../support/absent-functions.js';

@@ -1,0 +1,82 @@
+import { once } from 'node:events';
+import type { IncomingMessage, Server } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { NotFoundException } from '@nestjs/common';
+import type { FastifyInstance, FastifyRequest } from 'fastify';
+import { BearerTokenException, type TokenVerifier } from './bearer-tokens.js';
+import type { HttpFront } from './front.js';
+
+/** The one route of readiness, and those that are for the people on call alone. */
+const READINESS = '/health/ready';
+const isForOperators = (route: string) => route === '/metrics' || /^\/docs\b/.test(route);
+
+/** The requests that came by the management port, and those whose sender may read why something is not ready. */
+const managed = new WeakSet<IncomingMessage>();
+const trusted = new WeakSet<IncomingMessage>();
+
+/** Whether the sender of a request may read why the service is not ready. */
+export const mayReadReasons = ({ raw }: FastifyRequest): boolean => trusted.has(raw);
+
+/**
+ * Keeps metrics, documentation and the reasons of readiness from strangers: they are for whoever reaches the management port,
+ * or has a valid token where there is none, and for everybody where nobody is asked who they are.
+ */
+export function guardOperations(
+  fastify: FastifyInstance,
+  { verify, hasManagementPort }: { verify: TokenVerifier | undefined; hasManagementPort: boolean },
+): void {
+  fastify.addHook('onRequest', async ({ raw, method, url, routeOptions }, reply) => {
+    // The route, not the path: what the router takes for one is one.
+    const route = routeOptions.url ?? '';
+    const isTheirs = isForOperators(route);
+    const absent = () => new NotFoundException(`Cannot ${method} ${url}`);
+    if (managed.has(raw)) {
+      if (!isTheirs && !route.startsWith('/health/')) throw absent();
+      trusted.add(raw);
+    } else if (hasManagementPort) {
+      if (isTheirs) throw absent();
+    } else if (!verify) trusted.add(raw);
+    else if (isTheirs) {
+      await verify(raw.headers.authorization).catch((error: unknown) => {
+        if (error instanceof BearerTokenException) reply.header('WWW-Authenticate', error.challenge);
+        throw error;
+      });
+    } else if (route === READINESS && raw.headers.authorization !== undefined) {
+      await verify(raw.headers.authorization).then(
+        () => trusted.add(raw),
+        // Probes are answered, whatever they bring.
+        () => undefined,
+      );
+    }
+  });
+}
+
+const servers = new WeakMap<FastifyInstance, Server>();
+
+/** Opens the management port with the application's own, and closes it with it. */
+export function openManagementPort(
+  fastify: FastifyInstance,
+  front: HttpFront,
+  { host, port }: { host: string; port: number },
+): void {
+  const server = front.server((request, response) => {
+    managed.add(request);
+    fastify.routing(request, response);
+  });
+  servers.set(fastify, server);
+  fastify.addHook('onReady', async () => {
+    server.listen({ host, port });
+    await once(server, 'listening');
+  });
+  fastify.addHook('onClose', async () => {
+    server.close();
+    server.closeAllConnections();
+  });
+}
+
+/** Where the management port is reached; undefined where there is none. */
+export function managementUrlOf(fastify: FastifyInstance): string | undefined {
+  const address = servers.get(fastify)?.address() as AddressInfo | null | undefined;
+  if (!address) return undefined;
+  return `http://${address.family === 'IPv6' ? `[${address.address}]` : address.address}:${address.port}`;
+}

@@ -1,0 +1,83 @@
+import { type FieldError, InvalidInputError } from '../errors/application-error.js';
+import { JsonError } from './scanner.js';
+import { JsonText, type Members, readMembers } from './text.js';
+import { escapePointer, invalid } from './refusals.js';
+
+/** The members of a JSON object, parsed; `data` and `people` stay the text they came as. */
+export type JsonInput = Record<string, unknown>;
+
+/**
+ * The JSON object in `bytes`, for `validateInput`: `data` stays text, so no number in it can change.
+ *
+ * @throws InvalidInputError no UTF-8, no JSON, no object, a member twice, or nested too deep
+ */
+export function readJsonObject(bytes: Uint8Array, what: string): JsonInput {
+  return toInput(decodeJson(bytes, what), '#', what);
+}
+
+const KEPT_AS_TEXT = new Set(['data', 'people']);
+/** The members that any input has. */
+const KNOWN = new Set([...KEPT_AS_TEXT, 'id', 'name', 'ifMatch', 'limit', 'cursor', 'ids']);
+/** Longer than any member that is neither a text nor kept as one: what it holds is not looked at. */
+const LONG_MEMBER = 10_000;
+
+/** As `readJsonObject`, of a text that stands at `pointer`. */
+export function toInput(json: string, pointer: string, what: string): JsonInput {
+  const read = checked(() => readMembers(json), pointer, what);
+  if (!read) throw refuseJson(`${what} must be a JSON object.`, pointer, 'must be a JSON object');
+  if (read.more > 0) throw tooManyMembers(read, pointer);
+  // fromEntries defines properties; assigning would make `__proto__` the prototype.
+  return Object.fromEntries([...read.members].map(([key, member]) => [key, valueOf(key, member)]));
+}
+
+function valueOf(key: string, member: JsonText): unknown {
+  if (KEPT_AS_TEXT.has(key)) return member;
+  const isText = member.text.startsWith('"');
+  // It will be refused for what it is, which takes no parsing.
+  if (!isText && member.text.length > LONG_MEMBER) return member;
+  return KNOWN.has(key) ? (JSON.parse(member.text) as unknown) : member;
+}
+
+function tooManyMembers({ members, more }: Members, pointer: string): InvalidInputError {
+  const unknown = [...members.keys()].filter((key) => !KNOWN.has(key));
+  const named = unknown.slice(0, 20);
+  const detail = 'is not a known field';
+  return invalid(
+    named.map((key) => ({ pointer: `${pointer}/${escapePointer(key)}`, detail })),
+    { more: unknown.length - named.length + more },
+  );
+}
+
+// A mark at the beginning is one within an array as well: only what begins a body may be skipped.
+const utf8 = new TextDecoder('utf-8', { fatal: true });
+const utf8Within = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
+
+/** @param isWhole false for bytes out of the middle of a text. @throws InvalidInputError no UTF-8 */
+export function decodeJson(bytes: Uint8Array, what: string, isWhole = true): string {
+  try {
+    return (isWhole ? utf8 : utf8Within).decode(bytes);
+  } catch (cause) {
+    throw refuseJson(`${what} is not valid UTF-8.`, '#', '', { cause });
+  }
+}
+
+/** What `read` gives. @throws InvalidInputError in place of a JsonError */
+export function checked<T>(read: () => T, pointer: string, what: string): T {
+  try {
+    return read();
+  } catch (cause) {
+    if (!(cause instanceof JsonError)) throw cause;
+    throw refuseJson(`${what}: ${cause.message}.`, pointer, cause.message, { cause });
+  }
+}
+
+/** A refusal of a text as a whole, which names no field, or of what stands at `pointer`. */
+export function refuseJson(
+  message: string,
+  pointer: string,
+  detail: string,
+  options?: ErrorOptions,
+): InvalidInputError {
+  const errors: FieldError[] | undefined = pointer === '#' ? undefined : [{ pointer, detail }];
+  return new InvalidInputError(message.charAt(0).toUpperCase() + message.slice(1), errors, options);
+}

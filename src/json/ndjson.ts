@@ -1,0 +1,141 @@
+import type { Readable } from 'node:stream';
+import { InvalidInputError } from '../errors/application-error.js';
+import { type JsonInput, readJsonObject } from './input.js';
+import { relocate } from './refusals.js';
+import { WorkSlices } from './work-slices.js';
+
+export const NDJSON = 'application/x-ndjson';
+
+/** A line longer than this is refused, so that one line can't fill the memory. */
+export const MAX_LINE_BYTES = 1024 * 1024;
+
+const NEWLINE = 0x0a;
+/** What counts for a line beside its bytes: short ones cost more than their length. */
+const BESIDE = 200;
+const EMPTY = Buffer.alloc(0);
+
+/** The objects of newline-delimited JSON, one at a time as the bytes arrive; blank lines are skipped. Read once. */
+export class NdjsonReader implements AsyncIterableIterator<JsonInput> {
+  /** The line that was read last, from 1. */
+  private line = 0;
+  /** What was thrown here, and so speaks of the line, not of the people. */
+  private refusal: unknown;
+  private readonly objects: AsyncGenerator<JsonInput>;
+
+  constructor(
+    source: Readable,
+    private readonly lineBytes = MAX_LINE_BYTES,
+  ) {
+    this.objects = this.read(source);
+  }
+
+  next(): Promise<IteratorResult<JsonInput>> {
+    return this.objects.next();
+  }
+
+  async return(): Promise<IteratorResult<JsonInput>> {
+    return this.objects.return(undefined);
+  }
+
+  [Symbol.asyncIterator](): this {
+    return this;
+  }
+
+  /** Tells which line an InvalidInputError is about: the one just read, as lines are checked one by one. */
+  locate(error: unknown): unknown {
+    if (!(error instanceof InvalidInputError)) return error;
+    // The service counts people, from 0; whoever looks at the file counts lines.
+    const located = error === this.refusal ? error : (relocate(error, /^#\/\d+/, '#') as InvalidInputError);
+    const { message, errors, more } = located;
+    return new InvalidInputError(`Line ${this.line}: ${message}`, errors, { cause: error, more });
+  }
+
+  private async *read(source: Readable): AsyncGenerator<JsonInput> {
+    const slices = new WorkSlices();
+    const begun = new BegunLine(this.lineBytes);
+    for await (const chunk of source as AsyncIterable<Buffer>) {
+      let start = 0;
+      for (;;) {
+        if (begun.length === 0) start = this.skipEmptyLines(chunk, start);
+        const end = chunk.indexOf(NEWLINE, start);
+        if (end === -1) break;
+        const line = begun.endedWith(chunk.subarray(start, end));
+        start = end + 1;
+        this.line++;
+        if (!isBlank(line)) yield this.parse(line);
+        if (slices.isOver(line.length + BESIDE)) await slices.giveWay();
+      }
+      begun.add(chunk.subarray(start));
+      // Said before the line ends: it may never.
+      if (begun.length > this.lineBytes) {
+        this.line++;
+        throw this.tooLong();
+      }
+      if (slices.isOver(chunk.length)) await slices.giveWay();
+    }
+    const last = begun.endedWith(EMPTY);
+    if (last.length === 0) return;
+    this.line++;
+    if (!isBlank(last)) yield this.parse(last);
+  }
+
+  /** A chunk may be nothing else. */
+  private skipEmptyLines(chunk: Buffer, start: number): number {
+    let end = start;
+    while (chunk[end] === NEWLINE) end++;
+    this.line += end - start;
+    return end;
+  }
+
+  private parse(line: Buffer): JsonInput {
+    if (line.length > this.lineBytes) throw this.tooLong();
+    try {
+      return readJsonObject(line, 'the line');
+    } catch (error) {
+      this.refusal = error;
+      throw error;
+    }
+  }
+
+  private tooLong(): InvalidInputError {
+    return new InvalidInputError(`The line is longer than ${this.lineBytes} bytes.`);
+  }
+}
+
+/** What has come of a line whose end has not: each byte is copied a few times at most, however small the chunks are. */
+class BegunLine {
+  private bytes = EMPTY;
+  length = 0;
+
+  /** @param most bytes that are kept at least; what is beyond is counted alone */
+  constructor(private readonly most: number) {}
+
+  add(chunk: Buffer): void {
+    const needed = Math.min(this.length + chunk.length, this.most + 1);
+    if (needed > this.bytes.length) {
+      const larger = Buffer.allocUnsafeSlow(
+        Math.max(needed, Math.min(2 * this.bytes.length, this.most + 1), 256),
+      );
+      this.bytes.copy(larger, 0, 0, this.length);
+      this.bytes = larger;
+    }
+    chunk.copy(this.bytes, this.length);
+    this.length += chunk.length;
+  }
+
+  /** The whole line; the next begins. */
+  endedWith(rest: Buffer): Buffer {
+    if (this.length === 0) return rest;
+    this.add(rest);
+    const line = this.bytes.subarray(0, this.length);
+    this.bytes = EMPTY;
+    this.length = 0;
+    return line;
+  }
+}
+
+function isBlank(line: Buffer): boolean {
+  let at = 0;
+  while (line[at] === 0x20 || line[at] === 0x09 || line[at] === 0x0d) at++;
+  return at === line.length;
+}

@@ -1,0 +1,173 @@
+import { Logger } from '@nestjs/common';
+import { whyNoWrites } from '../../database/pooled-client.js';
+import { DatabaseUnavailableError } from '../../database/postgres-errors.js';
+import { originalOf } from '../../errors/error-responses.js';
+import { AfterCommitError, ClaimTakenError } from '../../transactions/transaction-errors.js';
+import type { Delivery } from '../delivery.js';
+import {
+  classify,
+  describe,
+  type FailureKind,
+  mayBeItsOwn,
+  replyErrorOf,
+  retryDelay,
+} from '../failure-policy.js';
+import { MessageIdConflictError } from '../inbox.js';
+import type { MessageAnswer } from '../message-answer.js';
+import { isSameMessage } from '../message-identity.js';
+import type { Settle } from './lanes.js';
+import type { MessageStore } from '../message-store.js';
+
+export interface FailureSettings {
+  store: MessageStore | undefined;
+  /** How often a message may fail for no known reason before it is dead-lettered. */
+  maxAttempts: number;
+  /** The same for a reason that may pass. */
+  maxTransientAttempts: number;
+  /** The message is handled: answers it, and lets its offset move. */
+  finish: (delivery: Delivery, answer: MessageAnswer) => void;
+  /** Makes the message a dead letter. @throws that could not be written */
+  putAside: (delivery: Delivery, error: unknown) => Promise<void>;
+  /** True when its partition is another member's by now, or it comes again. */
+  isForgotten: (delivery: Delivery) => boolean;
+  /** True when it has been handled since it was fetched, by an earlier delivery. */
+  isEndedBefore: (delivery: Delivery) => boolean;
+  /** Nothing can be handled at the moment. */
+  onInfrastructureFailure: (error: unknown) => void;
+}
+
+const AFTER_INFRASTRUCTURE_MS = 100;
+/** A database that says nothing for so long is silent. */
+const ANSWER_MS = 5000;
+
+/** Decides what becomes of messages that fail. */
+export class MessageFailures {
+  private readonly logger = new Logger(MessageFailures.name);
+  private asking: Promise<unknown> | undefined;
+
+  constructor(private readonly settings: FailureSettings) {}
+
+  /** True when it is not to be handled: its partition is another member's by now, it comes again, or it has been handled. */
+  isForgotten(delivery: Delivery): boolean {
+    const { isForgotten, isEndedBefore } = this.settings;
+    return isForgotten(delivery) || isEndedBefore(delivery);
+  }
+
+  /** Settles it: as done, or to be tried again. */
+  async settle(delivery: Delivery, thrown: unknown, settle: Settle): Promise<void> {
+    const { settings } = this;
+    if (settings.isForgotten(delivery)) return settle(delivery, 'done');
+    const { kind, error } = await this.causeOf(thrown);
+    if (kind === 'infrastructure') settings.onInfrastructureFailure(error);
+    else delivery.attempts++;
+    const isLasting =
+      kind === 'permanent' ||
+      (kind === 'unexpected' && delivery.attempts >= settings.maxAttempts) ||
+      (kind === 'transient' && delivery.attempts >= settings.maxTransientAttempts);
+    // One that is refused for its reply address is a dead letter as well: its answer may not be where the sender reads.
+    if (delivery.replyTo && !delivery.refusal) return this.answerError(delivery, error, kind, settle);
+    if (isLasting) return this.deadLetter(delivery, error, settle);
+    if (kind !== 'infrastructure') this.report('message waits to be tried again', delivery, error);
+    settle(delivery, {
+      retryInMs: kind === 'infrastructure' ? AFTER_INFRASTRUCTURE_MS : retryDelay(delivery.attempts),
+    });
+  }
+
+  /**
+   * What a failure means, as far as the database has to be asked: a handler may make anything of one that is away, and one
+   * that answers right after is not to blame for a connection that was lost.
+   */
+  async causeOf(error: unknown): Promise<{ kind: FailureKind; error: unknown }> {
+    const kind = classify(error);
+    if (kind !== 'unexpected' && kind !== 'infrastructure') return { kind, error };
+    const failure = await this.reasonOfSilence();
+    if (failure !== undefined) return { kind: 'infrastructure', error: failure };
+    if (kind === 'unexpected') return { kind, error };
+    return { kind: this.settings.store && mayBeItsOwn(error) ? 'unexpected' : 'transient', error };
+  }
+
+  /** Asks whether the database takes writes, for all who want to know at that time. @returns why it doesn't */
+  private reasonOfSilence(): Promise<unknown> {
+    const { store } = this.settings;
+    if (!store) return Promise.resolve(undefined);
+    this.asking ??= whyNoWrites(store.transactions.dataSource, ANSWER_MS)
+      .then((reason) => (reason === undefined ? undefined : new DatabaseUnavailableError(new Error(reason))))
+      .finally(() => (this.asking = undefined));
+    return this.asking;
+  }
+
+  /** A sender who waits is told at once, and may send again what is worth it. */
+  private async answerError(
+    delivery: Delivery,
+    error: unknown,
+    kind: FailureKind,
+    settle: Settle,
+  ): Promise<void> {
+    const { store, finish } = this.settings;
+    let answer: MessageAnswer = { error: replyErrorOf(error) };
+    // What may pass is told, and not kept: the sender sends it again.
+    const isOver = (kind === 'permanent' || kind === 'unexpected') && classify(error) !== 'infrastructure';
+    // Somebody else handled the message with this id, and its answer is not to be replaced.
+    if (store && isOver && !isIdConflict(error) && !(error instanceof AfterCommitError)) {
+      try {
+        answer = await this.keepAnswer(store, delivery, answer);
+      } catch (failure) {
+        return this.againWhenWritable(delivery, failure, settle);
+      }
+    }
+    finish(delivery, answer);
+    settle(delivery, 'done');
+  }
+
+  /** So that the message, delivered again, is not applied after its sender was told that it was not. */
+  private async keepAnswer(
+    { transactions, inbox }: MessageStore,
+    { message }: Delivery,
+    answer: MessageAnswer,
+  ): Promise<MessageAnswer> {
+    try {
+      await transactions.run({ claim: inbox.claim([message]) }, async (transaction) =>
+        transaction.atCommit(() => inbox.keep([{ message, answer }])),
+      );
+      return answer;
+    } catch (error) {
+      if (!(error instanceof ClaimTakenError)) throw error;
+      const handled = (await inbox.find([message])).get(message.messageId);
+      // What another message with this id was answered is none of this one's.
+      return handled && isSameMessage(handled, message) ? (handled.answer ?? answer) : answer;
+    }
+  }
+
+  private async deadLetter(delivery: Delivery, error: unknown, settle: Settle): Promise<void> {
+    const { putAside, finish } = this.settings;
+    try {
+      await putAside(delivery, error);
+    } catch (failure) {
+      // Nothing is marked as handled before its dead letter is safe.
+      return this.againWhenWritable(delivery, failure, settle);
+    }
+    this.report('message dead-lettered', delivery, error);
+    finish(delivery, { error: replyErrorOf(error) });
+    settle(delivery, 'done');
+  }
+
+  /** What became of the message could not be written: only where the database is away do others wait with it. */
+  private async againWhenWritable(delivery: Delivery, failure: unknown, settle: Settle): Promise<void> {
+    const { kind, error } = await this.causeOf(failure);
+    if (kind === 'infrastructure') {
+      this.settings.onInfrastructureFailure(error);
+      return settle(delivery, { retryInMs: AFTER_INFRASTRUCTURE_MS });
+    }
+    this.report('what became of a message could not be written; it waits to be tried again', delivery, error);
+    settle(delivery, { retryInMs: retryDelay(delivery.attempts) });
+  }
+
+  private report(msg: string, { message, record, attempts }: Delivery, error: unknown): void {
+    const { topic, partition, offset } = record;
+    const { code, message: detail } = describe(error);
+    const where = { messageId: message.messageId, topic, partition, offset: String(offset) };
+    this.logger.warn({ msg, ...where, attempts, code, detail });
+  }
+}
+
+const isIdConflict = (error: unknown) => originalOf(error) instanceof MessageIdConflictError;

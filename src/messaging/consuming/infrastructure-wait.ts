@@ -1,0 +1,48 @@
+import type { Logger } from '@nestjs/common';
+import { whyNoWrites } from '../../database/pooled-client.js';
+import type { MessageStore } from '../message-store.js';
+import { pause } from '../waiting.js';
+
+export interface InfrastructureSettings {
+  store: MessageStore | undefined;
+  logger: Logger;
+  stopping: AbortSignal;
+  suspend: () => void;
+  resume: () => void;
+}
+
+const PROBE_EVERY_MS = 250;
+/** What says nothing for so long is asked anew. */
+const ANSWER_MS = 5000;
+
+/** Begins nothing until the database answers: messages wait in Kafka, and the place in the group is kept. */
+export class InfrastructureWait {
+  private probing: Promise<void> | undefined;
+
+  constructor(private readonly settings: InfrastructureSettings) {}
+
+  /** @param err what failed */
+  waitFor(err: unknown): void {
+    const { logger, stopping, suspend, resume } = this.settings;
+    if (this.probing || stopping.aborted) return;
+    logger.warn({
+      msg: 'messages wait: the database cannot be used, or what became of one could not be written',
+      err,
+    });
+    suspend();
+    this.probing = this.probe().finally(() => {
+      this.probing = undefined;
+      // What came since stopping began is not to be begun.
+      if (!stopping.aborted) resume();
+    });
+  }
+
+  private async probe(): Promise<void> {
+    const { store, stopping } = this.settings;
+    do await pause(PROBE_EVERY_MS, stopping);
+    while (!stopping.aborted && store && !(await isAnswering(store)));
+  }
+}
+
+const isAnswering = async ({ transactions }: MessageStore): Promise<boolean> =>
+  (await whyNoWrites(transactions.dataSource, ANSWER_MS)) === undefined;

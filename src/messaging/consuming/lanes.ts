@@ -1,0 +1,243 @@
+import type { LeavingLane } from '../dead-letters/lane-store.js';
+import { bytesOf, type Delivery } from '../delivery.js';
+import { cut, type Lane, laneOf } from './lane.js';
+
+export interface LanesSettings {
+  /** Batches that run at once. */
+  concurrency: number;
+  /** Messages of one batch at most. */
+  batchSize: number;
+  /**
+   * Handles messages that may share a transaction, one or several, and settles each; those of a lane behind one that is not
+   * done it leaves alone. Must not reject.
+   */
+  handle: (batch: Delivery[], settle: Settle) => Promise<void>;
+  /** Stores messages that would wait in memory. Must not reject. @returns those that are stored, or answered */
+  putAside?: (lane: LeavingLane) => Promise<ReadonlySet<Delivery>>;
+  /** Told of a lane whose head waits, also when more comes behind it. */
+  onWaiting?: (lane: Lane) => void;
+}
+
+/** What became of a message for its lane. */
+export type Settlement = 'done' | { retryInMs: number };
+export type Settle = (delivery: Delivery, how: Settlement) => void;
+
+/** When a lane could not be put aside, none is for so long. */
+const LEAVE_AGAIN_MS = 1000;
+
+/**
+ * Runs messages of one key one after another, in order, and different keys side by side; a key whose message has to wait
+ * delays no other. What waits is bounded by whoever adds to it, who may put a lane aside.
+ */
+export class MessageLanes {
+  private readonly lanes = new Map<string, Lane>();
+  /** Those that were put aside while their head was being handled: what comes of their key is another lane. */
+  private readonly detached = new Set<Lane>();
+  /** Lanes with a message to run, first come first served. */
+  private readonly ready = new Set<Lane>();
+  /** The same of those whose head has failed before: they get half of the turns, or all but one, so that they hold up no other. */
+  private readonly readyAgain = new Set<Lane>();
+  private running = 0;
+  private runningAgain = 0;
+  private wasAgain = false;
+  private leaving = 0;
+  private noneLeavesBefore = 0;
+  private suspended = false;
+  private idle: (() => void)[] = [];
+
+  constructor(private readonly settings: LanesSettings) {}
+
+  add(delivery: Delivery): void {
+    let lane = this.lanes.get(delivery.laneKey);
+    if (!lane) {
+      lane = laneOf(delivery.laneKey);
+      this.lanes.set(lane.key, lane);
+    }
+    lane.queue.push(delivery);
+    lane.bytes += delivery.bytes;
+    if (lane.timer) this.settings.onWaiting?.(lane);
+    this.makeReady(lane);
+    this.pump();
+  }
+
+  /** Begins nothing until `resume`; what runs goes on. */
+  suspend(): void {
+    this.suspended = true;
+  }
+
+  resume(): void {
+    this.suspended = false;
+    this.pump();
+  }
+
+  /** Forgets messages that are not being handled. @returns those */
+  dropWaiting(): Delivery[] {
+    const dropped: Delivery[] = [];
+    for (const lane of this.all) {
+      clearTimeout(lane.timer);
+      lane.timer = undefined;
+      dropped.push(...cut(lane, lane.taken));
+      this.forgetIfEmpty(lane);
+    }
+    this.ready.clear();
+    this.readyAgain.clear();
+    return dropped;
+  }
+
+  /** Resolves when nothing is being handled or put aside. */
+  async untilIdle(): Promise<void> {
+    if (this.running + this.leaving > 0) await new Promise<void>((resolve) => this.idle.push(resolve));
+  }
+
+  get all(): Lane[] {
+    return [...this.lanes.values(), ...this.detached];
+  }
+
+  /** Puts the lane aside. @returns false when it could not be; then it is as it was */
+  async leave(lane: Lane): Promise<boolean> {
+    const { putAside } = this.settings;
+    if (lane.queue.length === 0) return true;
+    if (!putAside || lane.isLeaving || this.suspended || performance.now() < this.noneLeavesBefore)
+      return false;
+    const isWaiting = lane.timer !== undefined;
+    this.rest(lane);
+    lane.isLeaving = true;
+    this.leaving++;
+    const gone = await putAside({
+      messages: [...lane.queue],
+      waitMs: isWaiting ? lane.waitMs : 0,
+      isRunning: (delivery) => lane.queue.slice(0, lane.taken).includes(delivery),
+    });
+    this.leaving--;
+    lane.isLeaving = false;
+    if (gone.size === 0) this.noneLeavesBefore = performance.now() + LEAVE_AGAIN_MS;
+    if (gone.size > 0) this.detach(lane, gone);
+    else if (isWaiting && lane.queue.length > 0) this.wait(lane);
+    else this.goOn(lane);
+    this.afterwards();
+    return gone.size > 0;
+  }
+
+  /** What is being handled stays with the lane; what came of its key meanwhile is a lane of its own. */
+  private detach(lane: Lane, gone: ReadonlySet<Delivery>): void {
+    const rest = cut(lane, lane.taken).filter((delivery) => !gone.has(delivery));
+    if (this.lanes.get(lane.key) === lane) this.lanes.delete(lane.key);
+    if (lane.taken > 0) this.detached.add(lane);
+    else this.detached.delete(lane);
+    for (const delivery of rest) this.add(delivery);
+  }
+
+  private makeReady(lane: Lane): void {
+    const [head] = lane.queue;
+    if (!head || lane.taken > 0 || lane.timer || lane.isLeaving) return;
+    (head.attempts > 0 ? this.readyAgain : this.ready).add(lane);
+  }
+
+  /** Takes its turn from it. */
+  private rest(lane: Lane): void {
+    clearTimeout(lane.timer);
+    lane.timer = undefined;
+    this.ready.delete(lane);
+    this.readyAgain.delete(lane);
+  }
+
+  private pump(): void {
+    const { concurrency } = this.settings;
+    while (!this.suspended && this.running < concurrency) {
+      const most = Math.max(1, this.ready.size > 0 ? concurrency >> 1 : concurrency - 1);
+      const mayBeAgain = this.readyAgain.size > 0 && this.runningAgain < most;
+      const isAgain = mayBeAgain && !(this.wasAgain && this.ready.size > 0);
+      if (!isAgain && this.ready.size === 0) return;
+      this.wasAgain = isAgain;
+      void this.run(isAgain ? this.takeOneAgain() : this.takeBatch(), isAgain);
+    }
+  }
+
+  /** One that has failed before is handled by itself, as it may take its time again. */
+  private takeOneAgain(): Batch {
+    const [lane] = this.readyAgain;
+    this.readyAgain.delete(lane!);
+    lane!.taken = 1;
+    return { lanes: [lane!], messages: [lane!.queue[0]!] };
+  }
+
+  /** As many as share out what is ready among those who may run, and each lane's messages in order. */
+  private takeBatch(): Batch {
+    const { concurrency, batchSize } = this.settings;
+    const share = Math.ceil(this.ready.size / (concurrency - this.running));
+    const batch: Batch = { lanes: [], messages: [] };
+    for (const lane of this.ready) {
+      const head = lane.queue[0]!;
+      if (batch.messages.length > 0 && !head.isBatchable) continue;
+      this.ready.delete(lane);
+      batch.lanes.push(lane);
+      do batch.messages.push(lane.queue[lane.taken++]!);
+      while (batch.messages.length < batchSize && head.isBatchable && lane.queue[lane.taken]?.isBatchable);
+      if (!head.isBatchable || batch.messages.length >= Math.min(share, batchSize)) break;
+    }
+    return batch;
+  }
+
+  private async run({ lanes, messages }: Batch, isAgain: boolean): Promise<void> {
+    const begunAt = performance.now();
+    for (const lane of lanes) lane.begunAt = begunAt;
+    this.running++;
+    if (isAgain) this.runningAgain++;
+    const settled = new Map<Delivery, Settlement>();
+    await this.settings.handle(messages, (delivery, how) => settled.set(delivery, how));
+    this.running--;
+    if (isAgain) this.runningAgain--;
+    for (const lane of lanes) {
+      const isDone = this.advance(lane, settled);
+      if (isDone) lane.pace = (performance.now() - begunAt) / messages.length;
+    }
+    this.afterwards();
+  }
+
+  private afterwards(): void {
+    if (this.running + this.leaving === 0) for (const resolve of this.idle.splice(0)) resolve();
+    this.pump();
+  }
+
+  /** What is not done stays where it was, and what is behind it waits. @returns true when all is done */
+  private advance(lane: Lane, settled: Map<Delivery, Settlement>): boolean {
+    const taken = lane.queue.splice(0, lane.taken);
+    const left = taken.filter((delivery) => settled.get(delivery) !== 'done');
+    lane.taken = 0;
+    lane.bytes += bytesOf(left) - bytesOf(taken);
+    lane.queue.unshift(...left);
+    const how = left[0] && settled.get(left[0]);
+    const waits = how !== undefined && how !== 'done';
+    if (waits) lane.waitMs = how.retryInMs;
+    if (!lane.isLeaving && waits) {
+      this.wait(lane);
+      this.settings.onWaiting?.(lane);
+    } else if (!lane.isLeaving) this.goOn(lane);
+    return left.length === 0;
+  }
+
+  private goOn(lane: Lane): void {
+    this.forgetIfEmpty(lane);
+    this.makeReady(lane);
+  }
+
+  private wait(lane: Lane): void {
+    lane.timer = setTimeout(() => {
+      lane.timer = undefined;
+      this.makeReady(lane);
+      this.pump();
+    }, lane.waitMs);
+  }
+
+  private forgetIfEmpty(lane: Lane): void {
+    if (lane.queue.length > 0) return;
+    this.detached.delete(lane);
+    if (this.lanes.get(lane.key) === lane) this.lanes.delete(lane.key);
+  }
+}
+
+/** Messages to be handled together, and the lanes they are of. */
+interface Batch {
+  lanes: Lane[];
+  messages: Delivery[];
+}

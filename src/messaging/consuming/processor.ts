@@ -1,0 +1,188 @@
+import { AfterCommitError, ClaimTakenError } from '../../transactions/transaction-errors.js';
+import type { CrashSuspects } from '../dead-letters/suspects.js';
+import type { Delivery } from '../delivery.js';
+import { mayBeItsOwn } from '../failure-policy.js';
+import { MessageIdConflictError } from '../inbox.js';
+import type { KeyQuarantine } from '../dead-letters/quarantine.js';
+import type { HandledMessage, MessageAnswer } from '../message-answer.js';
+import { isSameMessage } from '../message-identity.js';
+import type { MessageFailures } from './failures.js';
+import type { MessageStore } from '../message-store.js';
+import type { Settle } from './lanes.js';
+
+export interface ProcessorSettings {
+  store: MessageStore | undefined;
+  /** Calls the handler. @returns the values it gave */
+  call: (delivery: Delivery) => Promise<unknown[]>;
+  /** The message is handled: answers it, and lets its offset move. */
+  finish: (delivery: Delivery, answer: MessageAnswer) => void;
+  failures: MessageFailures;
+  /** Both undefined without a store. */
+  quarantine: KeyQuarantine | undefined;
+  crashes: CrashSuspects | undefined;
+}
+
+/** A batch waits for a lock no longer than this: the others of the batch are not to wait for one message. */
+const BATCH_LOCK_TIMEOUT_MS = 1000;
+
+/** Handles messages, alone or in one transaction. */
+export class MessageProcessor {
+  constructor(private readonly settings: ProcessorSettings) {}
+
+  /** Settles each of the batch, but those behind one of the same lane that is to be tried again. */
+  async handle(batch: readonly Delivery[], settle: Settle): Promise<void> {
+    const { crashes, failures } = this.settings;
+    const blocked = new Set<string>();
+    const run: Run = {
+      blocked,
+      settle: (delivery, how) => {
+        if (how !== 'done') blocked.add(delivery.laneKey);
+        settle(delivery, how);
+      },
+    };
+    if (!crashes) return this.handleAll(batch, run);
+    await crashes.watch(
+      batch,
+      (these) => this.handleAll(these, run),
+      async (delivery, error) => {
+        if (!blocked.has(delivery.laneKey)) await failures.settle(delivery, error, run.settle);
+        return !blocked.has(delivery.laneKey);
+      },
+    );
+  }
+
+  private async handleAll(batch: readonly Delivery[], run: Run): Promise<void> {
+    const { store } = this.settings;
+    if (store && batch[0]?.isBatchable) return this.handleTogether(store, batch, run);
+    for (const delivery of batch) await this.handleAlone(delivery, run);
+  }
+
+  private async handleAlone(delivery: Delivery, run: Run): Promise<void> {
+    if ((await this.admitted([delivery], run)).length === 0) return;
+    try {
+      this.succeeded(delivery, await this.settings.call(delivery), run);
+    } catch (error) {
+      await this.settings.failures.settle(delivery, error, run.settle);
+    }
+  }
+
+  /** In one transaction. The message that fails is handled by itself, and those before and behind it without it. */
+  private async handleTogether(store: MessageStore, whole: readonly Delivery[], run: Run): Promise<void> {
+    const batch = await this.admitted(whole, run);
+    if (batch.length === 0) return;
+    const reached = { index: 0 };
+    try {
+      const results = await this.applyTogether(store, batch, reached);
+      batch.forEach((delivery, index) => this.succeeded(delivery, results[index]!, run));
+    } catch (error) {
+      if (error instanceof ClaimTakenError) return this.withoutHandled(store, batch, run);
+      if (batch.length === 1) return this.settings.failures.settle(batch[0]!, error, run.settle);
+      const { kind } = await this.settings.failures.causeOf(error);
+      if (error instanceof AfterCommitError || kind === 'infrastructure' || !mayBeItsOwn(error)) {
+        for (const delivery of batch) await this.settings.failures.settle(delivery, error, run.settle);
+        return;
+      }
+      // At COMMIT nobody knows which it was.
+      const { index } = reached;
+      const half = Math.ceil(batch.length / 2);
+      const parts =
+        index < batch.length
+          ? [batch.slice(0, index), [batch[index]!], batch.slice(index + 1)]
+          : [batch.slice(0, half), batch.slice(half)];
+      for (const part of parts) await this.handleTogether(store, part, run);
+    }
+  }
+
+  /** Those to be handled now: not what is behind one that waits, and not what was parked. */
+  private async admitted(batch: readonly Delivery[], run: Run): Promise<readonly Delivery[]> {
+    const { quarantine, failures } = this.settings;
+    const admitted: Delivery[] = [];
+    let known: Promise<void> | undefined;
+    for (const delivery of batch) {
+      if (run.blocked.has(delivery.laneKey)) continue;
+      // Behind one that failed meanwhile it would be applied before that one, which its new owner has.
+      if (failures.isForgotten(delivery)) {
+        run.settle(delivery, 'done');
+        continue;
+      }
+      try {
+        // Asked for once: where it can't be known, each of the batch is settled by that.
+        await (known ??= quarantine?.fresh.known());
+        if (quarantine?.holds(delivery) && (await quarantine.park(delivery))) {
+          this.settings.finish(delivery, { values: [] });
+          run.settle(delivery, 'done');
+        } else admitted.push(delivery);
+      } catch (error) {
+        await failures.settle(delivery, error, run.settle);
+      }
+    }
+    return admitted;
+  }
+
+  private applyTogether(
+    { transactions, inbox }: MessageStore,
+    batch: readonly Delivery[],
+    reached: { index: number },
+  ): Promise<unknown[][]> {
+    const claim = inbox.claim(batch.map(({ message }) => message));
+    const options = batch.length > 1 ? { lockTimeoutMs: BATCH_LOCK_TIMEOUT_MS } : {};
+    return transactions.run({ ...options, claim }, async (transaction) => {
+      const results: unknown[][] = [];
+      for (reached.index = 0; reached.index < batch.length; reached.index++)
+        results.push(await this.settings.call(batch[reached.index]!));
+      const answered = batch.flatMap(({ message, replyTo }, index) =>
+        replyTo ? [{ message, answer: { values: results[index]! } }] : [],
+      );
+      transaction.atCommit(() => inbox.keep(answered));
+      return results;
+    });
+  }
+
+  /** Some were handled before, or stand twice in the batch; the former are answered as they were then. */
+  private async withoutHandled(store: MessageStore, batch: readonly Delivery[], run: Run): Promise<void> {
+    this.settings.quarantine?.fresh.markStale();
+    const handled = await store.inbox
+      .find(batch.map(({ message }) => message))
+      .catch((error: unknown) => error);
+    if (!(handled instanceof Map)) {
+      for (const delivery of batch) await this.settings.failures.settle(delivery, handled, run.settle);
+      return;
+    }
+    const rest: Delivery[] = [];
+    for (const delivery of batch) {
+      const { messageId } = delivery.message;
+      const earlier = (handled as Map<string, HandledMessage>).get(messageId);
+      if (earlier) await this.handledBefore(delivery, earlier, run);
+      else if (rest.some(({ message }) => message.messageId === messageId)) {
+        // The second is looked at once the first is handled.
+        await this.handleTogether(store, rest.splice(0), run);
+        await this.handleTogether(store, [delivery], run);
+      } else rest.push(delivery);
+    }
+    await this.handleTogether(store, rest, run);
+  }
+
+  private async handledBefore(delivery: Delivery, handled: HandledMessage, run: Run): Promise<void> {
+    const { message } = delivery;
+    if (!isSameMessage(handled, message))
+      return this.settings.failures.settle(
+        delivery,
+        new MessageIdConflictError(message.messageId),
+        run.settle,
+      );
+    this.settings.finish(delivery, handled.answer ?? { values: [] });
+    run.settle(delivery, 'done');
+  }
+
+  private succeeded(delivery: Delivery, values: unknown[], { settle }: Run): void {
+    this.settings.finish(delivery, { values });
+    settle(delivery, 'done');
+  }
+}
+
+/** The handling of one batch. */
+interface Run {
+  settle: Settle;
+  /** Lanes with a message that is to be tried again: what is behind it waits. */
+  blocked: Set<string>;
+}

@@ -1,0 +1,151 @@
+import { Logger } from '@nestjs/common';
+import { ApplicationError } from '../../errors/application-error.js';
+import type { Delivery, ParkedLine } from '../delivery.js';
+import type { quarantineStatements } from './quarantine.statements.js';
+
+import type { MessageStore } from '../message-store.js';
+import type { ParkedLines } from './parked-lines.js';
+import { keyOf, type QuarantinedKey } from './quarantined-key.js';
+
+/** Earlier messages of the key wait to be tried again, too many of them for this one to wait behind. HTTP 503. */
+export class KeyWaitsError extends ApplicationError {
+  constructor() {
+    super(
+      'Earlier messages of this key wait to be tried again, and this one is not handled before them. Send it again later.',
+      { type: 'key-waits', status: 503, retryable: true },
+    );
+  }
+}
+
+/** A lane that is put aside. */
+export interface LeavingLane {
+  /** In order. */
+  messages: readonly Delivery[];
+  /** How long the head is to wait before it is tried again, in ms. */
+  waitMs: number;
+  /** True for one that is being handled at this moment. */
+  isRunning: (delivery: Delivery) => boolean;
+}
+
+export interface LaneStoreSettings {
+  store: MessageStore;
+  statements: ReturnType<typeof quarantineStatements>;
+  lines: ParkedLines;
+  /** Messages of the key are parked. */
+  onStored: (key: QuarantinedKey) => void;
+  /** The message is stored: lets its offset move. */
+  stored: (delivery: Delivery) => void;
+  /** Tells the sender who waits for a reply. */
+  refuse: (delivery: Delivery, error: ApplicationError) => void;
+  /** A lane could not be stored. */
+  onFailed: (error: unknown) => void;
+}
+
+/** In one statement. */
+const PARKED_AT_ONCE = 500;
+const PARKED_BYTES_AT_ONCE = 4 * 1024 * 1024;
+
+/** Parks whole lanes, which are lines of parked messages then. */
+export class LaneStore {
+  private readonly logger = new Logger(LaneStore.name);
+
+  constructor(private readonly settings: LaneStoreSettings) {}
+
+  /**
+   * Parks the messages of a lane, in order, and puts those back that were parked already. One that is being handled is parked
+   * as well: should this process end, it is where it was, before the others.
+   *
+   * @returns those that need not be held any more; none where they could not be stored
+   */
+  async putAside(lane: LeavingLane): Promise<ReadonlySet<Delivery>> {
+    const { messages } = lane;
+    const key = keyOf(messages[0]!.record);
+    // Before the commit, so that nobody begins the line while one of its messages is being handled.
+    const line = messages[0]!.line ?? this.settings.lines.of(key) ?? this.settings.lines.reserve(key);
+    let seqs: Map<Delivery, string>;
+    try {
+      seqs = await this.write(line, lane);
+    } catch (err) {
+      return this.notPutAside(line, messages, err);
+    }
+    for (const delivery of messages)
+      this.leaves(delivery, line, seqs.get(delivery), lane.isRunning(delivery));
+    if (line.open.size > 0) return new Set(messages);
+    if (line.handled.length > 0) this.settings.lines.goOn(line);
+    else this.settings.lines.end(line);
+    return new Set(messages);
+  }
+
+  /** @returns the numbers of those that were not parked before, and have not been handled */
+  private async write(line: ParkedLine, { messages, waitMs }: LeavingLane): Promise<Map<Delivery, string>> {
+    const { statements, store } = this.settings;
+    const [head] = messages;
+    const fresh = messages.filter(
+      ({ parkedAs, replyTo, ended }) => parkedAs === undefined && !replyTo && !ended,
+    );
+    const handled = line.handled.splice(0);
+    const seqs = new Map<Delivery, string>();
+    if (head!.parkedAs === undefined && fresh.length === 0) return seqs;
+    // READ COMMITTED: what was parked until the lock is ours is seen.
+    await store.transactions.run({ isolationLevel: 'READ COMMITTED' }, async (transaction) => {
+      seqs.clear();
+      await transaction.query(statements.postpone(line.key, waitMs));
+      if (handled.length > 0) await transaction.query(statements.settle(handled));
+      if (head!.parkedAs !== undefined)
+        await transaction.query(statements.attempts(head!.parkedAs, head!.attempts));
+      for (const some of partsOf(fresh)) {
+        const { rows } = await transaction.query<{ seq: string; offset: string; timestamp: string }>(
+          statements.parkAll(some),
+        );
+        const numbers = new Map(rows.map(({ seq, offset, timestamp }) => [`${offset} ${timestamp}`, seq]));
+        for (const delivery of some) {
+          const seq = numbers.get(`${delivery.record.offset} ${delivery.record.timestamp}`);
+          if (seq !== undefined) seqs.set(delivery, seq);
+        }
+      }
+    });
+    this.settings.onStored(line.key);
+    return seqs;
+  }
+
+  /** What is written is done for one message of the lane. */
+  private leaves(delivery: Delivery, line: ParkedLine, seq: string | undefined, isRunning: boolean): void {
+    line.open.delete(delivery);
+    delivery.line = undefined;
+    if (delivery.ended) {
+      // It has ended while it was being parked.
+      if (delivery.ended === 'handled' && seq !== undefined) line.handled.push(seq);
+    } else if (isRunning) {
+      line.open.add(delivery);
+      delivery.line = line;
+      if (seq === undefined) return;
+      delivery.parkedAs = seq;
+      this.settings.stored(delivery);
+    } else if (delivery.replyTo) this.settings.refuse(delivery, new KeyWaitsError());
+    else if (delivery.parkedAs === undefined) this.settings.stored(delivery);
+  }
+
+  private notPutAside(line: ParkedLine, messages: readonly Delivery[], err: unknown): ReadonlySet<Delivery> {
+    const { topic } = line.key;
+    this.logger.warn({ msg: 'messages that wait could not be stored; they are held in memory', topic, err });
+    this.settings.onFailed(err);
+    for (const delivery of messages) delivery.line = undefined;
+    this.settings.lines.end(line);
+    return new Set(messages.filter(({ parkedAs }) => parkedAs !== undefined));
+  }
+}
+
+/** As many as one statement takes. */
+function partsOf(deliveries: readonly Delivery[]): Delivery[][] {
+  const parts: Delivery[][] = [];
+  let bytes = Infinity;
+  for (const delivery of deliveries) {
+    if (bytes > PARKED_BYTES_AT_ONCE || parts.at(-1)!.length >= PARKED_AT_ONCE) {
+      parts.push([]);
+      bytes = 0;
+    }
+    parts.at(-1)!.push(delivery);
+    bytes += delivery.bytes;
+  }
+  return parts;
+}

@@ -1,0 +1,162 @@
+import { Logger } from '@nestjs/common';
+import { ApplicationError, unchanged } from '../../errors/application-error.js';
+import { rowValues } from './letter.js';
+import type { Delivery } from '../delivery.js';
+import { quarantineStatements } from './quarantine.statements.js';
+import type { LeavingLane } from './lane-store.js';
+import { KeyWaitsError, LaneStore, type LaneStoreSettings } from './lane-store.js';
+import { type LinesSettings, ParkedLines } from './parked-lines.js';
+import { keyOf, nameOf, type QuarantinedKey } from './quarantined-key.js';
+import { Refreshed } from './refreshed.js';
+
+/** An earlier message of the key is a dead letter, and nothing that could overtake it is handled. HTTP 503. */
+export class KeyQuarantinedError extends ApplicationError {
+  constructor() {
+    super(
+      `${unchanged('An earlier message of this key could not be handled')} Replay or discard that dead letter, then send this again.`,
+      { type: 'key-quarantined', status: 503, retryable: true },
+    );
+  }
+}
+
+export interface QuarantineSettings
+  extends
+    Pick<LinesSettings, 'store' | 'concurrency' | 'partitions' | 'readmit'>,
+    Pick<LaneStoreSettings, 'stored' | 'refuse' | 'onFailed'> {
+  /** The group. */
+  consumer: string;
+}
+
+const DEAD_LETTER_BEFORE = {
+  code: 'KEY_QUARANTINED',
+  message: 'An earlier message of its key is a dead letter.',
+};
+/** Keys of which each instance keeps a digest in memory; no more than so many are put aside. */
+const MOST_KEYS = 10_000;
+
+/**
+ * Keys of which messages are parked: rows of `message_dead_letter`, a line per key, where a message of it is a dead letter
+ * or its lane was put aside. What comes of such a key goes behind the line. When the key is released (`DeadLetters.replay`,
+ * `discard`; when its head may be tried again), who has its partition handles the line in order; and the quarantine ends with
+ * the line.
+ */
+export class KeyQuarantine {
+  private readonly logger = new Logger(KeyQuarantine.name);
+  private readonly statements: ReturnType<typeof quarantineStatements>;
+  private readonly lines: ParkedLines;
+  private readonly laneStore: LaneStore;
+  /** At least those of our partitions. */
+  private keys = new Set<string>();
+  /** To be awaited before `holds` is asked; stale when another instance may have quarantined a key of ours. */
+  readonly fresh = new Refreshed(() => this.load());
+
+  constructor(private readonly settings: QuarantineSettings) {
+    const { store, consumer } = settings;
+    this.statements = quarantineStatements(store.transactions.dataSource, consumer);
+    this.lines = new ParkedLines({
+      ...settings,
+      statements: this.statements,
+      onBegun: (key) => this.hold(key),
+      onOver: ({ topic, hash }) => {
+        this.keys.delete(nameOf({ topic, hash }));
+        this.fresh.changed();
+        this.logger.log({ msg: 'key released: what was parked is handled', topic });
+      },
+    });
+    this.laneStore = new LaneStore({
+      ...settings,
+      statements: this.statements,
+      lines: this.lines,
+      onStored: (key) => this.hold(key),
+      onFailed: (error) => {
+        // Whether it was committed may not be known.
+        this.fresh.markStale();
+        settings.onFailed(error);
+      },
+    });
+  }
+
+  /** Other partitions are ours now, and their keys are others'. */
+  assigned(): void {
+    this.fresh.markStale();
+    this.lines.forget();
+  }
+
+  /** True when the message has to be parked. */
+  holds({ record, parkedAs, line }: Delivery): boolean {
+    if (parkedAs !== undefined) return line?.isStopped === true;
+    return this.keys.size > 0 && this.keys.has(nameOf(keyOf(record)));
+  }
+
+  /** A message of the key has become a dead letter. */
+  add({ record, line }: Delivery): void {
+    if (record.key === null) return;
+    if (line) line.isStopped = true;
+    this.hold(keyOf(record));
+  }
+
+  /**
+   * @returns false when its key is quarantined no more
+   * @throws KeyQuarantinedError, KeyWaitsError where a sender waits for its reply
+   */
+  async park(delivery: Delivery): Promise<boolean> {
+    // It is parked, and a message before it has become a dead letter.
+    if (delivery.parkedAs !== undefined) {
+      delivery.ended = 'parked';
+      return true;
+    }
+    const { transactions } = this.settings.store;
+    const key = keyOf(delivery.record);
+    const { rowCount, rows } = await (delivery.replyTo
+      ? transactions.runStatement<{ waits: boolean }>(this.statements.find(key), { writes: false })
+      : transactions.runStatement<{ waits: boolean }>(
+          this.statements.park(rowValues(delivery, DEAD_LETTER_BEFORE), delivery.message),
+          { writes: true, idempotent: true },
+        ));
+    if (rowCount === 0) this.keys.delete(nameOf(key));
+    else if (delivery.replyTo) throw rows[0]!.waits ? new KeyWaitsError() : new KeyQuarantinedError();
+    else delivery.ended = 'parked';
+    return rowCount !== 0;
+  }
+
+  /**
+   * Parks the messages of a lane that does not get on.
+   *
+   * @returns those that need not be held any more; none where they could not be stored
+   */
+  async putAside(lane: LeavingLane): Promise<ReadonlySet<Delivery>> {
+    const [head] = lane.messages;
+    const key = nameOf(keyOf(head!.record));
+    if (head!.line || this.keys.has(key) || this.keys.size < MOST_KEYS) return this.laneStore.putAside(lane);
+    this.logger.warn({ msg: 'messages that wait are held in memory: too many keys are quarantined', keys: this.keys.size }); // prettier-ignore
+    return new Set();
+  }
+
+  /** A message that was parked is handled, or a dead letter again. */
+  handled(delivery: Delivery): void {
+    this.lines.ended(delivery);
+  }
+
+  /** Begins the lines that may go on; to be called now and then. */
+  release(): Promise<void> {
+    return this.lines.release();
+  }
+
+  /** Begins nothing more, and waits for what was begun. */
+  stop(): Promise<void> {
+    return this.lines.stop();
+  }
+
+  private hold(key: QuarantinedKey): void {
+    this.keys.add(nameOf(key));
+    this.fresh.changed();
+  }
+
+  private async load(): Promise<void> {
+    const { transactions } = this.settings.store;
+    const { rows } = await transactions.runStatement<QuarantinedKey>(this.statements.all(), {
+      writes: false,
+    });
+    this.keys = new Set(rows.map(nameOf));
+  }
+}

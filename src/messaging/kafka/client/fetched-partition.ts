@@ -1,0 +1,88 @@
+import { brokerAnswer } from '../broker-answers.js';
+import { OffsetOutOfRangeError, type StuckPartition, type TopicPartition } from '../../kafka-driver.js';
+import { UndecodableBatchError } from '../../records/batches.js';
+import { answerIn } from './cluster.js';
+
+const AGAIN_MS = 500;
+const AT_LEISURE_MS = 2_000;
+/** So often something may fail that passes by itself, as when leaders move, before it is told. */
+const TOLD_FROM = 4;
+
+/** A partition that is to be fetched, and what is known of it. */
+export class FetchedPartitionState implements TopicPartition {
+  readonly topic: string;
+  readonly partition: number;
+  /** The offset to be fetched next; undefined before anything was. */
+  next: bigint | undefined;
+  /** True while `next` is known to be there. */
+  isPlaced = false;
+  /** The group's offset when it was out of range. */
+  lostAt: bigint | undefined;
+  /** Behind what can't be read: who deletes records up to there has skipped nothing else. */
+  unreadableTo: bigint | undefined;
+  /** The node that it is fetched from. */
+  leader: number | undefined;
+  topicId: string | undefined;
+  /** True while a request for it is under way. */
+  isBusy = false;
+  private failures = 0;
+  private problem: { reason: Error; offset?: bigint } | undefined;
+  /** When it is looked at again, on the clock of `performance`. */
+  private notBefore = 0;
+
+  constructor({ topic, partition }: TopicPartition) {
+    this.topic = topic;
+    this.partition = partition;
+  }
+
+  get isDue(): boolean {
+    return performance.now() >= this.notBefore;
+  }
+
+  /** Ms until it is to be looked at again. */
+  get waitMs(): number {
+    return Math.max(0, this.notBefore - performance.now());
+  }
+
+  /** It can be fetched now. */
+  get isReady(): boolean {
+    return this.leader !== undefined && this.isPlaced && this.isDue;
+  }
+
+  /** It can't be read on for this reason, now; others can. */
+  fails(reason: Error, offset?: bigint): void {
+    this.failures++;
+    if (reason instanceof UndecodableBatchError && reason.lastOffset !== undefined)
+      this.unreadableTo = reason.lastOffset + 1n;
+    this.problem = offset === undefined ? { reason } : { reason, offset };
+    this.notBefore = performance.now() + (passes(reason) ? AGAIN_MS : AT_LEISURE_MS);
+  }
+
+  succeeds(): void {
+    this.failures = 0;
+    this.problem = this.unreadableTo = undefined;
+    this.notBefore = 0;
+  }
+
+  /** True where no broker has said what is wrong: it could not be asked. */
+  get isUnanswered(): boolean {
+    return this.problem !== undefined && !isAnswered(this.problem.reason);
+  }
+
+  /** undefined where it is read, or may well be in a moment. */
+  get stuck(): StuckPartition | undefined {
+    if (!this.problem || (passes(this.problem.reason) && this.failures < TOLD_FROM)) return undefined;
+    return { topic: this.topic, partition: this.partition, ...this.problem };
+  }
+}
+
+const isAnswered = (reason: Error): boolean =>
+  reason instanceof OffsetOutOfRangeError ||
+  reason instanceof UndecodableBatchError ||
+  answerIn(reason) !== undefined;
+
+/** True for what may be over in a moment: a broker that is away, a leader that is being elected. */
+function passes(reason: Error): boolean {
+  const answer = answerIn(reason);
+  return !isAnswered(reason) || (answer !== undefined && brokerAnswer(answer) === 'again');
+}

@@ -1,0 +1,125 @@
+import type { Logger } from '@nestjs/common';
+import { type ConsumerSettings, OffsetOutOfRangeError, partitionKey, partitionsByTopic, type TopicPartition } from '../../kafka-driver.js'; // prettier-ignore
+import { answerError, type Cluster } from './cluster.js';
+import type { GroupCoordinator } from './group-coordinator.js';
+import { type ClusterView, listOffsets } from '../protocol/topic-requests.js';
+
+/** Timestamps that ListOffsets takes for the first record, and for the next one to be written. */
+const EARLIEST = -2n;
+const LATEST = -1n;
+
+/** A partition whose position is looked for. */
+export interface Sought extends TopicPartition {
+  /** The record to be read next, where some were read. */
+  next?: bigint | undefined;
+  /** The group's offset when it turned out to be out of range: another one is an answer to that. */
+  lostAt?: bigint | undefined;
+  /** Behind records that can't be read, from `next` on. */
+  unreadableTo?: bigint | undefined;
+}
+
+/** Where to go on in a partition, or why that can't be told. */
+export type Position = bigint | Error;
+
+/** The offset that is not there any more, with what the group has committed at that time. */
+export interface LostPosition extends OffsetOutOfRangeError {
+  committed?: bigint;
+}
+
+/** Finds out where a group goes on in partitions, each for itself. */
+export class Positions {
+  constructor(
+    private readonly cluster: Cluster,
+    private readonly coordinator: GroupCoordinator,
+    private readonly settings: Pick<ConsumerSettings, 'groupId' | 'fromBeginning' | 'onOffsetOutOfRange'>,
+    /** Partitions whose committed offset is not theirs, by `partitionKey`. */
+    private readonly madeAnew: ReadonlySet<string>,
+    private readonly logger: Logger,
+  ) {}
+
+  /**
+   * Where the group goes on, by `partitionKey`.
+   *
+   * @throws Error the group's offsets can't be asked for
+   */
+  async find(partitions: readonly Sought[], view: ClusterView): Promise<Map<string, Position>> {
+    const [committed, bounds] = await Promise.all([
+      this.coordinator.committed(partitions),
+      this.bounds(partitions, view),
+    ]);
+    return new Map(
+      partitions.map((at) => {
+        const key = partitionKey(at);
+        const { offset = -1n, error } = committed.get(key) ?? {};
+        const found = bounds.get(key)!;
+        return [key, error ?? (found instanceof Error ? found : this.within(at, offset, found))];
+      }),
+    );
+  }
+
+  private within(at: Sought, committed: bigint, { low, high }: Bounds): Position {
+    const { groupId, onOffsetOutOfRange: policy, fromBeginning } = this.settings;
+    const { topic, partition, next, lostAt, unreadableTo = -1n } = at;
+    const isSetAnew = lostAt !== undefined && committed !== lostAt;
+    const offset = isSetAnew ? committed : (next ?? committed);
+    if (next === undefined && this.madeAnew.has(partitionKey(at))) return low;
+    if (offset < 0n) return fromBeginning ? low : high;
+    if (offset >= low && offset <= high) return offset;
+    // Deleted was what could not be read, and nothing else.
+    if (offset === next && offset < low && low <= unreadableTo) return low;
+    const where = `its offset ${offset} is not among those from ${low} to ${high}.`;
+    if (policy === 'stop') return Object.assign(new OffsetOutOfRangeError(at, groupId, where), { committed });
+    this.logger.warn({ msg: 'offset out of range', topic, partition, groupId, where, goingOnWith: policy });
+    return policy === 'earliest' ? low : high;
+  }
+
+  private async bounds(
+    partitions: readonly TopicPartition[],
+    view: ClusterView,
+  ): Promise<Map<string, Bounds | Error>> {
+    const [low, high] = await Promise.all([
+      this.offsets(partitions, view, EARLIEST),
+      this.offsets(partitions, view, LATEST),
+    ]);
+    return new Map(
+      partitions.map((at) => {
+        const key = partitionKey(at);
+        const [first, next] = [low.get(key), high.get(key)];
+        const missing = new Error(`${at.topic}, partition ${at.partition}, has no leader at the moment.`);
+        if (first === undefined || next === undefined) return [key, missing];
+        if (first instanceof Error) return [key, first];
+        return [key, next instanceof Error ? next : { low: first, high: next }];
+      }),
+    );
+  }
+
+  private async offsets(
+    partitions: readonly TopicPartition[],
+    { brokers, topics }: ClusterView,
+    which: bigint,
+  ): Promise<Map<string, bigint | Error>> {
+    const byLeader = new Map<number, TopicPartition[]>();
+    for (const at of partitions) {
+      const leader = topics.get(at.topic)?.leaders[at.partition];
+      if (leader !== undefined) byLeader.set(leader, [...(byLeader.get(leader) ?? []), at]);
+    }
+    const found = new Map<string, bigint | Error>();
+    await Promise.all(
+      [...byLeader].map(async ([leader, own]) => {
+        try {
+          const request = listOffsets(partitionsByTopic(own), which);
+          for (const { topic, partition, errorCode, offset } of await this.cluster.call(brokers.get(leader)!, request)) // prettier-ignore
+            found.set(partitionKey({ topic, partition }), answerError(`${topic}, partition ${partition}`, errorCode) ?? offset); // prettier-ignore
+        } catch (error) {
+          for (const at of own) found.set(partitionKey(at), error as Error);
+        }
+      }),
+    );
+    return found;
+  }
+}
+
+interface Bounds {
+  low: bigint;
+  high: bigint;
+}

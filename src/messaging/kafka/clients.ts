@@ -1,0 +1,32 @@
+import type { Logger } from '@nestjs/common';
+import type { KafkaClientSettings, KafkaDriver } from '../kafka-driver.js';
+
+/** The client libraries that there is a driver for. */
+export const KAFKA_CLIENTS = ['kafkajs', 'platformatic'] as const;
+export type KafkaClientName = (typeof KAFKA_CLIENTS)[number];
+
+/** Makes a driver; it connects when it is used. */
+export type KafkaDriverFactory = (settings: KafkaClientSettings, logger: Logger) => KafkaDriver;
+
+/**
+ * Loads a client library, and no other.
+ *
+ * @throws Error it is not installed
+ */
+export async function driverFactory(client: KafkaClientName): Promise<KafkaDriverFactory> {
+  switch (client) {
+    case 'kafkajs': {
+      const { KafkajsDriver } = await import('./kafkajs/driver.js');
+      return (settings, logger) => new KafkajsDriver(settings, logger);
+    }
+    case 'platformatic': {
+      const { PlatformaticDriver } = await import('./platformatic/driver.js').catch(explain);
+      return (settings, logger) => new PlatformaticDriver(settings, logger);
+    }
+  }
+}
+
+function explain(cause: Error & { code?: string }): never {
+  if (cause.code !== 'ERR_MODULE_NOT_FOUND' || !cause.message.includes('@platformatic/kafka')) throw cause;
+  throw new Error('This Kafka client is not installed: npm install @platformatic/kafka@~1.35.0', { cause });
+}

@@ -1,0 +1,232 @@
+import { isUtf8 } from 'node:buffer';
+import { Logger } from '@nestjs/common';
+import { KafkaHeaders, type OutgoingResponse } from '@nestjs/microservices';
+import type { MessageError } from '../../errors/error-responses.js';
+import type { Delivery, ReplyAddress } from '../delivery.js';
+import { retryDelay } from '../failure-policy.js';
+import type { MessageAnswer } from '../message-answer.js';
+import { type KafkaProducer, type OutgoingRecord, RecordRefusedError } from '../kafka-driver.js';
+import { recordBytes, refuseHuge } from '../records/size.js';
+import { ReplyRoom, type ReplyShare } from './reply-room.js';
+import { pause } from '../waiting.js';
+import { plainText } from '../../errors/plain-text.js';
+import { ToldRarely } from '../telling.js';
+
+/** What Nest's serializers make of a response. */
+interface Serialized {
+  value: Buffer | string | null;
+  key?: Buffer | string | null;
+  headers?: OutgoingRecord['headers'];
+}
+
+export interface ReplySettings {
+  /** How long one is tried again that its own address keeps from being sent. */
+  timeoutMs: number;
+  /** What answers may take that are not with the brokers yet, before more messages are handled. */
+  bufferBytes: number;
+  /** Whether the brokers can be read from. */
+  isReachable: () => boolean;
+}
+
+/** Of a reply that is tried again. */
+interface Failure {
+  since: number;
+  /** Since when the brokers are there and do not take it. */
+  aloneSince: number | undefined;
+}
+
+/** Attempts of a reply before it has to make room for others. */
+const ATTEMPTS_IN_A_CROWD = 4;
+
+/** Sends replies as `ClientKafka` expects them, and tells when the broker has each. */
+export class MessageReplies {
+  private readonly logger = new Logger(MessageReplies.name);
+  /** As many as the transport holds messages at most: each is one whose reply is not acknowledged. */
+  private readonly pending = new Set<Promise<void>>();
+  private readonly told = new ToldRarely();
+  private readonly room: ReplyRoom;
+  /** When the last one was, of whatever address, on the clock of `performance`. */
+  private acknowledgedAt = -Infinity;
+
+  constructor(
+    private readonly serialize: (response: unknown) => Serialized | Promise<Serialized>,
+    private readonly producer: () => KafkaProducer | undefined,
+    private readonly stopping: AbortSignal,
+    private readonly settings: ReplySettings,
+  ) {
+    this.room = new ReplyRoom(settings.bufferBytes);
+  }
+
+  /** Resolves once answers that are not with the brokers take no more than they may; undefined: they don't. */
+  untilRoom(): Promise<void> | undefined {
+    return this.room.isFull ? this.room.untilFree() : undefined;
+  }
+
+  /** @param acknowledged called when the reply is with the broker, or can never be */
+  send(delivery: Delivery, answer: MessageAnswer, acknowledged: () => void): void {
+    const share = this.room.open();
+    const sending = this.sendUntilAcknowledged(delivery, answer, share).then((isDone) => {
+      share.close();
+      this.pending.delete(sending);
+      if (isDone) acknowledged();
+    });
+    this.pending.add(sending);
+  }
+
+  async untilSent(): Promise<void> {
+    await Promise.all(this.pending);
+  }
+
+  /** @returns false when it was given up because the application stops; the message then keeps its offset */
+  private async sendUntilAcknowledged(
+    delivery: Delivery,
+    answer: MessageAnswer,
+    share: ReplyShare,
+  ): Promise<boolean> {
+    let failure: Failure | undefined;
+    let address = delivery.replyTo!;
+    let current = answer;
+    for (let attempt = 1; ; attempt++) {
+      try {
+        await this.sendOnce(address, current, share);
+        this.acknowledgedAt = performance.now();
+        return true;
+      } catch (err) {
+        const report = {
+          msg: 'reply could not be sent',
+          correlationId: shownId(address),
+          topic: address.topic,
+          err,
+        };
+        if (isWithoutPartition(err, address)) {
+          this.tellRarely('warn', {
+            ...report,
+            msg: 'the partition for a reply is not there; it goes to another',
+          });
+          address = { ...address, partition: undefined };
+          continue;
+        }
+        const instead = current === answer ? answerInstead(err) : undefined;
+        // The effect is applied whatever becomes of the reply, so one that nobody can take does not stop the partition.
+        if (err instanceof RecordRefusedError || err instanceof UnspeakableAnswer) {
+          if (isOfItsTopic(err)) this.tellRarely('error', report);
+          else this.logger.error(report);
+          if (!instead) return true;
+          current = { error: instead };
+          continue;
+        }
+        this.tellRarely('warn', report);
+        if (this.stopping.aborted) return false;
+        share.fails();
+        failure ??= { since: performance.now(), aloneSince: undefined };
+        if (this.isGivenUp(failure, attempt)) {
+          this.tellRarely('error', {
+            ...report,
+            msg: 'reply was given up, while its address alone is out of reach',
+          });
+          return true;
+        }
+        await pause(retryDelay(attempt), this.stopping);
+      }
+    }
+  }
+
+  /**
+   * Time counts only while the brokers are there, for others or to be read from: where they are away all wait for them.
+   *
+   * @param failure of this reply, so far
+   */
+  private isGivenUp(failure: Failure, attempt: number): boolean {
+    const { timeoutMs, isReachable } = this.settings;
+    const now = performance.now();
+    const areThere = isReachable() || now - this.acknowledgedAt < timeoutMs / 2;
+    failure.aloneSince = areThere ? (failure.aloneSince ?? now) : undefined;
+    if (failure.aloneSince !== undefined && now - failure.aloneSince > timeoutMs) return true;
+    return attempt >= ATTEMPTS_IN_A_CROWD && this.acknowledgedAt > failure.since && this.room.isCrowded;
+  }
+
+  /** Once a minute of each topic: all replies to it may meet the same. */
+  private tellRarely(level: 'warn' | 'error', report: { msg: string; topic: string }): void {
+    this.told.of(`${report.msg} ${report.topic}`, (more) =>
+      this.logger[level]({ ...report, ...(more > 0 && { more }) }),
+    );
+  }
+
+  private async sendOnce(address: ReplyAddress, answer: MessageAnswer, share: ReplyShare): Promise<void> {
+    const records = await this.recordsOf(address, answer).catch((cause: unknown) => {
+      throw new UnspeakableAnswer('The serializer has failed.', { cause });
+    });
+    refuseHuge(records);
+    share.holds(records.reduce((sum, record) => sum + recordBytes(record), 0));
+    const producer = this.producer();
+    if (!producer) throw new Error('Not connected.');
+    await producer.send(records);
+  }
+
+  /** As Nest's server: one record for each value, the last of them says that it is. */
+  private async recordsOf(
+    { topic, partition, correlationId }: ReplyAddress,
+    answer: MessageAnswer,
+  ): Promise<OutgoingRecord[]> {
+    const responses: Partial<OutgoingResponse>[] =
+      'error' in answer ? [{ err: answer.error }] : answer.values.map((response) => ({ response }));
+    if (responses.length === 0) responses.push({});
+    responses.at(-1)!.isDisposed = true;
+    return Promise.all(
+      responses.map(async ({ response, err, isDisposed }) => {
+        const { value, key, headers = {} } = await this.serialize(response);
+        // A producer would fail with it again and again.
+        if (![value, key, ...Object.values(headers).flat()].every(isSendable))
+          throw new TypeError(
+            'A serializer gives text, bytes or nothing as the key, the value and the headers.',
+          );
+        return {
+          topic,
+          ...(partition !== undefined && { partition }),
+          ...(key != null && { key }),
+          value: value ?? null,
+          headers: {
+            ...headers,
+            [KafkaHeaders.CORRELATION_ID]: correlationId,
+            ...(err !== undefined && {
+              [KafkaHeaders.NEST_ERR]: typeof err === 'object' ? JSON.stringify(err) : String(err),
+            }),
+            ...(isDisposed && { [KafkaHeaders.NEST_IS_DISPOSED]: Buffer.alloc(1) }),
+          },
+        };
+      }),
+    );
+  }
+}
+
+const isSendable = (part: unknown) =>
+  part === undefined || part === null || typeof part === 'string' || Buffer.isBuffer(part);
+
+/** The topic has no such partition, any more or yet: the driver has looked anew. */
+const isWithoutPartition = (error: unknown, { partition }: ReplyAddress) =>
+  partition !== undefined && error instanceof RecordRefusedError && error.reason === 'no-partition';
+
+/** Nothing that is sent there arrives, whatever it is. */
+const isOfItsTopic = (error: unknown) =>
+  error instanceof RecordRefusedError && (error.reason === 'no-topic' || error.reason === 'not-allowed');
+
+const shownId = ({ correlationId: id }: ReplyAddress) =>
+  plainText(typeof id === 'string' || isUtf8(id) ? String(id) : id.toString('hex'));
+
+/** No record could be made of an answer. */
+class UnspeakableAnswer extends Error {}
+
+/** What the sender is told in place of an answer that can't reach it; undefined where nothing can. */
+function answerInstead(error: unknown): MessageError | undefined {
+  const isTooLarge = error instanceof RecordRefusedError && error.isTooLarge;
+  if (isTooLarge)
+    return {
+      code: 'REPLY_TOO_LARGE',
+      message:
+        'What was asked for is done, and the answer is larger than the reply topic takes. Ask for less at once (a smaller limit), or raise max.message.bytes of that topic.',
+      retryable: false,
+    };
+  if (!(error instanceof UnspeakableAnswer)) return undefined;
+  const message = 'What was asked for is done, and of its answer no reply could be made; the log tells more.';
+  return { code: 'REPLY_FAILED', message, retryable: false };
+}

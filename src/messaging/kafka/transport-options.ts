@@ -1,0 +1,114 @@
+import type { KafkaParserConfig, Deserializer, Serializer } from '@nestjs/microservices';
+import type { KafkaClientName, KafkaDriverFactory } from './clients.js';
+import type { KafkaClientSettings, OffsetOutOfRangePolicy, TopicSettings } from '../kafka-driver.js';
+import type { RecordLimits } from '../kafka-driver.js';
+import type { MessageStore } from '../message-store.js';
+
+export interface KafkaTransportOptions {
+  /** Broker addresses and security. */
+  client: KafkaClientSettings;
+  /** The client library (`platformatic` is @platformatic/kafka, to be installed), or a driver of your own. Default `kafkajs`. */
+  driver?: KafkaClientName | KafkaDriverFactory;
+  groupId: string;
+  /** Messages (or batches of them) that are handled at once, at most. */
+  concurrency: number;
+  /** How missing topics are created: those of the handlers, their dead letter topics, and `eventTopics`. */
+  topics: TopicSettings;
+  /** Topics that events are published to. */
+  eventTopics?: readonly string[];
+  /**
+   * Where it is kept what was handled: with it a message of a batchable or `@Transactional` handler is applied once, and
+   * dead letters and events are sent by the relay. Without it every message is handled at least once.
+   */
+  store?: MessageStore;
+  /** Messages that share a transaction at most, where their handlers are `BATCHABLE`. Default 64. */
+  batchSize?: number;
+  /** How often a message may fail for no known reason before it is dead-lettered. Default 5. */
+  maxAttempts?: number;
+  /**
+   * How often a message may fail for a reason that passes (a conflict, a timeout) before it is dead-lettered as well. Default:
+   * never, it is tried again until it can be handled.
+   */
+  maxTransientAttempts?: number;
+  /**
+   * Once a message is a dead letter, the later ones of its key are parked, in order, until it is replayed or discarded
+   * (`DeadLetters`). Needs `store`. Default false. Keys that are quarantined already stay so, whatever this says.
+   */
+  quarantineKeys?: boolean;
+  /** Messages, and their bytes, that are fetched and not done, at most. Default 5,000 and 32 MiB. */
+  bufferMessages?: number;
+  bufferBytes?: number;
+  /**
+   * Messages of one key, and their bytes, that wait in memory behind one that has failed and is tried again. Past either, or
+   * when the buffer is full, they wait in the store, and the other keys go on; without `store` their partition is paused.
+   * Default a tenth of the buffer.
+   */
+  laneMessages?: number;
+  laneBytes?: number;
+  /**
+   * What a record may have that is handled: headers (1,000), their bytes (64 KiB), bytes of its key (64 KiB), and bytes that a
+   * fetch may be decompressed to (32 MiB). Past it the record is a dead letter `RECORD_TOO_LARGE`.
+   */
+  limits?: Partial<RecordLimits>;
+  /**
+   * Where replies may go: names of topics, or beginnings that end with `*`. Default: any topic but those that are read or
+   * written here, those of dead letters and Kafka's own, to which replies go in no case.
+   */
+  replyTopics?: readonly string[];
+  /**
+   * How long a reply is tried again that its own address keeps from being sent (a partition without a leader), while others are
+   * acknowledged, or the brokers can be read from, in ms; it is then logged, and its message's offset moves. Default 60,000.
+   */
+  replyTimeoutMs?: number;
+  /**
+   * Bytes of answers that are not with the brokers yet, before no more messages are handled until they are. Those that could not be
+   * sent may take a quarter of it while others are sent; past that they are given up. Default 32 MiB.
+   */
+  replyBufferBytes?: number;
+  /** Values that a handler may answer one request with; more are an error. Default 10,000. */
+  maxReplyValues?: number;
+  /**
+   * How long a handler is waited for, in ms: then its request is answered `HANDLER_TIMEOUT`, and another message has failed as
+   * if the handler had thrown. It frees its place in `concurrency`, and goes on by itself. Default 300,000.
+   */
+  handlerTimeoutMs?: number;
+  /** `unavailableReason` tells of a partition of which nothing was done for so long though messages wait, in ms. Default 60,000. */
+  stalledAfterMs?: number;
+  /** How long the group waits for an instance that gives no sign of life, in ms. Default 10,000. */
+  sessionTimeoutMs?: number;
+  /** What is done when the group's offset is not there any more. Default `stop`: nothing is skipped unasked. */
+  onOffsetOutOfRange?: OffsetOutOfRangePolicy;
+  /** How long stopping waits for messages that are being handled, in ms. Default 20,000. */
+  drainTimeoutMs?: number;
+  /** How long what comes then may take (commit, leaving the group, sending what is in the outbox), in ms. Default 10,000. */
+  closeTimeoutMs?: number;
+  /** How long it is remembered that a message was handled, in ms. Default: that of the store's `MessagingModule`, 7 days. */
+  inboxRetentionMs?: number;
+  /** How often the outbox is looked at when nobody has told that there is something to send, in ms. Default 1,000. */
+  outboxPollMs?: number;
+  /** As Nest's; `{ keepBinary: true }` hands the value's bytes over as they came. */
+  parser?: KafkaParserConfig;
+  serializer?: Serializer;
+  deserializer?: Deserializer;
+}
+
+const MEBIBYTE = 1024 * 1024;
+export const DEFAULTS = {
+  driver: 'kafkajs' as KafkaClientName | KafkaDriverFactory,
+  batchSize: 64,
+  maxAttempts: 5,
+  maxTransientAttempts: Infinity,
+  bufferMessages: 5000,
+  bufferBytes: 32 * MEBIBYTE,
+  sessionTimeoutMs: 10_000,
+  drainTimeoutMs: 20_000,
+  closeTimeoutMs: 10_000,
+  outboxPollMs: 1000,
+  stalledAfterMs: 60_000,
+  replyTimeoutMs: 60_000,
+  replyBufferBytes: 32 * MEBIBYTE,
+  maxReplyValues: 10_000,
+  handlerTimeoutMs: 300_000,
+  quarantineKeys: false,
+  onOffsetOutOfRange: 'stop' as OffsetOutOfRangePolicy,
+};

@@ -1,0 +1,94 @@
+import type { ByteBudget, ByteShare } from '../byte-budget.js';
+import { ImportPace, type PaceOptions } from './pace.js';
+import type { CopyRow } from './copy.js';
+
+/** What is gathered before it is sent, whichever is reached first. */
+const PIECE_BYTES = 256 * 1024;
+const PIECE_ROWS = 10_000;
+/** What a row takes beside its texts, about. */
+const BYTES_PER_ROW = 64;
+
+/**
+ * The rows of an import in pieces: each is gathered at the pace of whoever brings them, so that sending it takes the server's time
+ * alone. What is gathered counts in the budget until the next but one is asked for: one may be sent while another is gathered.
+ */
+export class ImportPieces {
+  private readonly pace: ImportPace | undefined;
+  private share: ByteShare | undefined;
+  /** Of the piece before, which is sent meanwhile. */
+  private shareBefore: ByteShare | undefined;
+  private isReading = false;
+  private hasEnded = false;
+  /** Ends the wait for the piece that is gathered. */
+  private fail: (error: unknown) => void = () => undefined;
+
+  /**
+   * @param rows give way by themselves, as reading and checking them is the work
+   * @param pace left out: the source takes whatever time it takes
+   */
+  constructor(
+    private readonly rows: AsyncIterator<CopyRow>,
+    private readonly budget: ByteBudget,
+    pace?: Omit<PaceOptions, 'onStalled'>,
+  ) {
+    this.pace = pace && new ImportPace({ ...pace, onStalled: (error) => this.fail(error) });
+  }
+
+  /**
+   * The next rows; none at the end.
+   *
+   * @throws ImportStalledError, MemoryBudgetExhaustedError, what the source throws
+   */
+  next(): Promise<CopyRow[]> {
+    this.shareBefore?.close();
+    this.shareBefore = this.share;
+    this.share = this.budget.open();
+    // A source can't be told to stop waiting, so that its piece is left to itself then.
+    return new Promise((resolve, reject) => {
+      this.fail = reject;
+      this.gather(this.share!).then(resolve, reject);
+    });
+  }
+
+  /** The source is told that nobody reads on, and what was gathered is given back. */
+  async end(): Promise<void> {
+    if (this.hasEnded) return;
+    this.hasEnded = true;
+    this.pace?.end();
+    this.shareBefore?.close();
+    this.share?.close();
+    const ended = this.rows.return?.();
+    // Of a generator that is waited for, this comes behind what it waits for.
+    if (this.isReading) ended?.catch(() => undefined);
+    else await ended;
+  }
+
+  private async gather(share: ByteShare): Promise<CopyRow[]> {
+    const piece: CopyRow[] = [];
+    this.pace?.begin();
+    for (let bytes = 0; bytes < PIECE_BYTES && piece.length < PIECE_ROWS;) {
+      const row = await this.read();
+      if (!row || this.hasEnded) break;
+      piece.push(row);
+      const more = bytesOf(row);
+      await share.grow(more);
+      bytes += more;
+    }
+    return piece;
+  }
+
+  private async read(): Promise<CopyRow | undefined> {
+    this.isReading = true;
+    this.pace?.wait();
+    try {
+      const result = await this.rows.next();
+      return result.done ? undefined : result.value;
+    } finally {
+      this.isReading = false;
+      this.pace?.come();
+    }
+  }
+}
+
+const bytesOf = ([, name, data]: CopyRow) =>
+  BYTES_PER_ROW + Buffer.byteLength(name) + (data === null ? 0 : Buffer.byteLength(data));

@@ -1,0 +1,44 @@
+import { ISOLATION_LEVELS, type IsolationLevel } from '../../database/data-source-options.js';
+import type { TransactionContext } from '../transaction-context.js';
+import { TransactionUsageError } from '../transaction-errors.js';
+import type { TransactionOptions } from '../transaction-options.js';
+
+/**
+ * Refuses to join a unit of work that can't give what is asked for.
+ *
+ * @throws TransactionUsageError
+ */
+export async function assertCompatible(
+  { isolationLevel, readOnly }: TransactionOptions,
+  outer: TransactionContext,
+): Promise<void> {
+  if (readOnly === false && outer.readOnly)
+    throw new TransactionUsageError('A unit of work that is to write can not join one that is read only.');
+  if (!isolationLevel) return;
+  const level = outer.isolationLevel ?? (await levelOf(outer));
+  if (strength(isolationLevel) > strength(level))
+    throw new TransactionUsageError(
+      `A unit of work that asks for ${isolationLevel} can not join one of ${level}: choose that level for the outermost, or propagation: 'REQUIRES_NEW'.`,
+    );
+}
+
+/** @throws TransactionUsageError a unit of work around this one has the same key, and would be waited for for ever */
+export function assertKeyIsFree({ conflictKey }: TransactionOptions, outer: TransactionContext): void {
+  if (conflictKey === undefined) return;
+  for (let context: TransactionContext | undefined = outer; context; context = context.parent) {
+    if (context.conflictKey === conflictKey)
+      throw new TransactionUsageError(
+        `propagation: 'REQUIRES_NEW' with conflictKey ${JSON.stringify(conflictKey)} inside of a unit of work with the same key would wait for itself.`,
+      );
+  }
+}
+
+/** PostgreSQL's own default, unless the session or the role has another. */
+async function levelOf(outer: TransactionContext): Promise<IsolationLevel> {
+  const { rows } = await outer.query<{ level: string }>({
+    text: `SELECT current_setting('transaction_isolation') AS level`,
+  });
+  return rows[0]!.level.toUpperCase() as IsolationLevel;
+}
+
+const strength = (level: IsolationLevel) => ISOLATION_LEVELS.indexOf(level);

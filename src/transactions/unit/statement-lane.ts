@@ -1,0 +1,119 @@
+import type { QueryResult, QueryResultRow } from 'pg';
+import type { DataSource } from 'typeorm';
+import {
+  borrowClient,
+  learnFailure,
+  type Lease,
+  poolOf,
+  type RecyclingMethod,
+  returnClient,
+  toSend,
+} from '../../database/pooled-client.js';
+import type { Statement } from '../transaction-context.js';
+
+/** Single statements of one key that may be on their way together: more win nothing, and a lost connection meets them all. */
+export const LANE_WIDTH = 4;
+
+const lanes = new WeakMap<DataSource, Map<string, StatementLane>>();
+
+/**
+ * One connection for the single statements of one key, in pg's pipeline mode: the server runs them one after another, each in
+ * a transaction of its own, and the next is there when the last is done. A hot row then costs what the server takes for it,
+ * without the way there and back in between.
+ */
+export class StatementLane {
+  private users = 0;
+  private lease: Promise<Lease> | undefined;
+  private isOpen = false;
+  private readonly ended: Promise<void>;
+  private markEnded!: () => void;
+
+  private constructor(
+    private readonly dataSource: DataSource,
+    private readonly recycling: RecyclingMethod,
+    private readonly close: () => void,
+    /** The lane before it ends first. */
+    private readonly before: Promise<void> | undefined,
+  ) {
+    this.ended = new Promise((resolve) => (this.markEnded = resolve));
+  }
+
+  /**
+   * The lane of `key`, open as long as somebody uses it. But where others wait for a connection, another lane takes over, which
+   * waits for one behind them: a key that is always in use would keep its connection for ever.
+   */
+  static of(dataSource: DataSource, key: string, recycling: RecyclingMethod): StatementLane {
+    let open: Map<string, StatementLane> | undefined = lanes.get(dataSource);
+    if (!open) lanes.set(dataSource, (open = new Map<string, StatementLane>()));
+    let lane = open.get(key);
+    const othersWait = lane?.isOpen && poolOf(dataSource).waitingCount > 0;
+    if (!lane || othersWait) {
+      const close = () => void (open.get(key) === next && open.delete(key));
+      const next = new StatementLane(dataSource, recycling, close, lane?.ended);
+      open.set(key, (lane = next));
+    }
+    return lane;
+  }
+
+  /**
+   * Runs one statement, behind those that came before.
+   *
+   * @param onLease told of the connection as soon as there is one
+   * @throws PoolExhaustedError, DatabaseUnavailableError, and what pg throws
+   */
+  async query<Row extends QueryResultRow>(
+    statement: Statement,
+    onLease: (lease: Lease) => void,
+  ): Promise<QueryResult<Row>> {
+    this.users++;
+    try {
+      const lease = await (this.lease ??= this.open());
+      onLease(lease);
+      return await this.send<Row>(lease, statement);
+    } finally {
+      if (--this.users === 0) await this.end();
+    }
+  }
+
+  private async open(): Promise<Lease> {
+    await this.before;
+    const lease = await borrowClient(this.dataSource, this.recycling);
+    setPipeline(lease, true);
+    this.isOpen = true;
+    return lease;
+  }
+
+  private async send<Row extends QueryResultRow>(
+    lease: Lease,
+    statement: Statement,
+  ): Promise<QueryResult<Row>> {
+    try {
+      return await lease.client.query<Row>(toSend(lease, statement) as { text: string });
+    } catch (error) {
+      await learnFailure(lease, error);
+      // Whoever comes next finds another connection.
+      if (lease.broken) this.close();
+      throw error;
+    }
+  }
+
+  private async end(): Promise<void> {
+    this.close();
+    // Where there was none to be had, whoever asked was told.
+    const lease = await this.lease?.catch(() => undefined);
+    if (lease) {
+      setPipeline(lease, false);
+      await returnClient(lease);
+    }
+    this.markEnded();
+  }
+}
+
+const before = new WeakMap<Lease, boolean>();
+
+/** pg reads the property with each statement; only an idle client's may be changed. */
+function setPipeline(lease: Lease, on: boolean): void {
+  const client = lease.client as unknown as { pipeline: boolean };
+  if (on) before.set(lease, client.pipeline);
+  client.pipeline = on || before.get(lease)!;
+}
