@@ -1,5 +1,5 @@
 import type { Client, PoolClient } from 'pg';
-import type { Duplex } from 'node:stream';
+import { connectionOf, hasReadTimeout, isUsable, runsPrepared } from './pg/internals.js';
 
 /** What pg parses out of an ErrorResponse message. */
 export interface PostgresError extends Error {
@@ -58,48 +58,28 @@ const SAYS_LOST = /^(08...|57P0[1-5]|40003)$/;
 /** How long the end of an answer is waited for. It comes with the error, unless the connection ends. */
 const SETTLED_MS = 1000;
 
-interface Connection extends NodeJS.EventEmitter {
-  stream: Duplex;
-}
-interface Internals {
-  connection: Connection & { parsedStatements?: Record<string, unknown> };
-  _getActiveQuery?: () => { name?: string } | null;
-  connectionParameters?: { query_timeout?: unknown };
-  _queryable?: boolean;
-  _ending?: boolean;
-  _ended?: boolean;
-}
-const internalsOf = (client: Client | PoolClient) => client as unknown as Internals;
-
 /** Marks the errors of a client where they arrive, before anybody sees them. To be called once per client. */
 export function markFailures(client: Client | PoolClient): void {
   // A client of several hosts has another connection once it is connected, and takes the listeners there.
-  const internals = internalsOf(client);
-  internals.connection.prependListener('errorMessage', (postgres: PostgresError) => {
-    const { connection } = internals;
+  const first = connectionOf(client);
+  first.prependListener('errorMessage', (postgres: PostgresError) => {
+    const connection = connectionOf(client);
     // An answer ends with ReadyForQuery. One that does not is a connection's last word, and no answer.
     const told = {
       postgres,
       isLost: true,
-      isOutdated: isOutdated(postgres, wasPrepared(client)),
+      isOutdated: isOutdated(postgres, runsPrepared(client)),
       connection,
     };
     failures.set(postgres, told);
     unsettled.set(connection, told);
   });
-  internals.connection.prependListener('readyForQuery', () => {
-    const { connection } = internals;
+  first.prependListener('readyForQuery', () => {
+    const connection = connectionOf(client);
     const told = unsettled.get(connection);
     if (told) told.isLost = SAYS_LOST.test(told.postgres?.code ?? '');
     unsettled.delete(connection);
   });
-}
-
-/** True when the statement that is under way was prepared before. */
-function wasPrepared(client: Client | PoolClient): boolean {
-  const { connection, _getActiveQuery } = internalsOf(client);
-  const name = _getActiveQuery?.call(client)?.name;
-  return name !== undefined && connection.parsedStatements?.[name] !== undefined;
 }
 
 /** Says `cached plan must not change result type` of a table that was changed, under a code that means many things. */
@@ -127,7 +107,7 @@ export function markLost(error: object, cause?: unknown, connection?: object): v
 
 /** True when it is a failure of this client's connection. */
 export const isFailureOf = (client: Client | PoolClient, error: unknown): boolean =>
-  failureOf(error)?.connection === internalsOf(client).connection;
+  failureOf(error)?.connection === connectionOf(client);
 
 /**
  * What it was that ended a statement on `client`, which `markFailures` knows.
@@ -141,16 +121,15 @@ export async function failureOn(
   const known = failures.get(Object(error) as object);
   if (known?.isLost) await untilSettled(client, known);
   if (known) return known;
-  const { _queryable, _ending, _ended, connection, connectionParameters } = internalsOf(client);
-  const isUsable = _queryable && !_ending && !_ended && !connection.stream.destroyed;
   // With a query_timeout pg may have stopped waiting for an answer that comes yet.
-  if (isUsable && !connectionParameters?.query_timeout) return undefined;
+  if (isUsable(client) && !hasReadTimeout(client)) return undefined;
+  const connection = connectionOf(client);
   if (typeof error === 'object' && error !== null) markLost(error, undefined, connection);
   return { postgres: undefined, isLost: true, connection };
 }
 
 function untilSettled(client: Client | PoolClient, told: Told): Promise<void> {
-  const { connection } = internalsOf(client);
+  const connection = connectionOf(client);
   if (unsettled.get(connection) !== told || connection.stream.destroyed) return Promise.resolve();
   return new Promise((resolve) => {
     const done = () => {

@@ -1,6 +1,9 @@
 import type { PoolClient } from 'pg';
 import type { DataSource } from 'typeorm';
+import { failureOn } from './database-failure.js';
 import { KnownServer } from './known-server.js';
+import { backendOf } from './pg/internals.js';
+import { askTransactionIds } from './transaction-ids.js';
 
 const timeouts = new WeakMap<PoolClient, number>();
 
@@ -20,18 +23,34 @@ const QUESTION = `SELECT name, current_setting(name, true) AS found,
     CASE WHEN value IS NOT NULL THEN set_config(name, value, true) END AS asked, pg_backend_pid() AS pid
   FROM unnest($1::text[], $2::text[]) AS s(name, value)`;
 
+const introduced = new WeakSet<PoolClient>();
+
+/** True when nobody has asked this connection yet what is at its other end. */
+export const isNew = (client: PoolClient): boolean => !introduced.has(client);
+
 /**
- * Learns from a connection that is new what is at its other end: whether it has the settings that were asked for, and whether
- * a pooler is in between.
+ * Learns from a connection that is new what is at its other end: whether it has the settings that were asked for, whether a
+ * pooler is in between, and what the server says of transactions by their ids.
  *
- * @throws what pg throws: the connection is lost, or the server does not know the question
+ * @throws what pg throws when the connection is lost
  */
 export async function introduce(client: PoolClient, dataSource: DataSource): Promise<void> {
   const server = KnownServer.of(dataSource);
+  const isLost = async (error: unknown) => (await failureOn(client, error))?.isLost ?? true;
+  await askSettings(client, server).catch(async (error: unknown) => {
+    // Other engines may not know the question.
+    if (await isLost(error)) throw error;
+  });
+  server.transactionIds ??= await askTransactionIds(client, dataSource.driver.version ?? '', isLost);
+  server.isKnown = true;
+  introduced.add(client);
+}
+
+async function askSettings(client: PoolClient, server: KnownServer): Promise<void> {
   const settings = new Map<string, string | null>([['statement_timeout', null], ...server.asked]);
   const { rows } = await client.query<Found>(QUESTION, [[...settings.keys()], [...settings.values()]]);
   // A pooler makes up the process id that it gives its clients for cancelling.
-  const { processID } = client as unknown as { processID: number | null };
+  const { processID } = backendOf(client);
   if (processID !== null && rows.some(({ pid }) => pid !== processID)) server.isPooled = true;
   const isDropped = ({ asked, found }: Found) => asked !== null && asked !== found;
   server.learnDropped(rows.filter(isDropped).map(({ name }) => name));

@@ -1,7 +1,4 @@
-import type { Client, Pool, PoolClient, PoolConfig } from 'pg';
-import { once } from 'node:events';
-import { setTimeout as sleep } from 'node:timers/promises';
-import type { Duplex } from 'node:stream';
+import type { Client, Pool, PoolClient } from 'pg';
 import type { DataSource, QueryRunner } from 'typeorm';
 import {
   checkClient,
@@ -10,17 +7,14 @@ import {
   type RecyclingMethod,
   type Verdict,
 } from './client-check.js';
-import { type DatabaseFailure, failureOn, hasSqlState, markFailures, markLost } from './database-failure.js';
+import { bornAt, lossOf, watchClient, watchPool } from './client-watch.js';
+import { connect, inTime, NoAnswerError, unavailable } from './connecting.js';
+import { type DatabaseFailure, failureOn, markFailures } from './database-failure.js';
 import { looksElsewhere } from './faults.js';
-import { introduce } from './introduction.js';
+import { introduce, isNew } from './introduction.js';
 import { KnownServer } from './known-server.js';
-import { askTransactionIds } from './transaction-ids.js';
-import {
-  DatabaseUnavailableError,
-  PoolExhaustedError,
-  TOO_MANY_CONNECTIONS,
-  READ_ONLY_SQL_TRANSACTION,
-} from './postgres-errors.js';
+import { cutConnectionOf } from './pg/internals.js';
+import { DatabaseUnavailableError, READ_ONLY_SQL_TRANSACTION } from './postgres-errors.js';
 
 export { RECYCLING_METHODS, type RecyclingMethod } from './client-check.js';
 
@@ -120,18 +114,19 @@ export async function borrowClient(
   recycling: RecyclingMethod,
   { purpose = 'write', signal }: BorrowOptions = {},
 ): Promise<Lease> {
-  watchPool(dataSource);
+  const pool = poolOf(dataSource);
+  watchPool(pool);
   const server = KnownServer.of(dataSource);
   // Clients that are idle and no good any more are replaced; there are at most as many of them as the pool is large.
-  for (let left = poolOf(dataSource).options.max ?? 0; ; left--) {
-    const { queryRunner, client } = await connect(dataSource, signal);
+  for (let left = pool.options.max ?? 0; ; left--) {
+    const { queryRunner, client } = await connect(dataSource, pool, signal);
     const lease: Lease = { queryRunner, client, broken: false, server };
     watchClient(client);
     let isRefused = false;
     try {
       if (bornAt(client) >= server.outdatedSince) {
-        const asked = meet(lease, dataSource, recycling, purpose);
-        const verdict = await inTime(client, asked, acquireTimeoutOf(dataSource), signal);
+        const asked = check(lease, dataSource, recycling, purpose);
+        const verdict = await inTime(client, asked, pool, signal);
         if (verdict === 'lend') return lease;
         isRefused = verdict === 'refuse';
       }
@@ -151,66 +146,18 @@ export async function borrowClient(
   }
 }
 
-/** A client was had, but its server says nothing. */
-class NoAnswerError extends Error {}
-
-/** What is asked of a client takes no longer than it may take to get one; then its connection is cut. */
-async function inTime<T>(
-  client: PoolClient,
-  asked: Promise<T>,
-  atMostMs: number | undefined,
-  signal: AbortSignal | undefined,
-): Promise<T> {
-  let isLate = false;
-  const giveUp = () => {
-    isLate = true;
-    cut(client);
-  };
-  const timer = atMostMs && setTimeout(giveUp, atMostMs);
-  signal?.addEventListener('abort', giveUp, { once: true });
-  try {
-    return await asked;
-  } catch (cause) {
-    throw isLate ? new NoAnswerError('The server gives no answer.', { cause }) : cause;
-  } finally {
-    if (timer) clearTimeout(timer);
-    signal?.removeEventListener('abort', giveUp);
-  }
-}
-
-/** How long a client is waited for, in ms; undefined: for ever. */
-const acquireTimeoutOf = (dataSource: DataSource): number | undefined =>
-  (poolOf(dataSource).options as PoolConfig).connectionTimeoutMillis || undefined;
-
-function unavailable(cause: unknown): DatabaseUnavailableError {
-  const error = new DatabaseUnavailableError(cause);
-  markLost(error, cause);
-  return error;
-}
-
 const TAKES_NO_WRITES = 'takes no writes (read only or a standby)';
 
-const met = new WeakSet<PoolClient>();
-
 /** Asks a client what has to be known before it is lent, and whether it may be. @throws what pg throws */
-async function meet(
+async function check(
   { client, server }: Lease,
   dataSource: DataSource,
   recycling: RecyclingMethod,
   purpose: Purpose,
 ): Promise<Verdict> {
-  const isNew = !met.has(client);
-  if (isNew) {
-    const isLost = async (error: unknown) => (await failureOn(client, error))?.isLost ?? true;
-    await introduce(client, dataSource).catch(async (error: unknown) => {
-      // Other engines may not know the question.
-      if (await isLost(error)) throw error;
-    });
-    server.transactionIds ??= await askTransactionIds(client, dataSource.driver.version ?? '', isLost);
-    server.isKnown = true;
-    met.add(client);
-  }
-  return checkClient({ client, server, recycling, purpose, bornAt: bornAt(client), isNew });
+  const wasNew = isNew(client);
+  if (wasNew) await introduce(client, dataSource);
+  return checkClient({ client, server, recycling, purpose, bornAt: bornAt(client), isNew: wasNew });
 }
 
 /**
@@ -264,7 +211,7 @@ export async function connectBeside(dataSource: DataSource, signal: AbortSignal)
   // Its queries say as much.
   client.on('error', () => undefined);
   markFailures(client);
-  const onAbort = () => cut(client);
+  const onAbort = () => cutConnectionOf(client);
   signal.addEventListener('abort', onAbort, { once: true });
   client.once('end', () => signal.removeEventListener('abort', onAbort));
   await client.connect();
@@ -281,128 +228,11 @@ export async function returnClient({ queryRunner, client, broken }: Lease): Prom
   await queryRunner.release();
 }
 
-const watched = new WeakSet<object>();
-const lost = new WeakMap<object, Error>();
-
 /** What the client said when its connection was lost while nobody waited for an answer (an idle timeout, a kill). */
-export const lostBecause = ({ client }: Lease): Error | undefined => lost.get(client);
-
-/**
- * An error of a client that nobody listens to ends the process, and neither the pool nor TypeORM listens between a client's
- * connect and the microtask in which its borrower has it, nor after a broken one was given back.
- */
-function watchPool(dataSource: DataSource): void {
-  const pool = poolOf(dataSource);
-  if (watched.has(pool)) return;
-  watched.add(pool);
-  pool.on('connect', (client) => {
-    births.set(client, performance.now());
-    watchClient(client);
-  });
-  tellExhaustion(pool);
-}
-
-const births = new WeakMap<PoolClient, number>();
-
-/** When its connection was made; 0 for those that were there before anybody looked. */
-const bornAt = (client: PoolClient): number => births.get(client) ?? 0;
-
-/** Whoever asks the pool for a client, TypeORM for a query of a repository too, is told by type that all are busy. */
-function tellExhaustion(pool: Pool): void {
-  type Callback = (error: Error | undefined, ...rest: unknown[]) => void;
-  const connect = pool.connect.bind(pool) as (callback?: Callback) => Promise<PoolClient> | undefined;
-  const told = (error: unknown) => (isPoolTimeout(error) ? new PoolExhaustedError(error) : error);
-  const connectOrTell = (callback?: Callback) =>
-    callback
-      ? connect((error, ...rest) => callback(told(error) as Error | undefined, ...rest))
-      : connect()!.catch((error: unknown) => Promise.reject(told(error) as Error));
-  pool.connect = connectOrTell as Pool['connect'];
-}
-
-function watchClient(client: PoolClient): void {
-  if (watched.has(client)) return;
-  watched.add(client);
-  markFailures(client);
-  client.on('error', (error) => {
-    markLost(error, undefined, (client as unknown as { connection: object }).connection);
-    if (!lost.has(client)) lost.set(client, error);
-  });
-}
+export const lostBecause = ({ client }: Lease): Error | undefined => lossOf(client);
 
 /** Cuts the connection of a client, whatever it waits for; that ends with an error. */
 export function cutConnection(lease: Lease): void {
   lease.broken = true;
-  cut(lease.client);
-}
-
-function cut(client: Client | PoolClient): void {
-  const { connection } = client as unknown as { connection: { stream: Duplex } };
-  connection.stream.destroy();
-}
-
-/** How long it is waited for a client that comes back, before the server is asked for one more. */
-const ASK_AGAIN_MS = 250;
-
-/** A server that has no connection left for us is no reason to give up while we have some: one of them comes back. */
-async function connect(
-  dataSource: DataSource,
-  signal: AbortSignal | undefined,
-): Promise<{ queryRunner: QueryRunner; client: PoolClient }> {
-  const pool = poolOf(dataSource);
-  const until = performance.now() + (acquireTimeoutOf(dataSource) ?? Infinity);
-  for (;;) {
-    // A QueryRunner whose connect() failed stays failed (it caches the promise), hence a fresh one each time.
-    const queryRunner = dataSource.createQueryRunner();
-    try {
-      return { queryRunner, client: await connectOnce(queryRunner, signal) };
-    } catch (error) {
-      if (!hasSqlState(error, TOO_MANY_CONNECTIONS) || pool.totalCount === 0) throw error;
-      if (performance.now() > until) throw new PoolExhaustedError(error);
-      await released(pool);
-    }
-  }
-}
-
-async function released(pool: Pool): Promise<void> {
-  const over = new AbortController();
-  const { signal } = over;
-  await Promise.race([once(pool, 'release', { signal }), sleep(ASK_AGAIN_MS, undefined, { signal })]);
-  over.abort();
-}
-
-/** Whatever the reason, without a connection nothing was begun, so it is safe to try again. */
-async function connectOnce(queryRunner: QueryRunner, signal: AbortSignal | undefined): Promise<PoolClient> {
-  const connecting = queryRunner.connect() as Promise<PoolClient>;
-  try {
-    return await (signal ? beforeAbort(connecting, signal) : connecting);
-  } catch (error) {
-    if (signal?.aborted) {
-      // The pool can't be told that nobody waits any more: what it gives goes back.
-      void connecting.then(() => queryRunner.release()).catch(() => undefined);
-      throw signal.reason;
-    }
-    if (error instanceof PoolExhaustedError) throw error;
-    throw unavailable(error);
-  }
-}
-
-/** pg-pool has no code for having given up waiting for a free client, only this text (pg-pool/index.js). */
-const isPoolTimeout = (error: unknown): boolean =>
-  error instanceof Error && error.message === 'timeout exceeded when trying to connect';
-
-/** What `promise` gives, or the reason of `signal` when that comes first. */
-export async function beforeAbort<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
-  // When the reason comes first, nobody hears of a failure that follows.
-  promise.catch(() => undefined);
-  signal.throwIfAborted();
-  const done = new AbortController();
-  const aborted = once(signal, 'abort', { signal: done.signal }).then(() => {
-    throw signal.reason;
-  });
-  try {
-    return await Promise.race([promise, aborted]);
-  } finally {
-    aborted.catch(() => undefined);
-    done.abort();
-  }
+  cutConnectionOf(lease.client);
 }

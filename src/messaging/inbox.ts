@@ -1,6 +1,6 @@
 import { Inject, Injectable } from '@nestjs/common';
 import type { DataSource } from 'typeorm';
-import type { Companion } from '../database/statement-flight.js';
+import type { PipelinedStatement } from '../database/pg/pipelined-query.js';
 import { ApplicationError, unchanged } from '../errors/application-error.js';
 import { type HandlerClaim, runClaimed } from '../transactions/handler-claims.js';
 import type { TransactionContext } from '../transactions/transaction-context.js';
@@ -41,12 +41,14 @@ export class Inbox {
   }
 
   /** The INSERT that claims messages: for the option `claim` of `TransactionRunner.run`. */
-  claim(messages: readonly MessageIdentity[]): Companion {
+  claim(messages: readonly MessageIdentity[]): PipelinedStatement {
     return this.statements.claim(messages);
   }
 
   /** Keeps the answers of messages that were claimed; for `TransactionContext.atCommit`. */
-  keep(answers: readonly { message: MessageIdentity; answer: MessageAnswer }[]): Companion | undefined {
+  keep(
+    answers: readonly { message: MessageIdentity; answer: MessageAnswer }[],
+  ): PipelinedStatement | undefined {
     return answers.length === 0 ? undefined : this.statements.keep(answers);
   }
 

@@ -2,7 +2,7 @@ import { Inject, Injectable, Logger, type OnModuleDestroy } from '@nestjs/common
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { DataSource } from 'typeorm';
 import { preparedName } from '../database/prepared-name.js';
-import type { Companion } from '../database/statement-flight.js';
+import type { PipelinedStatement } from '../database/pg/pipelined-query.js';
 import { currentTransaction, type TransactionContext } from '../transactions/transaction-context.js';
 import { TransactionUsageError } from '../transactions/transaction-errors.js';
 import { TRANSACTIONS_DATA_SOURCE } from '../transactions/transaction-runner.js';
@@ -39,7 +39,7 @@ export class Outbox implements OnModuleDestroy {
   private readonly logger = new Logger(Outbox.name);
   private notifying: Promise<void> | undefined;
   private isNotifyingAgain = false;
-  private readonly insertion: Omit<Companion, 'values'>;
+  private readonly insertion: Omit<PipelinedStatement, 'values'>;
   private readonly published = new WeakMap<TransactionContext, OutboxEvent[]>();
 
   constructor(@Inject(TRANSACTIONS_DATA_SOURCE) private readonly dataSource: DataSource) {
@@ -113,7 +113,7 @@ export class Outbox implements OnModuleDestroy {
     }
   }
 
-  private insert(events: readonly OutboxEvent[]): Companion {
+  private insert(events: readonly OutboxEvent[]): PipelinedStatement {
     const rows = events.map(({ aggregateType, aggregateId, type, topic, payload }) => ({
       ...{ aggregatetype: aggregateType, aggregateid: aggregateId, type, topic },
       payload: payload && ('json' in payload ? payload.json : JSON.stringify(payload.value)),

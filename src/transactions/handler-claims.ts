@@ -1,7 +1,7 @@
 import type { ExecutionContext } from '@nestjs/common';
 import { AsyncLocalStorage } from 'node:async_hooks';
 import type { DataSource } from 'typeorm';
-import type { Companion } from '../database/statement-flight.js';
+import type { PipelinedStatement } from '../database/pg/pipelined-query.js';
 import { ClaimTakenError, TransactionOutcomeUnknownError } from './transaction-errors.js';
 import type { TransactionContext } from './transaction-context.js';
 import type { TransactionOptions } from './transaction-options.js';
@@ -10,9 +10,9 @@ import type { TransactionRunner } from './transaction-runner.js';
 /** What keeps one call of a handler from being applied twice. */
 export interface HandlerClaim {
   /** Fails with a unique violation when the call was applied before; written in the handler's own unit of work. */
-  statement: Companion;
+  statement: PipelinedStatement;
   /** Travels with COMMIT; undefined where the result need not be kept. @param values what the handler gave */
-  keep(values: readonly unknown[]): Companion | undefined;
+  keep(values: readonly unknown[]): PipelinedStatement | undefined;
   /**
    * Looks whether the claim is committed, by this unit of work or another.
    *

@@ -3,9 +3,9 @@ import type { PoolClient, QueryConfig, QueryResult, QueryResultRow } from 'pg';
 import type { DataSource, EntityManager } from 'typeorm';
 import { hasSqlState } from '../database/database-failure.js';
 import { IN_FAILED_SQL_TRANSACTION } from '../database/postgres-errors.js';
-import type { Companion } from '../database/statement-flight.js';
+import type { PipelinedStatement } from '../database/pg/pipelined-query.js';
 import { TransactionUsageError } from './transaction-errors.js';
-import type { TransactionSession } from './unit/session.js';
+import type { TransactionSession } from './session/session.js';
 import type { Unit } from './unit/unit-of-work.js';
 
 /**
@@ -32,7 +32,7 @@ interface ContextParts {
 export class TransactionContext {
   /** Those of `atCommit`, `afterCommit` and `afterRollback`, in order. */
   readonly callbacks: {
-    atCommit: (() => Companion | undefined)[];
+    atCommit: (() => PipelinedStatement | undefined)[];
     afterCommit: Callback[];
     afterRollback: Callback[];
   } = {
@@ -154,7 +154,7 @@ export class TransactionContext {
    *
    * @param last called when the work has returned; undefined sends nothing
    */
-  atCommit(last: () => Companion | undefined): void {
+  atCommit(last: () => PipelinedStatement | undefined): void {
     this.assertOpen();
     this.callbacks.atCommit.push(last);
   }
@@ -198,7 +198,7 @@ export class TransactionContext {
       return result;
     } catch (error) {
       nested.close();
-      const { firstFailure } = session;
+      const { firstFailure } = session.sender;
       // Rolled back for good, whatever becomes of the rest.
       this.callbacks.afterCommit.push(...nested.callbacks.afterRollback);
       this.callbacks.afterRollback.push(...nested.callbacks.afterRollback);

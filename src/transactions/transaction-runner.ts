@@ -1,31 +1,15 @@
 import { type BeforeApplicationShutdown, Inject, Injectable, Logger } from '@nestjs/common';
 import { setMaxListeners } from 'node:events';
-import { setTimeout as sleep } from 'node:timers/promises';
 import type { QueryResult, QueryResultRow } from 'pg';
 import type { DataSource } from 'typeorm';
-import { isInternal } from '../database/faults.js';
 import { KnownServer } from '../database/known-server.js';
-import {
-  cutConnection,
-  knowServer,
-  type Lease,
-  poolOf,
-  toSend,
-  withClient,
-} from '../database/pooled-client.js';
-import { failureOf } from '../database/database-failure.js';
+import { knowServer, poolOf } from '../database/pooled-client.js';
 import { PoolExhaustedError } from '../database/postgres-errors.js';
-import type { Companion } from '../database/statement-flight.js';
-import { ApplicationError } from '../errors/application-error.js';
-import { ConflictQueue } from './unit/conflict-queue.js';
-import { type Cuttable, OpenSessions } from './unit/open-sessions.js';
+import type { PipelinedStatement } from '../database/pg/pipelined-query.js';
+import { inTurn } from './unit/conflict-queue.js';
 import { attemptTransaction } from './unit/attempt.js';
 import { currentTransaction, type Statement, type TransactionContext } from './transaction-context.js';
-import {
-  ShuttingDownError,
-  TransactionOutcomeUnknownError,
-  TransactionUsageError,
-} from './transaction-errors.js';
+import { ShuttingDownError, TransactionUsageError } from './transaction-errors.js';
 import {
   needsBegin,
   type TransactionOptions,
@@ -33,10 +17,13 @@ import {
   validateOptions,
 } from './transaction-options.js';
 import { OutcomeRows } from './unit/outcome-rows.js';
-import { LANE_WIDTH, StatementLane } from './unit/statement-lane.js';
+import { repeatUntilCommitted } from './unit/repetition.js';
+import { RunningUnits } from './unit/running-units.js';
+import { attemptStatement } from './unit/single-statement.js';
+import { LANE_WIDTH } from './unit/statement-lane.js';
 import { assertCompatible, assertKeyIsFree } from './unit/nesting.js';
 import { noteFailure } from './unit-failures.js';
-import { type AttemptOutcome, publishBegin, repeatUntilCommitted, Unit } from './unit/unit-of-work.js';
+import { type AttemptOutcome, Unit } from './unit/unit-of-work.js';
 
 export const TRANSACTIONS_DATA_SOURCE = Symbol.for('nestjs-people:TRANSACTIONS_DATA_SOURCE');
 export const TRANSACTION_SETTINGS = Symbol.for('nestjs-people:TRANSACTION_SETTINGS');
@@ -44,14 +31,12 @@ export const TRANSACTION_SETTINGS = Symbol.for('nestjs-people:TRANSACTION_SETTIN
 /** Options of one unit of work that no default can be given for. */
 export interface UnitOptions extends TransactionOptions {
   /** An INSERT that travels ahead of the first statement; where its row is there already, ClaimTakenError. */
-  claim?: Companion;
+  claim?: PipelinedStatement;
   /** True: part of something that had begun before, which goes on while the application stops, until the deadline. */
   continues?: boolean;
 }
 
 const DEFAULT_DRAIN_MS = 20_000;
-/** What was cut has this long to notice. */
-const AFTER_CUT_MS = 1000;
 const DEFAULT_QUEUE_SIZE = 1000;
 
 /**
@@ -62,11 +47,9 @@ const DEFAULT_QUEUE_SIZE = 1000;
 @Injectable()
 export class TransactionRunner implements BeforeApplicationShutdown {
   private readonly logger = new Logger(TransactionRunner.name);
-  private readonly running = new Set<Promise<unknown>>();
-  private readonly sessions = new OpenSessions();
+  private readonly units = new RunningUnits();
   private readonly stopping = new AbortController();
   private stopsSince: number | undefined;
-  private left = 0;
 
   constructor(
     @Inject(TRANSACTIONS_DATA_SOURCE) readonly dataSource: DataSource,
@@ -137,8 +120,11 @@ export class TransactionRunner implements BeforeApplicationShutdown {
     if (isResolved || joins || merged.timeoutMs || server.dropsSettings || needsBegin(merged))
       return this.run(options, (transaction) => transaction.query<Row>(statement));
     validateOptions(merged);
+    const { dataSource } = this;
+    const { sessions } = this.units;
+    const { recycling = 'fast' } = this.settings;
     return this.unit(options, LANE_WIDTH, (unit, attempt) =>
-      this.attemptStatement<Row>(statement, writes, unit, attempt),
+      attemptStatement<Row>({ unit, attempt, dataSource, recycling, sessions, statement, writes }),
     );
   }
 
@@ -149,7 +135,7 @@ export class TransactionRunner implements BeforeApplicationShutdown {
 
   /** Units of work that did not end before the deadline of stopping. */
   get unfinished(): number {
-    return this.sessions.cut + this.left;
+    return this.units.unfinished;
   }
 
   /** The application begins to stop: the deadline for what runs counts from now. Until Nest says so units are begun. */
@@ -166,27 +152,7 @@ export class TransactionRunner implements BeforeApplicationShutdown {
     this.stopping.abort();
     this.stopsSoon();
     const { drainTimeoutMs = DEFAULT_DRAIN_MS } = this.settings;
-    const left = Math.max(0, drainTimeoutMs - (performance.now() - this.stopsSince!));
-    // Also where all has ended here: a unit on another DataSource, which runs still, may begin one.
-    setTimeout(() => this.sessions.cutAll(), left).unref();
-    if (await this.isIdleWithin(left)) return;
-    this.logger.error('Units of work did not end in time; their connections are cut.');
-    this.sessions.cutAll();
-    // Those that have no connection to be cut: they wait for one, or for what follows their commit.
-    if (!(await this.isIdleWithin(AFTER_CUT_MS)))
-      this.left = Math.max(0, this.running.size - this.sessions.size);
-  }
-
-  private async isIdleWithin(milliseconds: number): Promise<boolean> {
-    const over = new AbortController();
-    const late = sleep(milliseconds, false, { signal: over.signal }).catch(() => false);
-    const isIdle = await Promise.race([this.untilIdle().then(() => true), late]);
-    over.abort();
-    return isIdle;
-  }
-
-  private async untilIdle(): Promise<void> {
-    while (this.running.size > 0) await Promise.allSettled(this.running);
+    await this.units.drain(Math.max(0, drainTimeoutMs - (performance.now() - this.stopsSince!)));
   }
 
   /** The innermost unit of work on this DataSource that the calling code runs in. */
@@ -197,8 +163,9 @@ export class TransactionRunner implements BeforeApplicationShutdown {
   }
 
   private begin<T>(options: UnitOptions, work: (transaction: TransactionContext) => Promise<T>): Promise<T> {
-    const { dataSource, sessions } = this;
-    const recycling = this.settings.recycling ?? 'fast';
+    const { dataSource } = this;
+    const { sessions } = this.units;
+    const { recycling = 'fast' } = this.settings;
     return this.unit(options, 1, (unit, attempt) =>
       attemptTransaction({ unit, attempt, dataSource, recycling, work, sessions }),
     );
@@ -234,10 +201,11 @@ export class TransactionRunner implements BeforeApplicationShutdown {
   ): Promise<T> {
     if (this.stopping.signal.aborted && !continues && !isPartOfUnit()) throw new ShuttingDownError();
     const unit = new Unit({ ...this.settings, ...options }, this.stopping.signal, claim);
-    const done = this.inTurn(unit, share, () =>
+    const { conflictQueueSize = DEFAULT_QUEUE_SIZE } = this.settings;
+    const done = inTurn(this.dataSource, unit, { share, atMost: conflictQueueSize }, () =>
       repeatUntilCommitted(unit, (attempt) => attemptOnce(unit, attempt)),
     );
-    this.running.add(done);
+    this.units.add(done);
     try {
       const value = await done;
       noteFailure(undefined);
@@ -247,7 +215,7 @@ export class TransactionRunner implements BeforeApplicationShutdown {
       noteFailure(error);
       throw error;
     } finally {
-      this.running.delete(done);
+      this.units.delete(done);
       unit.end();
     }
   }
@@ -258,92 +226,9 @@ export class TransactionRunner implements BeforeApplicationShutdown {
     const pruning = rows
       .prune()
       .catch((err: unknown) => this.logger.debug({ msg: 'old outcomes could not be removed', err }))
-      .finally(() => this.running.delete(pruning));
-    this.running.add(pruning);
+      .finally(() => this.units.delete(pruning));
+    this.units.add(pruning);
   }
-
-  private async inTurn<T>(unit: Unit, share: number, use: () => Promise<T>): Promise<T> {
-    const { conflictKey } = unit.options;
-    if (conflictKey === undefined) return use();
-    const queue = ConflictQueue.of(this.dataSource);
-    const { conflictQueueSize: atMost = DEFAULT_QUEUE_SIZE } = this.settings;
-    const turn = queue.take(conflictKey, {
-      owner: unit,
-      within: unitsAround(),
-      share,
-      atMost,
-      signal: unit.signal,
-    });
-    if (turn) await turn;
-    unit.queueWaitMs = performance.now() - unit.startedAt;
-    try {
-      return await use();
-    } finally {
-      queue.leave(conflictKey, unit);
-    }
-  }
-
-  private async attemptStatement<Row extends QueryResultRow>(
-    statement: Statement,
-    writes: boolean,
-    unit: Unit,
-    attempt: number,
-  ): Promise<AttemptOutcome<QueryResult<Row>>> {
-    // A client that died while idle: there are at most as many of them as the pool is large.
-    let dead = writes ? 0 : poolOf(this.dataSource).options.max;
-    for (;;) {
-      try {
-        return { committed: true, value: await this.send<Row>(statement, writes, unit, attempt) };
-      } catch (error) {
-        const failure = failureOf(error);
-        // There was no client to send it on.
-        if (error instanceof ApplicationError) return { committed: false, error, phase: 'begin', failure };
-        if (dead-- > 0 && failure?.isLost && !this.sessions.isOver) continue;
-        // Where the server has no transaction ids, it is one that may answer so when it does not know what became of the commit.
-        const { hasTransactionIds } = KnownServer.of(this.dataSource);
-        const isUndecided =
-          failure?.isLost || (!hasTransactionIds && failure?.postgres && isInternal(failure.postgres));
-        if (!writes || !isUndecided) return { committed: false, error, phase: 'statement', failure };
-        const unknown = { transactionId: unit.id, attempts: attempt, cause: error };
-        return { committed: false, error: new TransactionOutcomeUnknownError(unknown), phase: 'commit' };
-      }
-    }
-  }
-
-  private async send<Row extends QueryResultRow>(
-    statement: Statement,
-    writes: boolean,
-    unit: Unit,
-    attempt: number,
-  ): Promise<QueryResult<Row>> {
-    const { dataSource, sessions } = this;
-    const { recycling = 'fast' } = this.settings;
-    const { conflictKey } = unit.options;
-    const since = performance.now();
-    let session: Cuttable | undefined;
-    const onLease = (lease: Lease) => {
-      publishBegin(unit, attempt, performance.now() - since);
-      sessions.add((session = { cut: () => cutConnection(lease) }));
-    };
-    try {
-      if (conflictKey !== undefined)
-        return await StatementLane.of(dataSource, conflictKey, recycling).query<Row>(statement, onLease);
-      const send = (lease: Lease) => {
-        onLease(lease);
-        return lease.client.query<Row>(toSend(lease, statement) as { text: string });
-      };
-      return await withClient(dataSource, recycling, send, writes ? 'write' : 'read');
-    } finally {
-      if (session) sessions.delete(session);
-    }
-  }
-}
-
-/** The ids of the units of work that the calling code runs in, on whatever DataSource. */
-function unitsAround(): string[] {
-  const ids: string[] = [];
-  for (let context = currentTransaction(); context; context = context.parent) ids.push(context.id);
-  return ids;
 }
 
 /** True in a unit of work that runs, on whatever DataSource: what it needs is part of it, also while the application stops. */

@@ -6,6 +6,9 @@ import {
   type Type,
 } from '@nestjs/common';
 import { getDataSourceToken } from '@nestjs/typeorm';
+import type { Pool } from 'pg';
+import { assertPgInternals } from '../database/pg/self-test.js';
+import { poolOf } from '../database/pooled-client.js';
 import { PoolQueryGuard } from './pool-query-guard.js';
 import type { TransactionRunnerSettings } from './transaction-options.js';
 import { TRANSACTION_SETTINGS, TRANSACTIONS_DATA_SOURCE, TransactionRunner } from './transaction-runner.js';
@@ -43,6 +46,9 @@ export class TransactionsModule implements OnModuleInit {
 
   async onModuleInit(): Promise<void> {
     const { dataSource, settings } = this.runner;
+    const pool = poolOf(dataSource) as Pool | undefined;
+    // There is none where the application connects later: then whatever is wrong shows with the first statement.
+    if (pool) assertPgInternals(pool);
     PoolQueryGuard.watch(dataSource, settings.poolQueries);
     await this.runner.know();
   }

@@ -10,8 +10,8 @@ const ROOMS: Record<string, string[]> = {
   people: ['http', 'messages', 'importing', 'table'],
   messaging: ['kafka', 'consuming', 'outbox', 'dead-letters', 'inbox', 'records'],
   'messaging/kafka': ['kafkajs', 'platformatic', 'client', 'protocol'],
-  transactions: ['unit'],
-  database: ['hosts'],
+  transactions: ['unit', 'session'],
+  database: ['hosts', 'pg'],
 };
 const FILES_OF_A_FOLDER = 15;
 const LINES_OF_A_FILE = 250;

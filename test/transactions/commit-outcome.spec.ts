@@ -1,6 +1,7 @@
 import { DataSource } from 'typeorm';
 import { ticketQuery } from '../../src/database/transaction-ids.js';
-import { readTicket, resolveCommit } from '../../src/transactions/unit/commit-outcome.js';
+import { readTicket } from '../../src/transactions/session/commit-ticket.js';
+import { resolveCommit } from '../../src/transactions/unit/commit-outcome.js';
 import { TransactionRunner } from '../../src/transactions/transaction-runner.js';
 import { eventually } from '../support/barrier.js';
 import { onServer, createDatabase, type TestDatabase } from '../support/test-database.js';

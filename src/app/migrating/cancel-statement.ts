@@ -1,5 +1,6 @@
 import { connect } from 'node:net';
 import type { PoolClient } from 'pg';
+import { backendOf } from '../../database/pg/internals.js';
 
 const CANCEL_REQUEST = 80_877_102;
 
@@ -10,12 +11,7 @@ const CANCEL_REQUEST = 80_877_102;
  * @param atMostMs how long it is waited for the server to take the request; never throws
  */
 export async function cancelStatement(client: PoolClient, atMostMs: number): Promise<void> {
-  const { host, port, processID, secretKey } = client as unknown as {
-    host: string;
-    port: number;
-    processID: number | null;
-    secretKey: number | null;
-  };
+  const { host, port, processID, secretKey } = backendOf(client);
   if (processID === null || secretKey === null) return;
   const request = Buffer.alloc(16);
   request.writeInt32BE(request.length, 0);

@@ -1,6 +1,6 @@
 import type { PoolClient, QueryResult } from 'pg';
-import type { Duplex } from 'node:stream';
 import { failureOn, hasSqlState } from '../../database/database-failure.js';
+import { inOneWrite, setPipeline } from '../../database/pg/internals.js';
 import type { Lease } from '../../database/pooled-client.js';
 import { ACTIVE_SQL_TRANSACTION, INVALID_TRANSACTION_TERMINATION } from '../../database/postgres-errors.js';
 
@@ -100,8 +100,7 @@ async function sendWith(
   }
 }
 
-const isInTransaction = (client: PoolClient): boolean =>
-  (client as unknown as { getTransactionStatus(): string | null }).getTransactionStatus() !== 'I';
+const isInTransaction = (client: PoolClient): boolean => client.getTransactionStatus() !== 'I';
 
 async function sendInTransaction(settings: string[], send: Send, statement: Statement): Promise<QueryResult> {
   await send('BEGIN');
@@ -130,14 +129,13 @@ async function sendAlone(
   const names = settings.map((setting) => /^SET LOCAL (\S+)/.exec(setting)![1]!);
   const set = settings.map(ofSession);
   const reset = names.map((name) => `RESET ${name}`);
-  const pipelined = client as unknown as { pipeline: boolean; connection: { stream: Duplex } };
-  const { stream } = pipelined.connection;
-  stream.cork();
-  pipelined.pipeline = true;
-  const answers = [send(script(set)), send(...statement), send(script(reset))] as const;
-  stream.uncork();
+  setPipeline(client, true);
+  const answers = inOneWrite(
+    client,
+    () => [send(script(set)), send(...statement), send(script(reset))] as const,
+  );
   const [before, result, after] = await Promise.allSettled(answers);
-  pipelined.pipeline = false;
+  setPipeline(client, false);
   const [first, last] = [pidIn(before), pidIn(after)];
   if (first !== undefined && first !== last)
     await send(`SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid = $1 AND state = 'idle'`, [

@@ -1,8 +1,8 @@
 import pg, { type Client, type ClientConfig } from 'pg';
-import type { Duplex } from 'node:stream';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { PostgresError } from '../database-failure.js';
 import { hostOf } from '../database-url.js';
+import { cutConnectionOf } from '../pg/internals.js';
 import { READ_ONLY_SQL_TRANSACTION, TOO_MANY_CONNECTIONS } from '../postgres-errors.js';
 
 /** A host that says nothing is given so long a start before the next one is asked as well. */
@@ -53,7 +53,7 @@ export async function findHost({ urls, config, timeoutMs, signal }: HostSearch):
       if (await Promise.race([isFound, sleep(headStartMs, false, { ref: false })])) break;
     }
     const found = await Promise.any(tries);
-    for (const each of tries) each.then(({ client }) => client === found.client || destroy(client), () => undefined); // prettier-ignore
+    for (const each of tries) each.then(({ client }) => client === found.client || cutConnectionOf(client), () => undefined); // prettier-ignore
     return found;
   } catch (error) {
     throw noneTakesWrites(urls, (error as AggregateError).errors);
@@ -70,7 +70,7 @@ async function connectTo(url: string, config: ClientConfig, signal: AbortSignal)
   let last: unknown;
   // Its last words may come with the answer, when nobody waits for any.
   client.on('error', (error) => (last ??= error));
-  const onAbort = () => destroy(client, signal.reason as Error);
+  const onAbort = () => cutConnectionOf(client, signal.reason as Error);
   signal.addEventListener('abort', onAbort, { once: true });
   try {
     await client.connect();
@@ -81,16 +81,11 @@ async function connectTo(url: string, config: ClientConfig, signal: AbortSignal)
     if (rows[0]?.transaction_read_only !== 'off') throw takesNoWrites();
     return { url, client };
   } catch (error) {
-    destroy(client);
+    cutConnectionOf(client);
     throw signal.aborted ? signal.reason : error;
   } finally {
     signal.removeEventListener('abort', onAbort);
   }
-}
-
-/** Cuts the connection of a client that nobody else has. */
-export function destroy(client: Client, reason?: Error): void {
-  (client as unknown as { connection: { stream: Duplex } }).connection.stream.destroy(reason);
 }
 
 /** In the words of a server, as it is the server that says so. */

@@ -1,5 +1,5 @@
 import { Logger } from '@nestjs/common';
-import { beforeAbort } from '../../database/pooled-client.js';
+import { beforeAbort } from '../../database/before-abort.js';
 import {
   type KafkaProducer,
   type OutgoingRecord,

@@ -1,14 +1,12 @@
 import type { DataSource, QueryRunner } from 'typeorm';
-import { beforeAbort, knowServer, type RecyclingMethod } from '../../database/pooled-client.js';
-import { KnownServer } from '../../database/known-server.js';
+import { beforeAbort } from '../../database/before-abort.js';
+import type { RecyclingMethod } from '../../database/client-check.js';
 import { failureOf, hasSqlState, isFailureOf } from '../../database/database-failure.js';
 import { isInternal } from '../../database/faults.js';
 import { IN_FAILED_SQL_TRANSACTION } from '../../database/postgres-errors.js';
-import { type CommitOutcome, resolveCommit } from './commit-outcome.js';
+import { RolledBackByServer } from '../session/commit.js';
 import type { OpenSessions } from './open-sessions.js';
-import { OutcomeRows } from './outcome-rows.js';
-import { describeAttempt, isRetryable } from '../retry-policy.js';
-import { clientOf } from './client.js';
+import { clientOf } from '../session/client.js';
 import { currentTransaction, runInContext, TransactionContext } from '../transaction-context.js';
 import {
   ClaimTakenError,
@@ -17,14 +15,10 @@ import {
   TransactionUsageError,
 } from '../transaction-errors.js';
 import type { TransactionPhase } from '../transaction-events.js';
-import { beginStatements } from '../transaction-options.js';
-import { RolledBackByServer, TransactionSession } from './session.js';
-import { type AttemptOutcome, publishBegin, type Unit } from './unit-of-work.js';
-
-/** How long the outcome of a lost COMMIT is asked for, in ms: a restart of the server is shorter. */
-const RESOLVE_MS = 30_000;
-/** A budget that is used up still leaves this much to learn what became of its COMMIT. */
-const RESOLVE_AT_LEAST_MS = 1000;
+import type { TransactionSession } from '../session/session.js';
+import { askForOutcome } from './lost-commit.js';
+import { openSession, repeats } from './sessions.js';
+import type { AttemptOutcome, Unit } from './unit-of-work.js';
 
 export interface AttemptOptions<T> {
   unit: Unit;
@@ -39,7 +33,7 @@ export interface AttemptOptions<T> {
 export async function attemptTransaction<T>(options: AttemptOptions<T>): Promise<AttemptOutcome<T>> {
   let session: TransactionSession;
   try {
-    session = await openSession(options);
+    session = await openSession(options.unit, options.attempt, options);
   } catch (error) {
     return { committed: false, error, phase: 'begin', failure: failureOf(error) };
   }
@@ -50,38 +44,6 @@ export async function attemptTransaction<T>(options: AttemptOptions<T>): Promise
     options.sessions.delete(session);
     await session.release();
   }
-}
-
-async function openSession<T>({ unit, attempt, dataSource, recycling }: AttemptOptions<T>) {
-  const { options } = unit;
-  const server = KnownServer.of(dataSource);
-  if (!server.isKnown) await knowServer(dataSource);
-  const { isolationLevel = server.isolationLevel } = options;
-  const session = await TransactionSession.open({
-    dataSource,
-    recycling,
-    transactionId: unit.id,
-    // Also what the session has by default: a pooler may have handed on another one.
-    begin: beginStatements(
-      { ...options, ...(isolationLevel && { isolationLevel }) },
-      server.settingsPerTransaction,
-    ),
-    readOnly: options.readOnly ?? false,
-    claim: unit.claim,
-    statementTimeoutMs: options.statementTimeoutMs,
-    tracksXid: !options.readOnly && server.hasTransactionIds && options.commitOutcome !== 'report',
-    // A claim is a row already, and whoever made it looks for that.
-    outcomeRow:
-      options.commitOutcome === 'row' && !options.readOnly && !unit.claim
-        ? OutcomeRows.of(dataSource).next()
-        : undefined,
-    signal: unit.signal,
-    remainingMs: () => unit.remainingMs(),
-    caller: currentTransaction,
-    isRetryable: (error) => repeats(error, unit, attempt),
-  });
-  publishBegin(unit, attempt, session.poolWaitMs);
-  return session;
 }
 
 class Attempt<T> {
@@ -111,20 +73,20 @@ class Attempt<T> {
     let value: T;
     try {
       await queryRunner.startTransaction();
-      session.phase = 'working';
+      session.state.on('start work');
       value = await this.work();
     } catch (error) {
       context.close();
-      session.phase = 'ending';
+      session.state.on('end work');
       await this.rollBack();
-      const atBegin = session.firstFailure !== undefined && !session.hasBegun;
+      const atBegin = session.sender.firstFailure !== undefined && !session.state.hasBegun;
       return this.failed(this.decisive(error), atBegin ? 'begin' : 'statement');
     }
-    session.phase = 'ending';
+    session.state.on('end work');
     try {
       session.lastStatements = context.callbacks.atCommit.flatMap((last) => last() ?? []);
       await queryRunner.commitTransaction();
-      if (!session.isCommitted)
+      if (session.state.now.is !== 'committed')
         throw new TransactionUsageError('The work began a nested transaction and left it open.');
     } catch (error) {
       return this.afterFailedCommit(value, error);
@@ -137,12 +99,12 @@ class Attempt<T> {
     const { signal } = options.unit;
     signal?.throwIfAborted();
     // Also of what waits for something that is no statement: who stops the application waits for no work longer than that.
-    const working = Promise.race([options.work(context), session.cutOff]);
+    const working = Promise.race([options.work(context), session.connection.cutOff]);
     const value = await (signal ? beforeAbort(working, signal) : working);
     context.close();
-    if (session.firstFailure !== undefined) throw this.rolledBack(session.firstFailure);
-    if (session.isBusy)
-      throw new TransactionUsageError('The work returned before its statements had: await each.');
+    const { firstFailure } = session.sender;
+    if (firstFailure !== undefined) throw this.rolledBack(firstFailure);
+    session.assertIdle();
     return value;
   }
 
@@ -152,46 +114,38 @@ class Attempt<T> {
    * what it is.
    */
   private decisive(thrown: unknown): unknown {
-    const { firstFailure, claimIsTaken } = this.session;
+    const { sender, connection } = this.session;
+    const { firstFailure, claimIsTaken } = sender;
     if (claimIsTaken) return new ClaimTakenError();
-    if (firstFailure === undefined) return this.session.explain(thrown);
+    if (firstFailure === undefined) return connection.explain(thrown);
     if (failureOf(firstFailure)?.isLost || this.isRepeated(firstFailure)) return firstFailure;
     if (hasSqlState(thrown, IN_FAILED_SQL_TRANSACTION)) return this.rolledBack(firstFailure);
-    return this.session.explain(thrown);
+    return connection.explain(thrown);
   }
 
   private async afterFailedCommit(value: T, thrown: unknown): Promise<AttemptOutcome<T>> {
-    const { session } = this;
+    const { now: state } = this.session.state;
+    const { firstFailure, claimIsTaken } = this.session.sender;
     // A subscriber of TypeORM's afterTransactionCommit failed.
-    if (session.isCommitted) return this.committed(value, [thrown]);
-    const error = session.claimIsTaken ? new ClaimTakenError() : (session.commitFailure ?? thrown);
+    if (state.is === 'committed') return this.committed(value, [thrown]);
+    const failed = state.is === 'commit failed' ? state : undefined;
+    const error = claimIsTaken ? new ClaimTakenError() : (failed?.failure ?? thrown);
+    if (error instanceof RolledBackByServer) return this.failed(this.rolledBack(firstFailure), 'commit');
     // Only an answer of a server that lives on says for sure that it has not committed, and of an internal error not even that:
     // some engines answer so when they don't know it themselves.
     const { postgres, isLost = true } = failureOf(error) ?? {};
-    if (error instanceof RolledBackByServer)
-      return this.failed(this.rolledBack(session.firstFailure), 'commit');
     const isUndecided = isLost || !postgres || isInternal(postgres);
-    if (session.commitWasSent && isUndecided && !session.claimIsTaken)
-      return this.afterLostCommit(value, error);
+    if (failed?.isSent && isUndecided && !claimIsTaken) return this.afterLostCommit(value, error);
     await this.rollBack();
     return this.failed(error, 'commit');
   }
 
   private async afterLostCommit(value: T, cause: unknown): Promise<AttemptOutcome<T>> {
-    const { session, options } = this;
-    const { unit, attempt, dataSource } = options;
-    // Before anything is asked: who holds a connection while waiting for one may wait for ever.
-    session.discard();
-    await session.release();
-    // A unit that only read has nothing that could be applied twice.
-    let outcome: CommitOutcome = unit.options.readOnly ? 'aborted' : 'unknown';
-    const atMostMs = Math.max(RESOLVE_AT_LEAST_MS, unit.remainingMs() ?? RESOLVE_MS);
-    if (session.outcomeRow)
-      outcome = await OutcomeRows.of(dataSource).resolve(session.outcomeRow, session.ticket, atMostMs);
-    else if (session.ticket) outcome = await resolveCommit(dataSource, session.ticket, atMostMs);
+    const { unit, attempt, dataSource } = this.options;
+    const outcome = await askForOutcome(this.session, unit, dataSource);
     if (outcome === 'committed') return this.committed(value);
     if (outcome === 'aborted') return this.failed(cause, 'commit', true);
-    const xid = session.ticket?.xid ?? undefined;
+    const xid = this.session.sender.ticket.known?.xid ?? undefined;
     const unknown = { transactionId: unit.id, attempts: attempt, cause, xid };
     return { committed: false, error: new TransactionOutcomeUnknownError(unknown), phase: 'commit' };
   }
@@ -208,7 +162,7 @@ class Attempt<T> {
   private failed(error: unknown, phase: TransactionPhase, lostCommit = false): AttemptOutcome<T> {
     const { afterRollback } = this.context.callbacks;
     // What the work throws of another connection is its own affair, or another unit's.
-    const failure = isFailureOf(this.session.pooledClient, error) ? failureOf(error) : undefined;
+    const failure = isFailureOf(this.session.connection.client, error) ? failureOf(error) : undefined;
     return {
       committed: false,
       error,
@@ -226,7 +180,7 @@ class Attempt<T> {
       // Of TypeORM's subscribers: the error that led here is the one to report.
     }
     // A nested transaction that was left open makes TypeORM roll back to its savepoint only.
-    if (!this.session.isRolledBack) await this.session.rollBack();
+    if (this.session.state.now.is !== 'rolled back') await this.session.rollBack();
   }
 
   private rolledBack(cause: unknown): unknown {
@@ -239,13 +193,6 @@ class Attempt<T> {
     const { unit, attempt } = this.options;
     return repeats(error, unit, attempt);
   }
-}
-
-/** True for the failure of a statement that makes the whole unit run again. */
-function repeats(error: unknown, { options }: Unit, attempt: number): boolean {
-  const failure = failureOf(error);
-  if (failure?.isOutdated) return true;
-  return isRetryable(describeAttempt(error, 'statement', attempt, failure), options.retryOn);
 }
 
 /** Calls each, in order, whatever becomes of the others. @returns what they threw */

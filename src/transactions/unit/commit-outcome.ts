@@ -1,46 +1,14 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Client } from 'pg';
 import type { DataSource } from 'typeorm';
-import { preparedName } from '../../database/prepared-name.js';
 import { connectBeside } from '../../database/pooled-client.js';
 import { failureOf, failureOn } from '../../database/database-failure.js';
 import { type Fault, faultOf } from '../../database/faults.js';
 import { KnownServer } from '../../database/known-server.js';
-import { statusQuery, ticketQuery, type TransactionIds } from '../../database/transaction-ids.js';
-
-/** What is remembered of a transaction before COMMIT, to ask for its outcome afterwards. */
-export interface CommitTicket {
-  /** PostgreSQL's transaction id (xid8); null when the transaction had written nothing. */
-  xid: string | null;
-  /**
-   * Names the server's life between two crash recoveries, and between two promotions of a standby. Both may forget ids that had
-   * been given out, and give them to other transactions: what `pg_xact_status` says of an id then need not be about ours.
-   */
-  incarnation: string;
-}
+import { statusQuery } from '../../database/transaction-ids.js';
+import type { CommitTicket } from '../session/commit-ticket.js';
 
 export type CommitOutcome = 'committed' | 'aborted' | 'unknown';
-
-export { ticketQuery };
-
-const names = new Map<string, string>();
-
-/** `ticketQuery` for the server of a DataSource, to be prepared. */
-export function ticketStatement(dataSource: DataSource): { name: string; text: string } {
-  const text = ticketQuery(dataSource.driver.version ?? '', idsOf(dataSource));
-  let name = names.get(text);
-  if (!name) names.set(text, (name = preparedName('nestjs_people_ticket', text)));
-  return { name, text };
-}
-
-const idsOf = (dataSource: DataSource): TransactionIds | undefined =>
-  KnownServer.of(dataSource).transactionIds || undefined;
-
-/** What `ticketQuery` gave, taken apart. */
-export function readTicket(column: string | null): CommitTicket {
-  const [xid, incarnation = ''] = (column ?? '').split('/');
-  return { xid: xid === '' || xid === undefined ? null : xid, incarnation };
-}
 
 /** For one question, also where there is no time left. */
 const ASK_AT_LEAST_MS = 1000;
@@ -79,7 +47,8 @@ async function statusNow(
   dataSource: DataSource,
   { xid, incarnation }: CommitTicket,
 ): Promise<{ status: Answer | null; isOurs: boolean }> {
-  const question = statusQuery(dataSource.driver.version ?? '', idsOf(dataSource));
+  const { transactionIds } = KnownServer.of(dataSource);
+  const question = statusQuery(dataSource.driver.version ?? '', transactionIds || undefined);
   const { rows } = await client.query<{ status: Answer | null; incarnation: string }>(question, [xid]);
   const now = rows[0]!;
   return { status: now.status, isOurs: now.incarnation === incarnation };

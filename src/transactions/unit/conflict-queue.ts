@@ -1,5 +1,7 @@
 import type { DataSource } from 'typeorm';
+import { currentTransaction } from '../transaction-context.js';
 import { ConflictKeyDeadlockError, ConflictQueueFullError } from '../transaction-errors.js';
+import type { Unit } from './unit-of-work.js';
 
 /** How a unit of work holds its key: alone, or together with so many others that share it too. */
 export interface Hold {
@@ -30,6 +32,43 @@ interface Line {
   /** How many may hold it together; 1 for a holder that is to be alone. */
   share: number;
   waiters: Waiter[];
+}
+
+/**
+ * Runs `use` in the turn of the unit's `conflictKey`, at once where it has none.
+ *
+ * @throws as ConflictQueue.take()
+ */
+export async function inTurn<T>(
+  dataSource: DataSource,
+  unit: Unit,
+  { share, atMost }: Pick<Hold, 'share' | 'atMost'>,
+  use: () => Promise<T>,
+): Promise<T> {
+  const { conflictKey } = unit.options;
+  if (conflictKey === undefined) return use();
+  const queue = ConflictQueue.of(dataSource);
+  const turn = queue.take(conflictKey, {
+    owner: unit,
+    within: unitsAround(),
+    share,
+    atMost,
+    signal: unit.signal,
+  });
+  if (turn) await turn;
+  unit.queueWaitMs = performance.now() - unit.startedAt;
+  try {
+    return await use();
+  } finally {
+    queue.leave(conflictKey, unit);
+  }
+}
+
+/** The ids of the units of work that the calling code runs in, on whatever DataSource. */
+function unitsAround(): string[] {
+  const ids: string[] = [];
+  for (let context = currentTransaction(); context; context = context.parent) ids.push(context.id);
+  return ids;
 }
 
 const queues = new WeakMap<DataSource, ConflictQueue>();

@@ -3,15 +3,10 @@ import type { Client } from 'pg';
 import type { DataSource } from 'typeorm';
 import { preparedName } from '../../database/prepared-name.js';
 import { withClient } from '../../database/pooled-client.js';
-import type { Companion } from '../../database/statement-flight.js';
 import { tableIn } from '../../database/table-name.js';
-import { askUntilKnown, type CommitOutcome, type CommitTicket, endLeftSession } from './commit-outcome.js';
-
-/** A row that a transaction writes together with its COMMIT: it is there if and only if that was done. */
-export interface OutcomeRow {
-  readonly id: string;
-  readonly statement: Companion;
-}
+import type { CommitTicket } from '../session/commit-ticket.js';
+import type { OutcomeRow } from '../session/options.js';
+import { askUntilKnown, type CommitOutcome, endLeftSession } from './commit-outcome.js';
 
 /** What is older is asked for by nobody any more. */
 const REMEMBERED_MS = 60 * 60 * 1000;

@@ -9,6 +9,7 @@ import {
   returnClient,
   toSend,
 } from '../../database/pooled-client.js';
+import { setPipeline } from '../../database/pg/internals.js';
 import type { Statement } from '../transaction-context.js';
 
 /** Single statements of one key that may be on their way together: more win nothing, and a lost connection meets them all. */
@@ -24,6 +25,8 @@ const lanes = new WeakMap<DataSource, Map<string, StatementLane>>();
 export class StatementLane {
   private users = 0;
   private lease: Promise<Lease> | undefined;
+  /** Whether the client was in pipeline mode before. */
+  private wasPipelined = false;
   private isOpen = false;
   private readonly ended: Promise<void>;
   private markEnded!: () => void;
@@ -78,7 +81,7 @@ export class StatementLane {
   private async open(): Promise<Lease> {
     await this.before;
     const lease = await borrowClient(this.dataSource, this.recycling);
-    setPipeline(lease, true);
+    this.wasPipelined = setPipeline(lease.client, true);
     this.isOpen = true;
     return lease;
   }
@@ -102,18 +105,9 @@ export class StatementLane {
     // Where there was none to be had, whoever asked was told.
     const lease = await this.lease?.catch(() => undefined);
     if (lease) {
-      setPipeline(lease, false);
+      setPipeline(lease.client, this.wasPipelined);
       await returnClient(lease);
     }
     this.markEnded();
   }
-}
-
-const before = new WeakMap<Lease, boolean>();
-
-/** pg reads the property with each statement; only an idle client's may be changed. */
-function setPipeline(lease: Lease, on: boolean): void {
-  const client = lease.client as unknown as { pipeline: boolean };
-  if (on) before.set(lease, client.pipeline);
-  client.pipeline = on || before.get(lease)!;
 }

@@ -15,8 +15,8 @@ export function clientOf(session: TransactionSession): PoolClient {
     get: (_, key) => {
       if (key === 'query') return query;
       if (key === 'release' || key === 'end') return refuseRelease;
-      const value: unknown = Reflect.get(session.pooledClient, key);
-      return typeof value === 'function' ? (value.bind(session.pooledClient) as unknown) : value;
+      const value: unknown = Reflect.get(session.connection.client, key);
+      return typeof value === 'function' ? (value.bind(session.connection.client) as unknown) : value;
     },
   });
 }
@@ -45,10 +45,10 @@ function queryOn(session: TransactionSession) {
 
 /** What TypeORM's QueryRunner sends on behalf of the runner: its BEGIN waits for the first statement. */
 function fromTypeOrm(session: TransactionSession, text: string): Promise<QueryResult> | undefined {
-  const { phase } = session;
-  if (phase === 'starting' && BEGIN.test(text)) return Promise.resolve(NOTHING);
-  if (phase === 'ending' && text === 'COMMIT') return session.commit();
-  if (phase === 'ending' && text === 'ROLLBACK') return session.rollBack().then(() => NOTHING);
+  const { is } = session.state.now;
+  if (is === 'starting' && BEGIN.test(text)) return Promise.resolve(NOTHING);
+  if (is === 'ending' && text === 'COMMIT') return session.commit();
+  if (is === 'ending' && text === 'ROLLBACK') return session.rollBack().then(() => NOTHING);
   return undefined;
 }
 

@@ -1,0 +1,50 @@
+import type { Pool, PoolClient } from 'pg';
+import { markFailures, markLost } from './database-failure.js';
+import { connectionOf, isPoolTimeout } from './pg/internals.js';
+import { PoolExhaustedError } from './postgres-errors.js';
+
+const watched = new WeakSet<object>();
+const births = new WeakMap<PoolClient, number>();
+const lost = new WeakMap<PoolClient, Error>();
+
+/** When its connection was made; 0 for those that were there before anybody looked. */
+export const bornAt = (client: PoolClient): number => births.get(client) ?? 0;
+
+/** What the client said when its connection was lost while nobody waited for an answer (an idle timeout, a kill). */
+export const lossOf = (client: PoolClient): Error | undefined => lost.get(client);
+
+/**
+ * An error of a client that nobody listens to ends the process, and neither the pool nor TypeORM listens between a client's
+ * connect and the microtask in which its borrower has it, nor after a broken one was given back.
+ */
+export function watchPool(pool: Pool): void {
+  if (watched.has(pool)) return;
+  watched.add(pool);
+  pool.on('connect', (client) => {
+    births.set(client, performance.now());
+    watchClient(client);
+  });
+  tellExhaustion(pool);
+}
+
+export function watchClient(client: PoolClient): void {
+  if (watched.has(client)) return;
+  watched.add(client);
+  markFailures(client);
+  client.on('error', (error) => {
+    markLost(error, undefined, connectionOf(client));
+    if (!lost.has(client)) lost.set(client, error);
+  });
+}
+
+/** Whoever asks the pool for a client, TypeORM for a query of a repository too, is told by type that all are busy. */
+function tellExhaustion(pool: Pool): void {
+  type Callback = (error: Error | undefined, ...rest: unknown[]) => void;
+  const connect = pool.connect.bind(pool) as (callback?: Callback) => Promise<PoolClient> | undefined;
+  const told = (error: unknown) => (isPoolTimeout(error) ? new PoolExhaustedError(error) : error);
+  const connectOrTell = (callback?: Callback) =>
+    callback
+      ? connect((error, ...rest) => callback(told(error) as Error | undefined, ...rest))
+      : connect()!.catch((error: unknown) => Promise.reject(told(error) as Error));
+  pool.connect = connectOrTell as Pool['connect'];
+}

@@ -1,0 +1,42 @@
+import type { DataSource } from 'typeorm';
+import type { RecyclingMethod } from '../../database/client-check.js';
+import type { PipelinedStatement } from '../../database/pg/pipelined-query.js';
+
+/** The unit of work in which somebody sends a statement. */
+export interface Caller {
+  readonly parent: Caller | undefined;
+  /** True for a nested one that is over: what it still sends would be the outer one's, which goes on. */
+  readonly isLeftOver: boolean;
+}
+
+/** A row that a transaction writes together with its COMMIT: it is there if and only if that was done. */
+export interface OutcomeRow {
+  readonly id: string;
+  readonly statement: PipelinedStatement;
+}
+
+/** What `TransactionSession.open` is told. */
+export interface SessionOptions {
+  dataSource: DataSource;
+  recycling: RecyclingMethod;
+  transactionId: string;
+  /** The statements that begin the transaction. */
+  begin: readonly string[];
+  /** True where it is not to write. */
+  readOnly: boolean;
+  /** Travels behind them; see `ClaimTakenError`. */
+  claim: PipelinedStatement | undefined;
+  /** Written with COMMIT, to know afterwards whether that was done. */
+  outcomeRow: OutcomeRow | undefined;
+  /** True to learn the transaction's id before COMMIT, so that a lost COMMIT can be asked for. */
+  tracksXid: boolean;
+  /** Ends every wait; its reason is thrown. */
+  signal: AbortSignal | undefined;
+  statementTimeoutMs: number | undefined;
+  /** Ms left of the unit's budget; undefined without one. */
+  remainingMs: () => number | undefined;
+  /** In which unit of work a statement is sent; undefined for code that runs in none. */
+  caller: () => Caller | undefined;
+  /** True for a failure that repeats the whole unit: rolling back to a savepoint does not settle it. */
+  isRetryable: (error: unknown) => boolean;
+}

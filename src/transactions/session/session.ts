@@ -1,0 +1,162 @@
+import type { QueryConfig, QueryResult, QueryResultRow } from 'pg';
+import type { PipelinedStatement } from '../../database/pg/pipelined-query.js';
+import { TransactionUsageError } from '../transaction-errors.js';
+import { commit } from './commit.js';
+import { borrow, SessionConnection } from './connection.js';
+import { NestedUnits, untilEnded } from './nested-units.js';
+import type { Caller, OutcomeRow, SessionOptions } from './options.js';
+import { StatementSender } from './sender.js';
+import { SessionState } from './state.js';
+import { NOTHING, refuseControl, type Submittable } from './statements.js';
+import { Streams } from './streams.js';
+import { StatementTurns } from './turns.js';
+
+const ROLLBACK_MS = 5000;
+
+/**
+ * The connection of one attempt, as the work sees it: every statement of the attempt goes through `query`, whoever sends
+ * it. It begins the transaction with the first statement, remembers the first failure, learns the transaction's id on the
+ * way, and lets nothing through once the attempt is over. `state.ts` has the table of its states.
+ */
+export class TransactionSession {
+  /** How long the connection was waited for, in ms. */
+  poolWaitMs = 0;
+  /** They travel with COMMIT. */
+  lastStatements: readonly PipelinedStatement[] = [];
+  readonly state = new SessionState();
+  readonly sender: StatementSender;
+  private readonly turns = new StatementTurns();
+  private readonly nested = new NestedUnits();
+  private readonly streams: Streams;
+
+  private constructor(
+    readonly connection: SessionConnection,
+    private readonly options: SessionOptions,
+  ) {
+    this.sender = new StatementSender(connection, this.state, options);
+    this.streams = new Streams(connection, this.sender, this.turns);
+  }
+
+  /** @throws PoolExhaustedError, DatabaseUnavailableError */
+  static async open(options: SessionOptions): Promise<TransactionSession> {
+    const since = performance.now();
+    const session = new TransactionSession(new SessionConnection(await borrow(options), options), options);
+    session.poolWaitMs = performance.now() - since;
+    return session;
+  }
+
+  /** What was written with COMMIT; undefined where nothing was to be. */
+  get outcomeRow(): OutcomeRow | undefined {
+    return this.options.outcomeRow;
+  }
+
+  /**
+   * Runs one statement, after those that were asked for before.
+   *
+   * @throws TransactionUsageError the attempt is over, or the statement would end the transaction
+   */
+  async query<Row extends QueryResultRow>(statement: QueryConfig): Promise<QueryResult<Row>> {
+    this.assertOpen();
+    refuseControl(statement.text);
+    const caller = this.caller();
+    // Before the turn is taken: the nested unit needs turns to come to its end.
+    for (let nested = this.nested.beside(caller); nested; nested = this.nested.beside(caller))
+      await untilEnded(nested);
+    return this.inTurn<Row>(statement);
+  }
+
+  private inTurn<Row extends QueryResultRow>(statement: QueryConfig): Promise<QueryResult<Row>> {
+    return this.turns.run(async () => {
+      this.assertOpen();
+      return this.sender.send<Row>(statement);
+    });
+  }
+
+  /**
+   * Lets a nested unit of work have the connection for itself while `use` runs: what is sent beside it would stand behind its
+   * savepoint, and be rolled back with it.
+   *
+   * @param use is given what sends the statements of savepoints
+   */
+  nest<T>(unit: Caller, use: (send: (text: string) => Promise<unknown>) => Promise<T>): Promise<T> {
+    return this.nested.run(unit, () => use((text) => this.inTurn({ text })));
+  }
+
+  /** A COPY or a cursor: returned at once, as pg does, and sent when its turn has come. */
+  submit(submittable: Submittable): Submittable {
+    this.assertOpen();
+    if (this.nested.beside(this.caller()))
+      throw new TransactionUsageError(
+        'A COPY or a cursor beside a nested unit of work would be rolled back with it: await that one first.',
+      );
+    return this.streams.submit(submittable, () => this.assertOpen());
+  }
+
+  /** COMMIT, asked for by TypeORM. @throws RolledBackByServer the answer was ROLLBACK */
+  async commit(): Promise<QueryResult> {
+    const { state, connection, sender, options, lastStatements: last } = this;
+    state.on('commit');
+    try {
+      this.assertIdle();
+      await commit({ state, connection, sender, options, last });
+    } catch (error) {
+      state.on({ failedCommit: connection.explain(error) });
+      throw error;
+    }
+    state.on('confirm COMMIT');
+    return NOTHING;
+  }
+
+  /** A client that can't roll back would hand its open transaction to the next borrower, so it is closed. */
+  async rollBack(): Promise<void> {
+    const { state, connection, turns } = this;
+    state.on('roll back');
+    if (connection.isBroken || (!state.hasBegun && !turns.isBusy)) return;
+    // ROLLBACK would wait for somebody to read or write the rest, who may be gone, or longer than there is time.
+    if (this.streams.areOpen || (this.sender.setsOwnTimeout && turns.isBusy)) return this.cut();
+    const timer = setTimeout(() => this.cut(), ROLLBACK_MS);
+    try {
+      await turns.run(() => connection.client.query('ROLLBACK'));
+    } catch {
+      // The error that led here is the one to report; this one only decides about the client.
+      connection.discard();
+    } finally {
+      clearTimeout(timer);
+    }
+  }
+
+  /** Gives the connection back. */
+  async release(): Promise<void> {
+    if (this.state.now.is === 'closed') return;
+    this.state.on('close');
+    await this.connection.release();
+  }
+
+  /** Cuts the connection, whatever it waits for. */
+  cut(): void {
+    this.connection.cut();
+  }
+
+  /** @throws TransactionUsageError a statement was asked for and has no answer yet */
+  assertIdle(): void {
+    if (this.turns.isBusy)
+      throw new TransactionUsageError('The work returned before its statements had: await each.');
+  }
+
+  private assertOpen(): void {
+    if (!this.state.isOpen) throw this.ended();
+  }
+
+  /** @throws TransactionUsageError it is a nested unit of work that is over */
+  private caller(): Caller | undefined {
+    const caller = this.options.caller();
+    if (caller?.isLeftOver) throw this.ended();
+    return caller;
+  }
+
+  private ended(): TransactionUsageError {
+    return new TransactionUsageError(
+      `Transaction ${this.options.transactionId} has ended: await every statement before the work returns.`,
+    );
+  }
+}

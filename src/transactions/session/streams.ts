@@ -1,0 +1,57 @@
+import type { SessionConnection } from './connection.js';
+import type { StatementSender } from './sender.js';
+import type { Submittable } from './statements.js';
+import type { StatementTurns } from './turns.js';
+
+/** The COPYs and cursors of a session: pg gives them back at once, and whoever has them reads or writes them at leisure. */
+export class Streams {
+  private unended = 0;
+
+  constructor(
+    private readonly connection: SessionConnection,
+    private readonly sender: StatementSender,
+    private readonly turns: StatementTurns,
+  ) {}
+
+  /** True while one is not at its end. */
+  get areOpen(): boolean {
+    return this.unended > 0;
+  }
+
+  /**
+   * Sends it when its turn has come, which lasts until its end.
+   *
+   * @param assertOpen throws when the attempt is over by then
+   */
+  submit(submittable: Submittable, assertOpen: () => void): Submittable {
+    const { connection, sender } = this;
+    const turn = this.turns.take();
+    this.unended++;
+    let isSent = false;
+    // pg tells a query its end by these.
+    const { handleReadyForQuery, handleError } = submittable;
+    submittable.handleReadyForQuery = (wire) => {
+      this.unended--;
+      turn.done();
+      handleReadyForQuery?.call(submittable, wire);
+    };
+    submittable.handleError = (error, wire) => {
+      this.unended--;
+      // What comes next waits until it is known whether the connection lives on.
+      if (isSent) void connection.learn(error).finally(turn.done);
+      else turn.done();
+      sender.firstFailure ??= connection.explain(error);
+      handleError.call(submittable, error, wire);
+    };
+    const send = async () => {
+      await turn.come;
+      assertOpen();
+      await sender.begin();
+      sender.ticket.doubt();
+      isSent = true;
+      connection.client.query(submittable as never);
+    };
+    send().catch((error: unknown) => submittable.handleError(error as Error));
+    return submittable;
+  }
+}
