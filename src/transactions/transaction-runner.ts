@@ -20,7 +20,7 @@ import { OutcomeRows } from './unit/outcome-rows.js';
 import { repeatUntilCommitted } from './unit/repetition.js';
 import { RunningUnits } from './unit/running-units.js';
 import { attemptStatement } from './unit/single-statement.js';
-import { LANE_WIDTH } from './unit/statement-lane.js';
+import { PIPELINE_DEPTH } from './unit/key-pipeline.js';
 import { assertCompatible, assertKeyIsFree } from './unit/nesting.js';
 import { noteFailure } from './unit-failures.js';
 import { type AttemptOutcome, Unit } from './unit/unit-of-work.js';
@@ -123,7 +123,7 @@ export class TransactionRunner implements BeforeApplicationShutdown {
     const { dataSource } = this;
     const { sessions } = this.units;
     const { recycling = 'fast' } = this.settings;
-    return this.unit(options, LANE_WIDTH, (unit, attempt) =>
+    return this.unit(options, PIPELINE_DEPTH, (unit, attempt) =>
       attemptStatement<Row>({ unit, attempt, dataSource, recycling, sessions, statement, writes }),
     );
   }
@@ -192,17 +192,17 @@ export class TransactionRunner implements BeforeApplicationShutdown {
   /**
    * Runs a unit of work of its own: in its turn, until it is committed, known to whoever stops the application.
    *
-   * @param share how many like it may have the turn of their key together
+   * @param atOnce how many like it may have the turn of their key together
    */
   private async unit<T>(
     { claim, continues = false, ...options }: UnitOptions,
-    share: number,
+    atOnce: number,
     attemptOnce: (unit: Unit, attempt: number) => Promise<AttemptOutcome<T>>,
   ): Promise<T> {
     if (this.stopping.signal.aborted && !continues && !isPartOfUnit()) throw new ShuttingDownError();
     const unit = new Unit({ ...this.settings, ...options }, this.stopping.signal, claim);
     const { conflictQueueSize = DEFAULT_QUEUE_SIZE } = this.settings;
-    const done = inTurn(this.dataSource, unit, { share, atMost: conflictQueueSize }, () =>
+    const done = inTurn(this.dataSource, unit, { atOnce, atMost: conflictQueueSize }, () =>
       repeatUntilCommitted(unit, (attempt) => attemptOnce(unit, attempt)),
     );
     this.units.add(done);

@@ -41,15 +41,17 @@ export interface QueryConnection {
 interface Query {
   callback: unknown;
   portal: string;
+  submit(connection: QueryConnection): Error | null;
   prepare(connection: QueryConnection): void;
   handleCommandComplete(message: object, connection: QueryConnection): void;
   handleDataRow(message: { fields: (string | null)[] }): void;
   handleEmptyQuery(connection: QueryConnection): void;
   handleError(error: Error, connection: QueryConnection): void;
+  handleReadyForQuery(connection: QueryConnection): void;
 }
 type Callback = (error: Error | null, result: QueryResult) => void;
 export type QueryClass = new (config: QueryConfig, values: undefined, callback: Callback) => Query;
-type PipelinedQuery = Query & { around: Around; progress: Progress };
+type PipelinedQuery = Query & { around: Around; progress: Progress; name: string | undefined };
 type PipelinedQueryClass = new (...parameters: ConstructorParameters<QueryClass>) => PipelinedQuery;
 
 /**

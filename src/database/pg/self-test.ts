@@ -1,10 +1,9 @@
-import { EventEmitter } from 'node:events';
 import { noProgress, pipelinedQuery, type QueryClass, type QueryConnection } from './pipelined-query.js';
 
 /** As in package.json's peerDependencies; a test compares them. */
 const SUPPORTED_PG = '^8.23.1';
 
-type ClientClass = (new (config: object) => Record<string, unknown>) & { Query?: QueryClass };
+type ClientClass = (new (config: object) => object) & { Query?: QueryClass & { prototype: object } };
 
 /**
  * Looks whether the pg that makes a pool's clients has what `internals` and `pipelined-query` lean on, without connecting: better
@@ -22,57 +21,37 @@ export function assertPgInternals(pg: object): void {
   );
 }
 
-const METHODS_OF_A_CLIENT = ['connect', 'query', 'end', 'getTransactionStatus', '_getActiveQuery'];
-const METHODS_OF_A_CONNECTION = ['connect', 'parse', 'close', 'bind', 'execute', 'sync', 'prependListener'];
-const METHODS_OF_A_QUERY = [
-  'prepare',
-  'submit',
-  'handleCommandComplete',
-  'handleDataRow',
-  'handleEmptyQuery',
-  'handleError',
-  'handleReadyForQuery',
-];
+/** By the types that they have before a client connects. */
+const PARTS: Record<string, readonly string[]> = {
+  function: [
+    ...['connect', 'query', 'end', 'getTransactionStatus', '_getActiveQuery'].map((name) => `Client.${name}`),
+    ...['connect', 'prependListener', 'parse', 'close', 'bind', 'execute', 'sync'].map(
+      (name) => `Client.connection.${name}`,
+    ),
+    ...['destroy', 'cork', 'uncork'].map((name) => `Client.connection.stream.${name}`),
+    ...['prepare', 'submit', 'handleEmptyQuery', 'handleError'].map((name) => `Query.${name}`),
+    ...['handleCommandComplete', 'handleDataRow', 'handleReadyForQuery'].map((name) => `Query.${name}`),
+  ],
+  object: [
+    ...['connectionParameters', 'processID', 'secretKey'].map((name) => `Client.${name}`),
+    ...['parsedStatements', 'submittedNamedStatements'].map((name) => `Client.connection.${name}`),
+  ],
+  boolean: ['pipeline', '_queryable', '_ending', '_ended'].map((name) => `Client.${name}`),
+  string: ['Client.host'],
+  number: ['Client.port'],
+};
 
 function missingOf(Client: ClientClass | undefined): string[] {
   if (typeof Client !== 'function') return ['Client'];
-  const client = new Client({});
-  const { Query } = Client;
-  const lacking = (of: string, thing: unknown, names: readonly string[]) =>
-    names.filter((name) => typeof propertyOf(thing, name) !== 'function').map((name) => `${of}.${name}()`);
-  const missing = [
-    ...lacking('Client', client, METHODS_OF_A_CLIENT),
-    ...Object.entries(STATE_OF_A_CLIENT)
-      .filter(([name, isRight]) => !isRight(client[name]))
-      .map(([name]) => `Client.${name}`),
-    ...lacking('Connection', client.connection, METHODS_OF_A_CONNECTION),
-    ...['parsedStatements', 'submittedNamedStatements']
-      .filter((name) => !isObject(propertyOf(client.connection, name)))
-      .map((name) => `Connection.${name}`),
-    ...lacking('Connection.stream', propertyOf(client.connection, 'stream'), ['destroy', 'cork', 'uncork']),
-    ...lacking('Query', Query?.prototype, METHODS_OF_A_QUERY),
-  ];
+  const found: unknown = { Client: new Client({}), Query: Client.Query?.prototype };
+  const partAt = (path: string) =>
+    path.split('.').reduce((thing, name) => (Object(thing) as Record<string, unknown>)[name], found);
+  const missing = Object.entries(PARTS).flatMap(([type, paths]) =>
+    paths.filter((path) => typeof partAt(path) !== type),
+  );
   if (missing.length > 0) return missing;
-  return rehearses(Query!) ? [] : ['a Query whose messages can be sent with those of others'];
+  return isPipelined(Client.Query!) ? [] : ['a Query whose messages can be sent with those of others'];
 }
-
-const isObject = (value: unknown) => typeof value === 'object' && value !== null;
-const propertyOf = (thing: unknown, name: string): unknown =>
-  (Object(thing) as Record<string, unknown>)[name];
-
-/** Of one that has not connected yet. */
-const STATE_OF_A_CLIENT: Record<string, (value: unknown) => boolean> = {
-  connection: (value) => value instanceof EventEmitter,
-  connectionParameters: isObject,
-  host: (value) => typeof value === 'string',
-  port: (value) => typeof value === 'number',
-  processID: (value) => value === null,
-  secretKey: (value) => value === null,
-  pipeline: (value) => value === false,
-  _queryable: (value) => value === true,
-  _ending: (value) => value === false,
-  _ended: (value) => value === false,
-};
 
 const SENT = [
   ...['parse BEGIN', 'bind', 'execute'],
@@ -82,16 +61,19 @@ const SENT = [
 ].join();
 
 /** Sends a statement with one before and one behind it to nobody, and answers it as a server would. */
-function rehearses(Query: QueryClass): boolean {
+function isPipelined(Query: QueryClass): boolean {
   const sent: string[] = [];
-  const note = (message: string) => (content?: { text?: string }) =>
-    void sent.push(content?.text === undefined ? message : `${message} ${content.text}`);
   const messages = ['parse', 'bind', 'describe', 'execute', 'close', 'sync', 'flush', 'query'];
   const connection = {
     stream: {},
     parsedStatements: {},
     submittedNamedStatements: {},
-    ...Object.fromEntries(messages.map((message) => [message, note(message)])),
+    ...Object.fromEntries(
+      messages.map((message) => [
+        message,
+        ({ text }: { text?: string } = {}) => sent.push(text === undefined ? message : `${message} ${text}`),
+      ]),
+    ),
   } as unknown as QueryConnection;
   const progress = noProgress();
   let command: string | undefined;
@@ -102,11 +84,7 @@ function rehearses(Query: QueryClass): boolean {
       { before: ['BEGIN'], after: { text: 'SELECT 2' } },
       progress,
       (error, result) => (command = error ? undefined : result.command),
-    ) as ReturnType<typeof pipelinedQuery> & {
-      name?: string;
-      submit(connection: QueryConnection): Error | null;
-      handleReadyForQuery(connection: QueryConnection): void;
-    };
+    );
     if (query.submit(connection) !== null) return false;
     const isNameHidden = query.name === undefined;
     query.handleCommandComplete({ text: 'BEGIN' }, connection);

@@ -3,12 +3,12 @@ import { currentTransaction } from '../transaction-context.js';
 import { ConflictKeyDeadlockError, ConflictQueueFullError } from '../transaction-errors.js';
 import type { Unit } from './unit-of-work.js';
 
-/** How a unit of work holds its key: alone, or together with so many others that share it too. */
+/** How a unit of work holds its key: alone, or together with some others that don't mind. */
 export interface Hold {
   owner: Owner;
   /** The ids of the units of work around it, which can't end before it has. */
   within: readonly string[];
-  share: number;
+  atOnce: number;
   /** How many may wait for the key. */
   atMost: number;
   signal: AbortSignal | undefined;
@@ -22,15 +22,16 @@ interface Owner {
 interface Waiter {
   owner: Owner;
   within: readonly string[];
-  line: Line;
-  share: number;
+  held: HeldKey;
+  atOnce: number;
   proceed: () => void;
 }
 
-interface Line {
+/** A key that is held, and who waits for it. */
+interface HeldKey {
   holders: Set<Owner>;
   /** How many may hold it together; 1 for a holder that is to be alone. */
-  share: number;
+  atOnce: number;
   waiters: Waiter[];
 }
 
@@ -42,7 +43,7 @@ interface Line {
 export async function inTurn<T>(
   dataSource: DataSource,
   unit: Unit,
-  { share, atMost }: Pick<Hold, 'share' | 'atMost'>,
+  { atOnce, atMost }: Pick<Hold, 'atOnce' | 'atMost'>,
   use: () => Promise<T>,
 ): Promise<T> {
   const { conflictKey } = unit.options;
@@ -51,7 +52,7 @@ export async function inTurn<T>(
   const turn = queue.take(conflictKey, {
     owner: unit,
     within: unitsAround(),
-    share,
+    atOnce,
     atMost,
     signal: unit.signal,
   });
@@ -81,9 +82,9 @@ const waitingWithin = new Set<Waiter>();
  */
 export class ConflictQueue {
   /** The keys that are held. */
-  private readonly lines = new Map<string, Line>();
+  private readonly keys = new Map<string, HeldKey>();
 
-  /** The one of a database: whoever runs units of work on it in this process waits in the same lines. */
+  /** The one of a database: whoever runs units of work on it in this process waits for the same keys. */
   static of(dataSource: DataSource): ConflictQueue {
     let queue = queues.get(dataSource);
     if (!queue) queues.set(dataSource, (queue = new ConflictQueue()));
@@ -98,25 +99,25 @@ export class ConflictQueue {
    * @throws ConflictKeyDeadlockError who has the key waits, in the end, for a unit of work around this one
    * @throws the reason of `signal`
    */
-  take(key: string, { owner, within, share, atMost, signal }: Hold): Promise<void> | undefined {
-    const line = this.lines.get(key);
-    if (!line) {
-      this.lines.set(key, { holders: new Set([owner]), share, waiters: [] });
+  take(key: string, { owner, within, atOnce, atMost, signal }: Hold): Promise<void> | undefined {
+    const held = this.keys.get(key);
+    if (!held) {
+      this.keys.set(key, { holders: new Set([owner]), atOnce, waiters: [] });
       return undefined;
     }
-    const { waiters } = line;
-    if (waiters.length === 0 && hasRoom(line, share)) {
-      line.holders.add(owner);
+    const { waiters } = held;
+    if (waiters.length === 0 && hasRoom(held, atOnce)) {
+      held.holders.add(owner);
       return undefined;
     }
     if (waiters.length >= atMost) return Promise.reject(new ConflictQueueFullError());
-    if (within.length > 0 && waitsFor(line, within)) return Promise.reject(new ConflictKeyDeadlockError());
+    if (within.length > 0 && waitsFor(held, within)) return Promise.reject(new ConflictKeyDeadlockError());
     return new Promise((resolve, reject) => {
       const giveUp = () => {
         waiters.splice(waiters.indexOf(waiter), 1);
         waitingWithin.delete(waiter);
         // Who stood behind it may fit in.
-        this.admit(key, line);
+        this.admit(key, held);
         reject(signal!.reason as Error);
       };
       const proceed = () => {
@@ -124,7 +125,7 @@ export class ConflictQueue {
         waitingWithin.delete(waiter);
         resolve();
       };
-      const waiter = { owner, within, line, share, proceed };
+      const waiter = { owner, within, held, atOnce, proceed };
       waiters.push(waiter);
       if (within.length > 0) waitingWithin.add(waiter);
       signal?.addEventListener('abort', giveUp, { once: true });
@@ -133,33 +134,34 @@ export class ConflictQueue {
 
   /** Ends a turn of `key` and begins the next. */
   leave(key: string, owner: Owner): void {
-    const line = this.lines.get(key)!;
-    line.holders.delete(owner);
-    this.admit(key, line);
+    const held = this.keys.get(key)!;
+    held.holders.delete(owner);
+    this.admit(key, held);
   }
 
-  private admit(key: string, line: Line): void {
-    const { waiters } = line;
-    while (waiters[0] && (line.holders.size === 0 || hasRoom(line, waiters[0].share))) {
+  private admit(key: string, held: HeldKey): void {
+    const { waiters } = held;
+    while (waiters[0] && (held.holders.size === 0 || hasRoom(held, waiters[0].atOnce))) {
       const next = waiters.shift()!;
-      line.share = next.share;
-      line.holders.add(next.owner);
+      held.atOnce = next.atOnce;
+      held.holders.add(next.owner);
       next.proceed();
     }
-    if (line.holders.size === 0) this.lines.delete(key);
+    if (held.holders.size === 0) this.keys.delete(key);
   }
 }
 
-const hasRoom = (line: Line, share: number) => share > 1 && line.share > 1 && line.holders.size < line.share;
+const hasRoom = (held: HeldKey, atOnce: number) =>
+  atOnce > 1 && held.atOnce > 1 && held.holders.size < held.atOnce;
 
-/** True when who holds the line waits for one of these units: itself, or by a unit within it that waits for another line. */
-function waitsFor(line: Line, units: readonly string[], seen = new Set<Line>()): boolean {
-  if (seen.has(line)) return false;
-  seen.add(line);
-  for (const { id } of line.holders) {
+/** True when who holds the key waits for one of these units: itself, or by a unit within it that waits for another key. */
+function waitsFor(held: HeldKey, units: readonly string[], seen = new Set<HeldKey>()): boolean {
+  if (seen.has(held)) return false;
+  seen.add(held);
+  for (const { id } of held.holders) {
     if (units.includes(id)) return true;
     for (const waiter of waitingWithin)
-      if (waiter.within.includes(id) && waitsFor(waiter.line, units, seen)) return true;
+      if (waiter.within.includes(id) && waitsFor(waiter.held, units, seen)) return true;
   }
   return false;
 }

@@ -8,7 +8,7 @@ import type { Statement } from '../transaction-context.js';
 import { TransactionOutcomeUnknownError } from '../transaction-errors.js';
 import type { AttemptOptions } from './attempt.js';
 import type { Cuttable } from './open-sessions.js';
-import { StatementLane } from './statement-lane.js';
+import { KeyPipeline } from './key-pipeline.js';
 import { type AttemptOutcome, publishBegin } from './unit-of-work.js';
 
 interface StatementOptions extends Omit<AttemptOptions<never>, 'work'> {
@@ -61,7 +61,7 @@ async function send<Row extends QueryResultRow>({
   };
   try {
     if (conflictKey !== undefined)
-      return await StatementLane.of(dataSource, conflictKey, recycling).query<Row>(statement, onLease);
+      return await KeyPipeline.of(dataSource, conflictKey, recycling).query<Row>(statement, onLease);
     const query = (lease: Lease) => {
       onLease(lease);
       return lease.client.query<Row>(toSend(lease, statement) as { text: string });

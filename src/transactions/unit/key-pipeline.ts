@@ -13,16 +13,16 @@ import { setPipeline } from '../../database/pg/internals.js';
 import type { Statement } from '../transaction-context.js';
 
 /** Single statements of one key that may be on their way together: more win nothing, and a lost connection meets them all. */
-export const LANE_WIDTH = 4;
+export const PIPELINE_DEPTH = 4;
 
-const lanes = new WeakMap<DataSource, Map<string, StatementLane>>();
+const pipelines = new WeakMap<DataSource, Map<string, KeyPipeline>>();
 
 /**
  * One connection for the single statements of one key, in pg's pipeline mode: the server runs them one after another, each in
  * a transaction of its own, and the next is there when the last is done. A hot row then costs what the server takes for it,
  * without the way there and back in between.
  */
-export class StatementLane {
+export class KeyPipeline {
   private users = 0;
   private lease: Promise<Lease> | undefined;
   /** Whether the client was in pipeline mode before. */
@@ -35,27 +35,27 @@ export class StatementLane {
     private readonly dataSource: DataSource,
     private readonly recycling: RecyclingMethod,
     private readonly close: () => void,
-    /** The lane before it ends first. */
+    /** The pipeline before it ends first. */
     private readonly before: Promise<void> | undefined,
   ) {
     this.ended = new Promise((resolve) => (this.markEnded = resolve));
   }
 
   /**
-   * The lane of `key`, open as long as somebody uses it. But where others wait for a connection, another lane takes over, which
-   * waits for one behind them: a key that is always in use would keep its connection for ever.
+   * The pipeline of `key`, open as long as somebody uses it. But where others wait for a connection, another one takes over, which
+   * waits for a connection behind them: a key that is always in use would keep its connection for ever.
    */
-  static of(dataSource: DataSource, key: string, recycling: RecyclingMethod): StatementLane {
-    let open: Map<string, StatementLane> | undefined = lanes.get(dataSource);
-    if (!open) lanes.set(dataSource, (open = new Map<string, StatementLane>()));
-    let lane = open.get(key);
-    const othersWait = lane?.isOpen && poolOf(dataSource).waitingCount > 0;
-    if (!lane || othersWait) {
+  static of(dataSource: DataSource, key: string, recycling: RecyclingMethod): KeyPipeline {
+    let open: Map<string, KeyPipeline> | undefined = pipelines.get(dataSource);
+    if (!open) pipelines.set(dataSource, (open = new Map<string, KeyPipeline>()));
+    let pipeline = open.get(key);
+    const othersWait = pipeline?.isOpen && poolOf(dataSource).waitingCount > 0;
+    if (!pipeline || othersWait) {
       const close = () => void (open.get(key) === next && open.delete(key));
-      const next = new StatementLane(dataSource, recycling, close, lane?.ended);
-      open.set(key, (lane = next));
+      const next = new KeyPipeline(dataSource, recycling, close, pipeline?.ended);
+      open.set(key, (pipeline = next));
     }
-    return lane;
+    return pipeline;
   }
 
   /**
