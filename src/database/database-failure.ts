@@ -32,7 +32,7 @@ export interface DatabaseFailure {
 
 type Told = { -readonly [Key in keyof DatabaseFailure]: DatabaseFailure[Key] };
 
-/** By the very error: what another client of the process throws is none of ours, however alike it looks. */
+/** Keyed by the error object itself: what another client of the process throws is not ours, however alike it looks. */
 const failures = new WeakMap<object, Told>();
 /** The connections' last errors that no ReadyForQuery has followed yet. */
 const unsettled = new WeakMap<object, Told>();
@@ -64,7 +64,7 @@ export function markFailures(client: Client | PoolClient): void {
   const first = connectionOf(client);
   first.prependListener('errorMessage', (postgres: PostgresError) => {
     const connection = connectionOf(client);
-    // An answer ends with ReadyForQuery. One that does not is a connection's last word, and no answer.
+    // A server that goes on sends ReadyForQuery next. Until then this may be the last that the connection says.
     const told = {
       postgres,
       isLost: true,

@@ -2,6 +2,7 @@ import { readFileSync } from 'node:fs';
 import pg from 'pg';
 import { writableClient } from '../../src/database/hosts/writable-client.js';
 import { assertPgInternals } from '../../src/database/pg/self-test.js';
+import { TransactionsModule } from '../../src/transactions/transactions.module.js';
 
 // The pg that is installed. When this was written 8.23.1 was the newest, and so both ends of the peer range ^8.23.1: where npm has
 // a newer one, `npm install --no-save pg@latest` and this file again say whether it will do.
@@ -70,6 +71,12 @@ it.each<[string, (Base: Query) => Query]>([
 ])('refuses a pg whose Query %s', (_, change) => {
   const other = { Client: withQuery(change(Client.Query)) };
   expect(() => assertPgInternals(other)).toThrow('a Query whose messages can be sent with those of others');
+});
+
+it('is asked when the module starts', async () => {
+  const dataSource = { subscribers: [], driver: { master: { Client: withQuery(undefined) } } };
+  const module = new TransactionsModule({ dataSource, settings: {} } as never);
+  await expect(module.onModuleInit()).rejects.toThrow('This pg is none that nestjs-people can work with');
 });
 
 function withQuery(Query: Query | undefined): ClientClass {

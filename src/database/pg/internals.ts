@@ -5,7 +5,7 @@ import type { Duplex } from 'node:stream';
 type AnyClient = Client | PoolClient;
 
 /** A client's connection: emits the server's messages by their names. */
-export interface PgConnection extends EventEmitter {
+interface PgConnection extends EventEmitter {
   readonly stream: Duplex;
 }
 

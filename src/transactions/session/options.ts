@@ -24,7 +24,7 @@ export interface SessionOptions {
   begin: readonly string[];
   /** True where it is not to write. */
   readOnly: boolean;
-  /** Travels behind them; see `ClaimTakenError`. */
+  /** Sent behind them, ahead of the first statement; see `ClaimTakenError`. */
   claim: PipelinedStatement | undefined;
   /** Written with COMMIT, to know afterwards whether that was done. */
   outcomeRow: OutcomeRow | undefined;
@@ -37,6 +37,6 @@ export interface SessionOptions {
   remainingMs: () => number | undefined;
   /** In which unit of work a statement is sent; undefined for code that runs in none. */
   caller: () => Caller | undefined;
-  /** True for a failure that repeats the whole unit: rolling back to a savepoint does not settle it. */
+  /** True for a failure that repeats the whole unit, also where the work rolls back to a savepoint. */
   isRetryable: (error: unknown) => boolean;
 }

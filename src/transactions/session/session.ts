@@ -11,6 +11,7 @@ import { NOTHING, refuseControl, type Submittable } from './statements.js';
 import { Streams } from './streams.js';
 import { StatementTurns } from './turns.js';
 
+/** How long ROLLBACK may take; then the connection is cut. */
 const ROLLBACK_MS = 5000;
 
 /**
@@ -21,7 +22,7 @@ const ROLLBACK_MS = 5000;
 export class TransactionSession {
   /** How long the connection was waited for, in ms. */
   poolWaitMs = 0;
-  /** They travel with COMMIT. */
+  /** Sent together with COMMIT. */
   lastStatements: readonly PipelinedStatement[] = [];
   readonly state = new SessionState();
   readonly sender: StatementSender;

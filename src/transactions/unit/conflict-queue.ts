@@ -73,7 +73,7 @@ function unitsAround(): string[] {
 }
 
 const queues = new WeakMap<DataSource, ConflictQueue>();
-/** Those of all queues whose units of work are within others: only they can be waited for by whom they wait for. */
+/** The waiters, of all queues, whose unit of work runs inside another one: only they can wait in a ring. */
 const waitingWithin = new Set<Waiter>();
 
 /**

@@ -10,7 +10,7 @@ import { askUntilKnown, type CommitOutcome, endLeftSession } from './commit-outc
 
 /** What is older is asked for by nobody any more. */
 const REMEMBERED_MS = 60 * 60 * 1000;
-/** Far shorter: a row that is gone would vouch for the opposite. */
+/** Far shorter than rows are kept: once it is removed, the lack of a row would say that the transaction was not committed. */
 const ASKED_FOR_AT_MOST_MS = 10 * 60 * 1000;
 /** So many rows are written between two removals, and this many removed at most. */
 const [PRUNE_EVERY, PRUNED_AT_ONCE] = [1000, 10_000];
@@ -35,7 +35,7 @@ export class OutcomeRows {
     this.insertion = { name: preparedName('nestjs_people_outcome', text), text };
   }
 
-  /** For one attempt: a repetition that wrote the row of an earlier one would vouch for it. */
+  /** A new one for each attempt: with the same id a repetition would make an earlier attempt look committed. */
   next(): OutcomeRow {
     this.written++;
     const id = uuidv7();

@@ -25,7 +25,7 @@ export class Unit {
   readonly maxAttempts: number;
   /** Aborted when the budget is over; undefined without a budget. */
   readonly signal: AbortSignal | undefined;
-  /** The first attempt that may have been applied without an answer: from here on nobody may be told that none was. */
+  /** The first attempt whose COMMIT got no answer: it may be applied, so the unit may not be reported as rolled back any more. */
   doubt: { error: TransactionOutcomeUnknownError; since: number } | undefined;
   queueWaitMs = 0;
   /** How often it has run again because a connection was not what the client believed. */
