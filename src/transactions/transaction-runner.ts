@@ -7,7 +7,7 @@ import { knowServer, poolOf } from '../database/pooled-client.js';
 import { PoolExhaustedError } from '../database/postgres-errors.js';
 import type { PipelinedStatement } from '../database/pg/pipelined-query.js';
 import { inTurn } from './unit/conflict-queue.js';
-import { attemptTransaction } from './unit/attempt.js';
+import { type AttemptOptions, attemptTransaction } from './unit/attempt.js';
 import { currentTransaction, type Statement, type TransactionContext } from './transaction-context.js';
 import { ShuttingDownError, TransactionUsageError } from './transaction-errors.js';
 import {
@@ -48,6 +48,8 @@ const DEFAULT_QUEUE_SIZE = 1000;
 export class TransactionRunner implements BeforeApplicationShutdown {
   private readonly logger = new Logger(TransactionRunner.name);
   private readonly units = new RunningUnits();
+  /** What all attempts are given. */
+  private readonly common: Pick<AttemptOptions<never>, 'dataSource' | 'recycling' | 'sessions'>;
   private readonly stopping = new AbortController();
   private stopsSince: number | undefined;
 
@@ -56,6 +58,7 @@ export class TransactionRunner implements BeforeApplicationShutdown {
     @Inject(TRANSACTION_SETTINGS) readonly settings: TransactionRunnerSettings,
   ) {
     validateOptions(settings);
+    this.common = { dataSource, recycling: settings.recycling ?? 'fast', sessions: this.units.sessions };
     if (settings.preparedStatements === 'unnamed') KnownServer.of(dataSource).useNoNames();
     // Every unit that waits between attempts listens.
     setMaxListeners(Infinity, this.stopping.signal);
@@ -120,11 +123,8 @@ export class TransactionRunner implements BeforeApplicationShutdown {
     if (isResolved || joins || merged.timeoutMs || server.dropsSettings || needsBegin(merged))
       return this.run(options, (transaction) => transaction.query<Row>(statement));
     validateOptions(merged);
-    const { dataSource } = this;
-    const { sessions } = this.units;
-    const { recycling = 'fast' } = this.settings;
     return this.unit(options, PIPELINE_DEPTH, (unit, attempt) =>
-      attemptStatement<Row>({ unit, attempt, dataSource, recycling, sessions, statement, writes }),
+      attemptStatement<Row>({ unit, attempt, statement, writes, ...this.common }),
     );
   }
 
@@ -163,11 +163,8 @@ export class TransactionRunner implements BeforeApplicationShutdown {
   }
 
   private begin<T>(options: UnitOptions, work: (transaction: TransactionContext) => Promise<T>): Promise<T> {
-    const { dataSource } = this;
-    const { sessions } = this.units;
-    const { recycling = 'fast' } = this.settings;
     return this.unit(options, 1, (unit, attempt) =>
-      attemptTransaction({ unit, attempt, dataSource, recycling, work, sessions }),
+      attemptTransaction({ unit, attempt, work, ...this.common }),
     );
   }
 

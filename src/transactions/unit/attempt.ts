@@ -17,7 +17,7 @@ import {
 import type { TransactionPhase } from '../transaction-events.js';
 import type { TransactionSession } from '../session/session.js';
 import { askForOutcome } from './lost-commit.js';
-import { openSession, repeats } from './sessions.js';
+import { openSession, repeats } from './attempt-session.js';
 import type { AttemptOutcome, Unit } from './unit-of-work.js';
 
 export interface AttemptOptions<T> {

@@ -4,7 +4,7 @@ import { ConflictKeyDeadlockError, ConflictQueueFullError } from '../transaction
 import type { Unit } from './unit-of-work.js';
 
 /** How a unit of work holds its key: alone, or together with some others that don't mind. */
-export interface Hold {
+interface Hold {
   owner: Owner;
   /** The ids of the units of work around it, which can't end before it has. */
   within: readonly string[];
@@ -80,7 +80,7 @@ const waitingWithin = new Set<Waiter>();
  * Lets units of work of one key run one after another, in the order they came; single statements together, as their
  * connection keeps the order. Across processes, the database's own conflicts and the retry remain the guard.
  */
-export class ConflictQueue {
+class ConflictQueue {
   /** The keys that are held. */
   private readonly keys = new Map<string, HeldKey>();
 
