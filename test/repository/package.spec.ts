@@ -60,6 +60,7 @@ describe('the tarball', () => {
       'ARCHITECTURE.md',
       'CHANGELOG.md',
       'docs/messaging.md',
+      'docs/pg-hooks.md',
       'docs/engines.md',
       'docs/table.md',
       'docs/transactions.md',
