@@ -1,5 +1,5 @@
 import { KafkaHeaders, type MessageHandler } from '@nestjs/microservices';
-import type { IncomingRecord, RecordHeaders } from './kafka-driver.js';
+import type { IncomingRecord, RecordHeaders } from './records/record.js';
 import type { ApplicationError } from '../errors/application-error.js';
 import { headerText, type MessageIdentity } from './message-identity.js';
 import type { QuarantinedKey } from './dead-letters/quarantined-key.js';

@@ -13,7 +13,6 @@ import { InfrastructureWait } from './consuming/infrastructure-wait.js';
 import { BrokerAnswerError } from './kafka/broker-answers.js';
 import { driverFactory } from './kafka/clients.js';
 import {
-  type IncomingRecord,
   type KafkaConsumer,
   type KafkaDriver,
   type KafkaProducer,
@@ -21,6 +20,7 @@ import {
   RecordRefusedError,
   type StuckPartition,
 } from './kafka-driver.js';
+import type { IncomingRecord, RecordLimits } from './records/record.js';
 import { DEFAULTS, type KafkaTransportOptions } from './kafka/transport-options.js';
 import { identityOf } from './message-identity.js';
 import type { MessageAnswer } from './message-answer.js';
@@ -34,7 +34,6 @@ import { MessageProcessor } from './consuming/processor.js';
 import type { MessageStore } from './message-store.js';
 import { MessageReplies } from './kafka/replies.js';
 import { RECORD_LIMITS, withinLimits } from './records/limits.js';
-import type { RecordLimits } from './kafka-driver.js';
 import { addressOfRefusal, replyRefusal, type ReplyTopics } from './kafka/reply-rules.js';
 import { firstHeadersOf, unreadRecordError } from './records/unread.js';
 import { rememberingFailures } from '../transactions/unit-failures.js';

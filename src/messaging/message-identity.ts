@@ -1,6 +1,6 @@
 import { isUtf8 } from 'node:buffer';
 import { createHash } from 'node:crypto';
-import type { IncomingRecord, RecordHeaders } from './kafka-driver.js';
+import type { IncomingRecord, RecordHeaders } from './records/record.js';
 import type { HandledMessage } from './message-answer.js';
 
 /** What tells one message from another, and the same message when it is delivered again. */

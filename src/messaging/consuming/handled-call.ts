@@ -2,7 +2,7 @@ import type { ExecutionContext } from '@nestjs/common';
 import { KafkaContext } from '@nestjs/microservices';
 import { PATTERN_EXTRAS_METADATA } from '@nestjs/microservices/constants.js';
 import { replyAddressOf } from '../delivery.js';
-import type { IncomingRecord } from '../kafka-driver.js';
+import type { IncomingRecord } from '../records/record.js';
 import {
   digestOfMessage,
   type MessageIdentity,

@@ -1,5 +1,5 @@
 import type { Delivery } from '../delivery.js';
-import { partitionKey, type TopicPartition } from '../kafka-driver.js';
+import { partitionKey, type TopicPartition } from '../records/record.js';
 
 /** Partitions that are paused by themselves; what is held of them counts by itself. */
 export class HeldBackPartitions {

@@ -3,13 +3,15 @@ import { type Delivery, placeOf } from '../delivery.js';
 import {
   CommitRefusedError,
   type ConsumerListener,
-  type IncomingRecord,
   type KafkaConsumer,
+  type StuckPartition,
+} from '../kafka-driver.js';
+import {
+  type IncomingRecord,
   partitionKey,
   type RecordBatch,
-  type StuckPartition,
   type TopicPartition,
-} from '../kafka-driver.js';
+} from '../records/record.js';
 import { HeldBackPartitions } from './held-back.js';
 import type { MessageLanes } from './lanes.js';
 import { PartitionProgress } from './progress.js';

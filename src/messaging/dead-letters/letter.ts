@@ -1,10 +1,9 @@
 import { KafkaHeaders } from '@nestjs/microservices';
 import type { MessageError } from '../../errors/error-responses.js';
 import type { Undeliverable } from '../delivery.js';
-import type { IncomingRecord, OutgoingRecord, RawHeaders } from '../kafka-driver.js';
+import type { IncomingRecord, OutgoingRecord, RawHeaders, UnreadPart } from '../records/record.js';
 import { plainText } from '../../errors/plain-text.js';
 import { headersByName, noHeaders, rawHeadersOf, RECORD_LIMITS } from '../records/limits.js';
-import type { UnreadPart } from '../kafka-driver.js';
 import { headersOf, rawHeadersIn } from '../records/reader.js';
 
 /** Spring Kafka's default suffix, so that its tools find our dead letters. */

@@ -1,7 +1,7 @@
 import { Logger } from '@nestjs/common';
 import { type DeadLetterRow, recordOf } from './letter.js';
 import type { Delivery, ParkedLine } from '../delivery.js';
-import type { IncomingRecord, TopicPartition } from '../kafka-driver.js';
+import type { IncomingRecord, TopicPartition } from '../records/record.js';
 import type { quarantineStatements } from './quarantine.statements.js';
 import type { MessageStore } from '../message-store.js';
 import { nameOf, type QuarantinedKey } from './quarantined-key.js';

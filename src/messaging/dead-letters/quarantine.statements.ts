@@ -4,7 +4,7 @@ import { tableIn } from '../../database/table-name.js';
 import type { Statement } from '../../transactions/transaction-context.js';
 import { ROW_COLUMNS, ROW_PARAMETERS, rowValues } from './letter.js';
 import type { Delivery } from '../delivery.js';
-import type { TopicPartition } from '../kafka-driver.js';
+import type { TopicPartition } from '../records/record.js';
 import type { MessageIdentity } from '../message-identity.js';
 import type { QuarantinedKey } from './quarantined-key.js';
 

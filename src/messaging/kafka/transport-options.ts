@@ -1,7 +1,7 @@
 import type { KafkaParserConfig, Deserializer, Serializer } from '@nestjs/microservices';
 import type { KafkaClientName, KafkaDriverFactory } from './clients.js';
 import type { KafkaClientSettings, OffsetOutOfRangePolicy, TopicSettings } from '../kafka-driver.js';
-import type { RecordLimits } from '../kafka-driver.js';
+import type { RecordLimits } from '../records/record.js';
 import type { MessageStore } from '../message-store.js';
 
 export interface KafkaTransportOptions {

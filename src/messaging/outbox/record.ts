@@ -9,7 +9,7 @@ import {
   wholeRecordOf,
 } from '../dead-letters/letter.js';
 import { ownIdOf } from '../message-identity.js';
-import type { OutgoingRecord, RawHeaders } from '../kafka-driver.js';
+import type { OutgoingRecord, RawHeaders } from '../records/record.js';
 import { rawHeadersOf } from '../records/limits.js';
 
 const MESSAGE_ID = 'message-id';

@@ -1,11 +1,7 @@
 import { Logger } from '@nestjs/common';
 import { beforeAbort } from '../../database/pooled-client.js';
-import {
-  type KafkaProducer,
-  type OutgoingRecord,
-  PartlySentError,
-  RecordRefusedError,
-} from '../kafka-driver.js';
+import { type KafkaProducer, PartlySentError, RecordRefusedError } from '../kafka-driver.js';
+import type { OutgoingRecord } from '../records/record.js';
 import { claimCheckOf, type OutboxRow, outboxRecord } from './record.js';
 import { refuseHuge } from '../records/size.js';
 import type { RefusedTopics } from './refused-topics.js';

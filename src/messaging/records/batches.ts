@@ -1,7 +1,6 @@
 import { type Codec, decompress } from './codecs.js';
-import type { IncomingRecord } from '../kafka-driver.js';
+import type { IncomingRecord, RecordLimits, UnreadPart } from './record.js';
 import { headersByName, noHeaders, pastLimits } from './limits.js';
-import type { RecordLimits, UnreadPart } from '../kafka-driver.js';
 import { MalformedBatchError, RecordReader } from './reader.js';
 import { WorkPauses } from './work-pauses.js';
 

@@ -1,4 +1,4 @@
-import type { IncomingRecord, RawHeaders, RecordHeaders, RecordLimits, UnreadPart } from '../kafka-driver.js';
+import type { IncomingRecord, RawHeaders, RecordHeaders, RecordLimits, UnreadPart } from './record.js';
 
 const KIBIBYTE = 1024;
 

@@ -1,5 +1,5 @@
 import { ApplicationError } from '../../errors/application-error.js';
-import type { IncomingRecord, RecordHeaders, UnreadPart } from '../kafka-driver.js';
+import type { IncomingRecord, RecordHeaders, UnreadPart } from './record.js';
 import { noHeaders, RECORD_LIMITS } from './limits.js';
 import { RecordReader } from './reader.js';
 

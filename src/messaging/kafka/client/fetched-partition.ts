@@ -1,5 +1,6 @@
 import { brokerAnswer } from '../broker-answers.js';
-import { OffsetOutOfRangeError, type StuckPartition, type TopicPartition } from '../../kafka-driver.js';
+import { OffsetOutOfRangeError, type StuckPartition } from '../../kafka-driver.js';
+import type { TopicPartition } from '../../records/record.js';
 import { UndecodableBatchError } from '../../records/batches.js';
 import { answerIn } from './cluster.js';
 

@@ -1,4 +1,4 @@
-import type { IncomingRecord, RecordBatch, TopicPartition } from '../../kafka-driver.js';
+import type { IncomingRecord, RecordBatch, TopicPartition } from '../../records/record.js';
 import { type BatchReading, readBatches, type UndecodableBatchError } from '../../records/batches.js';
 import type { FetchedPartition } from '../protocol/record-requests.js';
 

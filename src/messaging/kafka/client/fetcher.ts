@@ -1,11 +1,5 @@
-import {
-  type ConsumerSettings,
-  OffsetOutOfRangeError,
-  partitionKey,
-  type RecordBatch,
-  type StuckPartition,
-  type TopicPartition,
-} from '../../kafka-driver.js';
+import { type ConsumerSettings, OffsetOutOfRangeError, type StuckPartition } from '../../kafka-driver.js';
+import { partitionKey, type RecordBatch, type TopicPartition } from '../../records/record.js';
 import { decompress } from '../../records/codecs.js';
 import type { BatchReading } from '../../records/batches.js';
 import { RECORD_LIMITS } from '../../records/limits.js';

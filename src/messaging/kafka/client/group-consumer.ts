@@ -8,10 +8,9 @@ import {
   type ConsumerSettings,
   type KafkaConsumer,
   OffsetOutOfRangeError,
-  partitionKey,
   type StuckPartition,
-  type TopicPartition,
 } from '../../kafka-driver.js';
+import { partitionKey, type TopicPartition } from '../../records/record.js';
 import { pause } from '../../waiting.js';
 import { answerError, answerIn, type Cluster } from './cluster.js';
 import { Fetcher } from './fetcher.js';

@@ -1,12 +1,7 @@
 import { type BrokerAnswerError, brokerAnswer } from '../broker-answers.js';
 import { brokerErrorName } from '../broker-error-names.js';
-import {
-  type CommitOffset,
-  CommitRefusedError,
-  type ConsumerSettings,
-  partitionKey,
-  type TopicPartition,
-} from '../../kafka-driver.js';
+import { type CommitOffset, CommitRefusedError, type ConsumerSettings } from '../../kafka-driver.js';
+import { partitionKey, type TopicPartition } from '../../records/record.js';
 import type { BrokerAddress, Lane } from '../broker-connections.js';
 import { answerError, answerIn, check, type Cluster, REQUEST_TIMEOUT_MS } from './cluster.js';
 import {

@@ -1,5 +1,6 @@
 import type { Logger } from '@nestjs/common';
-import { type ConsumerSettings, OffsetOutOfRangeError, partitionKey, partitionsByTopic, type TopicPartition } from '../../kafka-driver.js'; // prettier-ignore
+import { type ConsumerSettings, OffsetOutOfRangeError } from '../../kafka-driver.js';
+import { partitionKey, partitionsByTopic, type TopicPartition } from '../../records/record.js';
 import { answerError, type Cluster } from './cluster.js';
 import type { GroupCoordinator } from './group-coordinator.js';
 import { type ClusterView, listOffsets } from '../protocol/topic-requests.js';

@@ -1,13 +1,8 @@
 import type { Logger } from '@nestjs/common';
 import { refusalReason } from '../broker-answers.js';
 import { brokerErrorName } from '../broker-error-names.js';
-import {
-  type KafkaProducer,
-  type OutgoingRecord,
-  PartlySentError,
-  type RawHeaders,
-  RecordRefusedError,
-} from '../../kafka-driver.js';
+import { type KafkaProducer, PartlySentError, RecordRefusedError } from '../../kafka-driver.js';
+import type { OutgoingRecord, RawHeaders } from '../../records/record.js';
 import { partitionOfKey } from './key-partition.js';
 import { pause } from '../../waiting.js';
 import { encodeBatch, type RecordToWrite } from '../../records/writer.js';

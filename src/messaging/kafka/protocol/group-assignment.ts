@@ -1,4 +1,4 @@
-import { partitionsByTopic, type TopicPartition } from '../../kafka-driver.js';
+import { partitionsByTopic, type TopicPartition } from '../../records/record.js';
 import { AnswerReader, RequestWriter } from './wire-format.js';
 
 /**

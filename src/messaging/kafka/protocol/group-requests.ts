@@ -1,4 +1,5 @@
-import { type CommitOffset, partitionsByTopic, type TopicPartition } from '../../kafka-driver.js';
+import type { CommitOffset } from '../../kafka-driver.js';
+import { partitionsByTopic, type TopicPartition } from '../../records/record.js';
 import type { ApiRequest } from './topic-requests.js';
 import { type AnswerReader, RequestWriter } from './wire-format.js';
 
