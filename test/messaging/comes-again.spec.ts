@@ -1,7 +1,7 @@
 import { Logger } from '@nestjs/common';
 import type { Delivery } from '../../src/messaging/delivery.js';
 import type { IncomingRecord } from '../../src/messaging/kafka-driver.js';
-import { MessageIntake } from '../../src/messaging/consuming/intake.js';
+import { MessageIntake } from '../../src/messaging/kafka/intake.js';
 import { MessageLanes, type Settle } from '../../src/messaging/consuming/lanes.js';
 
 const WHERE = { topic: 't', partition: 0 };

@@ -2,9 +2,9 @@ import { Logger } from '@nestjs/common';
 import fc from 'fast-check';
 import type { Delivery } from '../../src/messaging/delivery.js';
 import type { CommitOffset, IncomingRecord, KafkaConsumer } from '../../src/messaging/kafka-driver.js';
-import { MessageIntake } from '../../src/messaging/consuming/intake.js';
+import { MessageIntake } from '../../src/messaging/kafka/intake.js';
 import { MessageLanes } from '../../src/messaging/consuming/lanes.js';
-import { PartitionProgress } from '../../src/messaging/consuming/progress.js';
+import { PartitionProgress } from '../../src/messaging/kafka/offsets.js';
 
 const TOPIC = 'topic';
 const PARTITIONS = [0, 1, 2];

@@ -1,6 +1,6 @@
 import type { Delivery } from '../delivery.js';
 import type { Lane } from './lane.js';
-import type { IntakeLimits, MessageIntake } from './intake.js';
+import type { IntakeLimits, MessageIntake } from '../kafka/intake.js';
 import type { MessageLanes } from './lanes.js';
 
 export interface OverflowSettings {

@@ -1,5 +1,5 @@
 import { BrokerAnswerError } from '../broker-answers.js';
-import { brokerErrorName } from '../broker-error-names.js';
+import { brokerErrorName } from '../protocol/error-names.js';
 import { addressKey, type BrokerAddress, type BrokerConnections, type Lane } from '../broker-connections.js';
 import { FETCH, FETCH_BY_ID } from '../protocol/record-requests.js';
 import {

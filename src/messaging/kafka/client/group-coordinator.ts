@@ -1,5 +1,5 @@
 import { type BrokerAnswerError, brokerAnswer } from '../broker-answers.js';
-import { brokerErrorName } from '../broker-error-names.js';
+import { brokerErrorName } from '../protocol/error-names.js';
 import { type CommitOffset, CommitRefusedError, type ConsumerSettings } from '../../kafka-driver.js';
 import { partitionKey, type TopicPartition } from '../../records/record.js';
 import type { BrokerAddress, Lane } from '../broker-connections.js';

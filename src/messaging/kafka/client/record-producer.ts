@@ -1,6 +1,6 @@
 import type { Logger } from '@nestjs/common';
 import { refusalReason } from '../broker-answers.js';
-import { brokerErrorName } from '../broker-error-names.js';
+import { brokerErrorName } from '../protocol/error-names.js';
 import { type KafkaProducer, PartlySentError, RecordRefusedError } from '../../kafka-driver.js';
 import type { OutgoingRecord, RawHeaders } from '../../records/record.js';
 import { partitionOfKey } from './key-partition.js';

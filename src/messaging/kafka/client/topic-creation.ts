@@ -1,4 +1,4 @@
-import { brokerErrorName } from '../broker-error-names.js';
+import { brokerErrorName } from '../protocol/error-names.js';
 import { replicationOf, type TopicSettings } from '../../kafka-driver.js';
 import { BrokerAnswerError } from '../broker-answers.js';
 import { pause } from '../../waiting.js';

@@ -12,9 +12,9 @@ import {
   type RecordBatch,
   type TopicPartition,
 } from '../records/record.js';
-import { HeldBackPartitions } from './held-back.js';
-import type { MessageLanes } from './lanes.js';
-import { PartitionProgress } from './progress.js';
+import { HeldBackPartitions } from './backpressure.js';
+import type { MessageLanes } from '../consuming/lanes.js';
+import { PartitionProgress } from './offsets.js';
 import { ToldOnce } from '../telling.js';
 
 /** Past either of these nothing more is fetched, until half of it is left. */

@@ -5,7 +5,7 @@ import { type HandlerClaim, useHandlerClaims } from '../../transactions/handler-
 import { TRANSACTIONS_DATA_SOURCE } from '../../transactions/transaction-runner.js';
 import { DeadLetters } from '../dead-letters.js';
 import { describe } from '../failure-policy.js';
-import { identityOfCall, isClaimedCall, type StockCall } from './handled-call.js';
+import { identityOfCall, isClaimedCall, type StockCall } from '../consuming/handled-call.js';
 import { Inbox, MessageIdConflictError } from '../inbox.js';
 
 /** Has the handlers that begin units of work on this DataSource (`@Transactional`) run once per message. */

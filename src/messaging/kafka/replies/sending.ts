@@ -1,17 +1,17 @@
 import { isUtf8 } from 'node:buffer';
 import { Logger } from '@nestjs/common';
 import { KafkaHeaders, type OutgoingResponse } from '@nestjs/microservices';
-import type { MessageError } from '../../errors/error-responses.js';
-import type { Delivery, ReplyAddress } from '../delivery.js';
-import { retryDelay } from '../failure-policy.js';
-import type { MessageAnswer } from '../message-answer.js';
-import { type KafkaProducer, RecordRefusedError } from '../kafka-driver.js';
-import type { OutgoingRecord } from '../records/record.js';
-import { recordBytes, refuseHuge } from '../records/size.js';
-import { ReplyRoom, type ReplyShare } from './reply-room.js';
-import { pause } from '../waiting.js';
-import { plainText } from '../../errors/plain-text.js';
-import { ToldRarely } from '../telling.js';
+import type { MessageError } from '../../../errors/error-responses.js';
+import type { Delivery, ReplyAddress } from '../../delivery.js';
+import { retryDelay } from '../../failure-policy.js';
+import type { MessageAnswer } from '../../message-answer.js';
+import { type KafkaProducer, RecordRefusedError } from '../../kafka-driver.js';
+import type { OutgoingRecord } from '../../records/record.js';
+import { recordBytes, refuseHuge } from '../../records/size.js';
+import { ReplyRoom, type ReplyShare } from './room.js';
+import { pause } from '../../waiting.js';
+import { plainText } from '../../../errors/plain-text.js';
+import { ToldRarely } from '../../telling.js';
 
 /** What Nest's serializers make of a response. */
 interface Serialized {
