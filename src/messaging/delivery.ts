@@ -30,8 +30,8 @@ export interface Delivery {
   parkedAs?: string;
   /** The line of parked messages that goes on once this one has ended. */
   line?: ParkedLine;
-  /** Set once it is handled, its dead letter is safe, or it is parked instead of being handled. */
-  ended?: 'handled' | 'dead' | 'parked';
+  /** What became of it in the end: it is handled, its dead letter is safe, or it is parked instead of being handled. */
+  outcome?: 'handled' | 'dead' | 'parked';
   /** The same message, as it is being handled since before partitions were shared out anew; it ends before this one begins. */
   begunBefore?: Delivery;
   /** How often it was handled and failed by no fault of the infrastructure. */
@@ -92,6 +92,13 @@ export const laneKeyOf = ({ topic, partition, key }: IncomingRecord): string =>
 /** Names the record's place, and which topic of that name it was. */
 export const placeOf = ({ topic, partition, offset, timestamp }: IncomingRecord): string =>
   `${topic} ${partition} ${offset} ${timestamp}`;
+
+/** The same for a log entry. */
+export const loggedPlace = ({ topic, partition, offset }: IncomingRecord) => ({
+  topic,
+  partition,
+  offset: String(offset),
+});
 
 const RECORD_OVERHEAD = 200;
 const HEADER_OVERHEAD = 100;

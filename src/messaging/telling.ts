@@ -46,3 +46,7 @@ export class ToldRarely {
     tell(known?.more ?? 0);
   }
 }
+
+/** The first of some sentences, and how many there are more; undefined where there is none. */
+export const firstOf = ([first, ...others]: readonly string[]): string | undefined =>
+  others.length === 0 ? first : `${first} (and ${others.length} more)`;

@@ -21,9 +21,8 @@ class World {
   readonly lanes: MessageLanes;
 
   constructor(concurrency: number, batchSize: number) {
-    this.lanes = new MessageLanes({
-      concurrency,
-      batchSize,
+    this.lanes = new MessageLanes({ concurrency, batchSize });
+    this.lanes.start({
       handle: (batch, settle) =>
         new Promise((resolve) => {
           for (const delivery of batch as Numbered[]) this.begins(delivery);
@@ -33,16 +32,17 @@ class World {
           };
           this.batches.push({ batch: batch as Numbered[], end });
         }),
-      putAside: (lane) =>
-        new Promise((resolve) => {
-          const end = (isStored: boolean) => {
-            if (isStored) for (const delivery of lane.messages) this.store(delivery as Numbered, lane);
-            resolve(new Set(isStored ? lane.messages : []));
-          };
-          this.leaving.push({ lane, end });
-        }),
     });
   }
+
+  private readonly putAside = (lane: LeavingLane): Promise<ReadonlySet<Delivery>> =>
+    new Promise((resolve) => {
+      const end = (isStored: boolean) => {
+        if (isStored) for (const delivery of lane.messages) this.store(delivery as Numbered, lane);
+        resolve(new Set(isStored ? lane.messages : []));
+      };
+      this.leaving.push({ lane, end });
+    });
 
   send(key: number): void {
     const delivery = { laneKey: String(key), n: this.sent.length, isBatchable: true, bytes: 1, attempts: 0 };
@@ -54,7 +54,7 @@ class World {
     const all: Lane[] = this.lanes.all;
     const lane = all[which % Math.max(1, all.length)];
     // The store takes nothing for a while after it has failed.
-    if (lane) void this.lanes.leave(lane);
+    if (lane) void this.lanes.leave(lane, this.putAside);
   }
 
   async end(which: number, done: number): Promise<void> {

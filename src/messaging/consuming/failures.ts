@@ -3,7 +3,7 @@ import { whyNoWrites } from '../../database/pooled-client.js';
 import { DatabaseUnavailableError } from '../../database/postgres-errors.js';
 import { originalOf } from '../../errors/error-responses.js';
 import { AfterCommitError, ClaimTakenError } from '../../transactions/transaction-errors.js';
-import type { Delivery } from '../delivery.js';
+import { type Delivery, loggedPlace } from '../delivery.js';
 import {
   classify,
   describe,
@@ -15,6 +15,7 @@ import {
 import { MessageIdConflictError } from '../inbox.js';
 import type { MessageAnswer } from '../message-answer.js';
 import { isSameMessage } from '../message-identity.js';
+import type { HeldMessages } from './held-messages.js';
 import type { Settle } from './lanes.js';
 import type { MessageStore } from '../message-store.js';
 
@@ -28,10 +29,7 @@ export interface FailureSettings {
   finish: (delivery: Delivery, answer: MessageAnswer) => void;
   /** Makes the message a dead letter. @throws that could not be written */
   putAside: (delivery: Delivery, error: unknown) => Promise<void>;
-  /** True when its partition is another member's by now, or it comes again. */
-  isForgotten: (delivery: Delivery) => boolean;
-  /** True when it has been handled since it was fetched, by an earlier delivery. */
-  isEndedBefore: (delivery: Delivery) => boolean;
+  held: HeldMessages;
   /** Nothing can be handled at the moment. */
   onInfrastructureFailure: (error: unknown) => void;
 }
@@ -47,16 +45,16 @@ export class MessageFailures {
 
   constructor(private readonly settings: FailureSettings) {}
 
-  /** True when it is not to be handled: its partition is another member's by now, it comes again, or it has been handled. */
+  /** True when it is not to be handled: it is another member's by now, it comes again, or it has been handled. */
   isForgotten(delivery: Delivery): boolean {
-    const { isForgotten, isEndedBefore } = this.settings;
-    return isForgotten(delivery) || isEndedBefore(delivery);
+    const { held } = this.settings;
+    return held.isForgotten(delivery) || held.wasHandledBefore(delivery);
   }
 
   /** Settles it: as done, or to be tried again. */
   async settle(delivery: Delivery, thrown: unknown, settle: Settle): Promise<void> {
     const { settings } = this;
-    if (settings.isForgotten(delivery)) return settle(delivery, 'done');
+    if (settings.held.isForgotten(delivery)) return settle(delivery, 'done');
     const { kind, error } = await this.causeOf(thrown);
     if (kind === 'infrastructure') settings.onInfrastructureFailure(error);
     else delivery.attempts++;
@@ -163,9 +161,8 @@ export class MessageFailures {
   }
 
   private report(msg: string, { message, record, attempts }: Delivery, error: unknown): void {
-    const { topic, partition, offset } = record;
     const { code, message: detail } = describe(error);
-    const where = { messageId: message.messageId, topic, partition, offset: String(offset) };
+    const where = { messageId: message.messageId, ...loggedPlace(record) };
     this.logger.warn({ msg, ...where, attempts, code, detail });
   }
 }

@@ -1,19 +1,21 @@
-import type { LeavingLane } from '../dead-letters/lane-store.js';
+import type { PutAside } from '../dead-letters/lane-store.js';
 import { bytesOf, type Delivery } from '../delivery.js';
-import { cut, type Lane, laneOf } from './lane.js';
+import { type Batch, cut, type Lane, laneOf } from './lane.js';
 
 export interface LanesSettings {
   /** Batches that run at once. */
   concurrency: number;
   /** Messages of one batch at most. */
   batchSize: number;
+}
+
+/** Who works for the lanes. */
+export interface LaneWorker {
   /**
    * Handles messages that may share a transaction, one or several, and settles each; those of a lane behind one that is not
    * done it leaves alone. Must not reject.
    */
   handle: (batch: Delivery[], settle: Settle) => Promise<void>;
-  /** Stores messages that would wait in memory. Must not reject. @returns those that are stored, or answered */
-  putAside?: (lane: LeavingLane) => Promise<ReadonlySet<Delivery>>;
   /** Told of a lane whose head waits, also when more comes behind it. */
   onWaiting?: (lane: Lane) => void;
 }
@@ -35,7 +37,7 @@ export class MessageLanes {
   private readonly detached = new Set<Lane>();
   /** Lanes with a message to run, first come first served. */
   private readonly ready = new Set<Lane>();
-  /** The same of those whose head has failed before: they get half of the turns, or all but one, so that they hold up no other. */
+  /** The same of those whose head has failed before: they run half of the batches, or all but one, so that they hold up no other. */
   private readonly readyAgain = new Set<Lane>();
   private running = 0;
   private runningAgain = 0;
@@ -44,8 +46,15 @@ export class MessageLanes {
   private noneLeavesBefore = 0;
   private suspended = false;
   private idle: (() => void)[] = [];
+  private worker: LaneWorker | undefined;
 
   constructor(private readonly settings: LanesSettings) {}
+
+  /** Begins to handle what is added; before, nothing is. */
+  start(worker: LaneWorker): void {
+    this.worker = worker;
+    this.pump();
+  }
 
   add(delivery: Delivery): void {
     let lane = this.lanes.get(delivery.laneKey);
@@ -55,7 +64,7 @@ export class MessageLanes {
     }
     lane.queue.push(delivery);
     lane.bytes += delivery.bytes;
-    if (lane.timer) this.settings.onWaiting?.(lane);
+    if (lane.timer) this.worker?.onWaiting?.(lane);
     this.makeReady(lane);
     this.pump();
   }
@@ -93,12 +102,10 @@ export class MessageLanes {
     return [...this.lanes.values(), ...this.detached];
   }
 
-  /** Puts the lane aside. @returns false when it could not be; then it is as it was */
-  async leave(lane: Lane): Promise<boolean> {
-    const { putAside } = this.settings;
+  /** Has the lane put aside. @returns false when it could not be; then it is as it was */
+  async leave(lane: Lane, putAside: PutAside): Promise<boolean> {
     if (lane.queue.length === 0) return true;
-    if (!putAside || lane.isLeaving || this.suspended || performance.now() < this.noneLeavesBefore)
-      return false;
+    if (lane.isLeaving || this.suspended || performance.now() < this.noneLeavesBefore) return false;
     const isWaiting = lane.timer !== undefined;
     this.rest(lane);
     lane.isLeaving = true;
@@ -133,7 +140,7 @@ export class MessageLanes {
     (head.attempts > 0 ? this.readyAgain : this.ready).add(lane);
   }
 
-  /** Takes its turn from it. */
+  /** It is not to run. */
   private rest(lane: Lane): void {
     clearTimeout(lane.timer);
     lane.timer = undefined;
@@ -143,7 +150,7 @@ export class MessageLanes {
 
   private pump(): void {
     const { concurrency } = this.settings;
-    while (!this.suspended && this.running < concurrency) {
+    while (this.worker && !this.suspended && this.running < concurrency) {
       const most = Math.max(1, this.ready.size > 0 ? concurrency >> 1 : concurrency - 1);
       const mayBeAgain = this.readyAgain.size > 0 && this.runningAgain < most;
       const isAgain = mayBeAgain && !(this.wasAgain && this.ready.size > 0);
@@ -161,10 +168,10 @@ export class MessageLanes {
     return { lanes: [lane!], messages: [lane!.queue[0]!] };
   }
 
-  /** As many as share out what is ready among those who may run, and each lane's messages in order. */
+  /** As many as are ready for each batch that may run now, and each lane's messages in order. */
   private takeBatch(): Batch {
     const { concurrency, batchSize } = this.settings;
-    const share = Math.ceil(this.ready.size / (concurrency - this.running));
+    const fairSize = Math.ceil(this.ready.size / (concurrency - this.running));
     const batch: Batch = { lanes: [], messages: [] };
     for (const lane of this.ready) {
       const head = lane.queue[0]!;
@@ -173,7 +180,7 @@ export class MessageLanes {
       batch.lanes.push(lane);
       do batch.messages.push(lane.queue[lane.taken++]!);
       while (batch.messages.length < batchSize && head.isBatchable && lane.queue[lane.taken]?.isBatchable);
-      if (!head.isBatchable || batch.messages.length >= Math.min(share, batchSize)) break;
+      if (!head.isBatchable || batch.messages.length >= Math.min(fairSize, batchSize)) break;
     }
     return batch;
   }
@@ -184,7 +191,7 @@ export class MessageLanes {
     this.running++;
     if (isAgain) this.runningAgain++;
     const settled = new Map<Delivery, Settlement>();
-    await this.settings.handle(messages, (delivery, how) => settled.set(delivery, how));
+    await this.worker!.handle(messages, (delivery, how) => settled.set(delivery, how));
     this.running--;
     if (isAgain) this.runningAgain--;
     for (const lane of lanes) {
@@ -211,7 +218,7 @@ export class MessageLanes {
     if (waits) lane.waitMs = how.retryInMs;
     if (!lane.isLeaving && waits) {
       this.wait(lane);
-      this.settings.onWaiting?.(lane);
+      this.worker?.onWaiting?.(lane);
     } else if (!lane.isLeaving) this.goOn(lane);
     return left.length === 0;
   }
@@ -234,10 +241,4 @@ export class MessageLanes {
     this.detached.delete(lane);
     if (this.lanes.get(lane.key) === lane) this.lanes.delete(lane.key);
   }
-}
-
-/** Messages to be handled together, and the lanes they are of. */
-interface Batch {
-  lanes: Lane[];
-  messages: Delivery[];
 }

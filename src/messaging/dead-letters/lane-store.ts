@@ -27,6 +27,9 @@ export interface LeavingLane {
   isRunning: (delivery: Delivery) => boolean;
 }
 
+/** Stores messages that would wait in memory. Must not reject. @returns those that need not be held any more */
+export type PutAside = (lane: LeavingLane) => Promise<ReadonlySet<Delivery>>;
+
 export interface LaneStoreSettings {
   store: MessageStore;
   statements: ReturnType<typeof quarantineStatements>;
@@ -81,7 +84,7 @@ export class LaneStore {
     const { statements, store } = this.settings;
     const [head] = messages;
     const fresh = messages.filter(
-      ({ parkedAs, replyTo, ended }) => parkedAs === undefined && !replyTo && !ended,
+      ({ parkedAs, replyTo, outcome }) => parkedAs === undefined && !replyTo && !outcome,
     );
     const handled = line.handled.splice(0);
     const seqs = new Map<Delivery, string>();
@@ -112,9 +115,9 @@ export class LaneStore {
   private leaves(delivery: Delivery, line: ParkedLine, seq: string | undefined, isRunning: boolean): void {
     line.open.delete(delivery);
     delivery.line = undefined;
-    if (delivery.ended) {
+    if (delivery.outcome) {
       // It has ended while it was being parked.
-      if (delivery.ended === 'handled' && seq !== undefined) line.handled.push(seq);
+      if (delivery.outcome === 'handled' && seq !== undefined) line.handled.push(seq);
     } else if (isRunning) {
       line.open.add(delivery);
       delivery.line = line;

@@ -81,7 +81,7 @@ export class ParkedLines {
     const line = delivery.line!;
     line.open.delete(delivery);
     // A dead letter's row is parked no more, and what stands behind one that the line waits for still is.
-    if (delivery.ended === 'handled' && delivery.parkedAs !== undefined) line.handled.push(delivery.parkedAs);
+    if (delivery.outcome === 'handled' && delivery.parkedAs !== undefined) line.handled.push(delivery.parkedAs);
     if (line.open.size === 0 || !this.isCurrent(line)) this.goOn(line);
   }
 

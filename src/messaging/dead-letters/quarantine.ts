@@ -102,7 +102,7 @@ export class KeyQuarantine {
   async park(delivery: Delivery): Promise<boolean> {
     // It is parked, and a message before it has become a dead letter.
     if (delivery.parkedAs !== undefined) {
-      delivery.ended = 'parked';
+      delivery.outcome = 'parked';
       return true;
     }
     const { transactions } = this.settings.store;
@@ -115,7 +115,7 @@ export class KeyQuarantine {
         ));
     if (rowCount === 0) this.keys.delete(nameOf(key));
     else if (delivery.replyTo) throw rows[0]!.waits ? new KeyWaitsError() : new KeyQuarantinedError();
-    else delivery.ended = 'parked';
+    else delivery.outcome = 'parked';
     return rowCount !== 0;
   }
 

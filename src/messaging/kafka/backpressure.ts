@@ -1,8 +1,88 @@
+import type { HeldMessages, MemoryLimits } from '../consuming/held-messages.js';
+import type { Source } from '../consuming/overflow.js';
 import type { Delivery } from '../delivery.js';
+import type { KafkaConsumer } from '../kafka-driver.js';
 import { partitionKey, type TopicPartition } from '../records/record.js';
+import type { GroupOffsets } from './offsets.js';
+
+/**
+ * Pauses partitions: all of them while too much is held, until half of it is left, or while nothing may begin; and some by
+ * themselves, of which one key has too much waiting.
+ */
+export class Backpressure implements Source {
+  /** True while nothing more is fetched, as a limit is reached. */
+  isFull = false;
+  /** Told when that begins. */
+  onFull: () => void = () => undefined;
+  /** True while nothing is fetched, as nothing may begin. */
+  isSuspended = false;
+  private readonly heldBack = new HeldBackPartitions();
+
+  constructor(
+    private readonly limits: MemoryLimits,
+    private readonly held: HeldMessages,
+    private readonly offsets: GroupOffsets,
+    private readonly consumer: () => KafkaConsumer | undefined,
+  ) {}
+
+  /** Other partitions are this member's now, none of them paused by the consumer. */
+  assigned(partitions: readonly TopicPartition[]): void {
+    this.heldBack.clear();
+    this.isFull = false;
+    if (this.isSuspended) this.consumer()?.pause(partitions);
+  }
+
+  suspend(): void {
+    this.isSuspended = true;
+    this.consumer()?.pause(this.offsets.partitions);
+  }
+
+  resume(): void {
+    this.isSuspended = false;
+    if (!this.isFull) this.fetchAgain();
+  }
+
+  get holdsBack(): boolean {
+    return this.heldBack.size > 0;
+  }
+
+  isHeldBack(partition: TopicPartition): boolean {
+    return this.heldBack.has(partition);
+  }
+
+  holdBack(places: readonly TopicPartition[], limits: MemoryLimits): void {
+    const mine = places
+      .filter((place) => this.offsets.of(place))
+      .map(({ topic, partition }) => ({ topic, partition }));
+    for (const partition of mine) this.heldBack.add(partition);
+    this.consumer()?.pause(mine);
+    const free = this.heldBack.count(this.held.all, limits);
+    if (!this.isFull && !this.isSuspended) this.consumer()?.resume(free);
+    this.balance();
+  }
+
+  /** To be called when what is held has changed. */
+  balance(): void {
+    const { limits } = this;
+    const messages = this.held.size - this.heldBack.messages;
+    const bytes = this.held.bytes - this.heldBack.bytes;
+    if (!this.isFull && (messages >= limits.messages || bytes >= limits.bytes)) {
+      this.isFull = true;
+      this.consumer()?.pause(this.offsets.partitions);
+      this.onFull();
+    } else if (this.isFull && messages <= limits.messages / 2 && bytes <= limits.bytes / 2) {
+      this.isFull = false;
+      if (!this.isSuspended) this.fetchAgain();
+    }
+  }
+
+  private fetchAgain(): void {
+    this.consumer()?.resume(this.offsets.partitions.filter((partition) => !this.heldBack.has(partition)));
+  }
+}
 
 /** Partitions that are paused by themselves; what is held of them counts by itself. */
-export class HeldBackPartitions {
+class HeldBackPartitions {
   private readonly partitions = new Map<string, TopicPartition>();
   /** What was held of them when it was counted. */
   messages = 0;
@@ -16,8 +96,8 @@ export class HeldBackPartitions {
     return this.partitions.has(partitionKey(partition));
   }
 
-  add({ topic, partition }: TopicPartition): void {
-    this.partitions.set(partitionKey({ topic, partition }), { topic, partition });
+  add(partition: TopicPartition): void {
+    this.partitions.set(partitionKey(partition), partition);
   }
 
   clear(): void {
@@ -30,7 +110,7 @@ export class HeldBackPartitions {
    *
    * @returns those that were let go
    */
-  count(held: Iterable<Delivery>, limits: { messages: number; bytes: number }): TopicPartition[] {
+  count(held: Iterable<Delivery>, limits: MemoryLimits): TopicPartition[] {
     const counts = new Map([...this.partitions.keys()].map((key) => [key, { messages: 0, bytes: 0 }]));
     for (const { record, bytes } of held) {
       const count = counts.get(partitionKey(record));

@@ -1,0 +1,149 @@
+import type { Logger } from '@nestjs/common';
+import { MessageFailures } from '../consuming/failures.js';
+import { InfrastructureWait } from '../consuming/infrastructure-wait.js';
+import { MessageLanes } from '../consuming/lanes.js';
+import { LaneOverflow } from '../consuming/overflow.js';
+import { MessageProcessor } from '../consuming/processor.js';
+import { KeyQuarantine } from '../dead-letters/quarantine.js';
+import { StoreUpkeep } from '../dead-letters/store-upkeep.js';
+import { CrashSuspects } from '../dead-letters/suspects.js';
+import { type Delivery, laneKeyOf } from '../delivery.js';
+import { classify, replyErrorOf } from '../failure-policy.js';
+import type { MessageAnswer } from '../message-answer.js';
+import { OutboxRelay } from '../outbox-relay.js';
+import { Availability } from './availability.js';
+import { KafkaConnection } from './connection.js';
+import { sentDeadLetters, storedDeadLetters } from './dead-letter-writing.js';
+import { deliveriesFor } from './deliveries.js';
+import { type ConnectedClients, HandlerCalls, type NestServer } from './handler-calls.js';
+import { MessageIntake } from './intake.js';
+import { MessageReplies } from './replies/sending.js';
+import type { TransportSettings } from './transport-options.js';
+
+/** What a transport is made of, as far as its outside asks for it. */
+export interface Transport {
+  connection: KafkaConnection;
+  availability: Availability;
+}
+
+/**
+ * Makes the parts of a transport, each of those before it: a message goes from the connection by the intake into a lane, from
+ * there by the processor to its handler, and its answer by the replies; what fails goes to the failures. Two ways lead back, and are
+ * laid at the end: lanes begin to work, and overflow is looked for.
+ */
+export function composeTransport(settings: TransportSettings, server: NestServer, logger: Logger): Transport {
+  const { store, groupId, concurrency, batchSize, handlerTimeoutMs, maxReplyValues } = settings;
+  const stopping = new AbortController();
+  const { signal } = stopping;
+  const clients: ConnectedClients = {};
+
+  const lanes = new MessageLanes({ concurrency, batchSize });
+  const toDelivery = deliveriesFor(settings, server);
+  const intake = new MessageIntake({
+    limits: { messages: settings.bufferMessages, bytes: settings.bufferBytes },
+    consumer: () => clients.consumer,
+    ...{ logger, lanes, toDelivery },
+  });
+  const availability = new Availability(intake, settings.stalledAfterMs, signal);
+  const replies = new MessageReplies(
+    server.serialize as ConstructorParameters<typeof MessageReplies>[0],
+    () => clients.producer,
+    signal,
+    {
+      timeoutMs: settings.replyTimeoutMs,
+      bufferBytes: settings.replyBufferBytes,
+      isReachable: () => availability.down === undefined,
+    },
+  );
+  const infrastructure = new InfrastructureWait({ ...{ store, logger, intake }, stopping: signal });
+
+  const quarantine =
+    store &&
+    new KeyQuarantine({
+      ...{ store, concurrency, consumer: groupId },
+      partitions: () => intake.offsets.partitions,
+      readmit: (record, parkedAs, attempts, line) => {
+        // Apart from what comes of the key meanwhile, which is parked and need not wait for that.
+        const laneKey = `parked ${laneKeyOf(record)}`;
+        const parked = { laneKey, parkedAs, attempts, line, replyTo: undefined };
+        const delivery = { ...toDelivery(record), ...parked };
+        intake.readmit(delivery);
+        return delivery;
+      },
+      stored: (delivery) => intake.done(delivery),
+      refuse: (delivery, error) => {
+        if (intake.held.isForgotten(delivery)) return;
+        replies.send(delivery, { error: replyErrorOf(error) }, () => intake.done(delivery));
+      },
+      onFailed: (error) => {
+        if (classify(error) === 'infrastructure') infrastructure.waitFor(error);
+      },
+    });
+  const crashes = store && new CrashSuspects(store, groupId, settings.sessionTimeoutMs);
+  const putAside =
+    store && quarantine
+      ? storedDeadLetters(store, quarantine, settings.quarantineKeys, logger)
+      : sentDeadLetters(() => clients.producer, availability.refusedTopics);
+
+  const finish = (delivery: Delivery, answer: MessageAnswer) => {
+    delivery.outcome ??= 'handled';
+    if (delivery.line) quarantine?.handled(delivery);
+    if (delivery.parkedAs !== undefined) return;
+    if (delivery.replyTo) replies.send(delivery, answer, () => intake.done(delivery));
+    else intake.done(delivery);
+  };
+  const failures = new MessageFailures({
+    ...{ store, finish, putAside },
+    held: intake.held,
+    maxAttempts: settings.maxAttempts,
+    maxTransientAttempts: settings.maxTransientAttempts,
+    onInfrastructureFailure: (error) => infrastructure.waitFor(error),
+  });
+  const calls = new HandlerCalls({
+    ...{ server, clients, handlerTimeoutMs, maxReplyValues },
+    onRepeated: () => quarantine?.fresh.markStale(),
+  });
+  const call = (delivery: Delivery) => calls.call(delivery);
+  const processor = new MessageProcessor({ store, call, finish, failures, quarantine, crashes });
+  const overflow = new LaneOverflow({
+    lanes,
+    source: intake.backpressure,
+    limits: settings.laneLimits,
+    putAside: quarantine && ((lane) => quarantine.putAside(lane)),
+    isParking: (delivery) => quarantine?.holds(delivery) === true,
+  });
+
+  intake.backpressure.onFull = () => overflow.look();
+  lanes.start({
+    handle: async (batch, settle) => {
+      if (batch.some(({ replyTo }) => replyTo)) await replies.untilRoom();
+      for (const delivery of batch) delivery.hasBegun = true;
+      await processor.handle(batch, settle);
+    },
+    onWaiting: (lane) => overflow.waits(lane),
+  });
+
+  const upkeep =
+    store && quarantine && crashes
+      ? new StoreUpkeep({
+          ...{ store, groupId, quarantine, crashes, logger },
+          retentionMs: settings.inboxRetentionMs,
+          committed: () => intake.offsets.committed,
+        })
+      : undefined;
+  const relay =
+    store &&
+    new OutboxRelay(
+      store.transactions,
+      store.outbox,
+      store.transactions.dataSource,
+      settings.outboxPollMs,
+      () => clients.relayProducer,
+      availability.refusedTopics,
+    );
+  const connection = new KafkaConnection({
+    ...{ settings, server, logger, stopping, clients, lanes, intake, overflow },
+    ...{ replies, availability, quarantine, crashes, upkeep, relay },
+  });
+  return { connection, availability };
+}
