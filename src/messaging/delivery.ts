@@ -28,11 +28,11 @@ export interface Delivery {
   readonly bytes: number;
   /** The number of its row, where it is parked; its offset is committed or another's task. */
   parkedAs?: string;
-  /** The line of parked messages that goes on once this one has ended. */
-  line?: ParkedLine;
+  /** The backlog that it is of, where that goes on here: the next messages are read once this one has ended. */
+  backlog?: Backlog;
   /** What became of it in the end: it is handled, its dead letter is safe, or it is parked instead of being handled. */
   outcome?: 'handled' | 'dead' | 'parked';
-  /** The same message, as it is being handled since before partitions were shared out anew; it ends before this one begins. */
+  /** The same message, as it is being handled since before partitions were assigned anew; it ends before this one begins. */
   begunBefore?: Delivery;
   /** How often it was handled and failed by no fault of the infrastructure. */
   attempts: number;
@@ -45,8 +45,8 @@ export interface Delivery {
 /** What a dead letter is made of. */
 export type Undeliverable = Pick<Delivery, 'message' | 'record' | 'attempts' | 'parkedAs'>;
 
-/** A line of parked messages that goes on here. */
-export interface ParkedLine {
+/** The parked messages of one key, as they are handled here. */
+export interface Backlog {
   key: QuarantinedKey;
   /** Messages of it that are being handled: the next are read when these have ended. */
   open: Set<Delivery>;

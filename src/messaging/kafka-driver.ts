@@ -75,7 +75,7 @@ export interface StuckPartition extends TopicPartition {
 export interface ConsumerListener {
   /** The partitions that are this member's from now on, all of them. Comes before the first of their records. */
   assigned(partitions: TopicPartition[]): void;
-  /** The group is about to share out its partitions anew: the last moment to commit what is done. */
+  /** The group is about to assign its partitions anew: the last moment to commit what is done. */
   revoking(): void;
   /** Takes the records over; the consumer goes on fetching. Records of a partition come once per assignment, in order. */
   records(batch: RecordBatch): void;
@@ -103,7 +103,7 @@ export interface KafkaConsumer {
   /**
    * Commits for the current assignment.
    *
-   * @throws CommitRefusedError the group is sharing out its partitions, or this member is none of it any more
+   * @throws CommitRefusedError the group is assigning its partitions anew, or this member is none of it any more
    * @throws Error the broker can't be reached
    */
   commit(offsets: readonly CommitOffset[]): Promise<void>;
@@ -137,7 +137,7 @@ export interface KafkaDriver {
   producer(): Promise<KafkaProducer>;
 }
 
-/** The group does not take the offsets: its partitions are being shared out, or are another member's by now. */
+/** The group does not take the offsets: its partitions are being assigned anew, or are another member's by now. */
 export class CommitRefusedError extends Error {
   override readonly name = 'CommitRefusedError';
 }

@@ -53,7 +53,7 @@ export class LaneOverflow {
   /** To be called for a lane whose head waits, also when more comes behind it. */
   waits(lane: Lane): void {
     const { source, putAside } = this.settings;
-    const isParked = lane.queue[0]!.line !== undefined;
+    const isParked = lane.queue[0]!.backlog !== undefined;
     if (!isParked && !this.isOver(lane)) return;
     if (putAside) {
       this.due.add(lane);
@@ -119,7 +119,7 @@ export class LaneOverflow {
 
   private isStuck(lane: Lane): boolean {
     const { queue, taken, begunAt, pace, isLeaving } = lane;
-    if (isLeaving || queue.length === taken || queue[0]!.line) return false;
+    if (isLeaving || queue.length === taken || queue[0]!.backlog) return false;
     // It would be parked twice.
     if (taken > 0 && this.settings.isParking(queue[0]!)) return false;
     if (queue[0]!.attempts > 0) return true;

@@ -1,6 +1,5 @@
 import type { HeldMessages, MemoryLimits } from '../consuming/held-messages.js';
 import type { Source } from '../consuming/overflow.js';
-import type { Delivery } from '../delivery.js';
 import type { KafkaConsumer } from '../kafka-driver.js';
 import { partitionKey, type TopicPartition } from '../records/record.js';
 import type { GroupOffsets } from './offsets.js';
@@ -16,7 +15,10 @@ export class Backpressure implements Source {
   onFull: () => void = () => undefined;
   /** True while nothing is fetched, as nothing may begin. */
   isSuspended = false;
-  private readonly heldBack = new HeldBackPartitions();
+  /** Partitions that are paused by themselves, by `partitionKey`. */
+  private readonly heldBack = new Map<string, TopicPartition>();
+  /** What was held of these when it was counted; it counts towards no limit. */
+  private apart = { messages: 0, bytes: 0 };
 
   constructor(
     private readonly limits: MemoryLimits,
@@ -28,6 +30,7 @@ export class Backpressure implements Source {
   /** Other partitions are this member's now, none of them paused by the consumer. */
   assigned(partitions: readonly TopicPartition[]): void {
     this.heldBack.clear();
+    this.apart = { messages: 0, bytes: 0 };
     this.isFull = false;
     if (this.isSuspended) this.consumer()?.pause(partitions);
   }
@@ -47,16 +50,16 @@ export class Backpressure implements Source {
   }
 
   isHeldBack(partition: TopicPartition): boolean {
-    return this.heldBack.has(partition);
+    return this.heldBack.has(partitionKey(partition));
   }
 
   holdBack(places: readonly TopicPartition[], limits: MemoryLimits): void {
     const mine = places
       .filter((place) => this.offsets.of(place))
       .map(({ topic, partition }) => ({ topic, partition }));
-    for (const partition of mine) this.heldBack.add(partition);
+    for (const partition of mine) this.heldBack.set(partitionKey(partition), partition);
     this.consumer()?.pause(mine);
-    const free = this.heldBack.count(this.held.all, limits);
+    const free = this.count(limits);
     if (!this.isFull && !this.isSuspended) this.consumer()?.resume(free);
     this.balance();
   }
@@ -64,8 +67,8 @@ export class Backpressure implements Source {
   /** To be called when what is held has changed. */
   balance(): void {
     const { limits } = this;
-    const messages = this.held.size - this.heldBack.messages;
-    const bytes = this.held.bytes - this.heldBack.bytes;
+    const messages = this.held.size - this.apart.messages;
+    const bytes = this.held.bytes - this.apart.bytes;
     if (!this.isFull && (messages >= limits.messages || bytes >= limits.bytes)) {
       this.isFull = true;
       this.consumer()?.pause(this.offsets.partitions);
@@ -77,56 +80,27 @@ export class Backpressure implements Source {
   }
 
   private fetchAgain(): void {
-    this.consumer()?.resume(this.offsets.partitions.filter((partition) => !this.heldBack.has(partition)));
-  }
-}
-
-/** Partitions that are paused by themselves; what is held of them counts by itself. */
-class HeldBackPartitions {
-  private readonly partitions = new Map<string, TopicPartition>();
-  /** What was held of them when it was counted. */
-  messages = 0;
-  bytes = 0;
-
-  get size(): number {
-    return this.partitions.size;
+    this.consumer()?.resume(this.offsets.partitions.filter((partition) => !this.isHeldBack(partition)));
   }
 
-  has(partition: TopicPartition): boolean {
-    return this.partitions.has(partitionKey(partition));
-  }
-
-  add(partition: TopicPartition): void {
-    this.partitions.set(partitionKey(partition), partition);
-  }
-
-  clear(): void {
-    this.partitions.clear();
-    this.messages = this.bytes = 0;
-  }
-
-  /**
-   * Counts what is held, and lets go of partitions of which no more is held than half of the limits.
-   *
-   * @returns those that were let go
-   */
-  count(held: Iterable<Delivery>, limits: MemoryLimits): TopicPartition[] {
-    const counts = new Map([...this.partitions.keys()].map((key) => [key, { messages: 0, bytes: 0 }]));
-    for (const { record, bytes } of held) {
+  /** Counts what is held of partitions that are paused by themselves. @returns those of which no more is held than half of the limits */
+  private count(limits: MemoryLimits): TopicPartition[] {
+    const counts = new Map([...this.heldBack.keys()].map((key) => [key, { messages: 0, bytes: 0 }]));
+    for (const { record, bytes } of this.held.all) {
       const count = counts.get(partitionKey(record));
       if (!count) continue;
       count.messages++;
       count.bytes += bytes;
     }
-    this.messages = this.bytes = 0;
+    this.apart = { messages: 0, bytes: 0 };
     const free: TopicPartition[] = [];
     for (const [key, { messages, bytes }] of counts) {
       if (messages <= limits.messages / 2 && bytes <= limits.bytes / 2) {
-        free.push(this.partitions.get(key)!);
-        this.partitions.delete(key);
+        free.push(this.heldBack.get(key)!);
+        this.heldBack.delete(key);
       } else {
-        this.messages += messages;
-        this.bytes += bytes;
+        this.apart.messages += messages;
+        this.apart.bytes += bytes;
       }
     }
     return free;

@@ -62,10 +62,10 @@ export function composeTransport(settings: TransportSettings, server: NestServer
     new KeyQuarantine({
       ...{ store, concurrency, consumer: groupId },
       partitions: () => intake.offsets.partitions,
-      readmit: (record, parkedAs, attempts, line) => {
+      readmit: (record, parkedAs, attempts, backlog) => {
         // Apart from what comes of the key meanwhile, which is parked and need not wait for that.
         const laneKey = `parked ${laneKeyOf(record)}`;
-        const parked = { laneKey, parkedAs, attempts, line, replyTo: undefined };
+        const parked = { laneKey, parkedAs, attempts, backlog, replyTo: undefined };
         const delivery = { ...toDelivery(record), ...parked };
         intake.readmit(delivery);
         return delivery;
@@ -87,7 +87,7 @@ export function composeTransport(settings: TransportSettings, server: NestServer
 
   const finish = (delivery: Delivery, answer: MessageAnswer) => {
     delivery.outcome ??= 'handled';
-    if (delivery.line) quarantine?.handled(delivery);
+    if (delivery.backlog) quarantine?.ended(delivery);
     if (delivery.parkedAs !== undefined) return;
     if (delivery.replyTo) replies.send(delivery, answer, () => intake.done(delivery));
     else intake.done(delivery);

@@ -37,8 +37,8 @@ export interface RecordBatchRead {
   isControl: boolean;
   isAbort: boolean;
   records: BatchRecord[];
-  /** It can't be read: nothing from this offset on is, and `records` has none. */
-  undecodable?: { offset: bigint; reason: UndecodableBatchError };
+  /** Why it can't be read: nothing from its first offset on is, and `records` has none. */
+  undecodable?: UndecodableBatchError;
 }
 
 /** What a batch says of itself, as far as it could be read. */
@@ -161,8 +161,8 @@ async function readBatch(
       batch.records = [tooLarge(head, batch.lastOffset, rest, count, codec)];
     }
   } catch (error) {
-    const reason = new UndecodableBatchError(firstOffset, known, { cause: error as Error });
-    return { ...batch, records: [], undecodable: { offset: firstOffset, reason } };
+    const undecodable = new UndecodableBatchError(firstOffset, known, { cause: error as Error });
+    return { ...batch, records: [], undecodable };
   }
   const key = batch.isControl ? batch.records[0]?.key : undefined;
   batch.isAbort = key !== null && key !== undefined && key.length >= 4 && key.readInt16BE(2) === ABORT;

@@ -77,6 +77,10 @@ export class FetchedPartitionState implements TopicPartition {
   }
 }
 
+/** Those that are not read on; none where no broker can be reached, which is told as a whole. */
+export const stuckOf = (partitions: readonly FetchedPartitionState[]): StuckPartition[] =>
+  partitions.every(({ isUnanswered }) => isUnanswered) ? [] : partitions.flatMap(({ stuck }) => stuck ?? []);
+
 const isAnswered = (reason: Error): boolean =>
   reason instanceof OffsetOutOfRangeError ||
   reason instanceof UndecodableBatchError ||

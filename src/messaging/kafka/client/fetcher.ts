@@ -3,9 +3,10 @@ import { partitionKey, type RecordBatch, type TopicPartition } from '../../recor
 import { decompress } from '../../records/codecs.js';
 import type { BatchReading } from '../../records/batches.js';
 import { RECORD_LIMITS } from '../../records/limits.js';
+import { BrokerAnswerError } from '../broker-answers.js';
 import type { BrokerAddress } from '../broker-connections.js';
-import { answerError, answerIn, check, type Cluster, REQUEST_TIMEOUT_MS } from './cluster.js';
-import { FetchedPartitionState } from './fetched-partition.js';
+import { answerError, answerIn, check, type Cluster, REQUEST_TIMEOUT_MS, topicError } from './cluster.js';
+import { FetchedPartitionState, stuckOf } from './fetched-partition.js';
 import { committedRecords } from './fetched-records.js';
 import type { LostPosition, Positions } from './positions.js';
 import { type FetchAnswer, type FetchedPartition, fetchRecords } from '../protocol/record-requests.js';
@@ -14,8 +15,6 @@ import type { ClusterView } from '../protocol/topic-requests.js';
 /** As much of one partition as Java's client takes; a larger record comes alone. */
 const PARTITION_MAX_BYTES = 1024 * 1024;
 const LONG_MS = 60_000;
-const LEADER_NOT_AVAILABLE = 5;
-const UNKNOWN_TOPIC_OR_PARTITION = 3;
 
 /** Whom a {@link Fetcher} tells. */
 export interface FetchListener {
@@ -42,7 +41,7 @@ export class Fetcher {
   /** Ends the waits that are under way. */
   private readonly waits = new Set<() => void>();
   private stuckTold = '';
-  private turn = 0;
+  private rotation = 0;
 
   constructor(
     private readonly cluster: Cluster,
@@ -97,19 +96,19 @@ export class Fetcher {
     }
   }
 
-  private lead(at: FetchedPartitionState, { brokers, topics, refused }: ClusterView): void {
+  private lead(at: FetchedPartitionState, view: ClusterView): void {
     const about = `${at.topic}, partition ${at.partition}`;
-    const topic = topics.get(at.topic);
+    const topic = view.topics.get(at.topic);
     const leader = topic?.leaders[at.partition];
     at.leader = undefined;
-    if (!topic) return at.fails(answerError(about, refused.get(at.topic) ?? UNKNOWN_TOPIC_OR_PARTITION)!);
+    if (!topic) return at.fails(topicError(about, at.topic, view));
     // A topic that was made anew has other records under the same offsets.
     if (at.topicId !== undefined && topic.id !== at.topicId) {
-      at.fails(answerError(about, UNKNOWN_TOPIC_OR_PARTITION)!);
+      at.fails(new BrokerAnswerError(about, 'UNKNOWN_TOPIC_OR_PARTITION'));
       return this.listener.topicGone(at.topic);
     }
-    if (leader === undefined) return at.fails(answerError(about, LEADER_NOT_AVAILABLE)!);
-    this.brokers.set(leader, brokers.get(leader)!);
+    if (leader === undefined) return at.fails(new BrokerAnswerError(about, 'LEADER_NOT_AVAILABLE'));
+    this.brokers.set(leader, view.brokers.get(leader)!);
     at.topicId = topic.id;
     at.leader = leader;
   }
@@ -175,16 +174,16 @@ export class Fetcher {
   ): Promise<void> {
     const { fetchWaitMs: waitMs, fetchMaxBytes: bytes, limits = RECORD_LIMITS } = this.settings;
     const byId = wanted.every(({ topicId }) => topicId !== undefined) && (await this.cluster.fetchesById());
-    // The broker fills its answer from the first partition on: each has its turn to be that.
-    const turn = this.turn++;
+    // The broker fills its answer from the first partition on: each is that once in a while.
+    const first = this.rotation++;
     const rotated = wanted.map((_, index) => {
-      const { topic, topicId, partition, next } = wanted[(index + turn) % wanted.length]!;
+      const { topic, topicId, partition, next } = wanted[(index + first) % wanted.length]!;
       return { topic, topicId, partition, next: next! };
     });
     const bounds = { waitMs, bytes, partitionBytes: Math.min(PARTITION_MAX_BYTES, bytes) };
     const timeoutMs = waitMs + REQUEST_TIMEOUT_MS;
     const answer: FetchAnswer = await this.cluster.call(broker, fetchRecords(rotated, bounds, byId), {
-      lane: 'fetch',
+      purpose: 'fetch',
       timeoutMs,
     });
     if (signal.aborted) return;
@@ -226,9 +225,7 @@ export class Fetcher {
   }
 
   private tellStuck(): void {
-    // Where no broker can be reached that is told, and not of each partition.
-    const areAllAway = this.partitions.every(({ isUnanswered }) => isUnanswered);
-    const stuck = areAllAway ? [] : this.partitions.flatMap(({ stuck: one }) => one ?? []);
+    const stuck = stuckOf(this.partitions);
     const told = stuck
       .map(({ topic, partition, reason }) => `${topic} ${partition} ${reason.message}`)
       .join();

@@ -6,7 +6,7 @@ import {
   type BrokerConnections,
   type BrokerRequest,
   connectionKey,
-  type Lane,
+  type Purpose,
 } from '../broker-connections.js';
 
 const CREATE_CLUSTER = 'private:Kafka:createCluster';
@@ -55,8 +55,8 @@ export class KafkajsConnections implements BrokerConnections {
   }
 
   async send(address: BrokerAddress, request: BrokerRequest): Promise<Buffer> {
-    const { lane, apiKey, apiVersion, isFlexible, body } = request;
-    const key = connectionKey(lane, address);
+    const { purpose, apiKey, apiVersion, isFlexible, body } = request;
+    const key = connectionKey(purpose, address);
     const bytes = isFlexible ? Buffer.concat([NO_TAGS, body]) : body;
     try {
       const { connectionPool } = await this.connected(key, address);
@@ -83,9 +83,9 @@ export class KafkajsConnections implements BrokerConnections {
     }
   }
 
-  cut(lane: Lane, broker?: BrokerAddress): void {
+  cut(purpose: Purpose, broker?: BrokerAddress): void {
     const isMeant = (key: string) =>
-      broker ? key === connectionKey(lane, broker) : key.startsWith(`${lane} `);
+      broker ? key === connectionKey(purpose, broker) : key.startsWith(`${purpose} `);
     for (const key of [...this.pools.keys()]) if (isMeant(key)) this.giveUp(key);
   }
 

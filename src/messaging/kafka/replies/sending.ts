@@ -8,7 +8,7 @@ import type { MessageAnswer } from '../../message-answer.js';
 import { type KafkaProducer, RecordRefusedError } from '../../kafka-driver.js';
 import type { OutgoingRecord } from '../../records/record.js';
 import { recordBytes, refuseHuge } from '../../records/size.js';
-import { ReplyRoom, type ReplyShare } from './room.js';
+import { ReplyRoom, type Reservation } from './room.js';
 import { pause } from '../../waiting.js';
 import { plainText } from '../../../errors/plain-text.js';
 import { ToldRarely } from '../../telling.js';
@@ -65,9 +65,9 @@ export class MessageReplies {
 
   /** @param acknowledged called when the reply is with the broker, or can never be */
   send(delivery: Delivery, answer: MessageAnswer, acknowledged: () => void): void {
-    const share = this.room.open();
-    const sending = this.sendUntilAcknowledged(delivery, answer, share).then((isDone) => {
-      share.close();
+    const reservation = this.room.reserve();
+    const sending = this.sendUntilAcknowledged(delivery, answer, reservation).then((isDone) => {
+      reservation.close();
       this.pending.delete(sending);
       if (isDone) acknowledged();
     });
@@ -82,14 +82,14 @@ export class MessageReplies {
   private async sendUntilAcknowledged(
     delivery: Delivery,
     answer: MessageAnswer,
-    share: ReplyShare,
+    reservation: Reservation,
   ): Promise<boolean> {
     let failure: Failure | undefined;
     let address = delivery.replyTo!;
     let current = answer;
     for (let attempt = 1; ; attempt++) {
       try {
-        await this.sendOnce(address, current, share);
+        await this.sendOnce(address, current, reservation);
         this.acknowledgedAt = performance.now();
         return true;
       } catch (err) {
@@ -118,7 +118,7 @@ export class MessageReplies {
         }
         this.tellRarely('warn', report);
         if (this.stopping.aborted) return false;
-        share.fails();
+        reservation.fails();
         failure ??= { since: performance.now(), aloneSince: undefined };
         if (this.isGivenUp(failure, attempt)) {
           this.tellRarely('error', {
@@ -153,12 +153,16 @@ export class MessageReplies {
     );
   }
 
-  private async sendOnce(address: ReplyAddress, answer: MessageAnswer, share: ReplyShare): Promise<void> {
+  private async sendOnce(
+    address: ReplyAddress,
+    answer: MessageAnswer,
+    reservation: Reservation,
+  ): Promise<void> {
     const records = await this.recordsOf(address, answer).catch((cause: unknown) => {
       throw new UnspeakableAnswer('The serializer has failed.', { cause });
     });
     refuseHuge(records);
-    share.holds(records.reduce((sum, record) => sum + recordBytes(record), 0));
+    reservation.holds(records.reduce((sum, record) => sum + recordBytes(record), 0));
     const producer = this.producer();
     if (!producer) throw new Error('Not connected.');
     await producer.send(records);
