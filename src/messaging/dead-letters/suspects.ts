@@ -107,7 +107,7 @@ export class CrashSuspects {
   private async watchOne(messageId: string, work: () => Promise<void>): Promise<void> {
     const crashes = this.suspects.get(messageId) ?? 0;
     if (crashes >= CRASHES) throw new MessageKillsProcessError();
-    // Not before its turn: what kills the process while it waits for that is another.
+    // Not before it may begin: what kills the process while it waits for that is another.
     const tryIt = async () => {
       const { rowCount } = await this.write(this.statements.begin(messageId, crashes + 1));
       const isWatched = rowCount !== 0;

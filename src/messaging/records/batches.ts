@@ -2,7 +2,7 @@ import { type Codec, decompress } from './codecs.js';
 import type { IncomingRecord, RecordLimits, UnreadPart } from './record.js';
 import { headersByName, noHeaders, pastLimits } from './limits.js';
 import { MalformedBatchError, RecordReader } from './reader.js';
-import { WorkPauses } from './work-pauses.js';
+import { WorkSlices } from '../../json/work-slices.js';
 
 export type { Codec };
 
@@ -15,12 +15,9 @@ const ABORT = 0;
 
 const CODECS = ['none', 'gzip', 'snappy', 'lz4', 'zstd'] as const;
 
-/** The bytes before a batch's length is known, and those of its head, before the records. */
+/** The bytes before a batch's length is known. */
 const LENGTH_BYTES = 12;
-const MAGIC_AT = 16;
 const MAGIC = 2;
-/** Records between two looks at the clock. */
-const RECORDS_AT_ONCE = 64;
 
 /** A record, as its batch has it. */
 export type BatchRecord = Pick<
@@ -82,9 +79,6 @@ export interface BatchReading {
   decompress: (codec: Codec, bytes: Buffer, atMost: number) => Promise<Buffer> | Buffer;
 }
 
-/** True where the records are kept in the format of Kafka 0.11 and later. */
-export const isBatchFormat = (bytes: Buffer): boolean => bytes.length > MAGIC_AT && bytes[MAGIC_AT] === MAGIC;
-
 /**
  * Reads what a fetch has brought of one partition, in linear time and with breaks. The client libraries' own decoders take
  * time that grows with the square of the number of headers, have names of headers that objects have by themselves
@@ -97,14 +91,14 @@ export const isBatchFormat = (bytes: Buffer): boolean => bytes.length > MAGIC_AT
 export async function readBatches(bytes: Buffer, reading: BatchReading): Promise<RecordBatchRead[]> {
   const reader = new RecordReader(bytes);
   const batches: RecordBatchRead[] = [];
-  const pauses = new WorkPauses(RECORDS_AT_ONCE);
+  const slices = new WorkSlices();
   while (reader.left > LENGTH_BYTES) {
     const firstOffset = reader.int64();
     const length = reader.int32();
     // A fetch may end in the midst of a batch.
     if (length > reader.left) break;
     const own = bytes.subarray(reader.at, reader.at + Math.max(0, length));
-    const batch = await readBatch(firstOffset, own, reading, pauses);
+    const batch = await readBatch(firstOffset, own, reading, slices);
     if (!batch) break;
     batches.push(batch);
     if (batch.undecodable) break;
@@ -124,7 +118,7 @@ async function readBatch(
   firstOffset: bigint,
   bytes: Buffer,
   reading: BatchReading,
-  pauses: WorkPauses,
+  slices: WorkSlices,
 ): Promise<RecordBatchRead | undefined> {
   const known: BatchHead = {};
   const batch: RecordBatchRead = {
@@ -152,8 +146,9 @@ async function readBatch(
     try {
       const each = new RecordReader(await decompressed(codec, rest, reading));
       for (let n = 0; n < count; n++) {
+        const from = each.at;
         batch.records.push(readRecord(each, head, reading.limits));
-        await pauses.now();
+        if (slices.isOver(each.at - from)) await slices.giveWay();
       }
     } catch (error) {
       if (!isTooLarge(error)) throw error;

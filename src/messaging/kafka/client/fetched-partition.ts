@@ -1,8 +1,9 @@
-import { brokerAnswer } from '../broker-answers.js';
+import { brokerAnswer, BrokerAnswerError } from '../broker-answers.js';
 import { OffsetOutOfRangeError, type StuckPartition } from '../../kafka-driver.js';
 import type { TopicPartition } from '../../records/record.js';
 import { UndecodableBatchError } from '../../records/batches.js';
-import { answerIn } from './cluster.js';
+import type { ClusterView } from '../protocol/topic-requests.js';
+import { answerIn, topicError } from './cluster.js';
 
 const AGAIN_MS = 500;
 const AT_LEISURE_MS = 2_000;
@@ -48,6 +49,22 @@ export class FetchedPartitionState implements TopicPartition {
   /** It can be fetched now. */
   get isReady(): boolean {
     return this.leader !== undefined && this.isPlaced && this.isDue;
+  }
+
+  /** Finds its leader in what the cluster says, or fails. */
+  findLeader(view: ClusterView): 'topic-gone' | undefined {
+    const about = `${this.topic}, partition ${this.partition}`;
+    const topic = view.topics.get(this.topic);
+    const leader = topic?.leaders[this.partition];
+    this.leader = undefined;
+    if (!topic) this.fails(topicError(about, this.topic, view));
+    // A topic that was made anew has other records under the same offsets.
+    else if (this.topicId !== undefined && topic.id !== this.topicId) {
+      this.fails(new BrokerAnswerError(about, 'UNKNOWN_TOPIC_OR_PARTITION'));
+      return 'topic-gone';
+    } else if (leader === undefined) this.fails(new BrokerAnswerError(about, 'LEADER_NOT_AVAILABLE'));
+    else [this.topicId, this.leader] = [topic.id, leader];
+    return undefined;
   }
 
   /** It can't be read on for this reason, now; others can. */

@@ -3,9 +3,8 @@ import { partitionKey, type RecordBatch, type TopicPartition } from '../../recor
 import { decompress } from '../../records/codecs.js';
 import type { BatchReading } from '../../records/batches.js';
 import { RECORD_LIMITS } from '../../records/limits.js';
-import { BrokerAnswerError } from '../broker-answers.js';
 import type { BrokerAddress } from '../broker-connections.js';
-import { answerError, answerIn, check, type Cluster, REQUEST_TIMEOUT_MS, topicError } from './cluster.js';
+import { answerError, answerIn, check, type Cluster, REQUEST_TIMEOUT_MS } from './cluster.js';
 import { FetchedPartitionState, stuckOf } from './fetched-partition.js';
 import { committedRecords } from './fetched-records.js';
 import type { LostPosition, Positions } from './positions.js';
@@ -84,7 +83,10 @@ export class Fetcher {
     try {
       const view = await this.cluster.view(wanted.map(({ topic }) => topic));
       if (signal.aborted) return;
-      for (const at of wanted) this.lead(at, view);
+      for (const at of wanted) {
+        if (at.findLeader(view) === 'topic-gone') this.listener.topicGone(at.topic);
+        if (at.leader !== undefined) this.brokers.set(at.leader, view.brokers.get(at.leader)!);
+      }
       await this.place(
         wanted.filter((at) => at.leader !== undefined && !at.isPlaced),
         view,
@@ -94,23 +96,6 @@ export class Fetcher {
       for (const at of wanted) at.fails(error as Error);
       if (this.workers.size === 0) this.listener.interrupted(error as Error);
     }
-  }
-
-  private lead(at: FetchedPartitionState, view: ClusterView): void {
-    const about = `${at.topic}, partition ${at.partition}`;
-    const topic = view.topics.get(at.topic);
-    const leader = topic?.leaders[at.partition];
-    at.leader = undefined;
-    if (!topic) return at.fails(topicError(about, at.topic, view));
-    // A topic that was made anew has other records under the same offsets.
-    if (at.topicId !== undefined && topic.id !== at.topicId) {
-      at.fails(new BrokerAnswerError(about, 'UNKNOWN_TOPIC_OR_PARTITION'));
-      return this.listener.topicGone(at.topic);
-    }
-    if (leader === undefined) return at.fails(new BrokerAnswerError(about, 'LEADER_NOT_AVAILABLE'));
-    this.brokers.set(leader, view.brokers.get(leader)!);
-    at.topicId = topic.id;
-    at.leader = leader;
   }
 
   private async place(sought: FetchedPartitionState[], view: ClusterView): Promise<void> {
