@@ -28,7 +28,7 @@ export interface FailureSettings {
   /** The message is handled: answers it, and lets its offset move. */
   finish: (delivery: Delivery, answer: MessageAnswer) => void;
   /** Makes the message a dead letter. @throws that could not be written */
-  putAside: (delivery: Delivery, error: unknown) => Promise<void>;
+  writeDeadLetter: (delivery: Delivery, error: unknown) => Promise<void>;
   held: HeldMessages;
   /** Nothing can be handled at the moment. */
   onInfrastructureFailure: (error: unknown) => void;
@@ -137,9 +137,9 @@ export class MessageFailures {
   }
 
   private async deadLetter(delivery: Delivery, error: unknown, settle: Settle): Promise<void> {
-    const { putAside, finish } = this.settings;
+    const { writeDeadLetter, finish } = this.settings;
     try {
-      await putAside(delivery, error);
+      await writeDeadLetter(delivery, error);
     } catch (failure) {
       // Nothing is marked as handled before its dead letter is safe.
       return this.againWhenWritable(delivery, failure, settle);

@@ -1,4 +1,4 @@
-import type { PutAside } from '../dead-letters/lane-store.js';
+import type { ParkLane } from '../dead-letters/lane-store.js';
 import { bytesOf, type Delivery } from '../delivery.js';
 import { type Batch, cut, type Lane, laneOf } from './lane.js';
 
@@ -24,16 +24,16 @@ export interface LaneWorker {
 export type Settlement = 'done' | { retryInMs: number };
 export type Settle = (delivery: Delivery, how: Settlement) => void;
 
-/** When a lane could not be put aside, none is for so long. */
-const LEAVE_AGAIN_MS = 1000;
+/** When a lane could not be parked, none is for so long. */
+const PARK_AGAIN_MS = 1000;
 
 /**
  * Runs messages of one key one after another, in order, and different keys side by side; a key whose message has to wait
- * delays no other. What waits is bounded by whoever adds to it, who may put a lane aside.
+ * delays no other. What waits is bounded by whoever adds to it, who may have a lane parked.
  */
 export class MessageLanes {
   private readonly lanes = new Map<string, Lane>();
-  /** Those that were put aside while their head was being handled: what comes of their key is another lane. */
+  /** Those that were parked while their head was being handled: what comes of their key is another lane. */
   private readonly detached = new Set<Lane>();
   /** Lanes with a message to run, first come first served. */
   private readonly ready = new Set<Lane>();
@@ -42,8 +42,8 @@ export class MessageLanes {
   private running = 0;
   private runningAgain = 0;
   private wasAgain = false;
-  private leaving = 0;
-  private noneLeavesBefore = 0;
+  private parking = 0;
+  private noneIsParkedBefore = 0;
   private suspended = false;
   private idle: (() => void)[] = [];
   private worker: LaneWorker | undefined;
@@ -93,31 +93,31 @@ export class MessageLanes {
     return dropped;
   }
 
-  /** Resolves when nothing is being handled or put aside. */
+  /** Resolves when nothing is being handled or parked. */
   async untilIdle(): Promise<void> {
-    if (this.running + this.leaving > 0) await new Promise<void>((resolve) => this.idle.push(resolve));
+    if (this.running + this.parking > 0) await new Promise<void>((resolve) => this.idle.push(resolve));
   }
 
   get all(): Lane[] {
     return [...this.lanes.values(), ...this.detached];
   }
 
-  /** Has the lane put aside. @returns false when it could not be; then it is as it was */
-  async leave(lane: Lane, putAside: PutAside): Promise<boolean> {
+  /** Has the lane parked. @returns false when it could not be; then it is as it was */
+  async park(lane: Lane, store: ParkLane): Promise<boolean> {
     if (lane.queue.length === 0) return true;
-    if (lane.isLeaving || this.suspended || performance.now() < this.noneLeavesBefore) return false;
+    if (lane.isBeingParked || this.suspended || performance.now() < this.noneIsParkedBefore) return false;
     const isWaiting = lane.timer !== undefined;
     this.rest(lane);
-    lane.isLeaving = true;
-    this.leaving++;
-    const gone = await putAside({
+    lane.isBeingParked = true;
+    this.parking++;
+    const gone = await store({
       messages: [...lane.queue],
       waitMs: isWaiting ? lane.waitMs : 0,
       isRunning: (delivery) => lane.queue.slice(0, lane.taken).includes(delivery),
     });
-    this.leaving--;
-    lane.isLeaving = false;
-    if (gone.size === 0) this.noneLeavesBefore = performance.now() + LEAVE_AGAIN_MS;
+    this.parking--;
+    lane.isBeingParked = false;
+    if (gone.size === 0) this.noneIsParkedBefore = performance.now() + PARK_AGAIN_MS;
     if (gone.size > 0) this.detach(lane, gone);
     else if (isWaiting && lane.queue.length > 0) this.wait(lane);
     else this.goOn(lane);
@@ -136,7 +136,7 @@ export class MessageLanes {
 
   private makeReady(lane: Lane): void {
     const [head] = lane.queue;
-    if (!head || lane.taken > 0 || lane.timer || lane.isLeaving) return;
+    if (!head || lane.taken > 0 || lane.timer || lane.isBeingParked) return;
     (head.attempts > 0 ? this.readyAgain : this.ready).add(lane);
   }
 
@@ -202,7 +202,7 @@ export class MessageLanes {
   }
 
   private afterwards(): void {
-    if (this.running + this.leaving === 0) for (const resolve of this.idle.splice(0)) resolve();
+    if (this.running + this.parking === 0) for (const resolve of this.idle.splice(0)) resolve();
     this.pump();
   }
 
@@ -216,10 +216,10 @@ export class MessageLanes {
     const how = left[0] && settled.get(left[0]);
     const waits = how !== undefined && how !== 'done';
     if (waits) lane.waitMs = how.retryInMs;
-    if (!lane.isLeaving && waits) {
+    if (!lane.isBeingParked && waits) {
       this.wait(lane);
       this.worker?.onWaiting?.(lane);
-    } else if (!lane.isLeaving) this.goOn(lane);
+    } else if (!lane.isBeingParked) this.goOn(lane);
     return left.length === 0;
   }
 

@@ -2,7 +2,7 @@ import type { Delivery } from '../delivery.js';
 import type { Lane } from './lane.js';
 import type { MemoryLimits } from './held-messages.js';
 import type { IncomingRecord } from '../records/record.js';
-import type { PutAside } from '../dead-letters/lane-store.js';
+import type { ParkLane } from '../dead-letters/lane-store.js';
 import type { MessageLanes } from './lanes.js';
 
 /** Where messages come from, as far as it can be told to give fewer. */
@@ -26,9 +26,9 @@ export interface OverflowSettings {
   /** Of one lane whose head has failed; past either of these it does not wait in memory. */
   limits: MemoryLimits;
   /** Stores a lane; without it what the lane comes from is paused instead. */
-  putAside: PutAside | undefined;
+  park: ParkLane | undefined;
   /** True for one that is going to be parked anyway. */
-  isParking: (delivery: Delivery) => boolean;
+  willBeParked: (delivery: Delivery) => boolean;
 }
 
 const LOOK_EVERY_MS = 500;
@@ -38,24 +38,24 @@ const SLOW_MS = 1000;
 const PATIENCE_MS = 5000;
 
 /**
- * Keeps one key's backlog from filling the buffer, which would stop all keys: a lane whose head has failed is put aside, into
- * the store, when it holds too much or nothing more can be fetched; one that is slow, when both is so. Without a store the
+ * Keeps one key's backlog from filling the buffer, which would stop all keys: a lane whose head has failed is parked, in the
+ * store, when it holds too much or nothing more can be fetched; one that is slow, when both is so. Without a store the
  * part of the source that it comes from is paused.
  */
 export class LaneOverflow {
   private looking: NodeJS.Timeout | undefined;
   private relieving: Promise<void> | undefined;
-  /** Lanes to be put aside. */
+  /** Lanes to be parked. */
   private readonly due = new Set<Lane>();
 
   constructor(private readonly settings: OverflowSettings) {}
 
   /** To be called for a lane whose head waits, also when more comes behind it. */
   waits(lane: Lane): void {
-    const { source, putAside } = this.settings;
+    const { source, park } = this.settings;
     const isParked = lane.queue[0]!.backlog !== undefined;
     if (!isParked && !this.isOver(lane)) return;
-    if (putAside) {
+    if (park) {
       this.due.add(lane);
       this.relieve();
     } else if (!source.isHeldBack(lane.queue[0]!.record)) this.look();
@@ -79,13 +79,13 @@ export class LaneOverflow {
   }
 
   private relieve(): void {
-    const { putAside } = this.settings;
-    if (putAside) this.relieving ??= this.putAllAside(putAside).finally(() => (this.relieving = undefined));
+    const { park } = this.settings;
+    if (park) this.relieving ??= this.parkLanes(park).finally(() => (this.relieving = undefined));
     else this.holdBack();
   }
 
   /** One after another, as each takes a connection. */
-  private async putAllAside(putAside: PutAside): Promise<void> {
+  private async parkLanes(park: ParkLane): Promise<void> {
     const { lanes, source } = this.settings;
     let stuck: Lane[] | undefined;
     for (;;) {
@@ -94,7 +94,7 @@ export class LaneOverflow {
       if (!lane) return;
       this.due.delete(lane);
       const isStill = due ? lane.timer !== undefined : this.isStuck(lane);
-      if (!isStill || (await lanes.leave(lane, putAside))) continue;
+      if (!isStill || (await lanes.park(lane, park))) continue;
       // The store takes nothing at the moment. Those who wait say so again, each time they fail.
       this.due.clear();
       return;
@@ -118,10 +118,10 @@ export class LaneOverflow {
   }
 
   private isStuck(lane: Lane): boolean {
-    const { queue, taken, begunAt, pace, isLeaving } = lane;
-    if (isLeaving || queue.length === taken || queue[0]!.backlog) return false;
+    const { queue, taken, begunAt, pace, isBeingParked } = lane;
+    if (isBeingParked || queue.length === taken || queue[0]!.backlog) return false;
     // It would be parked twice.
-    if (taken > 0 && this.settings.isParking(queue[0]!)) return false;
+    if (taken > 0 && this.settings.willBeParked(queue[0]!)) return false;
     if (queue[0]!.attempts > 0) return true;
     const isSlow = taken > 0 && performance.now() - begunAt > SLOW_MS;
     return this.isOver(lane) && (isSlow || (queue.length / 2) * pace > PATIENCE_MS);

@@ -17,8 +17,8 @@ export class KeyWaitsError extends ApplicationError {
   }
 }
 
-/** A lane that is put aside. */
-export interface LeavingLane {
+/** A lane that is to be parked. */
+export interface LaneToPark {
   /** In order. */
   messages: readonly Delivery[];
   /** How long the head is to wait before it is tried again, in ms. */
@@ -28,7 +28,7 @@ export interface LeavingLane {
 }
 
 /** Stores messages that would wait in memory. Must not reject. @returns those that need not be held any more */
-export type PutAside = (lane: LeavingLane) => Promise<ReadonlySet<Delivery>>;
+export type ParkLane = (lane: LaneToPark) => Promise<ReadonlySet<Delivery>>;
 
 export interface LaneStoreSettings {
   store: MessageStore;
@@ -60,7 +60,7 @@ export class LaneStore {
    *
    * @returns those that need not be held any more; none where they could not be stored
    */
-  async putAside(lane: LeavingLane): Promise<ReadonlySet<Delivery>> {
+  async park(lane: LaneToPark): Promise<ReadonlySet<Delivery>> {
     const { messages } = lane;
     const key = keyOf(messages[0]!.record);
     // Before the commit, so that nobody begins the backlog while one of its messages is being handled.
@@ -70,7 +70,7 @@ export class LaneStore {
     try {
       seqs = await this.write(backlog, lane);
     } catch (err) {
-      return this.notPutAside(backlog, messages, err);
+      return this.notParked(backlog, messages, err);
     }
     for (const delivery of messages)
       this.leaves(delivery, backlog, seqs.get(delivery), lane.isRunning(delivery));
@@ -81,7 +81,7 @@ export class LaneStore {
   }
 
   /** @returns the numbers of those that were not parked before, and have not been handled */
-  private async write(backlog: Backlog, { messages, waitMs }: LeavingLane): Promise<Map<Delivery, string>> {
+  private async write(backlog: Backlog, { messages, waitMs }: LaneToPark): Promise<Map<Delivery, string>> {
     const { statements, store } = this.settings;
     const [head] = messages;
     const fresh = messages.filter(
@@ -129,7 +129,7 @@ export class LaneStore {
     else if (delivery.parkedAs === undefined) this.settings.stored(delivery);
   }
 
-  private notPutAside(backlog: Backlog, messages: readonly Delivery[], err: unknown): ReadonlySet<Delivery> {
+  private notParked(backlog: Backlog, messages: readonly Delivery[], err: unknown): ReadonlySet<Delivery> {
     const { topic } = backlog.key;
     this.logger.warn({ msg: 'messages that wait could not be stored; they are held in memory', topic, err });
     this.settings.onFailed(err);

@@ -3,7 +3,7 @@ import { ApplicationError, unchanged } from '../../errors/application-error.js';
 import { rowValues } from './letter.js';
 import type { Delivery } from '../delivery.js';
 import { quarantineStatements } from './quarantine.statements.js';
-import type { LeavingLane } from './lane-store.js';
+import type { LaneToPark } from './lane-store.js';
 import { KeyWaitsError, LaneStore, type LaneStoreSettings } from './lane-store.js';
 import { type BacklogsSettings, Backlogs } from './backlogs.js';
 import { keyOf, nameOf, type QuarantinedKey } from './quarantined-key.js';
@@ -31,12 +31,12 @@ const DEAD_LETTER_BEFORE = {
   code: 'KEY_QUARANTINED',
   message: 'An earlier message of its key is a dead letter.',
 };
-/** Keys of which each instance keeps a digest in memory; no more than so many are put aside. */
+/** Keys of which each instance keeps a digest in memory; with more than so many no lane is parked. */
 const MOST_KEYS = 10_000;
 
 /**
  * Keys of which messages are parked: rows of `message_dead_letter`, the backlog of each key, where a message of it is a dead letter
- * or its lane was put aside. What comes of such a key goes behind the backlog. When the key is released (`DeadLetters.replay`,
+ * or its lane was parked. What comes of such a key goes behind the backlog. When the key is released (`DeadLetters.replay`,
  * `discard`; when its head may be tried again), who has its partition handles the backlog in order; and the quarantine ends with
  * the backlog.
  */
@@ -124,11 +124,11 @@ export class KeyQuarantine {
    *
    * @returns those that need not be held any more; none where they could not be stored
    */
-  async putAside(lane: LeavingLane): Promise<ReadonlySet<Delivery>> {
+  async parkLane(lane: LaneToPark): Promise<ReadonlySet<Delivery>> {
     const [head] = lane.messages;
     const key = nameOf(keyOf(head!.record));
     if (head!.backlog || this.keys.has(key) || this.keys.size < MOST_KEYS)
-      return this.laneStore.putAside(lane);
+      return this.laneStore.park(lane);
     this.logger.warn({ msg: 'messages that wait are held in memory: too many keys are quarantined', keys: this.keys.size }); // prettier-ignore
     return new Set();
   }

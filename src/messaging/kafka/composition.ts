@@ -80,7 +80,7 @@ export function composeTransport(settings: TransportSettings, server: NestServer
       },
     });
   const crashes = store && new CrashSuspects(store, groupId, settings.sessionTimeoutMs);
-  const putAside =
+  const writeDeadLetter =
     store && quarantine
       ? storedDeadLetters(store, quarantine, settings.quarantineKeys, logger)
       : sentDeadLetters(() => clients.producer, availability.refusedTopics);
@@ -93,7 +93,7 @@ export function composeTransport(settings: TransportSettings, server: NestServer
     else intake.done(delivery);
   };
   const failures = new MessageFailures({
-    ...{ store, finish, putAside },
+    ...{ store, finish, writeDeadLetter },
     held: intake.held,
     maxAttempts: settings.maxAttempts,
     maxTransientAttempts: settings.maxTransientAttempts,
@@ -109,8 +109,8 @@ export function composeTransport(settings: TransportSettings, server: NestServer
     lanes,
     source: intake.backpressure,
     limits: settings.laneLimits,
-    putAside: quarantine && ((lane) => quarantine.putAside(lane)),
-    isParking: (delivery) => quarantine?.holds(delivery) === true,
+    park: quarantine && ((lane) => quarantine.parkLane(lane)),
+    willBeParked: (delivery) => quarantine?.holds(delivery) === true,
   });
 
   intake.backpressure.onFull = () => overflow.look();

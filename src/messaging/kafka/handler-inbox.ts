@@ -47,7 +47,7 @@ export class HandlerInbox implements OnModuleInit {
         try {
           return await kept();
         } catch (error) {
-          return this.putAside(call, error);
+          return this.deadLetter(call, error);
         }
       };
     };
@@ -55,7 +55,7 @@ export class HandlerInbox implements OnModuleInit {
   }
 
   /** Nest's own transport would log the conflict and go on: nobody would see the message again. */
-  private async putAside({ message, record }: StockCall, error: unknown): Promise<unknown[]> {
+  private async deadLetter({ message, record }: StockCall, error: unknown): Promise<unknown[]> {
     if (!(error instanceof MessageIdConflictError)) throw error;
     if (await this.deadLetters.add({ message, record, attempts: 1 }, describe(error))) {
       const where = { messageId: message.messageId, ...loggedPlace(record) };
