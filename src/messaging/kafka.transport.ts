@@ -1,9 +1,10 @@
 import { Logger, type OnModuleDestroy } from '@nestjs/common';
-import { ServerKafka } from '@nestjs/microservices';
+import { type OutgoingResponse, ServerKafka } from '@nestjs/microservices';
 import type { StuckPartition } from './kafka-driver.js';
 import { driverFactory } from './kafka/clients.js';
 import { composeTransport, type Transport } from './kafka/composition.js';
 import type { NestServer } from './kafka/handler-calls.js';
+import type { Serialized } from './kafka/replies/sending.js';
 import { type KafkaTransportOptions, settingsOf, type TransportSettings } from './kafka/transport-options.js';
 
 /** Extras of a message pattern whose messages may share a transaction: `@MessagePattern('people.create', BATCHABLE)`. */
@@ -92,7 +93,7 @@ export class KafkaTransport extends ServerKafka implements OnModuleDestroy {
       handlerOf: (topic) => this.getHandlerByPattern(topic) ?? undefined,
       parse: (record) => this.parser!.parse(record),
       deserialize: (message, topic) => this.deserializer.deserialize(message, { channel: topic }),
-      serialize: (response) => this.serializer.serialize(response),
+      serialize: (response) => this.serializer.serialize(response as OutgoingResponse) as Serialized,
       toObservable: (result) => this.transformToObservable(result as never),
       onStart: (context, call) => this.onProcessingStartHook(this.transportId!, context, call),
       onEnd: (context) => this.onProcessingEndHook?.(this.transportId!, context),

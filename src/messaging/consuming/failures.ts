@@ -16,6 +16,7 @@ import { MessageIdConflictError } from '../inbox.js';
 import type { MessageAnswer } from '../message-answer.js';
 import { isSameMessage } from '../message-identity.js';
 import type { HeldMessages } from './held-messages.js';
+import type { InfrastructureWait } from './infrastructure-wait.js';
 import type { Settle } from './lanes.js';
 import type { MessageStore } from '../message-store.js';
 
@@ -25,13 +26,12 @@ export interface FailureSettings {
   maxAttempts: number;
   /** The same for a reason that may pass. */
   maxTransientAttempts: number;
-  /** The message is handled: answers it, and lets its offset move. */
+  /** The message is handled: answers it, and tells the broker that it is done. */
   finish: (delivery: Delivery, answer: MessageAnswer) => void;
   /** Makes the message a dead letter. @throws that could not be written */
   writeDeadLetter: (delivery: Delivery, error: unknown) => Promise<void>;
   held: HeldMessages;
-  /** Nothing can be handled at the moment. */
-  onInfrastructureFailure: (error: unknown) => void;
+  infrastructure: InfrastructureWait;
 }
 
 const AFTER_INFRASTRUCTURE_MS = 100;
@@ -56,7 +56,7 @@ export class MessageFailures {
     const { settings } = this;
     if (settings.held.isForgotten(delivery)) return settle(delivery, 'done');
     const { kind, error } = await this.causeOf(thrown);
-    if (kind === 'infrastructure') settings.onInfrastructureFailure(error);
+    if (kind === 'infrastructure') settings.infrastructure.waitFor(error);
     else delivery.attempts++;
     const isLasting =
       kind === 'permanent' ||
@@ -153,7 +153,7 @@ export class MessageFailures {
   private async againWhenWritable(delivery: Delivery, failure: unknown, settle: Settle): Promise<void> {
     const { kind, error } = await this.causeOf(failure);
     if (kind === 'infrastructure') {
-      this.settings.onInfrastructureFailure(error);
+      this.settings.infrastructure.waitFor(error);
       return settle(delivery, { retryInMs: AFTER_INFRASTRUCTURE_MS });
     }
     this.report('what became of a message could not be written; it waits to be tried again', delivery, error);

@@ -12,9 +12,9 @@ import type { Settle } from './lanes.js';
 
 export interface ProcessorSettings {
   store: MessageStore | undefined;
-  /** Calls the handler. @returns the values it gave */
-  call: (delivery: Delivery) => Promise<unknown[]>;
-  /** The message is handled: answers it, and lets its offset move. */
+  /** Calls handlers. @returns the values that they gave */
+  calls: { call(delivery: Delivery): Promise<unknown[]> };
+  /** The message is handled: answers it, and tells the broker that it is done. */
   finish: (delivery: Delivery, answer: MessageAnswer) => void;
   failures: MessageFailures;
   /** Both undefined without a store. */
@@ -60,7 +60,7 @@ export class MessageProcessor {
   private async handleAlone(delivery: Delivery, run: Run): Promise<void> {
     if ((await this.admitted([delivery], run)).length === 0) return;
     try {
-      this.succeeded(delivery, await this.settings.call(delivery), run);
+      this.succeeded(delivery, await this.settings.calls.call(delivery), run);
     } catch (error) {
       await this.settings.failures.settle(delivery, error, run.settle);
     }
@@ -129,7 +129,7 @@ export class MessageProcessor {
     return transactions.run({ ...options, claim }, async (transaction) => {
       const results: unknown[][] = [];
       for (reached.index = 0; reached.index < batch.length; reached.index++)
-        results.push(await this.settings.call(batch[reached.index]!));
+        results.push(await this.settings.calls.call(batch[reached.index]!));
       const answered = batch.flatMap(({ message, replyTo }, index) =>
         replyTo ? [{ message, answer: { values: results[index]! } }] : [],
       );

@@ -127,8 +127,7 @@ export class KeyQuarantine {
   async parkLane(lane: LaneToPark): Promise<ReadonlySet<Delivery>> {
     const [head] = lane.messages;
     const key = nameOf(keyOf(head!.record));
-    if (head!.backlog || this.keys.has(key) || this.keys.size < MOST_KEYS)
-      return this.laneStore.park(lane);
+    if (head!.backlog || this.keys.has(key) || this.keys.size < MOST_KEYS) return this.laneStore.park(lane);
     this.logger.warn({ msg: 'messages that wait are held in memory: too many keys are quarantined', keys: this.keys.size }); // prettier-ignore
     return new Set();
   }

@@ -10,7 +10,9 @@ import { CrashSuspects } from '../dead-letters/suspects.js';
 import { type Delivery, laneKeyOf } from '../delivery.js';
 import { classify, replyErrorOf } from '../failure-policy.js';
 import type { MessageAnswer } from '../message-answer.js';
+import type { MessageStore } from '../message-store.js';
 import { OutboxRelay } from '../outbox-relay.js';
+import type { IncomingRecord } from '../records/record.js';
 import { Availability } from './availability.js';
 import { KafkaConnection } from './connection.js';
 import { sentDeadLetters, storedDeadLetters } from './dead-letter-writing.js';
@@ -27,12 +29,13 @@ export interface Transport {
 }
 
 /**
- * Makes the parts of a transport, each of those before it: a message goes from the connection by the intake into a lane, from
- * there by the processor to its handler, and its answer by the replies; what fails goes to the failures. Two ways lead back, and are
- * laid at the end: lanes begin to work, and overflow is looked for.
+ * Makes the parts of a transport, in an order in which each has what it needs. A message goes from the connection by the intake
+ * into the lane of its key, from there by the processor to its handler, and its answer goes by the replies; what becomes of
+ * one that fails is decided by the failures. The lanes are made first and begin to work last, as their work leads back to them.
  */
 export function composeTransport(settings: TransportSettings, server: NestServer, logger: Logger): Transport {
-  const { store, groupId, concurrency, batchSize, handlerTimeoutMs, maxReplyValues } = settings;
+  const { store, groupId, concurrency, batchSize, quarantineKeys } = settings;
+  const { handlerTimeoutMs, maxReplyValues, maxAttempts, maxTransientAttempts } = settings;
   const stopping = new AbortController();
   const { signal } = stopping;
   const clients: ConnectedClients = {};
@@ -45,66 +48,38 @@ export function composeTransport(settings: TransportSettings, server: NestServer
     ...{ logger, lanes, toDelivery },
   });
   const availability = new Availability(intake, settings.stalledAfterMs, signal);
-  const replies = new MessageReplies(
-    server.serialize as ConstructorParameters<typeof MessageReplies>[0],
-    () => clients.producer,
-    signal,
-    {
-      timeoutMs: settings.replyTimeoutMs,
-      bufferBytes: settings.replyBufferBytes,
-      isReachable: () => availability.down === undefined,
-    },
-  );
-  const infrastructure = new InfrastructureWait({ ...{ store, logger, intake }, stopping: signal });
+  const replies = new MessageReplies(server.serialize, () => clients.producer, signal, {
+    timeoutMs: settings.replyTimeoutMs,
+    bufferBytes: settings.replyBufferBytes,
+    isReachable: () => availability.down === undefined,
+  });
+  const answer = (delivery: Delivery, what: MessageAnswer) =>
+    replies.send(delivery, what, () => intake.done(delivery));
 
-  const quarantine =
-    store &&
-    new KeyQuarantine({
-      ...{ store, concurrency, consumer: groupId },
-      partitions: () => intake.offsets.partitions,
-      readmit: (record, parkedAs, attempts, backlog) => {
-        // Apart from what comes of the key meanwhile, which is parked and need not wait for that.
-        const laneKey = `parked ${laneKeyOf(record)}`;
-        const parked = { laneKey, parkedAs, attempts, backlog, replyTo: undefined };
-        const delivery = { ...toDelivery(record), ...parked };
-        intake.readmit(delivery);
-        return delivery;
-      },
-      stored: (delivery) => intake.done(delivery),
-      refuse: (delivery, error) => {
-        if (intake.held.isForgotten(delivery)) return;
-        replies.send(delivery, { error: replyErrorOf(error) }, () => intake.done(delivery));
-      },
-      onFailed: (error) => {
-        if (classify(error) === 'infrastructure') infrastructure.waitFor(error);
-      },
-    });
+  const infrastructure = new InfrastructureWait({ ...{ store, logger, intake }, stopping: signal });
+  const quarantine = store && quarantineFor(store, settings, { intake, toDelivery, answer, infrastructure });
   const crashes = store && new CrashSuspects(store, groupId, settings.sessionTimeoutMs);
   const writeDeadLetter =
     store && quarantine
-      ? storedDeadLetters(store, quarantine, settings.quarantineKeys, logger)
+      ? storedDeadLetters(store, quarantine, quarantineKeys, logger)
       : sentDeadLetters(() => clients.producer, availability.refusedTopics);
 
-  const finish = (delivery: Delivery, answer: MessageAnswer) => {
+  const finish = (delivery: Delivery, what: MessageAnswer) => {
     delivery.outcome ??= 'handled';
     if (delivery.backlog) quarantine?.ended(delivery);
     if (delivery.parkedAs !== undefined) return;
-    if (delivery.replyTo) replies.send(delivery, answer, () => intake.done(delivery));
+    if (delivery.replyTo) answer(delivery, what);
     else intake.done(delivery);
   };
   const failures = new MessageFailures({
-    ...{ store, finish, writeDeadLetter },
+    ...{ store, maxAttempts, maxTransientAttempts, infrastructure, finish, writeDeadLetter },
     held: intake.held,
-    maxAttempts: settings.maxAttempts,
-    maxTransientAttempts: settings.maxTransientAttempts,
-    onInfrastructureFailure: (error) => infrastructure.waitFor(error),
   });
   const calls = new HandlerCalls({
     ...{ server, clients, handlerTimeoutMs, maxReplyValues },
     onRepeated: () => quarantine?.fresh.markStale(),
   });
-  const call = (delivery: Delivery) => calls.call(delivery);
-  const processor = new MessageProcessor({ store, call, finish, failures, quarantine, crashes });
+  const processor = new MessageProcessor({ store, calls, finish, failures, quarantine, crashes });
   const overflow = new LaneOverflow({
     lanes,
     source: intake.backpressure,
@@ -112,7 +87,6 @@ export function composeTransport(settings: TransportSettings, server: NestServer
     park: quarantine && ((lane) => quarantine.parkLane(lane)),
     willBeParked: (delivery) => quarantine?.holds(delivery) === true,
   });
-
   intake.backpressure.onFull = () => overflow.look();
   lanes.start({
     handle: async (batch, settle) => {
@@ -131,19 +105,60 @@ export function composeTransport(settings: TransportSettings, server: NestServer
           committed: () => intake.offsets.committed,
         })
       : undefined;
-  const relay =
-    store &&
-    new OutboxRelay(
-      store.transactions,
-      store.outbox,
-      store.transactions.dataSource,
-      settings.outboxPollMs,
-      () => clients.relayProducer,
-      availability.refusedTopics,
-    );
+  const relay = store && relayFor(store, settings, clients, availability);
   const connection = new KafkaConnection({
     ...{ settings, server, logger, stopping, clients, lanes, intake, overflow },
     ...{ replies, availability, quarantine, crashes, upkeep, relay },
   });
   return { connection, availability };
+}
+
+interface QuarantineParts {
+  intake: MessageIntake;
+  toDelivery: (record: IncomingRecord) => Delivery;
+  answer: (delivery: Delivery, what: MessageAnswer) => void;
+  infrastructure: InfrastructureWait;
+}
+
+function quarantineFor(
+  store: MessageStore,
+  { groupId: consumer, concurrency }: TransportSettings,
+  { intake, toDelivery, answer, infrastructure }: QuarantineParts,
+): KeyQuarantine {
+  return new KeyQuarantine({
+    ...{ store, consumer, concurrency },
+    partitions: () => intake.offsets.partitions,
+    readmit: (record, parkedAs, attempts, backlog) => {
+      // Apart from what comes of the key meanwhile, which is parked and need not wait for that.
+      const laneKey = `parked ${laneKeyOf(record)}`;
+      const parked = { laneKey, parkedAs, attempts, backlog, replyTo: undefined };
+      const delivery = { ...toDelivery(record), ...parked };
+      intake.readmit(delivery);
+      return delivery;
+    },
+    stored: (delivery) => intake.done(delivery),
+    refuse: (delivery, error) => {
+      if (!intake.held.isForgotten(delivery)) answer(delivery, { error: replyErrorOf(error) });
+    },
+    onFailed: (error) => {
+      if (classify(error) === 'infrastructure') infrastructure.waitFor(error);
+    },
+  });
+}
+
+function relayFor(
+  { transactions, outbox }: MessageStore,
+  { outboxPollMs }: TransportSettings,
+  clients: ConnectedClients,
+  { refusedTopics }: Availability,
+): OutboxRelay {
+  const producer = () => clients.relayProducer;
+  return new OutboxRelay(
+    transactions,
+    outbox,
+    transactions.dataSource,
+    outboxPollMs,
+    producer,
+    refusedTopics,
+  );
 }

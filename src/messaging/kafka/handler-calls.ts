@@ -1,4 +1,4 @@
-import { KafkaContext, type MessageHandler, type Server } from '@nestjs/microservices';
+import { KafkaContext, type MessageHandler } from '@nestjs/microservices';
 import { lastValueFrom, type Observable, type Subject, take, takeUntil, toArray } from 'rxjs';
 import { InvalidInputError } from '../../errors/application-error.js';
 import { rememberingFailures } from '../../transactions/unit-failures.js';
@@ -6,6 +6,7 @@ import { knowCall } from '../consuming/handled-call.js';
 import { endedInTime, TooManyValuesError } from '../consuming/handler-time.js';
 import type { Delivery } from '../delivery.js';
 import type { KafkaConsumer, KafkaProducer } from '../kafka-driver.js';
+import type { Serialized } from './replies/sending.js';
 
 type KafkaMessage = ReturnType<KafkaContext['getMessage']>;
 
@@ -16,7 +17,7 @@ export interface NestServer {
   handlerOf(topic: string): MessageHandler | undefined;
   parse(record: object): KafkaMessage;
   deserialize(message: KafkaMessage, topic: string): { data: unknown } | Promise<{ data: unknown }>;
-  serialize: Server['serializer']['serialize'];
+  serialize: (response: unknown) => Serialized | Promise<Serialized>;
   toObservable(result: unknown): Observable<unknown>;
   onStart(context: KafkaContext, call: () => Promise<unknown>): unknown;
   onEnd(context: KafkaContext): void;

@@ -14,7 +14,7 @@ import { plainText } from '../../../errors/plain-text.js';
 import { ToldRarely } from '../../telling.js';
 
 /** What Nest's serializers make of a response. */
-interface Serialized {
+export interface Serialized {
   value: Buffer | string | null;
   key?: Buffer | string | null;
   headers?: OutgoingRecord['headers'];
