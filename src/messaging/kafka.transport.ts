@@ -95,8 +95,8 @@ export class KafkaTransport extends ServerKafka implements OnModuleDestroy {
       deserialize: (message, topic) => this.deserializer.deserialize(message, { channel: topic }),
       serialize: (response) => this.serializer.serialize(response as OutgoingResponse) as Serialized,
       toObservable: (result) => this.transformToObservable(result as never),
-      onStart: (context, call) => this.onProcessingStartHook(this.transportId!, context, call),
-      onEnd: (context) => this.onProcessingEndHook?.(this.transportId!, context),
+      onStart: (context, call) => this.onProcessingStartHook(this.transportId, context, call),
+      onEnd: (context) => this.onProcessingEndHook?.(this.transportId, context),
     };
   }
 }
