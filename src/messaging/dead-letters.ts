@@ -60,7 +60,7 @@ export class DeadLetters {
   ): Promise<boolean> {
     if (await this.insert(delivery, error, quarantinesKey)) return true;
     if (await this.wasHandled(delivery.message)) return false;
-    // By its own id it is marked already: as the other message. Once it was marked by its place, which others may claim.
+    // Another message with its id was handled. Once it was marked by its place, which others may claim.
     const { record, message } = delivery;
     const byPlace = { ...message, messageId: placeIdOf(record), isNamedByPlace: true };
     if (await this.wasHandled(byPlace)) return false;

@@ -1,7 +1,7 @@
 import type { Logger } from '@nestjs/common';
 
 const EVERY_MS = 60_000;
-/** Subjects that are remembered: others choose their names. */
+/** Most subjects that are remembered; a bound, as outsiders choose their names. */
 const SUBJECTS = 1000;
 
 /** A condition that lasts, told when it begins, when it turns into another, and when it is over; not each time it is met. */

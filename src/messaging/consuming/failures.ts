@@ -26,7 +26,7 @@ export interface FailureSettings {
   maxAttempts: number;
   /** The same for a reason that may pass. */
   maxTransientAttempts: number;
-  /** The message is handled: answers it, and tells the broker that it is done. */
+  /** Answers a message whose outcome is safe, and reports it to the broker as done. */
   finish: (delivery: Delivery, answer: MessageAnswer) => void;
   /** Makes the message a dead letter. @throws that could not be written */
   writeDeadLetter: (delivery: Delivery, error: unknown) => Promise<void>;
@@ -35,7 +35,7 @@ export interface FailureSettings {
 }
 
 const AFTER_INFRASTRUCTURE_MS = 100;
-/** A database that says nothing for so long is silent. */
+/** A database that has not answered for so long counts as away. */
 const ANSWER_MS = 5000;
 
 /** Decides what becomes of messages that fail. */
@@ -94,7 +94,7 @@ export class MessageFailures {
     return this.asking;
   }
 
-  /** A sender who waits is told at once, and may send again what is worth it. */
+  /** A sender who waits for a reply gets the error at once, and decides whether to send again. */
   private async answerError(
     delivery: Delivery,
     error: unknown,
@@ -103,7 +103,7 @@ export class MessageFailures {
   ): Promise<void> {
     const { store, finish } = this.settings;
     let answer: MessageAnswer = { error: replyErrorOf(error) };
-    // What may pass is told, and not kept: the sender sends it again.
+    // A failure that may pass is not remembered as the answer, so the message can be sent again under its id.
     const isOver = (kind === 'permanent' || kind === 'unexpected') && classify(error) !== 'infrastructure';
     // Somebody else handled the message with this id, and its answer is not to be replaced.
     if (store && isOver && !isIdConflict(error) && !(error instanceof AfterCommitError)) {
@@ -131,7 +131,7 @@ export class MessageFailures {
     } catch (error) {
       if (!(error instanceof ClaimTakenError)) throw error;
       const handled = (await inbox.find([message])).get(message.messageId);
-      // What another message with this id was answered is none of this one's.
+      // The id may be another message's: then the answer is not for this sender.
       return handled && isSameMessage(handled, message) ? (handled.answer ?? answer) : answer;
     }
   }
@@ -141,7 +141,7 @@ export class MessageFailures {
     try {
       await writeDeadLetter(delivery, error);
     } catch (failure) {
-      // Nothing is marked as handled before its dead letter is safe.
+      // The message must not count as handled before its dead letter is written.
       return this.againWhenWritable(delivery, failure, settle);
     }
     this.report('message dead-lettered', delivery, error);
@@ -149,7 +149,7 @@ export class MessageFailures {
     settle(delivery, 'done');
   }
 
-  /** What became of the message could not be written: only where the database is away do others wait with it. */
+  /** What became of the message could not be written. It is tried again; if the database is away, all other messages wait too. */
   private async againWhenWritable(delivery: Delivery, failure: unknown, settle: Settle): Promise<void> {
     const { kind, error } = await this.causeOf(failure);
     if (kind === 'infrastructure') {

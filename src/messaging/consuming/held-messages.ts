@@ -30,7 +30,7 @@ export class HeldMessages {
     this.assignment++;
   }
 
-  /** The message counts for the assignment that is now. */
+  /** The message belongs to the current assignment. */
   join(delivery: Delivery): void {
     delivery.assignment = this.assignment;
   }
@@ -39,14 +39,14 @@ export class HeldMessages {
   take(record: IncomingRecord, toDelivery: (record: IncomingRecord) => Delivery): Delivery | undefined {
     const place = placeOf(record);
     const earlier = this.byPlace.get(place);
-    // It was handled in an earlier assignment, and comes again in this one; who handles it reports it as done.
+    // It was handled in an earlier assignment, and only its reply is under way; then it is reported as done.
     if (earlier?.outcome) {
       this.join(earlier);
       return undefined;
     }
     const delivery = toDelivery(record);
     this.join(delivery);
-    // Should the earlier one fail it is forgotten, like all that were begun then: what is behind it must not pass this one.
+    // If the earlier delivery fails it is not tried again, as its assignment is over, and what is behind it must not pass this one.
     if (earlier) {
       this.release(earlier);
       delivery.begunBefore = earlier;
@@ -58,20 +58,20 @@ export class HeldMessages {
 
   release(delivery: Delivery): void {
     const place = placeOf(delivery.record);
-    // One that was parked may have its place in common with the same message, come again.
+    // A parked message may have the same place as its own second delivery, which is the one that is held.
     if (this.byPlace.get(place) !== delivery) return;
     this.byPlace.delete(place);
     this.bytes -= delivery.bytes;
   }
 
-  /** True when the message is not this member's any more, or comes again. */
+  /** True if the message is of an earlier assignment: it is delivered again, here or to another member. */
   isForgotten(delivery: Delivery): boolean {
     const isForgotten = delivery.assignment !== this.assignment;
     if (isForgotten) this.release(delivery);
     return isForgotten;
   }
 
-  /** True for one that was handled by the time it came again; who has handled it reports it as done. */
+  /** True if its first delivery was handled after it had come again; that one reports the message as done. */
   wasHandledBefore(delivery: Delivery): boolean {
     const wasHandled = delivery.begunBefore?.outcome !== undefined;
     if (wasHandled) this.release(delivery);

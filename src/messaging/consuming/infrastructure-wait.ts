@@ -12,10 +12,10 @@ export interface InfrastructureSettings {
 }
 
 const PROBE_EVERY_MS = 250;
-/** What says nothing for so long is asked anew. */
+/** After so long without an answer the database is asked again. */
 const ANSWER_MS = 5000;
 
-/** Begins nothing until the database answers: messages wait at the broker, and this member stays one of its group. */
+/** Lets nothing begin until the database answers. Messages wait at the broker meanwhile, and the consumer stays in its group. */
 export class InfrastructureWait {
   private probing: Promise<void> | undefined;
 
@@ -32,7 +32,7 @@ export class InfrastructureWait {
     intake.suspend();
     this.probing = this.probe().finally(() => {
       this.probing = undefined;
-      // What came since stopping began is not to be begun.
+      // Once stopping has begun, nothing new may begin.
       if (!stopping.aborted) intake.resume();
     });
   }

@@ -33,11 +33,11 @@ const PARK_AGAIN_MS = 1000;
  */
 export class MessageLanes {
   private readonly lanes = new Map<string, Lane>();
-  /** Those that were parked while their head was being handled: what comes of their key is another lane. */
+  /** Lanes that were parked while their head was being handled; new messages of their key go to another lane. */
   private readonly detached = new Set<Lane>();
   /** Lanes with a message to run, first come first served. */
   private readonly ready = new Set<Lane>();
-  /** The same of those whose head has failed before: they run half of the batches, or all but one, so that they hold up no other. */
+  /** Such lanes whose head has failed before: half of the batches that run at once, or all but one if nothing else is ready. */
   private readonly readyAgain = new Set<Lane>();
   private running = 0;
   private runningAgain = 0;
@@ -125,7 +125,7 @@ export class MessageLanes {
     return gone.size > 0;
   }
 
-  /** What is being handled stays with the lane; what came of its key meanwhile is a lane of its own. */
+  /** Messages that are being handled stay in this lane; those that came while it was parked go to a new one. */
   private detach(lane: Lane, gone: ReadonlySet<Delivery>): void {
     const rest = cut(lane, lane.taken).filter((delivery) => !gone.has(delivery));
     if (this.lanes.get(lane.key) === lane) this.lanes.delete(lane.key);
@@ -160,7 +160,7 @@ export class MessageLanes {
     }
   }
 
-  /** One that has failed before is handled by itself, as it may take its time again. */
+  /** A message that has failed before is not put into a batch with others: it may be slow, or fail again. */
   private takeOneAgain(): Batch {
     const [lane] = this.readyAgain;
     this.readyAgain.delete(lane!);
@@ -206,7 +206,7 @@ export class MessageLanes {
     this.pump();
   }
 
-  /** What is not done stays where it was, and what is behind it waits. @returns true when all is done */
+  /** Messages that are not done stay at the head of the lane, and the others wait behind them. @returns true when all are done */
   private advance(lane: Lane, settled: Map<Delivery, Settlement>): boolean {
     const taken = lane.queue.splice(0, lane.taken);
     const left = taken.filter((delivery) => settled.get(delivery) !== 'done');

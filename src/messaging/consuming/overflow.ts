@@ -23,7 +23,7 @@ export interface Source {
 export interface OverflowSettings {
   lanes: MessageLanes;
   source: Source;
-  /** Of one lane whose head has failed; past either of these it does not wait in memory. */
+  /** What one lane may hold in memory while its head waits to be tried again. */
   limits: MemoryLimits;
   /** Stores a lane; without it what the lane comes from is paused instead. */
   park: ParkLane | undefined;
@@ -95,7 +95,7 @@ export class LaneOverflow {
       this.due.delete(lane);
       const isStill = due ? lane.timer !== undefined : this.isStuck(lane);
       if (!isStill || (await lanes.park(lane, park))) continue;
-      // The store takes nothing at the moment. Those who wait say so again, each time they fail.
+      // The store takes nothing at the moment. A lane that waits is reported again each time its head fails.
       this.due.clear();
       return;
     }

@@ -26,7 +26,7 @@ const BYTES_AT_ONCE = 1024 * 1024;
 const SLOW_MS = 1000;
 
 /**
- * Has the parked messages of released keys handled: the backlog of each key in order, from its head, by who has the partition. What is read
+ * Has the parked messages of released keys handled: the backlog of each key in order, by who has its partition. What is read
  * is marked as handled, or put back, before more is read.
  */
 export class Backlogs {
@@ -80,7 +80,7 @@ export class Backlogs {
   ended(delivery: Delivery): void {
     const backlog = delivery.backlog!;
     backlog.open.delete(delivery);
-    // A dead letter's row is parked no more, and what stands behind one that the backlog waits for still is.
+    // The row of a dead letter is not parked any more, and a message that was parked anew still is: neither is marked as handled.
     if (delivery.outcome === 'handled' && delivery.parkedAs !== undefined)
       backlog.handled.push(delivery.parkedAs);
     if (backlog.open.size === 0 || !this.isCurrent(backlog)) this.goOn(backlog);
@@ -90,7 +90,7 @@ export class Backlogs {
   goOn(backlog: Backlog): void {
     const step = this.step(backlog)
       .catch((err: unknown) => {
-        // It is found again, with its head, which was handled and is not twice.
+        // It is found again from its head on; the inbox knows which messages of it were handled.
         this.end(backlog);
         const { topic } = backlog.key;
         this.logger.warn({ msg: 'parked messages wait: the next could not be read', topic, err });
@@ -133,7 +133,7 @@ export class Backlogs {
     const handled = backlog.handled.splice(0);
     const isQuick = performance.now() - backlog.readAt < SLOW_MS;
     const atOnce = isQuick ? backlog.atOnce : 1;
-    // READ COMMITTED: the head is read as it is once the lock is ours.
+    // READ COMMITTED reads the head as it is once this transaction has got the lock.
     const next = await store.transactions.run({ isolationLevel: 'READ COMMITTED' }, async (transaction) => {
       const { rowCount } = await transaction.query(statements.lock(key));
       if (handled.length > 0) await transaction.query(statements.markHandled(handled));
@@ -150,7 +150,7 @@ export class Backlogs {
     backlog.readAt = performance.now();
     const readmit = (row: DeadLetterRow & { seq: string }) =>
       this.settings.readmit(recordOf(row), row.seq, row.attempts, backlog);
-    // Before the first of them can end.
+    // None of them can have ended yet, as handling is asynchronous.
     for (const delivery of next.map(readmit)) backlog.open.add(delivery);
   }
 

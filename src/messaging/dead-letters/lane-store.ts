@@ -56,7 +56,7 @@ export class LaneStore {
 
   /**
    * Parks the messages of a lane, in order, and puts those back that were parked already. One that is being handled is parked
-   * as well: should this process end, it is where it was, before the others.
+   * as well, so that it is still before the others if this process ends.
    *
    * @returns those that need not be held any more; none where they could not be stored
    */
@@ -90,7 +90,7 @@ export class LaneStore {
     const handled = backlog.handled.splice(0);
     const seqs = new Map<Delivery, string>();
     if (head!.parkedAs === undefined && fresh.length === 0) return seqs;
-    // READ COMMITTED: what was parked until the lock is ours is seen.
+    // READ COMMITTED sees what others have parked until this transaction got the lock.
     await store.transactions.run({ isolationLevel: 'READ COMMITTED' }, async (transaction) => {
       seqs.clear();
       await transaction.query(statements.postpone(backlog.key, waitMs));
@@ -112,12 +112,12 @@ export class LaneStore {
     return seqs;
   }
 
-  /** What is written is done for one message of the lane. */
+  /** One message of the lane is in the store now: forgets it here, or, if it is being handled, remembers its row. */
   private leaves(delivery: Delivery, backlog: Backlog, seq: string | undefined, isRunning: boolean): void {
     backlog.open.delete(delivery);
     delivery.backlog = undefined;
     if (delivery.outcome) {
-      // It has ended while it was being parked.
+      // Its handling ended while the lane was being stored.
       if (delivery.outcome === 'handled' && seq !== undefined) backlog.handled.push(seq);
     } else if (isRunning) {
       backlog.open.add(delivery);

@@ -53,7 +53,7 @@ export function quarantineStatements(dataSource: DataSource, consumer: string) {
      WHERE q.consumer = $1 AND q.released_at <= clock_timestamp() AND (d.partition IS NULL OR (q.topic, d.partition) IN
        (SELECT topic, partition FROM json_to_recordset($2) o (topic text, partition int)))
      ORDER BY q.released_at LIMIT ${BACKLOGS_AT_ONCE}`);
-  // The lock orders it with the end of the backlog.
+  // The lock keeps the backlog from ending between the look at it and the insert.
   const park = planned(`WITH q AS (
        SELECT * FROM ${quarantines} WHERE consumer = $1 AND topic = $3
          AND key_hash = coalesce(sha256($7::bytea), int4send($4::int)) FOR UPDATE),
@@ -77,7 +77,7 @@ export function quarantineStatements(dataSource: DataSource, consumer: string) {
          AS bytes_before
        FROM (SELECT * FROM ${quarantines} WHERE ${ofKey}) q, LATERAL (${backlog('d.message_id, d.topic, d.partition, d."offset", d."timestamp", d.key, d.value, d.headers, d.code, d.message, d.attempts', '$4::int')}) l) l
      WHERE bytes_before IS NULL OR bytes_before < $5::int ORDER BY l.seq`);
-  // What was parked for want of memory leaves no trace; a dead letter that was replayed does.
+  // A message that was parked only because its key waited is removed; a dead letter that was replayed stays for a while.
   const markHandled =
     planned(`WITH gone AS (DELETE FROM ${letters} WHERE consumer = $1 AND seq = ANY ($2::bigint[]) AND state = 'parked' AND code = $3)
      UPDATE ${letters} SET state = 'replayed', settled_at = now()

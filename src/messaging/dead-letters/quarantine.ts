@@ -69,7 +69,7 @@ export class KeyQuarantine {
       backlogs: this.backlogs,
       onStored: (key) => this.hold(key),
       onFailed: (error) => {
-        // Whether it was committed may not be known.
+        // The statement may have been committed although it failed.
         this.fresh.markStale();
         settings.onFailed(error);
       },
@@ -100,7 +100,7 @@ export class KeyQuarantine {
    * @throws KeyQuarantinedError, KeyWaitsError where a sender waits for its reply
    */
   async park(delivery: Delivery): Promise<boolean> {
-    // It is parked, and a message before it has become a dead letter.
+    // Its row is parked already, and stays so, as a message before it has become a dead letter.
     if (delivery.parkedAs !== undefined) {
       delivery.outcome = 'parked';
       return true;

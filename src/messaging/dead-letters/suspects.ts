@@ -124,7 +124,7 @@ export class CrashSuspects {
   private async endTrial(messageId: string): Promise<void> {
     this.suspects.delete(messageId);
     await this.write(this.statements.end(messageId)).catch((err: unknown) =>
-      // It names a living instance, and goes with it.
+      // The row names this instance, and is removed with it.
       this.logger.debug({ msg: 'a trial could not be ended', messageId, err }),
     );
   }

@@ -129,7 +129,7 @@ function quarantineFor(
     ...{ store, consumer, concurrency },
     partitions: () => intake.offsets.partitions,
     readmit: (record, parkedAs, attempts, backlog) => {
-      // Apart from what comes of the key meanwhile, which is parked and need not wait for that.
+      // In a lane of its own: new messages of the key are parked behind the backlog and need not wait for it.
       const laneKey = `parked ${laneKeyOf(record)}`;
       const parked = { laneKey, parkedAs, attempts, backlog, replyTo: undefined };
       const delivery = { ...toDelivery(record), ...parked };

@@ -165,7 +165,7 @@ export class KafkaConnection implements ConsumerListener {
       },
       this,
     );
-    // Given up while it came up: whoever stops it closes what there is.
+    // Stopping has begun meanwhile, and closes what was connected here.
     if (stopping.signal.aborted) return;
     this.committing = setInterval(() => void intake.offsets.commit(), COMMIT_EVERY_MS);
     this.topicUpkeep.start();
@@ -196,12 +196,12 @@ export class KafkaConnection implements ConsumerListener {
     await this.attempt('committing offsets', intake.offsets.commit());
     await this.attempt('ending what is done for the store', upkeep?.stop());
     await this.disconnect(() => relay?.stop(closing.shareMs));
-    // What comes up behind the deadline is closed as well.
+    // If connecting ends after the deadline, what it has connected is closed then.
     if (closing.unfinished.includes('connecting'))
       starting?.then(() => this.disconnect()).catch((err: unknown) => this.report(err));
   }
 
-  /** A connection that can't be closed properly is no reason not to make another. */
+  /** Closes the clients. A failure to do so is logged, and keeps nobody from connecting anew. */
   private async disconnect(between?: () => Promise<void> | undefined): Promise<void> {
     const { clients, intake, upkeep, availability } = this.parts;
     clearInterval(this.committing);
@@ -218,7 +218,7 @@ export class KafkaConnection implements ConsumerListener {
     await this.attempt('closing the producer of events', relayProducer?.close());
   }
 
-  /** While it stops, no longer than its share of the time. */
+  /** Waits for a step; while stopping, no longer than the time that is meant for it. */
   private async attempt(name: string, step: Promise<void> | undefined): Promise<void> {
     if (!step) return;
     try {

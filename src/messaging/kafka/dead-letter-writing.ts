@@ -11,7 +11,7 @@ import type { IncomingRecord } from '../records/record.js';
 /** Makes a message a dead letter. @throws it could not be written */
 export type WriteDeadLetter = (delivery: Delivery, error: unknown) => Promise<void>;
 
-/** Into the store, from which the relay sends it. */
+/** Into the store; the relay sends it to the dead letter topic. */
 export function storedDeadLetters(
   { deadLetters }: MessageStore,
   quarantine: KeyQuarantine,
@@ -34,7 +34,7 @@ export function storedDeadLetters(
   };
 }
 
-/** Right to its topic, where there is no store. */
+/** To the dead letter topic directly, where there is no store. */
 export function sentDeadLetters(
   connected: () => KafkaProducer | undefined,
   refusedTopics: RefusedTopics,
@@ -56,7 +56,7 @@ export function sentDeadLetters(
       await send(record);
     } catch (refusal) {
       if (!(refusal instanceof RecordRefusedError && refusal.isTooLarge)) throw refusal;
-      // Its place is told, where the whole message is as long as its topic keeps it.
+      // A dead letter without the message says where it is; its own topic still has it.
       await send(placeOnly(record));
     }
   };

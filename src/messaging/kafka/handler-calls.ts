@@ -68,14 +68,14 @@ export class HandlerCalls {
         const result: unknown = await (handler as MessageHandler<unknown, KafkaContext>)(payload, context);
         return await this.valuesOf(delivery, result, overdue);
       } finally {
-        // Whatever the host's filters have made of it: the message was not handled.
+        // The host's filters may have turned the conflict into something else, but the message was not handled.
         if (conflict) throw conflict;
       }
     };
     return this.withProcessingHooks(context, () => rememberingFailures(handle));
   }
 
-  /** Anew for each call, so that none sees what an earlier one has made of the message. */
+  /** A new one for each call, as a handler may change the message in it. */
   private contextOf(delivery: Delivery, onConflict: (error: Error) => void): KafkaContext {
     const { server, clients, onRepeated } = this.settings;
     const { record, message, handler, isBatchable, replyTo, bytes } = delivery;
@@ -85,7 +85,7 @@ export class HandlerCalls {
       record.partition,
       record.topic,
       clients.consumer?.raw as never,
-      // The driver sends them, whatever handlers do.
+      // Heartbeats are the driver's business.
       () => Promise.resolve(),
       clients.producer?.raw as never,
     ]);
@@ -100,7 +100,7 @@ export class HandlerCalls {
     return context;
   }
 
-  /** All that a handler gives; of what nobody asked for nothing is kept. */
+  /** All values that a handler gives, or none where no sender waits for them. */
   private async valuesOf(
     { record, replyTo }: Delivery,
     result: unknown,
@@ -126,7 +126,7 @@ export class HandlerCalls {
         called.then(resolve, reject);
         return called;
       };
-      // A hook may pass on the failure of the call, which is told already.
+      // A hook may reject with the failure of the call, which has rejected the promise already.
       Promise.resolve(server.onStart(context, done)).catch(reject);
     });
   }

@@ -42,7 +42,7 @@ export class MessageIntake {
   /** Other partitions are this member's from now on. */
   assigned(partitions: readonly TopicPartition[]): void {
     this.held.nextAssignment();
-    // They come again, from the committed offset on: here, or wherever their partition is now.
+    // Whatever has not begun is fetched again from the committed offset on, by whoever has its partition now.
     this.drop();
     this.offsets.assign(partitions);
     this.backpressure.assigned(partitions);
@@ -102,12 +102,12 @@ export class MessageIntake {
     this.lanes.resume();
   }
 
-  /** Forgets what has not begun; it stays uncommitted. */
+  /** Forgets messages that have not begun; their offsets are not committed. */
   drop(): void {
     for (const delivery of this.lanes.dropWaiting()) this.held.release(delivery);
   }
 
-  /** Nothing of this consumer counts any more. */
+  /** The consumer is closed: what it has fetched is not this member's any more. */
   reset(): void {
     this.held.nextAssignment();
     this.drop();

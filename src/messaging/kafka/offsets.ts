@@ -10,7 +10,7 @@ export class PartitionProgress {
   private next: bigint | undefined;
   /** What the group has committed. */
   lastCommitted: bigint | undefined;
-  /** When something was done last, or came after everything was; on the clock of `performance`. */
+  /** When a message was last done, or came while none was open; on the clock of `performance`. */
   movedAt = performance.now();
 
   /** @param nextOffset the offset behind everything received so far */
@@ -99,7 +99,7 @@ export class GroupOffsets {
     this.committing = consumer.commit(offsets).then(
       () => {
         this.committingFails.isOver();
-        // Of an earlier assignment nothing is asked any more.
+        // If partitions were assigned anew meanwhile, nobody reads this progress any more.
         for (const at of offsets) progress.get(partitionKey(at))!.lastCommitted = at.offset;
       },
       (err: unknown) => {

@@ -18,7 +18,7 @@ import {
 } from '../protocol/topic-requests.js';
 import { AnswerReader } from '../protocol/wire-format.js';
 
-/** How long a broker may take to answer what it need not wait for. */
+/** How long a broker may take for a request that it can answer at once. */
 export const REQUEST_TIMEOUT_MS = 10_000;
 /** Brokers are asked anew for their versions after this time: they may have been replaced by newer or older ones. */
 const VERSIONS_MAX_AGE_MS = 60_000;
@@ -77,7 +77,7 @@ export class Cluster {
     const { connections } = this;
     let giveUp!: (reason: Error) => void;
     const givenUp = new Promise<never>((_, reject) => (giveUp = reject));
-    // Nobody may be waiting for it any more.
+    // It may reject when nobody waits for it any more, which must not end the process.
     givenUp.catch(() => undefined);
     const late = setTimeout(() => {
       giveUp(new Error(`no answer in ${timeoutMs} ms`));

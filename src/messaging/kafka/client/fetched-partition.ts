@@ -7,7 +7,7 @@ import { answerIn, topicError } from './cluster.js';
 
 const AGAIN_MS = 500;
 const AT_LEISURE_MS = 2_000;
-/** So often something may fail that passes by itself, as when leaders move, before it is told. */
+/** So often a failure that passes by itself (a leader moves) may come in a row before it is told. */
 const TOLD_FROM = 4;
 
 /** A partition that is to be fetched, and what is known of it. */
@@ -20,7 +20,7 @@ export class FetchedPartitionState implements TopicPartition {
   isPlaced = false;
   /** The group's offset when it was out of range. */
   lostAt: bigint | undefined;
-  /** Behind what can't be read: who deletes records up to there has skipped nothing else. */
+  /** The offset behind a batch that can't be read: an operator may delete records up to there to go on. */
   unreadableTo: bigint | undefined;
   /** The node that it is fetched from. */
   leader: number | undefined;

@@ -65,7 +65,7 @@ export class Fetcher {
         if (signal.aborted) break;
         this.startWorkers(signal);
         this.tellStuck();
-        // What a worker has given up meanwhile is looked at without a wait.
+        // A worker may have given up a partition meanwhile: it is looked at right away.
         if (this.partitions.some((at) => !at.isReady && !at.isBusy && at.isDue)) continue;
         await this.untilWoken((at) => !at.isReady);
       }
@@ -159,7 +159,7 @@ export class Fetcher {
   ): Promise<void> {
     const { fetchWaitMs: waitMs, fetchMaxBytes: bytes, limits = RECORD_LIMITS } = this.settings;
     const byId = wanted.every(({ topicId }) => topicId !== undefined) && (await this.cluster.fetchesById());
-    // The broker fills its answer from the first partition on: each is that once in a while.
+    // The broker fills its answer from the first partition on, so another one is first each time.
     const first = this.rotation++;
     const rotated = wanted.map((_, index) => {
       const { topic, topicId, partition, next } = wanted[(index + first) % wanted.length]!;
@@ -179,7 +179,7 @@ export class Fetcher {
     for (const fetched of answer.partitions) {
       const at = byName.get(`${fetched.topic} ${fetched.partition}`);
       if (at) await this.take(at, fetched, reading, signal);
-      // Reading has its breaks, and what comes behind the end of the generation is another's.
+      // Reading gives way to others: meanwhile the generation may have ended, and its partitions be another member's.
       if (signal.aborted) return;
     }
     this.listener.recovered();

@@ -18,7 +18,7 @@ import { Positions } from './positions.js';
 import { Subscription } from './subscription.js';
 
 const RETRY_MS = 500;
-/** After an answer that takes somebody to change something. */
+/** After an error that lasts until somebody changes something. */
 const AT_LEISURE_MS = 2_000;
 /** How often it is looked whether topics have come, gone or grown. */
 const TOPICS_CHECK_MS = 5_000;
@@ -95,7 +95,7 @@ export class GroupConsumer implements KafkaConsumer {
       throw new CommitRefusedError(
         `The group ${this.settings.groupId} has not given these partitions to this member.`,
       );
-    // One after the other: one that is tried again must not undo a later one.
+    // One after another, so that a commit that is repeated does not undo a later one.
     const commit = this.committing.then(() => this.commitFor(generation, offsets));
     this.committing = commit.catch(() => undefined);
     return commit;

@@ -63,7 +63,7 @@ export class GroupCoordinator {
   async join(topics: readonly string[], signal: AbortSignal): Promise<Membership> {
     const { groupId, sessionTimeoutMs: sessionMs } = this.settings;
     const protocols = ASSIGNORS.map((name) => ({ name, metadata: encodeSubscription(topics) }));
-    // Members join with their next heartbeat, whatever they are at: one that takes longer is gone.
+    // A member joins with its next heartbeat, even while it handles messages; one that takes longer is gone.
     const times = { sessionMs, rebalanceMs: sessionMs };
     const timeoutMs = sessionMs + REQUEST_TIMEOUT_MS;
     for (;;) {
@@ -91,7 +91,7 @@ export class GroupCoordinator {
 
   async heartbeat(membership: Membership): Promise<void> {
     const { groupId, sessionTimeoutMs } = this.settings;
-    // A connection that is dead without a word costs less than the session then.
+    // So a dead connection is noticed before the session ends.
     const timeoutMs = Math.max(1_000, sessionTimeoutMs / 3);
     const { errorCode } = await this.ask(heartbeat({ groupId, ...membership }), {
       purpose: 'group',

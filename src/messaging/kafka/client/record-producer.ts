@@ -15,7 +15,7 @@ const ATTEMPTS = 6;
 const RETRY_MS = 100;
 const CLOSE_MS = 3_000;
 const VIEW_MAX_AGE_MS = 60_000;
-/** Topics of which it is remembered who leads them; senders choose those that replies go to. */
+/** Topics whose leaders are remembered; a bound, as senders choose the topics of their replies. */
 const MOST_TOPICS = 10_000;
 /** A topic that was just made is not known to every broker at once. */
 const LOOKS_FOR_TOPIC = 3;
@@ -188,7 +188,7 @@ export class RecordProducer implements KafkaProducer {
       const reason = error && refusalReason(error.answer);
       if (!error) queue.records.splice(0, batch.length);
       else if (reason === 'too-large' && batch.length > 1) queue.atMost = Math.ceil(batch.length / 2);
-      // Its leader may have just gone, and the next look at the topic tells whether it is there.
+      // The leader may have just moved: the next look at the topic tells whether it exists.
       else if (reason && !error.answer.startsWith('UNKNOWN_TOPIC'))
         errors.push(new RecordRefusedError(error.message, reason === 'too-large', { cause: error, reason }));
       else errors.push(error);

@@ -7,7 +7,7 @@ import { type Cluster, topicError } from './cluster.js';
 /** Where a topic as a whole is not read. */
 const ALL_PARTITIONS = -1;
 
-/** The topics that a member reads: those that are named, and those that match. Notices when they come, go, grow, or are made anew. */
+/** The topics that a member reads, by name and by pattern. Notices when they come, go, grow, or are made anew. */
 export class Subscription {
   /** Their names, also of those that are missing. */
   topics: string[] = [];
@@ -16,7 +16,7 @@ export class Subscription {
    * name is made.
    */
   readonly gone = new Set<string>();
-  /** Partitions of topics that were made anew and of which nothing is committed yet: an offset that there is stems from before. */
+  /** Partitions of topics that were made anew, until something of them is committed: the offset is of the topic before. */
   readonly madeAnew = new Set<string>();
   /** True where a topic seems to be gone. */
   isSuspect = false;
@@ -30,7 +30,7 @@ export class Subscription {
     private readonly logger: Logger,
   ) {}
 
-  /** Whether the topics are others than before, or have other partitions, and those that are missing. */
+  /** @returns whether the topics, or their partitions, are others than before, and the topics that are missing */
   async look(): Promise<{ isChanged: boolean; missing: StuckPartition[] }> {
     this.isSuspect = false;
     const named = this.wanted.filter((topic) => typeof topic === 'string');
@@ -62,7 +62,7 @@ export class Subscription {
     this.gone.add(topic);
   }
 
-  /** The partitions of these topics, and others: another client that assigns may give each member of everything that it reads itself. */
+  /** Partitions of these topics, and others: another client that assigns may give each member partitions of all that it reads. */
   divide(
     partitions: readonly TopicPartition[],
     groupId: string,

@@ -60,7 +60,7 @@ export class KafkajsConnections implements BrokerConnections {
     const bytes = isFlexible ? Buffer.concat([NO_TAGS, body]) : body;
     try {
       const { connectionPool } = await this.connected(key, address);
-      // kafkajs would connect it anew, and nobody would close that.
+      // It was given up meanwhile. kafkajs would connect it anew, and nobody would close that.
       if (this.pools.get(key) !== connectionPool) throw new Error('the connection was given up');
       const { payload } = await connectionPool.send({
         // What kafkajs takes for one of its encoders.
@@ -117,7 +117,7 @@ export class KafkajsConnections implements BrokerConnections {
     for (const connection of pool?.pool ?? []) {
       connection.rejectRequests(new Error('the connection was given up'));
       connection.socket?.destroy();
-      // It waits for nothing by now, and stops its timers.
+      // Nothing is under way on it any more; this stops its timers.
       connection.disconnect().catch(() => undefined);
     }
   }

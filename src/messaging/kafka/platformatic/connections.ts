@@ -19,7 +19,7 @@ import type { KafkaClientSettings } from '../../kafka-driver.js';
 
 const CONNECT_TIMEOUT_MS = 5_000;
 
-/** The library's options for `settings`. */
+/** The options of the library. */
 export function clientOptions({ brokers, clientId, ssl, sasl }: KafkaClientSettings) {
   const options = {
     clientId: clientId ?? 'nestjs-people',
@@ -71,7 +71,7 @@ export class PlatformaticConnections implements BrokerConnections {
 
   close(): void {
     for (const purpose of this.pools.keys()) this.cut(purpose);
-    // Those that are being made are closed once they are.
+    // Connections that are still being made are closed once they are there.
     for (const pool of this.pools.values()) pool.close().catch(() => undefined);
   }
 
@@ -80,7 +80,7 @@ export class PlatformaticConnections implements BrokerConnections {
     if (known) return known;
     const { clientId, ...options } = clientOptions(this.settings);
     const pool = new ConnectionPool(clientId, options);
-    // An 'error' event that nobody hears would end the process; the requests of the connection fail, and that is heard.
+    // An 'error' event without a listener would end the process. The requests of the connection fail, which is enough.
     pool.on('connecting', ({ connection }) => void connection.on('error', () => undefined));
     this.pools.set(purpose, pool);
     return pool;

@@ -42,11 +42,11 @@ const ATTEMPTS_IN_A_CROWD = 4;
 /** Sends replies as `ClientKafka` expects them, and tells when the broker has each. */
 export class MessageReplies {
   private readonly logger = new Logger(MessageReplies.name);
-  /** As many as the transport holds messages at most: each is one whose reply is not acknowledged. */
+  /** Replies under way. Their number is bounded, as their messages are held until they are acknowledged. */
   private readonly pending = new Set<Promise<void>>();
   private readonly told = new ToldRarely();
   private readonly room: ReplyRoom;
-  /** When the last one was, of whatever address, on the clock of `performance`. */
+  /** When a reply was last acknowledged, to any address; on the clock of `performance`. */
   private acknowledgedAt = -Infinity;
 
   constructor(
@@ -108,7 +108,7 @@ export class MessageReplies {
           continue;
         }
         const instead = current === answer ? answerInstead(err) : undefined;
-        // The effect is applied whatever becomes of the reply, so one that nobody can take does not stop the partition.
+        // The message is handled whatever becomes of its reply, so a reply that can't be sent must not keep its offset back.
         if (err instanceof RecordRefusedError || err instanceof UnspeakableAnswer) {
           if (isOfItsTopic(err)) this.tellRarely('error', report);
           else this.logger.error(report);
@@ -180,7 +180,7 @@ export class MessageReplies {
     return Promise.all(
       responses.map(async ({ response, err, isDisposed }) => {
         const { value, key, headers = {} } = await this.serialize(response);
-        // A producer would fail with it again and again.
+        // Such a record would fail in the producer at each attempt.
         if (![value, key, ...Object.values(headers).flat()].every(isSendable))
           throw new TypeError(
             'A serializer gives text, bytes or nothing as the key, the value and the headers.',
@@ -211,7 +211,7 @@ const isSendable = (part: unknown) =>
 const isWithoutPartition = (error: unknown, { partition }: ReplyAddress) =>
   partition !== undefined && error instanceof RecordRefusedError && error.reason === 'no-partition';
 
-/** Nothing that is sent there arrives, whatever it is. */
+/** No record for that topic is taken, whatever is in it. */
 const isOfItsTopic = (error: unknown) =>
   error instanceof RecordRefusedError && (error.reason === 'no-topic' || error.reason === 'not-allowed');
 
