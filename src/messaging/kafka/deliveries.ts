@@ -1,10 +1,11 @@
 import type { HandlerExtras } from '../consuming/handled-call.js';
-import { type Delivery, laneKeyOf, replyAddressOf, sizeOf } from '../delivery.js';
+import { type Delivery, laneKeyOf, sizeOf } from '../delivery.js';
 import { identityOf } from '../message-identity.js';
 import { withinLimits } from '../records/limits.js';
 import type { IncomingRecord } from '../records/record.js';
 import { firstHeadersOf, unreadRecordError } from '../records/unread.js';
 import type { NestServer } from './handler-calls.js';
+import { replyAddressOf } from './replies/address.js';
 import { addressOfRefusal, replyRefusal, type ReplyTopics } from './replies/rules.js';
 import type { TransportSettings } from './transport-options.js';
 

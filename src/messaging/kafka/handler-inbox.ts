@@ -6,11 +6,12 @@ import { type HandlerClaim, useHandlerClaims } from '../../transactions/handler-
 import { TRANSACTIONS_DATA_SOURCE } from '../../transactions/transaction-runner.js';
 import { callOfHandler, type HandledCall, type HandlerExtras, knownCall } from '../consuming/handled-call.js';
 import { DeadLetters } from '../dead-letters.js';
-import { loggedPlace, replyAddressOf } from '../delivery.js';
+import { loggedPlace } from '../delivery.js';
 import { describe } from '../failure-policy.js';
 import { Inbox, MessageIdConflictError } from '../inbox.js';
 import { digestOfMessage, messageIdOf, ownIdOf, textOrBytes } from '../message-identity.js';
 import type { IncomingRecord } from '../records/record.js';
+import { replyAddressOf } from './replies/address.js';
 
 /** A message of Nest's own transport, with the record as far as it can be had. */
 interface StockCall extends HandledCall {
