@@ -1,17 +1,15 @@
 import type { ConnectionOptions } from 'node:tls';
 import type { OutgoingRecord, RecordBatch, RecordLimits, TopicPartition } from './records/record.js';
 
-export {
-  type IncomingRecord,
-  type OutgoingRecord,
-  type RawHeaders,
-  type RecordBatch,
-  type RecordHeaders,
-  type RecordLimits,
-  type TopicPartition,
-  type UnreadPart,
-  partitionKey,
-  partitionsByTopic,
+export type {
+  IncomingRecord,
+  OutgoingRecord,
+  RawHeaders,
+  RecordBatch,
+  RecordHeaders,
+  RecordLimits,
+  TopicPartition,
+  UnreadPart,
 } from './records/record.js';
 
 /** Where the brokers are and how to log in. */
@@ -31,12 +29,6 @@ export interface TopicSettings {
   /** undefined = 3, or the number of brokers where they are fewer. */
   replication: number | undefined;
 }
-
-const USUAL_REPLICATION = 3;
-
-/** How many replicas a topic gets that is created where there are so many brokers. */
-export const replicationOf = ({ replication }: TopicSettings, brokers: number): number =>
-  replication ?? Math.min(USUAL_REPLICATION, brokers);
 
 /** Where a group goes on; `offset` is the next to be read. */
 export interface CommitOffset extends TopicPartition {

@@ -195,7 +195,7 @@ export class KafkaConnection implements ConsumerListener {
     }
     await this.attempt('committing offsets', intake.offsets.commit());
     await this.attempt('ending what is done for the store', upkeep?.stop());
-    await this.disconnect(() => relay?.stop(closing.shareMs));
+    await this.disconnect(() => relay?.stop(closing.nextStepMs));
     // If connecting ends after the deadline, what it has connected is closed then.
     if (closing.unfinished.includes('connecting'))
       starting?.then(() => this.disconnect()).catch((err: unknown) => this.report(err));
