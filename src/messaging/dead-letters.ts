@@ -48,7 +48,7 @@ export class DeadLetters {
   }
 
   /**
-   * Marks the message as handled and puts it aside; does nothing where it was handled before.
+   * Marks the message as handled and makes it a dead letter; does nothing where it was handled before.
    *
    * @param quarantinesKey later messages of its key are parked from the commit on
    * @returns false where it was handled before

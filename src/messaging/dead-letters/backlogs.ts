@@ -22,7 +22,7 @@ export interface BacklogsSettings {
 
 const MESSAGES_AT_ONCE = 64;
 const BYTES_AT_ONCE = 1024 * 1024;
-/** Messages that take longer are read one by one, so that it is seen what becomes of the others meanwhile. */
+/** If messages take longer, the next are read one by one: what is read here can't be changed by an operator meanwhile. */
 const SLOW_MS = 1000;
 
 /**

@@ -36,7 +36,7 @@ export interface LaneStoreSettings {
   backlogs: Backlogs;
   /** Messages of the key are parked. */
   onStored: (key: QuarantinedKey) => void;
-  /** The message is stored: lets its offset move. */
+  /** The message is stored, and so done for the broker. */
   stored: (delivery: Delivery) => void;
   /** Tells the sender who waits for a reply. */
   refuse: (delivery: Delivery, error: ApplicationError) => void;
@@ -63,7 +63,7 @@ export class LaneStore {
   async park(lane: LaneToPark): Promise<ReadonlySet<Delivery>> {
     const { messages } = lane;
     const key = keyOf(messages[0]!.record);
-    // Before the commit, so that nobody begins the backlog while one of its messages is being handled.
+    // Reserved before the commit, so that its backlog is not begun while one of its messages is being handled.
     const backlog =
       messages[0]!.backlog ?? this.settings.backlogs.of(key) ?? this.settings.backlogs.reserve(key);
     let seqs: Map<Delivery, string>;

@@ -68,7 +68,7 @@ export function letterStatements(dataSource: DataSource, outbox: string) {
       ${enqueue('dead-letter', `topic || '${DEAD_LETTER_SUFFIX}'`, 'dead')}`;
       return { text, values: rowValues(delivery, error) };
     },
-    /** What was marked as handled is so no more; the relay sends a message again at least once, its id keeps that one effect. */
+    /** Removes the marks that they were handled. The relay sends a message at least once, and its id keeps that to one effect. */
     replay(filter: DeadLetterFilter): Statement {
       const { condition, values } = conditionOf(filter);
       const text = `WITH chosen AS (

@@ -116,7 +116,7 @@ export interface DeadLetterRow {
   attempts: number;
 }
 
-/** The record that was put aside. */
+/** The record that a row was made of. */
 export function recordOf(row: DeadLetterRow): IncomingRecord {
   const { topic, partition, offset, timestamp, key, value, headers: packed } = row;
   const record = { topic, partition, offset: BigInt(offset), timestamp, key, value };

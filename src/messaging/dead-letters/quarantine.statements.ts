@@ -83,7 +83,7 @@ export function quarantineStatements(dataSource: DataSource, consumer: string) {
      UPDATE ${letters} SET state = 'replayed', settled_at = now()
      WHERE consumer = $1 AND seq = ANY ($2::bigint[]) AND state = 'parked' AND code <> $3`);
   const remove = named('remove', `DELETE FROM ${quarantines} WHERE ${ofKey}`);
-  // A key that waits for somebody to replay a dead letter goes on to do so.
+  // A key that is quarantined until a dead letter is replayed stays so.
   const postpone = named(
     'postpone',
     `INSERT INTO ${quarantines} AS held (consumer, topic, key_hash, released_at)
@@ -104,7 +104,7 @@ export function quarantineStatements(dataSource: DataSource, consumer: string) {
      WHERE ${isNew('m')} ORDER BY m.place RETURNING seq::text, "offset"::text, "timestamp"`);
   return {
     all: () => all(),
-    /** Those whose backlog may go on now, of the partitions; an empty backlog is everybody's. */
+    /** Keys whose backlog may go on now: of these partitions, or with an empty backlog, which any member may end. */
     released: (partitions: readonly TopicPartition[]) => released(JSON.stringify(partitions)),
     /** @returns a row where the key is quarantined still. @param row what `rowValues` gives */
     park: ([, ...row]: unknown[], { digest, isNamedByPlace = false }: MessageIdentity) =>

@@ -45,9 +45,9 @@ export class KeyQuarantine {
   private readonly statements: ReturnType<typeof quarantineStatements>;
   private readonly backlogs: Backlogs;
   private readonly laneStore: LaneStore;
-  /** At least those of our partitions. */
+  /** Keys of quarantines, by `nameOf`: at least those of this member's partitions. */
   private keys = new Set<string>();
-  /** To be awaited before `holds` is asked; stale when another instance may have quarantined a key of ours. */
+  /** To be awaited before `holds` is asked; stale when another instance may have quarantined a key of this member. */
   readonly fresh = new Refreshed(() => this.load());
 
   constructor(private readonly settings: QuarantineSettings) {
@@ -76,7 +76,7 @@ export class KeyQuarantine {
     });
   }
 
-  /** Other partitions are ours now, and their keys are others'. */
+  /** Other partitions are this member's now, so other keys may be quarantined. */
   assigned(): void {
     this.fresh.markStale();
     this.backlogs.forget();

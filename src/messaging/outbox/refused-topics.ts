@@ -1,7 +1,7 @@
 import type { RecordRefusedError } from '../kafka-driver.js';
 import { firstOf } from '../telling.js';
 
-/** What is refused is sent again within 5 minutes; who has removed it meanwhile leaves nothing to tell. */
+/** A refused record is sent again within 5 minutes; after twice that it must have been removed by somebody. */
 const TOLD_FOR_MS = 600_000;
 
 /** Topics that the brokers take nothing for: what is to be sent there waits. */

@@ -29,7 +29,7 @@ export interface UnreadPart {
   headers?: Buffer | undefined;
 }
 
-/** What a record may have that is decoded; past it a record is put aside by its place. */
+/** What a record may have that is decoded; past it a record becomes a dead letter undecoded. */
 export interface RecordLimits {
   /** Headers of one record. */
   headers: number;
@@ -50,7 +50,7 @@ export interface IncomingRecord extends TopicPartition {
   headers: RecordHeaders;
   /** The same as they came, for whoever sends them on. A driver that has none leaves it out. */
   rawHeaders?: RawHeaders;
-  /** Set where the record is past a limit or can't be read: it is put aside as it is, and `headers` has none. */
+  /** Set where the record is past a limit or can't be read: it becomes a dead letter as it is, and `headers` has none. */
   unread?: UnreadPart;
 }
 
