@@ -4,8 +4,6 @@ import { headersByName, noHeaders, pastLimits } from './limits.js';
 import { MalformedBatchError, RecordReader } from './reader.js';
 import { WorkSlices } from '../../json/work-slices.js';
 
-export type { Codec };
-
 /** Of a batch's attributes. */
 const COMPRESSION = 0b111;
 const IS_LOG_APPEND_TIME = 1 << 3;
