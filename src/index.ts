@@ -95,7 +95,7 @@ export { type HandledMessage, type MessageAnswer } from './messaging/message-ans
 export { type MessageIdentity } from './messaging/message-identity.js';
 export { Outbox, type OutboxEvent } from './messaging/outbox.js';
 export { type DeadLetter, type DeadLetterFilter, DeadLetters } from './messaging/dead-letters.js';
-export { ReplyTopicRefusedError } from './messaging/kafka/reply-rules.js';
+export { ReplyTopicRefusedError } from './messaging/kafka/replies/rules.js';
 export { HandlerTimeoutError, TooManyValuesError } from './messaging/consuming/handler-time.js';
 export { RecordTooLargeError, RecordUnreadableError } from './messaging/records/unread.js';
 export { type RecordLimits, type UnreadPart } from './messaging/kafka-driver.js';

@@ -1,7 +1,7 @@
-import { KafkaHeaders, type MessageHandler } from '@nestjs/microservices';
-import type { IncomingRecord, RecordHeaders } from './kafka-driver.js';
+import type { MessageHandler } from '@nestjs/microservices';
+import type { IncomingRecord } from './records/record.js';
 import type { ApplicationError } from '../errors/application-error.js';
-import { headerText, type MessageIdentity } from './message-identity.js';
+import type { MessageIdentity } from './message-identity.js';
 import type { QuarantinedKey } from './dead-letters/quarantined-key.js';
 
 /** Where a sender waits for its reply. */
@@ -28,11 +28,11 @@ export interface Delivery {
   readonly bytes: number;
   /** The number of its row, where it is parked; its offset is committed or another's task. */
   parkedAs?: string;
-  /** The line of parked messages that goes on once this one has ended. */
-  line?: ParkedLine;
-  /** Set once it is handled, its dead letter is safe, or it is parked instead of being handled. */
-  ended?: 'handled' | 'dead' | 'parked';
-  /** The same message, as it is being handled since before partitions were shared out anew; it ends before this one begins. */
+  /** The backlog that it is of, where that goes on here: the next messages are read once this one has ended. */
+  backlog?: Backlog;
+  /** What became of it in the end: it is handled, its dead letter is safe, or it is parked instead of being handled. */
+  outcome?: 'handled' | 'dead' | 'parked';
+  /** The same message, as it is being handled since before partitions were assigned anew; it ends before this one begins. */
   begunBefore?: Delivery;
   /** How often it was handled and failed by no fault of the infrastructure. */
   attempts: number;
@@ -45,8 +45,8 @@ export interface Delivery {
 /** What a dead letter is made of. */
 export type Undeliverable = Pick<Delivery, 'message' | 'record' | 'attempts' | 'parkedAs'>;
 
-/** A line of parked messages that goes on here. */
-export interface ParkedLine {
+/** The parked messages of one key, as they are handled here. */
+export interface Backlog {
   key: QuarantinedKey;
   /** Messages of it that are being handled: the next are read when these have ended. */
   open: Set<Delivery>;
@@ -60,31 +60,6 @@ export interface ParkedLine {
   readAt: number;
 }
 
-const PARTITION = /^\d{1,9}$/;
-const INT_BYTES = 4;
-
-/** Where the sender waits for a reply, if it does. */
-export function replyAddressOf({ headers }: Pick<IncomingRecord, 'headers'>): ReplyAddress | undefined {
-  const [correlation] = [headers[KafkaHeaders.CORRELATION_ID]].flat();
-  const topic = headerText(headers, KafkaHeaders.REPLY_TOPIC);
-  if (!correlation || correlation.length === 0 || !topic) return undefined;
-  return { topic, correlationId: correlation, partition: replyPartitionOf(headers) };
-}
-
-/**
- * Nest sends the number as decimal text, Spring as an int of four bytes. Four digits are text: as an int they would be a number
- * above 800 million, which no topic has. An empty value says nothing.
- */
-function replyPartitionOf(headers: RecordHeaders): number | undefined {
-  const [value] = [headers[KafkaHeaders.REPLY_PARTITION]].flat();
-  if (value === undefined || value.length === 0) return undefined;
-  const text = value.toString();
-  if (PARTITION.test(text)) return Number(text);
-  if (!Buffer.isBuffer(value) || value.length !== INT_BYTES) return NaN;
-  const number = value.readInt32BE();
-  return number < 0 ? NaN : number;
-}
-
 /** By key; messages without one by partition, as Kafka gives them no other order. */
 export const laneKeyOf = ({ topic, partition, key }: IncomingRecord): string =>
   key === null ? `${topic} ${partition}` : `${topic} = ${key.toString('latin1')}`;
@@ -92,6 +67,13 @@ export const laneKeyOf = ({ topic, partition, key }: IncomingRecord): string =>
 /** Names the record's place, and which topic of that name it was. */
 export const placeOf = ({ topic, partition, offset, timestamp }: IncomingRecord): string =>
   `${topic} ${partition} ${offset} ${timestamp}`;
+
+/** The same for a log entry. */
+export const loggedPlace = ({ topic, partition, offset }: IncomingRecord) => ({
+  topic,
+  partition,
+  offset: String(offset),
+});
 
 const RECORD_OVERHEAD = 200;
 const HEADER_OVERHEAD = 100;

@@ -15,9 +15,9 @@ import { backoffDelay } from '../transactions/retry-policy.js';
 import { ShuttingDownError, TransactionOutcomeUnknownError } from '../transactions/transaction-errors.js';
 import { originOf } from '../transactions/unit-failures.js';
 
-/** What we say of a failure ourselves may be so long; of what others say it is `SHOWN_CHARACTERS`. */
+/** Longest text of an error of our own; that of others is cut to `SHOWN_CHARACTERS`. */
 const SENTENCES = 1000;
-/** An error reply is a header, in JSON, which a broker takes together with the rest. */
+/** Longest JSON of an error reply: it is a header, which counts towards the size of the record. */
 const LONGEST_REPLY = 16 * 1024;
 
 /**
@@ -30,7 +30,7 @@ const LONGEST_REPLY = 16 * 1024;
  */
 export type FailureKind = 'infrastructure' | 'transient' | 'permanent' | 'unexpected';
 
-/** What the failure means, whatever it is: one that can't be looked at is of no known reason. */
+/** What the failure means, whatever was thrown: where looking at it throws as well, it is unexpected. */
 export function classify(thrown: unknown): FailureKind {
   try {
     return kindOf(thrown);
@@ -50,7 +50,7 @@ function kindOf(thrown: unknown): FailureKind {
     error instanceof ShuttingDownError
   )
     return 'infrastructure';
-  // Its claim tells, the next time, whether it was applied.
+  // When it is tried again, its claim in the inbox tells whether it was applied.
   if (error instanceof TransactionOutcomeUnknownError) return 'transient';
   if (error instanceof KafkaRetriableException) return 'transient';
   if (error instanceof ApplicationError || error instanceof HttpException) {
@@ -86,7 +86,7 @@ export const mayBeItsOwn = (thrown: unknown): boolean => {
   return !(error instanceof PoolExhaustedError || error instanceof ShuttingDownError);
 };
 
-/** The error in a dead letter: never a failure, and never longer than what can be told. */
+/** The error as a dead letter has it: never throws, and cuts what is too long. */
 export function describe(thrown: unknown): MessageError {
   try {
     const { code, message, ...rest } = described(thrown);
@@ -116,7 +116,7 @@ function described(thrown: unknown): MessageError {
 export function replyErrorOf(error: unknown): unknown {
   const original = toTellableError(originalOf(error));
   const told = original instanceof Error ? toMessageError(original) : error;
-  // Nothing at all would be an answer without an error.
+  // Without a value the reply would not be an error.
   if (told === undefined || told === null) return toMessageError(told);
   return jsonAtMost(told, LONGEST_REPLY) === undefined ? describe(told) : told;
 }

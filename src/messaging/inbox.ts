@@ -136,8 +136,7 @@ export class Inbox {
 function valuesOf(handled: HandledMessage, message: MessageIdentity): unknown[] {
   if (!isSameMessage(handled, message)) throw new MessageIdConflictError(message.messageId);
   const { answer } = handled;
-  // What was thrown was an error's description.
-
+  // The description of the error that the first call was answered with.
   if (answer && 'error' in answer) throw answer.error;
   return [...(answer?.values ?? [])];
 }

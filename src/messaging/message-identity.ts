@@ -1,6 +1,6 @@
 import { isUtf8 } from 'node:buffer';
 import { createHash } from 'node:crypto';
-import type { IncomingRecord, RecordHeaders } from './kafka-driver.js';
+import type { IncomingRecord, RecordHeaders } from './records/record.js';
 import type { HandledMessage } from './message-answer.js';
 
 /** What tells one message from another, and the same message when it is delivered again. */
@@ -10,7 +10,7 @@ export interface MessageIdentity {
   messageId: string;
   /** Named by its place, as its sender gave it no id: what came from another place with this id is another message. */
   isNamedByPlace?: boolean;
-  /** Of what was sent: the same id with another digest is a mistake of the sender. */
+  /** Of the content: the same id with another digest is another message, sent under it by mistake. */
   digest: string;
   /** Where it came from; undefined for what is no Kafka message. */
   place?: { topic: string; partition: number; offset: bigint | string };
@@ -75,7 +75,7 @@ export function isSameMessage(handled: HandledMessage, message: MessageIdentity)
   );
 }
 
-/** What is no text gets a letter in front that no text has. */
+/** An id that is no UTF-8 becomes a digest with a lone surrogate in front, which no text begins with. */
 function idIn(headers: RecordHeaders, name: string): string | undefined {
   const value = headers[name];
   const first = Array.isArray(value) ? value[0] : value;

@@ -8,7 +8,7 @@ import {
 import type { TransactionRunnerSettings } from '../transactions/transaction-options.js';
 import { TransactionRunner } from '../transactions/transaction-runner.js';
 import { DeadLetters } from './dead-letters.js';
-import { HandlerInbox } from './consuming/handler-inbox.js';
+import { HandlerInbox } from './kafka/handler-inbox.js';
 import { Inbox } from './inbox.js';
 import { MessageStore } from './message-store.js';
 import { MESSAGING_SETTINGS, type MessagingSettings, messagingSettingsOf } from './messaging-settings.js';

@@ -55,7 +55,7 @@ export class OutboxRelay {
     this.forgetRelay();
     this.stopping.abort();
     this.wake();
-    // What is left then is sent by another instance, or by the next start.
+    // Rows that are left then are sent by another instance, or after the next start.
     const abandon = () => this.over.abort(new Error('The relay is stopped.'));
     const late = setTimeout(abandon, Math.min(FLUSH_MS, withinMs / 2));
     await this.running;

@@ -23,9 +23,9 @@ export interface OutboxEvent {
   payload?: { json: string } | { value: unknown } | undefined;
 }
 
-/** Notifications follow one another no faster. */
+/** The least time between two notifications. */
 const NOTIFY_EVERY_MS = 20;
-/** It is in an index, and is a record's key. */
+/** Its longest form in bytes: it is in an index, and is the key of a record. */
 const LONGEST_AGGREGATE_ID = 1000;
 
 const relays = new WeakMap<DataSource, Set<() => void>>();

@@ -1,7 +1,7 @@
 import type { Logger } from '@nestjs/common';
 
 const EVERY_MS = 60_000;
-/** Subjects that are remembered: others choose their names. */
+/** Most subjects that are remembered; a bound, as outsiders choose their names. */
 const SUBJECTS = 1000;
 
 /** A condition that lasts, told when it begins, when it turns into another, and when it is over; not each time it is met. */
@@ -46,3 +46,7 @@ export class ToldRarely {
     tell(known?.more ?? 0);
   }
 }
+
+/** The first of some sentences, and how many there are more; undefined where there is none. */
+export const firstOf = ([first, ...others]: readonly string[]): string | undefined =>
+  others.length === 0 ? first : `${first} (and ${others.length} more)`;

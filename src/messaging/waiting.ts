@@ -28,13 +28,13 @@ export class ClosingSteps {
   }
 
   /** What the next step may take, in ms: half of what is left. */
-  get shareMs(): number {
+  get nextStepMs(): number {
     return Math.max(0, this.deadline - performance.now()) / 2;
   }
 
   /** @returns false where the step did not end in time @throws what it throws in time */
   async end(name: string, step: Promise<unknown>): Promise<boolean> {
-    const hasEnded = await endsWithin(this.shareMs, step);
+    const hasEnded = await endsWithin(this.nextStepMs, step);
     if (!hasEnded) this.unfinished.push(name);
     return hasEnded;
   }

@@ -5,7 +5,7 @@ import {
   BrokerAnswerError,
   refusalReason,
 } from '../../src/messaging/kafka/broker-answers.js';
-import { brokerErrorName } from '../../src/messaging/kafka/broker-error-names.js';
+import { brokerErrorName } from '../../src/messaging/kafka/protocol/error-names.js';
 
 const known = Object.entries(protocolErrorsCodesById).filter(([code]) => code !== '0');
 

@@ -1,7 +1,7 @@
 import { Logger } from '@nestjs/common';
 import type { Delivery } from '../../src/messaging/delivery.js';
 import type { IncomingRecord } from '../../src/messaging/kafka-driver.js';
-import { MessageIntake } from '../../src/messaging/consuming/intake.js';
+import { MessageIntake } from '../../src/messaging/kafka/intake.js';
 import { MessageLanes, type Settle } from '../../src/messaging/consuming/lanes.js';
 
 const WHERE = { topic: 't', partition: 0 };
@@ -13,14 +13,11 @@ const recordOf = (offset: number): IncomingRecord => ({
 /** Messages of one key on their way, whose batches end when the test says so. */
 function start() {
   const begun: { batch: Delivery[]; settle: Settle; end: () => void }[] = [];
-  const lanes = new MessageLanes({
-    ...{ concurrency: 2, batchSize: 10 },
-    handle: (batch, settle) => new Promise<void>((end) => begun.push({ batch, settle, end })),
-  });
-  const nothing = () => undefined;
+  const lanes = new MessageLanes({ concurrency: 2, batchSize: 10 });
+  lanes.start({ handle: (batch, settle) => new Promise<void>((end) => begun.push({ batch, settle, end })) });
   const intake = new MessageIntake({
-    ...{ limits: { messages: 100, bytes: 1e6 }, logger: new Logger(), lanes, consumer: nothing },
-    ...{ onAssigned: nothing, onInterrupted: nothing, onRecovered: nothing, onFailed: nothing },
+    ...{ limits: { messages: 100, bytes: 1e6 }, logger: new Logger(), lanes },
+    consumer: () => undefined,
     toDelivery: (record) =>
       ({
         record,
@@ -55,14 +52,14 @@ it('messages that come again while they are being handled wait behind these, and
   expect(offsetsOf(begun[1]!.batch)).toEqual([2, 3]);
   intake.assigned([WHERE]);
   // The first has failed before it came again, and whether the second is to be handled is asked afterwards.
-  expect(intake.isForgotten(two!)).toBe(true);
+  expect(intake.held.isForgotten(two!)).toBe(true);
   fetch(2, 3);
-  expect(intake.isForgotten(three!)).toBe(true);
+  expect(intake.held.isForgotten(three!)).toBe(true);
   for (const delivery of begun[1]!.batch) begun[1]!.settle(delivery, 'done');
   begun[1]!.end();
   await turn();
   expect(offsetsOf(begun[2]!.batch)).toEqual([2, 3]);
-  expect(begun[2]!.batch.some((delivery) => intake.isEndedBefore(delivery))).toBe(false);
+  expect(begun[2]!.batch.some((delivery) => intake.held.wasHandledBefore(delivery))).toBe(false);
 });
 
 it('one that was handled by the time it came again is not handled once more, and its offset moves', async () => {
@@ -72,13 +69,13 @@ it('one that was handled by the time it came again is not handled once more, and
   intake.assigned([WHERE]);
   fetch(1, 2);
   const [{ batch, settle, end }] = begun as [(typeof begun)[0]];
-  batch[0]!.ended = 'handled';
+  batch[0]!.outcome = 'handled';
   intake.done(batch[0]!);
   settle(batch[0]!, 'done');
   end();
   await turn();
   const [again, next] = begun[1]!.batch;
-  expect([again, next].map((delivery) => intake.isEndedBefore(delivery!))).toEqual([true, false]);
+  expect([again, next].map((delivery) => intake.held.wasHandledBefore(delivery!))).toEqual([true, false]);
   intake.done(next!);
-  expect(intake.size).toBe(0);
+  expect(intake.held.size).toBe(0);
 });

@@ -1,7 +1,7 @@
 import fc from 'fast-check';
 import type { Delivery } from '../../src/messaging/delivery.js';
 import type { Lane } from '../../src/messaging/consuming/lane.js';
-import type { LeavingLane } from '../../src/messaging/dead-letters/lane-store.js';
+import type { LaneToPark } from '../../src/messaging/dead-letters/lane-store.js';
 import { MessageLanes } from '../../src/messaging/consuming/lanes.js';
 
 type Numbered = Delivery & { n: number };
@@ -17,13 +17,12 @@ class World {
   /** What may not happen, told at the end: whoever is called back must not throw. */
   readonly wrong: string[] = [];
   batches: { batch: Numbered[]; end: (done: number) => void }[] = [];
-  leaving: { lane: LeavingLane; end: (isStored: boolean) => void }[] = [];
+  leaving: { lane: LaneToPark; end: (isStored: boolean) => void }[] = [];
   readonly lanes: MessageLanes;
 
   constructor(concurrency: number, batchSize: number) {
-    this.lanes = new MessageLanes({
-      concurrency,
-      batchSize,
+    this.lanes = new MessageLanes({ concurrency, batchSize });
+    this.lanes.start({
       handle: (batch, settle) =>
         new Promise((resolve) => {
           for (const delivery of batch as Numbered[]) this.begins(delivery);
@@ -33,16 +32,17 @@ class World {
           };
           this.batches.push({ batch: batch as Numbered[], end });
         }),
-      putAside: (lane) =>
-        new Promise((resolve) => {
-          const end = (isStored: boolean) => {
-            if (isStored) for (const delivery of lane.messages) this.store(delivery as Numbered, lane);
-            resolve(new Set(isStored ? lane.messages : []));
-          };
-          this.leaving.push({ lane, end });
-        }),
     });
   }
+
+  private readonly park = (lane: LaneToPark): Promise<ReadonlySet<Delivery>> =>
+    new Promise((resolve) => {
+      const end = (isStored: boolean) => {
+        if (isStored) for (const delivery of lane.messages) this.store(delivery as Numbered, lane);
+        resolve(new Set(isStored ? lane.messages : []));
+      };
+      this.leaving.push({ lane, end });
+    });
 
   send(key: number): void {
     const delivery = { laneKey: String(key), n: this.sent.length, isBatchable: true, bytes: 1, attempts: 0 };
@@ -54,7 +54,7 @@ class World {
     const all: Lane[] = this.lanes.all;
     const lane = all[which % Math.max(1, all.length)];
     // The store takes nothing for a while after it has failed.
-    if (lane) void this.lanes.leave(lane);
+    if (lane) void this.lanes.park(lane, this.park);
   }
 
   async end(which: number, done: number): Promise<void> {
@@ -105,7 +105,7 @@ class World {
     settle(delivery, 'done');
   }
 
-  private store(delivery: Numbered, lane: LeavingLane): void {
+  private store(delivery: Numbered, lane: LaneToPark): void {
     expect(lane.isRunning(delivery)).toBe(this.running.has(delivery));
     if (lane.isRunning(delivery)) this.open.add(delivery);
     else this.open.delete(delivery);

@@ -2,9 +2,9 @@ import { Logger } from '@nestjs/common';
 import fc from 'fast-check';
 import type { Delivery } from '../../src/messaging/delivery.js';
 import type { CommitOffset, IncomingRecord, KafkaConsumer } from '../../src/messaging/kafka-driver.js';
-import { MessageIntake } from '../../src/messaging/consuming/intake.js';
+import { MessageIntake } from '../../src/messaging/kafka/intake.js';
 import { MessageLanes } from '../../src/messaging/consuming/lanes.js';
-import { PartitionProgress } from '../../src/messaging/consuming/progress.js';
+import { PartitionProgress } from '../../src/messaging/kafka/offsets.js';
 
 const TOPIC = 'topic';
 const PARTITIONS = [0, 1, 2];
@@ -41,9 +41,8 @@ class World {
   readonly intake: MessageIntake;
 
   constructor(concurrency: number, batchSize: number) {
-    const lanes = new MessageLanes({
-      concurrency,
-      batchSize,
+    const lanes = new MessageLanes({ concurrency, batchSize });
+    lanes.start({
       handle: (batch, settle) =>
         new Promise((resolve) => {
           const end = (done: number) => {
@@ -73,10 +72,6 @@ class World {
       consumer: () => consumer,
       toDelivery: (record) =>
         ({ record, laneKey: String(record.key), isBatchable: true, bytes: 1 }) as unknown as Delivery,
-      onAssigned: () => undefined,
-      onInterrupted: () => undefined,
-      onRecovered: () => undefined,
-      onFailed: () => undefined,
     });
   }
 
@@ -141,7 +136,7 @@ class World {
       await turn();
       await turn();
     } while (this.running.length > 0);
-    await this.intake.commit();
+    await this.intake.offsets.commit();
   }
 }
 
@@ -170,7 +165,7 @@ it('partitions that come and go while messages are held: none is committed that 
         const world = new World(concurrency, batchSize);
         world.assign(PARTITIONS);
         for (const each of steps) {
-          if (each === 'commit') await world.intake.commit();
+          if (each === 'commit') await world.intake.offsets.commit();
           else if (each === 'others') world.others();
           else if ('fetch' in each) world.fetch(each.fetch, each.count, each.gap);
           else if ('end' in each) await world.end(each.end, each.done);

@@ -9,7 +9,7 @@ const ROOMS: Record<string, string[]> = {
   app: ['http', 'migrating'],
   people: ['http', 'messages', 'importing', 'table'],
   messaging: ['kafka', 'consuming', 'outbox', 'dead-letters', 'inbox', 'records'],
-  'messaging/kafka': ['kafkajs', 'platformatic', 'client', 'protocol'],
+  'messaging/kafka': ['kafkajs', 'platformatic', 'client', 'protocol', 'replies'],
   transactions: ['unit', 'session'],
   database: ['hosts', 'pg'],
 };

@@ -3,7 +3,7 @@ import { whyNoWrites } from '../../database/pooled-client.js';
 import { DatabaseUnavailableError } from '../../database/postgres-errors.js';
 import { originalOf } from '../../errors/error-responses.js';
 import { AfterCommitError, ClaimTakenError } from '../../transactions/transaction-errors.js';
-import type { Delivery } from '../delivery.js';
+import { type Delivery, loggedPlace } from '../delivery.js';
 import {
   classify,
   describe,
@@ -15,6 +15,8 @@ import {
 import { MessageIdConflictError } from '../inbox.js';
 import type { MessageAnswer } from '../message-answer.js';
 import { isSameMessage } from '../message-identity.js';
+import type { HeldMessages } from './held-messages.js';
+import type { InfrastructureWait } from './infrastructure-wait.js';
 import type { Settle } from './lanes.js';
 import type { MessageStore } from '../message-store.js';
 
@@ -24,20 +26,16 @@ export interface FailureSettings {
   maxAttempts: number;
   /** The same for a reason that may pass. */
   maxTransientAttempts: number;
-  /** The message is handled: answers it, and lets its offset move. */
+  /** Answers a message whose outcome is safe, and reports it to the broker as done. */
   finish: (delivery: Delivery, answer: MessageAnswer) => void;
   /** Makes the message a dead letter. @throws that could not be written */
-  putAside: (delivery: Delivery, error: unknown) => Promise<void>;
-  /** True when its partition is another member's by now, or it comes again. */
-  isForgotten: (delivery: Delivery) => boolean;
-  /** True when it has been handled since it was fetched, by an earlier delivery. */
-  isEndedBefore: (delivery: Delivery) => boolean;
-  /** Nothing can be handled at the moment. */
-  onInfrastructureFailure: (error: unknown) => void;
+  writeDeadLetter: (delivery: Delivery, error: unknown) => Promise<void>;
+  held: HeldMessages;
+  infrastructure: InfrastructureWait;
 }
 
 const AFTER_INFRASTRUCTURE_MS = 100;
-/** A database that says nothing for so long is silent. */
+/** A database that has not answered for so long counts as away. */
 const ANSWER_MS = 5000;
 
 /** Decides what becomes of messages that fail. */
@@ -47,18 +45,18 @@ export class MessageFailures {
 
   constructor(private readonly settings: FailureSettings) {}
 
-  /** True when it is not to be handled: its partition is another member's by now, it comes again, or it has been handled. */
+  /** True when it is not to be handled: it is another member's by now, it comes again, or it has been handled. */
   isForgotten(delivery: Delivery): boolean {
-    const { isForgotten, isEndedBefore } = this.settings;
-    return isForgotten(delivery) || isEndedBefore(delivery);
+    const { held } = this.settings;
+    return held.isForgotten(delivery) || held.wasHandledBefore(delivery);
   }
 
   /** Settles it: as done, or to be tried again. */
   async settle(delivery: Delivery, thrown: unknown, settle: Settle): Promise<void> {
     const { settings } = this;
-    if (settings.isForgotten(delivery)) return settle(delivery, 'done');
+    if (settings.held.isForgotten(delivery)) return settle(delivery, 'done');
     const { kind, error } = await this.causeOf(thrown);
-    if (kind === 'infrastructure') settings.onInfrastructureFailure(error);
+    if (kind === 'infrastructure') settings.infrastructure.waitFor(error);
     else delivery.attempts++;
     const isLasting =
       kind === 'permanent' ||
@@ -96,7 +94,7 @@ export class MessageFailures {
     return this.asking;
   }
 
-  /** A sender who waits is told at once, and may send again what is worth it. */
+  /** A sender who waits for a reply gets the error at once, and decides whether to send again. */
   private async answerError(
     delivery: Delivery,
     error: unknown,
@@ -105,7 +103,7 @@ export class MessageFailures {
   ): Promise<void> {
     const { store, finish } = this.settings;
     let answer: MessageAnswer = { error: replyErrorOf(error) };
-    // What may pass is told, and not kept: the sender sends it again.
+    // A failure that may pass is not remembered as the answer, so the message can be sent again under its id.
     const isOver = (kind === 'permanent' || kind === 'unexpected') && classify(error) !== 'infrastructure';
     // Somebody else handled the message with this id, and its answer is not to be replaced.
     if (store && isOver && !isIdConflict(error) && !(error instanceof AfterCommitError)) {
@@ -133,17 +131,17 @@ export class MessageFailures {
     } catch (error) {
       if (!(error instanceof ClaimTakenError)) throw error;
       const handled = (await inbox.find([message])).get(message.messageId);
-      // What another message with this id was answered is none of this one's.
+      // The id may be another message's: then the answer is not for this sender.
       return handled && isSameMessage(handled, message) ? (handled.answer ?? answer) : answer;
     }
   }
 
   private async deadLetter(delivery: Delivery, error: unknown, settle: Settle): Promise<void> {
-    const { putAside, finish } = this.settings;
+    const { writeDeadLetter, finish } = this.settings;
     try {
-      await putAside(delivery, error);
+      await writeDeadLetter(delivery, error);
     } catch (failure) {
-      // Nothing is marked as handled before its dead letter is safe.
+      // The message must not count as handled before its dead letter is written.
       return this.againWhenWritable(delivery, failure, settle);
     }
     this.report('message dead-lettered', delivery, error);
@@ -151,11 +149,11 @@ export class MessageFailures {
     settle(delivery, 'done');
   }
 
-  /** What became of the message could not be written: only where the database is away do others wait with it. */
+  /** What became of the message could not be written. It is tried again; if the database is away, all other messages wait too. */
   private async againWhenWritable(delivery: Delivery, failure: unknown, settle: Settle): Promise<void> {
     const { kind, error } = await this.causeOf(failure);
     if (kind === 'infrastructure') {
-      this.settings.onInfrastructureFailure(error);
+      this.settings.infrastructure.waitFor(error);
       return settle(delivery, { retryInMs: AFTER_INFRASTRUCTURE_MS });
     }
     this.report('what became of a message could not be written; it waits to be tried again', delivery, error);
@@ -163,9 +161,8 @@ export class MessageFailures {
   }
 
   private report(msg: string, { message, record, attempts }: Delivery, error: unknown): void {
-    const { topic, partition, offset } = record;
     const { code, message: detail } = describe(error);
-    const where = { messageId: message.messageId, topic, partition, offset: String(offset) };
+    const where = { messageId: message.messageId, ...loggedPlace(record) };
     this.logger.warn({ msg, ...where, attempts, code, detail });
   }
 }

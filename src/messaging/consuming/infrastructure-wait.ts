@@ -7,15 +7,15 @@ export interface InfrastructureSettings {
   store: MessageStore | undefined;
   logger: Logger;
   stopping: AbortSignal;
-  suspend: () => void;
-  resume: () => void;
+  /** What is not to begin meanwhile. */
+  intake: { suspend(): void; resume(): void };
 }
 
 const PROBE_EVERY_MS = 250;
-/** What says nothing for so long is asked anew. */
+/** After so long without an answer the database is asked again. */
 const ANSWER_MS = 5000;
 
-/** Begins nothing until the database answers: messages wait in Kafka, and the place in the group is kept. */
+/** Lets nothing begin until the database answers. Messages wait at the broker meanwhile, and the consumer stays in its group. */
 export class InfrastructureWait {
   private probing: Promise<void> | undefined;
 
@@ -23,17 +23,17 @@ export class InfrastructureWait {
 
   /** @param err what failed */
   waitFor(err: unknown): void {
-    const { logger, stopping, suspend, resume } = this.settings;
+    const { logger, stopping, intake } = this.settings;
     if (this.probing || stopping.aborted) return;
     logger.warn({
       msg: 'messages wait: the database cannot be used, or what became of one could not be written',
       err,
     });
-    suspend();
+    intake.suspend();
     this.probing = this.probe().finally(() => {
       this.probing = undefined;
-      // What came since stopping began is not to be begun.
-      if (!stopping.aborted) resume();
+      // Once stopping has begun, nothing new may begin.
+      if (!stopping.aborted) intake.resume();
     });
   }
 

@@ -16,14 +16,20 @@ export interface Lane {
   timer: NodeJS.Timeout | undefined;
   /** How long it waits, in ms. */
   waitMs: number;
-  /** True while its messages are being put aside: none of them begins. */
-  isLeaving: boolean;
+  /** True while its messages are being parked: none of them begins. */
+  isBeingParked: boolean;
+}
+
+/** Messages to be handled together, and the lanes they are of. */
+export interface Batch {
+  lanes: Lane[];
+  messages: Delivery[];
 }
 
 /** An empty lane. */
 export const laneOf = (key: string): Lane => ({
   ...{ key, queue: [], bytes: 0, taken: 0, begunAt: 0, pace: 0 },
-  ...{ timer: undefined, waitMs: 0, isLeaving: false },
+  ...{ timer: undefined, waitMs: 0, isBeingParked: false },
 });
 
 /** Takes from the lane what stands there from the index on. */

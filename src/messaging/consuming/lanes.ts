@@ -1,19 +1,21 @@
-import type { LeavingLane } from '../dead-letters/lane-store.js';
+import type { ParkLane } from '../dead-letters/lane-store.js';
 import { bytesOf, type Delivery } from '../delivery.js';
-import { cut, type Lane, laneOf } from './lane.js';
+import { type Batch, cut, type Lane, laneOf } from './lane.js';
 
 export interface LanesSettings {
   /** Batches that run at once. */
   concurrency: number;
   /** Messages of one batch at most. */
   batchSize: number;
+}
+
+/** Who works for the lanes. */
+export interface LaneWorker {
   /**
    * Handles messages that may share a transaction, one or several, and settles each; those of a lane behind one that is not
    * done it leaves alone. Must not reject.
    */
   handle: (batch: Delivery[], settle: Settle) => Promise<void>;
-  /** Stores messages that would wait in memory. Must not reject. @returns those that are stored, or answered */
-  putAside?: (lane: LeavingLane) => Promise<ReadonlySet<Delivery>>;
   /** Told of a lane whose head waits, also when more comes behind it. */
   onWaiting?: (lane: Lane) => void;
 }
@@ -22,30 +24,37 @@ export interface LanesSettings {
 export type Settlement = 'done' | { retryInMs: number };
 export type Settle = (delivery: Delivery, how: Settlement) => void;
 
-/** When a lane could not be put aside, none is for so long. */
-const LEAVE_AGAIN_MS = 1000;
+/** When a lane could not be parked, none is for so long. */
+const PARK_AGAIN_MS = 1000;
 
 /**
  * Runs messages of one key one after another, in order, and different keys side by side; a key whose message has to wait
- * delays no other. What waits is bounded by whoever adds to it, who may put a lane aside.
+ * delays no other. What waits is bounded by whoever adds to it, who may have a lane parked.
  */
 export class MessageLanes {
   private readonly lanes = new Map<string, Lane>();
-  /** Those that were put aside while their head was being handled: what comes of their key is another lane. */
+  /** Lanes that were parked while their head was being handled; new messages of their key go to another lane. */
   private readonly detached = new Set<Lane>();
   /** Lanes with a message to run, first come first served. */
   private readonly ready = new Set<Lane>();
-  /** The same of those whose head has failed before: they get half of the turns, or all but one, so that they hold up no other. */
+  /** Such lanes whose head has failed before: half of the batches that run at once, or all but one if nothing else is ready. */
   private readonly readyAgain = new Set<Lane>();
   private running = 0;
   private runningAgain = 0;
   private wasAgain = false;
-  private leaving = 0;
-  private noneLeavesBefore = 0;
+  private parking = 0;
+  private noneIsParkedBefore = 0;
   private suspended = false;
   private idle: (() => void)[] = [];
+  private worker: LaneWorker | undefined;
 
   constructor(private readonly settings: LanesSettings) {}
+
+  /** Begins to handle what is added; before, nothing is. */
+  start(worker: LaneWorker): void {
+    this.worker = worker;
+    this.pump();
+  }
 
   add(delivery: Delivery): void {
     let lane = this.lanes.get(delivery.laneKey);
@@ -55,7 +64,7 @@ export class MessageLanes {
     }
     lane.queue.push(delivery);
     lane.bytes += delivery.bytes;
-    if (lane.timer) this.settings.onWaiting?.(lane);
+    if (lane.timer) this.worker?.onWaiting?.(lane);
     this.makeReady(lane);
     this.pump();
   }
@@ -84,33 +93,31 @@ export class MessageLanes {
     return dropped;
   }
 
-  /** Resolves when nothing is being handled or put aside. */
+  /** Resolves when nothing is being handled or parked. */
   async untilIdle(): Promise<void> {
-    if (this.running + this.leaving > 0) await new Promise<void>((resolve) => this.idle.push(resolve));
+    if (this.running + this.parking > 0) await new Promise<void>((resolve) => this.idle.push(resolve));
   }
 
   get all(): Lane[] {
     return [...this.lanes.values(), ...this.detached];
   }
 
-  /** Puts the lane aside. @returns false when it could not be; then it is as it was */
-  async leave(lane: Lane): Promise<boolean> {
-    const { putAside } = this.settings;
+  /** Has the lane parked. @returns false when it could not be; then it is as it was */
+  async park(lane: Lane, store: ParkLane): Promise<boolean> {
     if (lane.queue.length === 0) return true;
-    if (!putAside || lane.isLeaving || this.suspended || performance.now() < this.noneLeavesBefore)
-      return false;
+    if (lane.isBeingParked || this.suspended || performance.now() < this.noneIsParkedBefore) return false;
     const isWaiting = lane.timer !== undefined;
     this.rest(lane);
-    lane.isLeaving = true;
-    this.leaving++;
-    const gone = await putAside({
+    lane.isBeingParked = true;
+    this.parking++;
+    const gone = await store({
       messages: [...lane.queue],
       waitMs: isWaiting ? lane.waitMs : 0,
       isRunning: (delivery) => lane.queue.slice(0, lane.taken).includes(delivery),
     });
-    this.leaving--;
-    lane.isLeaving = false;
-    if (gone.size === 0) this.noneLeavesBefore = performance.now() + LEAVE_AGAIN_MS;
+    this.parking--;
+    lane.isBeingParked = false;
+    if (gone.size === 0) this.noneIsParkedBefore = performance.now() + PARK_AGAIN_MS;
     if (gone.size > 0) this.detach(lane, gone);
     else if (isWaiting && lane.queue.length > 0) this.wait(lane);
     else this.goOn(lane);
@@ -118,7 +125,7 @@ export class MessageLanes {
     return gone.size > 0;
   }
 
-  /** What is being handled stays with the lane; what came of its key meanwhile is a lane of its own. */
+  /** Messages that are being handled stay in this lane; those that came while it was parked go to a new one. */
   private detach(lane: Lane, gone: ReadonlySet<Delivery>): void {
     const rest = cut(lane, lane.taken).filter((delivery) => !gone.has(delivery));
     if (this.lanes.get(lane.key) === lane) this.lanes.delete(lane.key);
@@ -129,11 +136,11 @@ export class MessageLanes {
 
   private makeReady(lane: Lane): void {
     const [head] = lane.queue;
-    if (!head || lane.taken > 0 || lane.timer || lane.isLeaving) return;
+    if (!head || lane.taken > 0 || lane.timer || lane.isBeingParked) return;
     (head.attempts > 0 ? this.readyAgain : this.ready).add(lane);
   }
 
-  /** Takes its turn from it. */
+  /** It is not to run. */
   private rest(lane: Lane): void {
     clearTimeout(lane.timer);
     lane.timer = undefined;
@@ -143,7 +150,7 @@ export class MessageLanes {
 
   private pump(): void {
     const { concurrency } = this.settings;
-    while (!this.suspended && this.running < concurrency) {
+    while (this.worker && !this.suspended && this.running < concurrency) {
       const most = Math.max(1, this.ready.size > 0 ? concurrency >> 1 : concurrency - 1);
       const mayBeAgain = this.readyAgain.size > 0 && this.runningAgain < most;
       const isAgain = mayBeAgain && !(this.wasAgain && this.ready.size > 0);
@@ -153,7 +160,7 @@ export class MessageLanes {
     }
   }
 
-  /** One that has failed before is handled by itself, as it may take its time again. */
+  /** A message that has failed before is not put into a batch with others: it may be slow, or fail again. */
   private takeOneAgain(): Batch {
     const [lane] = this.readyAgain;
     this.readyAgain.delete(lane!);
@@ -161,10 +168,10 @@ export class MessageLanes {
     return { lanes: [lane!], messages: [lane!.queue[0]!] };
   }
 
-  /** As many as share out what is ready among those who may run, and each lane's messages in order. */
+  /** As many as are ready for each batch that may run now, and each lane's messages in order. */
   private takeBatch(): Batch {
     const { concurrency, batchSize } = this.settings;
-    const share = Math.ceil(this.ready.size / (concurrency - this.running));
+    const fairSize = Math.ceil(this.ready.size / (concurrency - this.running));
     const batch: Batch = { lanes: [], messages: [] };
     for (const lane of this.ready) {
       const head = lane.queue[0]!;
@@ -173,7 +180,7 @@ export class MessageLanes {
       batch.lanes.push(lane);
       do batch.messages.push(lane.queue[lane.taken++]!);
       while (batch.messages.length < batchSize && head.isBatchable && lane.queue[lane.taken]?.isBatchable);
-      if (!head.isBatchable || batch.messages.length >= Math.min(share, batchSize)) break;
+      if (!head.isBatchable || batch.messages.length >= Math.min(fairSize, batchSize)) break;
     }
     return batch;
   }
@@ -184,7 +191,7 @@ export class MessageLanes {
     this.running++;
     if (isAgain) this.runningAgain++;
     const settled = new Map<Delivery, Settlement>();
-    await this.settings.handle(messages, (delivery, how) => settled.set(delivery, how));
+    await this.worker!.handle(messages, (delivery, how) => settled.set(delivery, how));
     this.running--;
     if (isAgain) this.runningAgain--;
     for (const lane of lanes) {
@@ -195,11 +202,11 @@ export class MessageLanes {
   }
 
   private afterwards(): void {
-    if (this.running + this.leaving === 0) for (const resolve of this.idle.splice(0)) resolve();
+    if (this.running + this.parking === 0) for (const resolve of this.idle.splice(0)) resolve();
     this.pump();
   }
 
-  /** What is not done stays where it was, and what is behind it waits. @returns true when all is done */
+  /** Messages that are not done stay at the head of the lane, and the others wait behind them. @returns true when all are done */
   private advance(lane: Lane, settled: Map<Delivery, Settlement>): boolean {
     const taken = lane.queue.splice(0, lane.taken);
     const left = taken.filter((delivery) => settled.get(delivery) !== 'done');
@@ -209,10 +216,10 @@ export class MessageLanes {
     const how = left[0] && settled.get(left[0]);
     const waits = how !== undefined && how !== 'done';
     if (waits) lane.waitMs = how.retryInMs;
-    if (!lane.isLeaving && waits) {
+    if (!lane.isBeingParked && waits) {
       this.wait(lane);
-      this.settings.onWaiting?.(lane);
-    } else if (!lane.isLeaving) this.goOn(lane);
+      this.worker?.onWaiting?.(lane);
+    } else if (!lane.isBeingParked) this.goOn(lane);
     return left.length === 0;
   }
 
@@ -234,10 +241,4 @@ export class MessageLanes {
     this.detached.delete(lane);
     if (this.lanes.get(lane.key) === lane) this.lanes.delete(lane.key);
   }
-}
-
-/** Messages to be handled together, and the lanes they are of. */
-interface Batch {
-  lanes: Lane[];
-  messages: Delivery[];
 }

@@ -12,9 +12,9 @@ import type { Settle } from './lanes.js';
 
 export interface ProcessorSettings {
   store: MessageStore | undefined;
-  /** Calls the handler. @returns the values it gave */
-  call: (delivery: Delivery) => Promise<unknown[]>;
-  /** The message is handled: answers it, and lets its offset move. */
+  /** Calls handlers. @returns the values that they gave */
+  calls: { call(delivery: Delivery): Promise<unknown[]> };
+  /** Answers a message whose outcome is safe, and reports it to the broker as done. */
   finish: (delivery: Delivery, answer: MessageAnswer) => void;
   failures: MessageFailures;
   /** Both undefined without a store. */
@@ -29,7 +29,7 @@ const BATCH_LOCK_TIMEOUT_MS = 1000;
 export class MessageProcessor {
   constructor(private readonly settings: ProcessorSettings) {}
 
-  /** Settles each of the batch, but those behind one of the same lane that is to be tried again. */
+  /** Settles each message of the batch, except those whose lane waits for an earlier one to be tried again. */
   async handle(batch: readonly Delivery[], settle: Settle): Promise<void> {
     const { crashes, failures } = this.settings;
     const blocked = new Set<string>();
@@ -60,13 +60,13 @@ export class MessageProcessor {
   private async handleAlone(delivery: Delivery, run: Run): Promise<void> {
     if ((await this.admitted([delivery], run)).length === 0) return;
     try {
-      this.succeeded(delivery, await this.settings.call(delivery), run);
+      this.succeeded(delivery, await this.settings.calls.call(delivery), run);
     } catch (error) {
       await this.settings.failures.settle(delivery, error, run.settle);
     }
   }
 
-  /** In one transaction. The message that fails is handled by itself, and those before and behind it without it. */
+  /** In one transaction. If a message fails, the ones before it, that one, and the ones behind it are handled apart. */
   private async handleTogether(store: MessageStore, whole: readonly Delivery[], run: Run): Promise<void> {
     const batch = await this.admitted(whole, run);
     if (batch.length === 0) return;
@@ -82,7 +82,7 @@ export class MessageProcessor {
         for (const delivery of batch) await this.settings.failures.settle(delivery, error, run.settle);
         return;
       }
-      // At COMMIT nobody knows which it was.
+      // COMMIT failed: any of them may be the cause, so each half is tried by itself.
       const { index } = reached;
       const half = Math.ceil(batch.length / 2);
       const parts =
@@ -93,20 +93,20 @@ export class MessageProcessor {
     }
   }
 
-  /** Those to be handled now: not what is behind one that waits, and not what was parked. */
+  /** Those to be handled now: not those whose lane waits for an earlier message, and not those that have to be parked. */
   private async admitted(batch: readonly Delivery[], run: Run): Promise<readonly Delivery[]> {
     const { quarantine, failures } = this.settings;
     const admitted: Delivery[] = [];
     let known: Promise<void> | undefined;
     for (const delivery of batch) {
       if (run.blocked.has(delivery.laneKey)) continue;
-      // Behind one that failed meanwhile it would be applied before that one, which its new owner has.
+      // An earlier message of its key may be another member's now and not handled yet: this one would overtake it.
       if (failures.isForgotten(delivery)) {
         run.settle(delivery, 'done');
         continue;
       }
       try {
-        // Asked for once: where it can't be known, each of the batch is settled by that.
+        // Read once for the batch. If that fails, each message of the batch has failed with it.
         await (known ??= quarantine?.fresh.known());
         if (quarantine?.holds(delivery) && (await quarantine.park(delivery))) {
           this.settings.finish(delivery, { values: [] });
@@ -129,7 +129,7 @@ export class MessageProcessor {
     return transactions.run({ ...options, claim }, async (transaction) => {
       const results: unknown[][] = [];
       for (reached.index = 0; reached.index < batch.length; reached.index++)
-        results.push(await this.settings.call(batch[reached.index]!));
+        results.push(await this.settings.calls.call(batch[reached.index]!));
       const answered = batch.flatMap(({ message, replyTo }, index) =>
         replyTo ? [{ message, answer: { values: results[index]! } }] : [],
       );
@@ -138,7 +138,7 @@ export class MessageProcessor {
     });
   }
 
-  /** Some were handled before, or stand twice in the batch; the former are answered as they were then. */
+  /** Some were handled before, and are answered as they were then; or some have one id and are in the batch twice. */
   private async withoutHandled(store: MessageStore, batch: readonly Delivery[], run: Run): Promise<void> {
     this.settings.quarantine?.fresh.markStale();
     const handled = await store.inbox
@@ -154,7 +154,7 @@ export class MessageProcessor {
       const earlier = (handled as Map<string, HandledMessage>).get(messageId);
       if (earlier) await this.handledBefore(delivery, earlier, run);
       else if (rest.some(({ message }) => message.messageId === messageId)) {
-        // The second is looked at once the first is handled.
+        // What the second of two with one id is can be told once the first is handled.
         await this.handleTogether(store, rest.splice(0), run);
         await this.handleTogether(store, [delivery], run);
       } else rest.push(delivery);

@@ -1,10 +1,10 @@
 import { Logger } from '@nestjs/common';
 import { ApplicationError } from '../../errors/application-error.js';
-import type { Delivery, ParkedLine } from '../delivery.js';
+import type { Delivery, Backlog } from '../delivery.js';
 import type { quarantineStatements } from './quarantine.statements.js';
 
 import type { MessageStore } from '../message-store.js';
-import type { ParkedLines } from './parked-lines.js';
+import type { Backlogs } from './backlogs.js';
 import { keyOf, type QuarantinedKey } from './quarantined-key.js';
 
 /** Earlier messages of the key wait to be tried again, too many of them for this one to wait behind. HTTP 503. */
@@ -17,8 +17,8 @@ export class KeyWaitsError extends ApplicationError {
   }
 }
 
-/** A lane that is put aside. */
-export interface LeavingLane {
+/** A lane that is to be parked. */
+export interface LaneToPark {
   /** In order. */
   messages: readonly Delivery[];
   /** How long the head is to wait before it is tried again, in ms. */
@@ -27,13 +27,16 @@ export interface LeavingLane {
   isRunning: (delivery: Delivery) => boolean;
 }
 
+/** Stores messages that would wait in memory. Must not reject. @returns those that need not be held any more */
+export type ParkLane = (lane: LaneToPark) => Promise<ReadonlySet<Delivery>>;
+
 export interface LaneStoreSettings {
   store: MessageStore;
   statements: ReturnType<typeof quarantineStatements>;
-  lines: ParkedLines;
+  backlogs: Backlogs;
   /** Messages of the key are parked. */
   onStored: (key: QuarantinedKey) => void;
-  /** The message is stored: lets its offset move. */
+  /** The message is stored, and so done for the broker. */
   stored: (delivery: Delivery) => void;
   /** Tells the sender who waits for a reply. */
   refuse: (delivery: Delivery, error: ApplicationError) => void;
@@ -45,7 +48,7 @@ export interface LaneStoreSettings {
 const PARKED_AT_ONCE = 500;
 const PARKED_BYTES_AT_ONCE = 4 * 1024 * 1024;
 
-/** Parks whole lanes, which are lines of parked messages then. */
+/** Parks whole lanes, whose messages are the backlog of their key then. */
 export class LaneStore {
   private readonly logger = new Logger(LaneStore.name);
 
@@ -53,44 +56,45 @@ export class LaneStore {
 
   /**
    * Parks the messages of a lane, in order, and puts those back that were parked already. One that is being handled is parked
-   * as well: should this process end, it is where it was, before the others.
+   * as well, so that it is still before the others if this process ends.
    *
    * @returns those that need not be held any more; none where they could not be stored
    */
-  async putAside(lane: LeavingLane): Promise<ReadonlySet<Delivery>> {
+  async park(lane: LaneToPark): Promise<ReadonlySet<Delivery>> {
     const { messages } = lane;
     const key = keyOf(messages[0]!.record);
-    // Before the commit, so that nobody begins the line while one of its messages is being handled.
-    const line = messages[0]!.line ?? this.settings.lines.of(key) ?? this.settings.lines.reserve(key);
+    // Reserved before the commit, so that its backlog is not begun while one of its messages is being handled.
+    const backlog =
+      messages[0]!.backlog ?? this.settings.backlogs.of(key) ?? this.settings.backlogs.reserve(key);
     let seqs: Map<Delivery, string>;
     try {
-      seqs = await this.write(line, lane);
+      seqs = await this.write(backlog, lane);
     } catch (err) {
-      return this.notPutAside(line, messages, err);
+      return this.notParked(backlog, messages, err);
     }
     for (const delivery of messages)
-      this.leaves(delivery, line, seqs.get(delivery), lane.isRunning(delivery));
-    if (line.open.size > 0) return new Set(messages);
-    if (line.handled.length > 0) this.settings.lines.goOn(line);
-    else this.settings.lines.end(line);
+      this.leaves(delivery, backlog, seqs.get(delivery), lane.isRunning(delivery));
+    if (backlog.open.size > 0) return new Set(messages);
+    if (backlog.handled.length > 0) this.settings.backlogs.goOn(backlog);
+    else this.settings.backlogs.end(backlog);
     return new Set(messages);
   }
 
   /** @returns the numbers of those that were not parked before, and have not been handled */
-  private async write(line: ParkedLine, { messages, waitMs }: LeavingLane): Promise<Map<Delivery, string>> {
+  private async write(backlog: Backlog, { messages, waitMs }: LaneToPark): Promise<Map<Delivery, string>> {
     const { statements, store } = this.settings;
     const [head] = messages;
     const fresh = messages.filter(
-      ({ parkedAs, replyTo, ended }) => parkedAs === undefined && !replyTo && !ended,
+      ({ parkedAs, replyTo, outcome }) => parkedAs === undefined && !replyTo && !outcome,
     );
-    const handled = line.handled.splice(0);
+    const handled = backlog.handled.splice(0);
     const seqs = new Map<Delivery, string>();
     if (head!.parkedAs === undefined && fresh.length === 0) return seqs;
-    // READ COMMITTED: what was parked until the lock is ours is seen.
+    // READ COMMITTED sees what others have parked until this transaction got the lock.
     await store.transactions.run({ isolationLevel: 'READ COMMITTED' }, async (transaction) => {
       seqs.clear();
-      await transaction.query(statements.postpone(line.key, waitMs));
-      if (handled.length > 0) await transaction.query(statements.settle(handled));
+      await transaction.query(statements.postpone(backlog.key, waitMs));
+      if (handled.length > 0) await transaction.query(statements.markHandled(handled));
       if (head!.parkedAs !== undefined)
         await transaction.query(statements.attempts(head!.parkedAs, head!.attempts));
       for (const some of partsOf(fresh)) {
@@ -104,20 +108,20 @@ export class LaneStore {
         }
       }
     });
-    this.settings.onStored(line.key);
+    this.settings.onStored(backlog.key);
     return seqs;
   }
 
-  /** What is written is done for one message of the lane. */
-  private leaves(delivery: Delivery, line: ParkedLine, seq: string | undefined, isRunning: boolean): void {
-    line.open.delete(delivery);
-    delivery.line = undefined;
-    if (delivery.ended) {
-      // It has ended while it was being parked.
-      if (delivery.ended === 'handled' && seq !== undefined) line.handled.push(seq);
+  /** One message of the lane is in the store now: forgets it here, or, if it is being handled, remembers its row. */
+  private leaves(delivery: Delivery, backlog: Backlog, seq: string | undefined, isRunning: boolean): void {
+    backlog.open.delete(delivery);
+    delivery.backlog = undefined;
+    if (delivery.outcome) {
+      // Its handling ended while the lane was being stored.
+      if (delivery.outcome === 'handled' && seq !== undefined) backlog.handled.push(seq);
     } else if (isRunning) {
-      line.open.add(delivery);
-      delivery.line = line;
+      backlog.open.add(delivery);
+      delivery.backlog = backlog;
       if (seq === undefined) return;
       delivery.parkedAs = seq;
       this.settings.stored(delivery);
@@ -125,12 +129,12 @@ export class LaneStore {
     else if (delivery.parkedAs === undefined) this.settings.stored(delivery);
   }
 
-  private notPutAside(line: ParkedLine, messages: readonly Delivery[], err: unknown): ReadonlySet<Delivery> {
-    const { topic } = line.key;
+  private notParked(backlog: Backlog, messages: readonly Delivery[], err: unknown): ReadonlySet<Delivery> {
+    const { topic } = backlog.key;
     this.logger.warn({ msg: 'messages that wait could not be stored; they are held in memory', topic, err });
     this.settings.onFailed(err);
-    for (const delivery of messages) delivery.line = undefined;
-    this.settings.lines.end(line);
+    for (const delivery of messages) delivery.backlog = undefined;
+    this.settings.backlogs.end(backlog);
     return new Set(messages.filter(({ parkedAs }) => parkedAs !== undefined));
   }
 }

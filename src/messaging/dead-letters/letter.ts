@@ -1,10 +1,9 @@
 import { KafkaHeaders } from '@nestjs/microservices';
 import type { MessageError } from '../../errors/error-responses.js';
 import type { Undeliverable } from '../delivery.js';
-import type { IncomingRecord, OutgoingRecord, RawHeaders } from '../kafka-driver.js';
+import type { IncomingRecord, OutgoingRecord, RawHeaders, UnreadPart } from '../records/record.js';
 import { plainText } from '../../errors/plain-text.js';
 import { headersByName, noHeaders, rawHeadersOf, RECORD_LIMITS } from '../records/limits.js';
-import type { UnreadPart } from '../kafka-driver.js';
 import { headersOf, rawHeadersIn } from '../records/reader.js';
 
 /** Spring Kafka's default suffix, so that its tools find our dead letters. */
@@ -117,7 +116,7 @@ export interface DeadLetterRow {
   attempts: number;
 }
 
-/** The record that was put aside. */
+/** The record that a row was made of. */
 export function recordOf(row: DeadLetterRow): IncomingRecord {
   const { topic, partition, offset, timestamp, key, value, headers: packed } = row;
   const record = { topic, partition, offset: BigInt(offset), timestamp, key, value };

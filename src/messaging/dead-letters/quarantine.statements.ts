@@ -4,7 +4,7 @@ import { tableIn } from '../../database/table-name.js';
 import type { Statement } from '../../transactions/transaction-context.js';
 import { ROW_COLUMNS, ROW_PARAMETERS, rowValues } from './letter.js';
 import type { Delivery } from '../delivery.js';
-import type { TopicPartition } from '../kafka-driver.js';
+import type { TopicPartition } from '../records/record.js';
 import type { MessageIdentity } from '../message-identity.js';
 import type { QuarantinedKey } from './quarantined-key.js';
 
@@ -14,15 +14,15 @@ export const KEY_WAITS = {
   message: 'An earlier message of its key waits to be tried again.',
 };
 
-const LINES_AT_ONCE = 1000;
+const BACKLOGS_AT_ONCE = 1000;
 
 export function quarantineStatements(dataSource: DataSource, consumer: string) {
   const letters = tableIn(dataSource, 'message_dead_letter');
   const quarantines = tableIn(dataSource, 'message_quarantine');
   const inbox = tableIn(dataSource, 'message_inbox');
   const ofKey = `consumer = $1 AND topic = $2 AND key_hash = decode($3, 'base64')`;
-  /** The first rows of the line of quarantine `q`, by the index for those with a key and for those without. */
-  const line = (columns: string, atMost: string) => {
+  /** The first rows of the backlog of quarantine `q`, by the index for those with a key and for those without. */
+  const backlog = (columns: string, atMost: string) => {
     const rows = (hash: string) =>
       `(SELECT ${columns}, seq FROM ${letters} d WHERE d.consumer = q.consumer AND d.topic = q.topic AND d.state = 'parked'
          AND ${hash} ORDER BY seq LIMIT ${atMost})`;
@@ -30,7 +30,7 @@ export function quarantineStatements(dataSource: DataSource, consumer: string) {
       ${rows('octet_length(q.key_hash) = 4 AND d.key_hash IS NULL AND int4send(d.partition) = q.key_hash')}) l
       ORDER BY seq LIMIT ${atMost}`;
   };
-  /** What was handled before, or stands in the line, is not parked again. */
+  /** What was handled before, or stands in the backlog, is not parked again. */
   const isNew = (m: string) =>
     `NOT EXISTS (SELECT FROM ${inbox} i WHERE i.consumer = $1 AND i.message_id = ${m}.message_id AND i.digest = ${m}.digest
        AND (NOT ${m}.by_place OR (i.topic, i.partition, i."offset") = (${m}.topic, ${m}.partition, ${m}."offset")))
@@ -40,7 +40,7 @@ export function quarantineStatements(dataSource: DataSource, consumer: string) {
     const statement = { name: preparedName(`nestjs_people_quarantine_${name}`, text), text };
     return (...values: unknown[]): Statement => ({ ...statement, values: [consumer, ...values] });
   };
-  /** Planned each time: a plan that was made for an empty table reads all of a long line. */
+  /** Planned each time: a plan that was made for an empty table reads all of a long backlog. */
   const planned =
     (text: string) =>
     (...values: unknown[]): Statement => ({ text, values: [consumer, ...values] });
@@ -49,11 +49,11 @@ export function quarantineStatements(dataSource: DataSource, consumer: string) {
     `SELECT topic, encode(key_hash, 'base64') AS hash FROM ${quarantines} WHERE consumer = $1`,
   );
   const released = planned(`SELECT q.topic, encode(q.key_hash, 'base64') AS hash FROM ${quarantines} q
-     LEFT JOIN LATERAL (${line('partition', '1')}) d ON true
+     LEFT JOIN LATERAL (${backlog('partition', '1')}) d ON true
      WHERE q.consumer = $1 AND q.released_at <= clock_timestamp() AND (d.partition IS NULL OR (q.topic, d.partition) IN
        (SELECT topic, partition FROM json_to_recordset($2) o (topic text, partition int)))
-     ORDER BY q.released_at LIMIT ${LINES_AT_ONCE}`);
-  // The lock orders it with the end of the line.
+     ORDER BY q.released_at LIMIT ${BACKLOGS_AT_ONCE}`);
+  // The lock keeps the backlog from ending between the look at it and the insert.
   const park = planned(`WITH q AS (
        SELECT * FROM ${quarantines} WHERE consumer = $1 AND topic = $3
          AND key_hash = coalesce(sha256($7::bytea), int4send($4::int)) FOR UPDATE),
@@ -75,15 +75,15 @@ export function quarantineStatements(dataSource: DataSource, consumer: string) {
     planned(`SELECT seq::text, message_id, topic, partition, "offset"::text, "timestamp", key, value, headers, code, message, attempts
      FROM (SELECT l.*, sum(coalesce(octet_length(value), 0)) OVER (ORDER BY seq ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)
          AS bytes_before
-       FROM (SELECT * FROM ${quarantines} WHERE ${ofKey}) q, LATERAL (${line('d.message_id, d.topic, d.partition, d."offset", d."timestamp", d.key, d.value, d.headers, d.code, d.message, d.attempts', '$4::int')}) l) l
+       FROM (SELECT * FROM ${quarantines} WHERE ${ofKey}) q, LATERAL (${backlog('d.message_id, d.topic, d.partition, d."offset", d."timestamp", d.key, d.value, d.headers, d.code, d.message, d.attempts', '$4::int')}) l) l
      WHERE bytes_before IS NULL OR bytes_before < $5::int ORDER BY l.seq`);
-  // What was parked for want of memory leaves no trace; a dead letter that was replayed does.
-  const settle =
+  // A message that was parked only because its key waited is removed; a dead letter that was replayed stays for a while.
+  const markHandled =
     planned(`WITH gone AS (DELETE FROM ${letters} WHERE consumer = $1 AND seq = ANY ($2::bigint[]) AND state = 'parked' AND code = $3)
      UPDATE ${letters} SET state = 'replayed', settled_at = now()
      WHERE consumer = $1 AND seq = ANY ($2::bigint[]) AND state = 'parked' AND code <> $3`);
   const remove = named('remove', `DELETE FROM ${quarantines} WHERE ${ofKey}`);
-  // A key that waits for somebody to replay a dead letter goes on to do so.
+  // A key that is quarantined until a dead letter is replayed stays so.
   const postpone = named(
     'postpone',
     `INSERT INTO ${quarantines} AS held (consumer, topic, key_hash, released_at)
@@ -104,22 +104,22 @@ export function quarantineStatements(dataSource: DataSource, consumer: string) {
      WHERE ${isNew('m')} ORDER BY m.place RETURNING seq::text, "offset"::text, "timestamp"`);
   return {
     all: () => all(),
-    /** Those whose line may go on now, of the partitions; an empty line is everybody's. */
+    /** Keys whose backlog may go on now: of these partitions, or with an empty backlog, which any member may end. */
     released: (partitions: readonly TopicPartition[]) => released(JSON.stringify(partitions)),
     /** @returns a row where the key is quarantined still. @param row what `rowValues` gives */
     park: ([, ...row]: unknown[], { digest, isNamedByPlace = false }: MessageIdentity) =>
       park(...row, digest, isNamedByPlace, KEY_WAITS.code, KEY_WAITS.message),
     /** @returns a row where it is quarantined; `waits`: not for somebody to replay a dead letter */
     find: ({ topic, hash }: QuarantinedKey) => find(topic, hash),
-    /** @returns a row where the line may go on */
+    /** @returns a row where the backlog may go on */
     lock: ({ topic, hash }: QuarantinedKey) => lock(topic, hash),
-    /** The first messages of the line: one, and more as long as these have not so many bytes. */
+    /** The first messages of the backlog: one, and more as long as these have not so many bytes. */
     head: ({ topic, hash }: QuarantinedKey, atMost: number, bytes: number) =>
       head(topic, hash, atMost, bytes),
     /** They are handled. */
-    settle: (seqs: readonly string[]) => settle(seqs, KEY_WAITS.code),
+    markHandled: (seqs: readonly string[]) => markHandled(seqs, KEY_WAITS.code),
     remove: ({ topic, hash }: QuarantinedKey) => remove(topic, hash),
-    /** The key's line goes on in so many ms. */
+    /** The key's backlog goes on in so many ms. */
     postpone: ({ topic, hash }: QuarantinedKey, waitMs: number) => postpone(topic, hash, Math.ceil(waitMs)),
     attempts: (seq: string, count: number) => attempts(seq, count),
     /** Parks messages of one partition, in their order. @returns those that are new, with their places */

@@ -3,9 +3,9 @@ import { ApplicationError, unchanged } from '../../errors/application-error.js';
 import { rowValues } from './letter.js';
 import type { Delivery } from '../delivery.js';
 import { quarantineStatements } from './quarantine.statements.js';
-import type { LeavingLane } from './lane-store.js';
+import type { LaneToPark } from './lane-store.js';
 import { KeyWaitsError, LaneStore, type LaneStoreSettings } from './lane-store.js';
-import { type LinesSettings, ParkedLines } from './parked-lines.js';
+import { type BacklogsSettings, Backlogs } from './backlogs.js';
 import { keyOf, nameOf, type QuarantinedKey } from './quarantined-key.js';
 import { Refreshed } from './refreshed.js';
 
@@ -21,7 +21,7 @@ export class KeyQuarantinedError extends ApplicationError {
 
 export interface QuarantineSettings
   extends
-    Pick<LinesSettings, 'store' | 'concurrency' | 'partitions' | 'readmit'>,
+    Pick<BacklogsSettings, 'store' | 'concurrency' | 'partitions' | 'readmit'>,
     Pick<LaneStoreSettings, 'stored' | 'refuse' | 'onFailed'> {
   /** The group. */
   consumer: string;
@@ -31,29 +31,29 @@ const DEAD_LETTER_BEFORE = {
   code: 'KEY_QUARANTINED',
   message: 'An earlier message of its key is a dead letter.',
 };
-/** Keys of which each instance keeps a digest in memory; no more than so many are put aside. */
+/** Keys of which each instance keeps a digest in memory; with more than so many no lane is parked. */
 const MOST_KEYS = 10_000;
 
 /**
- * Keys of which messages are parked: rows of `message_dead_letter`, a line per key, where a message of it is a dead letter
- * or its lane was put aside. What comes of such a key goes behind the line. When the key is released (`DeadLetters.replay`,
- * `discard`; when its head may be tried again), who has its partition handles the line in order; and the quarantine ends with
- * the line.
+ * Keys of which messages are parked: rows of `message_dead_letter`, the backlog of each key, where a message of it is a dead letter
+ * or its lane was parked. What comes of such a key goes behind the backlog. When the key is released (`DeadLetters.replay`,
+ * `discard`; when its head may be tried again), who has its partition handles the backlog in order; and the quarantine ends with
+ * the backlog.
  */
 export class KeyQuarantine {
   private readonly logger = new Logger(KeyQuarantine.name);
   private readonly statements: ReturnType<typeof quarantineStatements>;
-  private readonly lines: ParkedLines;
+  private readonly backlogs: Backlogs;
   private readonly laneStore: LaneStore;
-  /** At least those of our partitions. */
+  /** Keys of quarantines, by `nameOf`: at least those of this member's partitions. */
   private keys = new Set<string>();
-  /** To be awaited before `holds` is asked; stale when another instance may have quarantined a key of ours. */
+  /** To be awaited before `holds` is asked; stale when another instance may have quarantined a key of this member. */
   readonly fresh = new Refreshed(() => this.load());
 
   constructor(private readonly settings: QuarantineSettings) {
     const { store, consumer } = settings;
     this.statements = quarantineStatements(store.transactions.dataSource, consumer);
-    this.lines = new ParkedLines({
+    this.backlogs = new Backlogs({
       ...settings,
       statements: this.statements,
       onBegun: (key) => this.hold(key),
@@ -66,32 +66,32 @@ export class KeyQuarantine {
     this.laneStore = new LaneStore({
       ...settings,
       statements: this.statements,
-      lines: this.lines,
+      backlogs: this.backlogs,
       onStored: (key) => this.hold(key),
       onFailed: (error) => {
-        // Whether it was committed may not be known.
+        // The statement may have been committed although it failed.
         this.fresh.markStale();
         settings.onFailed(error);
       },
     });
   }
 
-  /** Other partitions are ours now, and their keys are others'. */
+  /** Other partitions are this member's now, so other keys may be quarantined. */
   assigned(): void {
     this.fresh.markStale();
-    this.lines.forget();
+    this.backlogs.forget();
   }
 
   /** True when the message has to be parked. */
-  holds({ record, parkedAs, line }: Delivery): boolean {
-    if (parkedAs !== undefined) return line?.isStopped === true;
+  holds({ record, parkedAs, backlog }: Delivery): boolean {
+    if (parkedAs !== undefined) return backlog?.isStopped === true;
     return this.keys.size > 0 && this.keys.has(nameOf(keyOf(record)));
   }
 
   /** A message of the key has become a dead letter. */
-  add({ record, line }: Delivery): void {
+  add({ record, backlog }: Delivery): void {
     if (record.key === null) return;
-    if (line) line.isStopped = true;
+    if (backlog) backlog.isStopped = true;
     this.hold(keyOf(record));
   }
 
@@ -100,9 +100,9 @@ export class KeyQuarantine {
    * @throws KeyQuarantinedError, KeyWaitsError where a sender waits for its reply
    */
   async park(delivery: Delivery): Promise<boolean> {
-    // It is parked, and a message before it has become a dead letter.
+    // Its row is parked already, and stays so, as a message before it has become a dead letter.
     if (delivery.parkedAs !== undefined) {
-      delivery.ended = 'parked';
+      delivery.outcome = 'parked';
       return true;
     }
     const { transactions } = this.settings.store;
@@ -115,7 +115,7 @@ export class KeyQuarantine {
         ));
     if (rowCount === 0) this.keys.delete(nameOf(key));
     else if (delivery.replyTo) throw rows[0]!.waits ? new KeyWaitsError() : new KeyQuarantinedError();
-    else delivery.ended = 'parked';
+    else delivery.outcome = 'parked';
     return rowCount !== 0;
   }
 
@@ -124,27 +124,27 @@ export class KeyQuarantine {
    *
    * @returns those that need not be held any more; none where they could not be stored
    */
-  async putAside(lane: LeavingLane): Promise<ReadonlySet<Delivery>> {
+  async parkLane(lane: LaneToPark): Promise<ReadonlySet<Delivery>> {
     const [head] = lane.messages;
     const key = nameOf(keyOf(head!.record));
-    if (head!.line || this.keys.has(key) || this.keys.size < MOST_KEYS) return this.laneStore.putAside(lane);
+    if (head!.backlog || this.keys.has(key) || this.keys.size < MOST_KEYS) return this.laneStore.park(lane);
     this.logger.warn({ msg: 'messages that wait are held in memory: too many keys are quarantined', keys: this.keys.size }); // prettier-ignore
     return new Set();
   }
 
   /** A message that was parked is handled, or a dead letter again. */
-  handled(delivery: Delivery): void {
-    this.lines.ended(delivery);
+  ended(delivery: Delivery): void {
+    this.backlogs.ended(delivery);
   }
 
-  /** Begins the lines that may go on; to be called now and then. */
+  /** Begins the backlogs that may go on; to be called now and then. */
   release(): Promise<void> {
-    return this.lines.release();
+    return this.backlogs.release();
   }
 
   /** Begins nothing more, and waits for what was begun. */
   stop(): Promise<void> {
-    return this.lines.stop();
+    return this.backlogs.stop();
   }
 
   private hold(key: QuarantinedKey): void {

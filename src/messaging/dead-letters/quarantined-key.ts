@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto';
-import type { IncomingRecord } from '../kafka-driver.js';
+import type { IncomingRecord } from '../records/record.js';
 
 /** A key whose messages are parked, as one consumer has it; messages without a key are one per partition. */
 export interface QuarantinedKey {

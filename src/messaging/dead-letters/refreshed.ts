@@ -1,4 +1,4 @@
-/** What is known of the database here, and is read again once it may be out of date. */
+/** Something that was read from the database and is remembered, until it may be out of date. */
 export class Refreshed {
   private isStale = true;
   private reading: Promise<void> | undefined;
@@ -10,7 +10,7 @@ export class Refreshed {
     this.isStale = true;
   }
 
-  /** What is known was changed here, also in the database: what is being read may be older. */
+  /** It was changed here and in the database: if it is being read at this moment, what is read may be older. */
   changed(): void {
     if (this.reading) this.isStale = true;
   }

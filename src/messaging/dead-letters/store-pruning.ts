@@ -42,7 +42,7 @@ export class StorePruning implements OnApplicationBootstrap, OnModuleDestroy {
     clearTimeout(this.timer);
   }
 
-  /** Instances that were started together are not to meet each time. */
+  /** At a random time, so that instances that were started together don't prune together each time. */
   private prunesIn(atMostMs: number): void {
     if (this.isStopped) return;
     const wait = atMostMs * (0.5 + Math.random() / 2);

@@ -37,7 +37,7 @@ export class StoreUpkeep {
     ];
   }
 
-  /** Kafka is away. The instance is not, and goes on to say so. */
+  /** Kafka is away. The signs of life go on, as this instance is not. */
   pause(): void {
     for (const timer of this.timers.splice(0)) clearInterval(timer);
   }

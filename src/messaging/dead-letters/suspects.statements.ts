@@ -42,7 +42,7 @@ export function crashStatements(
        (SELECT coalesce(json_object_agg(message_id, count), '{}') FROM ${trials} t WHERE t.consumer = $1 AND t.instance <> $2
          AND NOT EXISTS (SELECT FROM ${instances} i WHERE i.consumer = $1 AND i.id = t.instance AND NOT ${silent})) AS "left"`,
   );
-  // The trial need outlive this process only, not the server: nobody waits for its disk.
+  // The row must survive a crash of this process, not of the server, so the commit need not wait for the disk.
   const begin = named(
     'begin',
     `INSERT INTO ${trials} (consumer, message_id, instance, count)

@@ -34,7 +34,7 @@ export class CrashSuspects {
   private readonly statements: ReturnType<typeof crashStatements>;
   private readonly gate: SoloGate;
   private suspects = new Map<string, number>();
-  /** Messages that are watched yet. */
+  /** How many more messages are watched. */
   private watched = 0;
   private readonly fresh = new Refreshed(() => this.look());
   /** Every so often the instance gives a sign of life, in ms. */
@@ -47,14 +47,14 @@ export class CrashSuspects {
     sessionTimeoutMs: number,
   ) {
     const { dataSource } = store.transactions;
-    // The group itself misses an instance for a whole session before it hands on its partitions.
+    // Half a session, so that a crash is known before the group hands on the partitions.
     const silenceMs = Math.ceil(sessionTimeoutMs / 2);
     this.beatEveryMs = Math.ceil(silenceMs / 3);
     this.gate = new SoloGate(silenceMs);
     this.statements = crashStatements(dataSource, consumer, randomUUID(), silenceMs);
   }
 
-  /** Other partitions are ours now, perhaps of one that has crashed. */
+  /** Other partitions are this member's now, perhaps those of an instance that has crashed. */
   assigned(): void {
     this.fresh.markStale();
   }
@@ -107,7 +107,7 @@ export class CrashSuspects {
   private async watchOne(messageId: string, work: () => Promise<void>): Promise<void> {
     const crashes = this.suspects.get(messageId) ?? 0;
     if (crashes >= CRASHES) throw new MessageKillsProcessError();
-    // Not before its turn: what kills the process while it waits for that is another.
+    // The trial is written once the message may begin: while it waits, only another message can end the process.
     const tryIt = async () => {
       const { rowCount } = await this.write(this.statements.begin(messageId, crashes + 1));
       const isWatched = rowCount !== 0;
@@ -124,7 +124,7 @@ export class CrashSuspects {
   private async endTrial(messageId: string): Promise<void> {
     this.suspects.delete(messageId);
     await this.write(this.statements.end(messageId)).catch((err: unknown) =>
-      // It names a living instance, and goes with it.
+      // The row names this instance, and is removed with it.
       this.logger.debug({ msg: 'a trial could not be ended', messageId, err }),
     );
   }

@@ -10,14 +10,14 @@ interface TextStatement extends Statement {
   values: (string | null)[];
 }
 
-/** Each takes any number of messages as one JSON text, so that one plan does for all. */
+/** Each statement takes its messages as one JSON text, so that one prepared plan serves any number of them. */
 export function inboxStatements(dataSource: DataSource) {
   const table = tableIn(dataSource, 'message_inbox');
   const named = (name: string, text: string) => {
     const statement = { name: preparedName(`nestjs_people_inbox_${name}`, text), text };
     return (...values: (string | null)[]): TextStatement => ({ ...statement, values });
   };
-  // In the order of the index: two who claim the same messages wait for each other instead of for themselves.
+  // In the order of the index, so that two who claim the same messages don't deadlock.
   const claim = named(
     'claim',
     `INSERT INTO ${table} (consumer, message_id, digest, topic, partition, "offset")
@@ -39,7 +39,7 @@ export function inboxStatements(dataSource: DataSource) {
      WHERE (consumer, message_id) IN (SELECT consumer, id FROM json_to_recordset($1) AS m(consumer text, id text))
      FOR KEY SHARE OF i`,
   );
-  // Past those that another instance removes.
+  // SKIP LOCKED leaves out the rows that another instance is removing.
   const prune = named(
     'prune',
     `DELETE FROM ${table} d USING (

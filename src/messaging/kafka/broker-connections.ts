@@ -8,11 +8,11 @@ export interface BrokerAddress {
  * Connections of their own for requests that a broker answers late, as it answers those of one connection in turn: a fetch
  * waits for records, joining a group for its other members.
  */
-export type Lane = 'requests' | 'group' | 'fetch' | 'leaving';
+export type Purpose = 'requests' | 'group' | 'fetch' | 'leaving';
 
 /** A request as its bytes, without the head that says which it is. */
 export interface BrokerRequest {
-  lane: Lane;
+  purpose: Purpose;
   apiKey: number;
   apiVersion: number;
   /** From a version on that each API has for itself, heads and bodies have tagged fields (KIP-482). */
@@ -32,8 +32,8 @@ export interface BrokerConnections {
    * @throws Error the broker can't be reached
    */
   send(broker: BrokerAddress, request: BrokerRequest): Promise<Buffer>;
-  /** Gives up what is under way on a lane, to one broker or to all; the next request makes a new connection. */
-  cut(lane: Lane, broker?: BrokerAddress): void;
+  /** Gives up what is under way for a purpose, to one broker or to all; the next request makes a new connection. */
+  cut(purpose: Purpose, broker?: BrokerAddress): void;
   /** Gives up all that is under way, without waiting for the other side. */
   close(): void;
 }
@@ -47,4 +47,5 @@ export function brokerAddress(text: string): BrokerAddress {
 export const addressKey = ({ host, port }: BrokerAddress): string => `${host}:${port}`;
 
 /** Names a connection, for maps. */
-export const connectionKey = (lane: Lane, broker: BrokerAddress): string => `${lane} ${addressKey(broker)}`;
+export const connectionKey = (purpose: Purpose, broker: BrokerAddress): string =>
+  `${purpose} ${addressKey(broker)}`;

@@ -3,9 +3,9 @@ import { brokerAnswer, BrokerAnswerError } from './broker-answers.js';
 import type { KafkaDriver, TopicSettings } from '../kafka-driver.js';
 import { ToldOnce } from '../telling.js';
 
-/** Somebody may delete a topic at any time. */
+/** How often missing topics are looked for: somebody may delete one at any time. */
 const LOOK_EVERY_MS = 10_000;
-/** One that is being deleted can't be made at once. */
+/** After a topic seems to be gone: while it is being deleted it can't be made. */
 const SOON_MS = 500;
 
 export interface TopicUpkeepSettings {

@@ -1,7 +1,10 @@
 import type { KafkaParserConfig, Deserializer, Serializer } from '@nestjs/microservices';
 import type { KafkaClientName, KafkaDriverFactory } from './clients.js';
 import type { KafkaClientSettings, OffsetOutOfRangePolicy, TopicSettings } from '../kafka-driver.js';
-import type { RecordLimits } from '../kafka-driver.js';
+import { RECORD_LIMITS } from '../records/limits.js';
+import type { RecordLimits } from '../records/record.js';
+import type { MemoryLimits } from '../consuming/held-messages.js';
+import { messagingSettingsOf, retentionOf } from '../messaging-settings.js';
 import type { MessageStore } from '../message-store.js';
 
 export interface KafkaTransportOptions {
@@ -112,3 +115,28 @@ export const DEFAULTS = {
   quarantineKeys: false,
   onOffsetOutOfRange: 'stop' as OffsetOutOfRangePolicy,
 };
+
+/** The options, with what they leave out. */
+export type TransportSettings = KafkaTransportOptions &
+  typeof DEFAULTS & {
+    limits: RecordLimits;
+    /** Of one lane. */
+    laneLimits: MemoryLimits;
+    inboxRetentionMs: number;
+  };
+
+/** @throws Error what is asked for can't be done */
+export function settingsOf(options: KafkaTransportOptions): TransportSettings {
+  const settings = { ...DEFAULTS, ...options };
+  const { store, bufferMessages, bufferBytes } = settings;
+  if (settings.quarantineKeys && !store)
+    throw new Error('KafkaTransport: quarantineKeys needs a store, which keeps what is parked.');
+  const { laneMessages = Math.ceil(bufferMessages / 10), laneBytes = Math.ceil(bufferBytes / 10) } = options;
+  return {
+    ...settings,
+    limits: { ...RECORD_LIMITS, ...options.limits },
+    laneLimits: { messages: laneMessages, bytes: laneBytes },
+    inboxRetentionMs:
+      options.inboxRetentionMs ?? retentionOf(store ? messagingSettingsOf(store.transactions) : {}),
+  };
+}

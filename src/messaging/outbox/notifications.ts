@@ -14,7 +14,7 @@ import { toDatabaseError } from '../../database/postgres-errors.js';
 import type { Statement } from '../../transactions/transaction-context.js';
 
 const CHANNEL = 'nestjs_people_outbox';
-/** A pool that is smaller needs every client for its work. */
+/** A smaller pool can't spare a client for LISTEN. */
 const POOL_TO_LISTEN = 4;
 /** How long a look waits for a table that somebody has locked. */
 const LOCK_TIMEOUT_MS = 500;
@@ -52,11 +52,11 @@ export async function untilPending(
   try {
     await client.query(`LISTEN ${CHANNEL}`).catch(async (error: unknown) => {
       const failure = await learnFailure(lease, error);
-      // An engine that has none of it.
+      // This database has no LISTEN.
       if (failure && !failure.isLost) KnownServer.of(dataSource).takesListen = false;
       throw error;
     });
-    // Asked behind LISTEN: what is published from here on is told.
+    // Looked for after LISTEN: what is published later is notified.
     while (!signal.aborted && !(await isAny(client, pending)))
       if (await isNotified(client, pollMs, signal)) break;
     await client.query(`UNLISTEN ${CHANNEL}`);
@@ -68,7 +68,7 @@ export async function untilPending(
   }
 }
 
-/** One write, and one transaction without BEGIN: for its length alone no lock is waited for. */
+/** Two statements in one query are one transaction without BEGIN, so `SET LOCAL` is for the look alone. */
 async function isAny(client: PoolClient, { text }: Statement): Promise<boolean> {
   const bounded = `SET LOCAL lock_timeout = ${LOCK_TIMEOUT_MS}; ${text}`;
   const results = (await client.query(bounded)) as unknown as QueryResult[];

@@ -9,7 +9,7 @@ import {
   wholeRecordOf,
 } from '../dead-letters/letter.js';
 import { ownIdOf } from '../message-identity.js';
-import type { OutgoingRecord, RawHeaders } from '../kafka-driver.js';
+import type { OutgoingRecord, RawHeaders } from '../records/record.js';
 import { rawHeadersOf } from '../records/limits.js';
 
 const MESSAGE_ID = 'message-id';
@@ -46,7 +46,7 @@ export function outboxRecord(row: OutboxRow): OutgoingRecord {
   const whole = wholeRecordOf(dead);
   const { key, value } = whole;
   const id = ownIdOf(whole.headers) === undefined ? dead.message_id : undefined;
-  // Whoever waited for a reply does so no more. An id that says nothing would be taken for the message's own.
+  // Nobody waits for a reply any more. And a `message-id` header that is there but empty must not hide the id that is added.
   const goes = new Set<Buffer | string>([KafkaHeaders.CORRELATION_ID, KafkaHeaders.REPLY_TOPIC]);
   if (id !== undefined) goes.add(MESSAGE_ID);
   const again: RawHeaders = rawHeadersOf(whole).filter(([name]) => !goes.has(name));

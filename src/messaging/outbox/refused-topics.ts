@@ -1,6 +1,7 @@
 import type { RecordRefusedError } from '../kafka-driver.js';
+import { firstOf } from '../telling.js';
 
-/** What is refused is sent again within 5 minutes; who has removed it meanwhile leaves nothing to tell. */
+/** A refused record is sent again within 5 minutes; after twice that it must have been removed by somebody. */
 const TOLD_FOR_MS = 600_000;
 
 /** Topics that the brokers take nothing for: what is to be sent there waits. */
@@ -20,9 +21,8 @@ export class RefusedTopics {
   get standstill(): string | undefined {
     const now = performance.now();
     for (const [topic, { at }] of this.topics) if (now - at > TOLD_FOR_MS) this.topics.delete(topic);
-    const [first, ...others] = this.topics;
-    if (!first) return undefined;
-    const more = others.length === 0 ? '' : ` (and ${others.length} more)`;
-    return `${first[0]}: what is to be sent there waits: ${first[1].reason}${more}`;
+    return firstOf(
+      [...this.topics].map(([topic, { reason }]) => `${topic}: what is to be sent there waits: ${reason}`),
+    );
   }
 }

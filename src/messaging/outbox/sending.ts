@@ -1,11 +1,7 @@
 import { Logger } from '@nestjs/common';
 import { beforeAbort } from '../../database/before-abort.js';
-import {
-  type KafkaProducer,
-  type OutgoingRecord,
-  PartlySentError,
-  RecordRefusedError,
-} from '../kafka-driver.js';
+import { type KafkaProducer, PartlySentError, RecordRefusedError } from '../kafka-driver.js';
+import type { OutgoingRecord } from '../records/record.js';
 import { claimCheckOf, type OutboxRow, outboxRecord } from './record.js';
 import { refuseHuge } from '../records/size.js';
 import type { RefusedTopics } from './refused-topics.js';
@@ -43,7 +39,7 @@ export class OutboxSending {
   /** Sends `rows` in their order; one that is refused keeps back those behind it of its aggregate, and no other. */
   async send(rows: readonly OutboxRow[], limits: SendingLimits): Promise<SendingResult> {
     const result: SendingResult = { sent: [], refusals: [] };
-    // What was refused may be so again, and would have all the others be sent once more.
+    // A row that was refused before may be refused again, and the batch with it: it is sent by itself.
     const fresh = rows.filter(({ attempts }) => attempts === 0);
     const again = rows.filter(({ attempts }) => attempts > 0);
     try {
@@ -116,7 +112,7 @@ export class OutboxSending {
     }
   }
 
-  /** What is too large for its topic would keep back all behind it of its aggregate, and never be taken. */
+  /** A record that is too large for its topic would keep back its aggregate for ever: a reference is sent in its place. */
   private async sendOrCheckIn(record: OutgoingRecord, row: OutboxRow, limits: SendingLimits): Promise<void> {
     try {
       await this.sendRecords([record], limits);

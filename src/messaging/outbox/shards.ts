@@ -30,7 +30,7 @@ const LOCK_TIMEOUT_MS = 500;
 /** How long a shard rests that somebody else has locked; doubled each time it is met so again. */
 const LOCKED_MS = 50;
 const LOCKED_AT_MOST_MS = 5000;
-/** Other relays lock for a moment, too. */
+/** So often in a row a shard must be found locked before it is told: other relays lock rows for a moment, too. */
 const TOLD_FROM = 5;
 
 /**
@@ -87,7 +87,7 @@ export class OutboxShards {
    */
   async relayAll(): Promise<void> {
     while (!this.settings.over.aborted) {
-      // Else what is there would be read in vain, again and again.
+      // Without a producer the rows would be read in vain.
       if (!this.settings.producer()) throw new Error('Kafka is not connected.');
       const until = performance.now() + LEASE_MS;
       const { taken, open } = await this.take();
@@ -159,7 +159,7 @@ export class OutboxShards {
         isDone ||= (rowCount ?? 0) > 0;
       }
       if (failure !== undefined) throw failure as Error;
-      // Else what is locked would be met again, and again.
+      // The next look would find the same rows, locked or refused.
       if (this.acknowledged.has(shard) || refusals.length > 0) break;
     }
     return isDone;
@@ -179,7 +179,7 @@ export class OutboxShards {
       if (rows.length > 0) this.acknowledged.set(shard, new Set(rows.map(({ seq }) => seq)));
       return rows.length < seqs.length;
     } catch (error) {
-      // Only what passes is waited for: what can't be removed for another reason is sent again, and told.
+      // They are remembered only if the failure passes by itself; else they are sent again, and the failure is told.
       if (error instanceof ApplicationError && error.retryable) this.acknowledged.set(shard, new Set(seqs));
       throw error;
     }

@@ -14,7 +14,7 @@ const DUE_AT_ONCE = 1000;
 const LINES_AT_ONCE = 100;
 /** Rows that are looked at for having to wait, each time a lease ends. */
 const LINED_UP_AT_ONCE = 50_000;
-/** How long a shard is its holder's, in ms. An instance that is gone is replaced that late. */
+/** How long a lease of a shard lasts, in ms: so long its rows may wait when the instance that has it is gone. */
 export const LEASE_MS = 10_000;
 
 /** A refused row: which, and what the brokers say. */
@@ -52,12 +52,12 @@ export function relayStatements(dataSource: DataSource) {
   const canBeSent = `((SELECT true ${readyRows('l.shard')} ORDER BY ${readyOrder} LIMIT 1)
     OR l.shard IN (SELECT shard FROM soonest))`;
   const isOver = 'l.leased_until <= clock_timestamp()';
-  // One's own is left where it could not be given back.
+  // A lease of this relay's own is there still if giving it back has failed.
   const isFree = `(${isOver} OR l.holder = $1)`;
   const anyLine = `(SELECT EXISTS (SELECT FROM ${outbox} WHERE shard::int = $1 AND next_attempt_at IS NOT NULL))`;
   /**
    * Whether an earlier row of its aggregate is in the line; asks for no row's where there is no line. First for one that has a
-   * time, as each line's head has: an index gives of many rows of a line a page, and of one that one.
+   * time, as each line's head has: of heads there are few, and of the rows behind them there may be very many.
    */
   const waits = (row: string) =>
     `${anyLine} AND coalesce(

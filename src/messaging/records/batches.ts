@@ -1,11 +1,8 @@
 import { type Codec, decompress } from './codecs.js';
-import type { IncomingRecord } from '../kafka-driver.js';
+import type { IncomingRecord, RecordLimits, UnreadPart } from './record.js';
 import { headersByName, noHeaders, pastLimits } from './limits.js';
-import type { RecordLimits, UnreadPart } from '../kafka-driver.js';
 import { MalformedBatchError, RecordReader } from './reader.js';
-import { WorkPauses } from './work-pauses.js';
-
-export type { Codec };
+import { WorkSlices } from '../../json/work-slices.js';
 
 /** Of a batch's attributes. */
 const COMPRESSION = 0b111;
@@ -16,12 +13,9 @@ const ABORT = 0;
 
 const CODECS = ['none', 'gzip', 'snappy', 'lz4', 'zstd'] as const;
 
-/** The bytes before a batch's length is known, and those of its head, before the records. */
+/** The bytes before a batch's length is known. */
 const LENGTH_BYTES = 12;
-const MAGIC_AT = 16;
 const MAGIC = 2;
-/** Records between two looks at the clock. */
-const RECORDS_AT_ONCE = 64;
 
 /** A record, as its batch has it. */
 export type BatchRecord = Pick<
@@ -38,8 +32,8 @@ export interface RecordBatchRead {
   isControl: boolean;
   isAbort: boolean;
   records: BatchRecord[];
-  /** It can't be read: nothing from this offset on is, and `records` has none. */
-  undecodable?: { offset: bigint; reason: UndecodableBatchError };
+  /** Why it can't be read: nothing from its first offset on is, and `records` has none. */
+  undecodable?: UndecodableBatchError;
 }
 
 /** What a batch says of itself, as far as it could be read. */
@@ -83,9 +77,6 @@ export interface BatchReading {
   decompress: (codec: Codec, bytes: Buffer, atMost: number) => Promise<Buffer> | Buffer;
 }
 
-/** True where the records are kept in the format of Kafka 0.11 and later. */
-export const isBatchFormat = (bytes: Buffer): boolean => bytes.length > MAGIC_AT && bytes[MAGIC_AT] === MAGIC;
-
 /**
  * Reads what a fetch has brought of one partition, in linear time and with breaks. The client libraries' own decoders take
  * time that grows with the square of the number of headers, have names of headers that objects have by themselves
@@ -98,14 +89,14 @@ export const isBatchFormat = (bytes: Buffer): boolean => bytes.length > MAGIC_AT
 export async function readBatches(bytes: Buffer, reading: BatchReading): Promise<RecordBatchRead[]> {
   const reader = new RecordReader(bytes);
   const batches: RecordBatchRead[] = [];
-  const pauses = new WorkPauses(RECORDS_AT_ONCE);
+  const slices = new WorkSlices();
   while (reader.left > LENGTH_BYTES) {
     const firstOffset = reader.int64();
     const length = reader.int32();
     // A fetch may end in the midst of a batch.
     if (length > reader.left) break;
     const own = bytes.subarray(reader.at, reader.at + Math.max(0, length));
-    const batch = await readBatch(firstOffset, own, reading, pauses);
+    const batch = await readBatch(firstOffset, own, reading, slices);
     if (!batch) break;
     batches.push(batch);
     if (batch.undecodable) break;
@@ -125,7 +116,7 @@ async function readBatch(
   firstOffset: bigint,
   bytes: Buffer,
   reading: BatchReading,
-  pauses: WorkPauses,
+  slices: WorkSlices,
 ): Promise<RecordBatchRead | undefined> {
   const known: BatchHead = {};
   const batch: RecordBatchRead = {
@@ -153,8 +144,9 @@ async function readBatch(
     try {
       const each = new RecordReader(await decompressed(codec, rest, reading));
       for (let n = 0; n < count; n++) {
+        const from = each.at;
         batch.records.push(readRecord(each, head, reading.limits));
-        await pauses.now();
+        if (slices.isOver(each.at - from)) await slices.giveWay();
       }
     } catch (error) {
       if (!isTooLarge(error)) throw error;
@@ -162,8 +154,8 @@ async function readBatch(
       batch.records = [tooLarge(head, batch.lastOffset, rest, count, codec)];
     }
   } catch (error) {
-    const reason = new UndecodableBatchError(firstOffset, known, { cause: error as Error });
-    return { ...batch, records: [], undecodable: { offset: firstOffset, reason } };
+    const undecodable = new UndecodableBatchError(firstOffset, known, { cause: error as Error });
+    return { ...batch, records: [], undecodable };
   }
   const key = batch.isControl ? batch.records[0]?.key : undefined;
   batch.isAbort = key !== null && key !== undefined && key.length >= 4 && key.readInt16BE(2) === ABORT;

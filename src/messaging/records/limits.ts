@@ -1,4 +1,4 @@
-import type { IncomingRecord, RawHeaders, RecordHeaders, RecordLimits, UnreadPart } from '../kafka-driver.js';
+import type { IncomingRecord, RawHeaders, RecordHeaders, RecordLimits, UnreadPart } from './record.js';
 
 const KIBIBYTE = 1024;
 
@@ -47,12 +47,15 @@ export function headersByName(raw: RawHeaders): RecordHeaders {
 
 /** The headers of a record as they are to be sent on: as they came, or as well as they are known. */
 export const rawHeadersOf = ({
-  headers = {},
+  headers,
   rawHeaders,
 }: Partial<Pick<IncomingRecord, 'headers' | 'rawHeaders'>>): RawHeaders =>
-  rawHeaders ??
+  rawHeaders ?? pairsOf(headers, [null]);
+
+/** Headers as pairs. @param missing the values of one that has none: null is sent as one, and nothing is not */
+export const pairsOf = (headers: RecordHeaders = {}, missing: null[]): RawHeaders =>
   Object.entries(headers).flatMap(([name, values]) =>
-    (Array.isArray(values) ? values : [values]).map((value) => [name, value ?? null] as const),
+    [values ?? missing].flat().map((value) => [name, value ?? null] as const),
   );
 
 /** A record of whatever driver, with own headers of bytes or text alone, and within the limits. */

@@ -1,5 +1,5 @@
 import { CorruptBytesError, TooManyBytesError } from './compression-errors.js';
-import { WorkPauses } from './work-pauses.js';
+import { WorkSlices } from '../../json/work-slices.js';
 
 const FRAME = 0x184d2204;
 /** Frames that are passed over; the last four bits may be any. */
@@ -47,13 +47,13 @@ export async function unlz4(bytes: Buffer, atMost: number): Promise<Buffer> {
   if (declared > atMost) throw new TooManyBytesError(atMost);
   const possible = frames.flatMap(({ blocks }) => blocks).reduce((sum, block) => sum + block.atMost, 0);
   const out = Buffer.allocUnsafe(Math.min(possible, atMost));
-  const pauses = new WorkPauses(1);
+  const slices = new WorkSlices();
   let made = 0;
   for (const { blocks, contentSize } of frames) {
     const start = made;
     for (const block of blocks) {
       made = decodeBlock(bytes, block, out, made, start, atMost);
-      await pauses.now();
+      if (slices.isOver(block.atMost)) await slices.giveWay();
     }
     if (contentSize !== undefined && contentSize !== made - start) throw corrupt();
   }

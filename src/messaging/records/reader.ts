@@ -1,5 +1,5 @@
 import { isUtf8 } from 'node:buffer';
-import type { RawHeaders, RecordHeaders } from '../kafka-driver.js';
+import type { RawHeaders, RecordHeaders } from './record.js';
 import { headersByName } from './limits.js';
 
 /** The bytes of a batch are none of Kafka's format. */

@@ -1,4 +1,5 @@
-import { type OutgoingRecord, RecordRefusedError } from '../kafka-driver.js';
+import { RecordRefusedError } from '../kafka-driver.js';
+import type { OutgoingRecord } from './record.js';
 
 /** A broker closes the connection of a request with more than 100 MiB, and tells no reason. */
 const MOST_BYTES = 64 * 1024 * 1024;

@@ -1,5 +1,5 @@
 import { CorruptBytesError, TooManyBytesError } from './compression-errors.js';
-import { WorkPauses } from './work-pauses.js';
+import { WorkSlices } from '../../json/work-slices.js';
 
 /** How the framing of snappy-java begins, which Kafka's own client writes: its mark, its version, the version that can read it. */
 const MARK = Buffer.from([0x82, 0x53, 0x4e, 0x41, 0x50, 0x50, 0x59, 0]);
@@ -28,11 +28,13 @@ export async function unsnappy(bytes: Buffer, atMost: number): Promise<Buffer> {
   const size = blocks.reduce((sum, block) => sum + block.size, 0);
   if (size > atMost) throw new TooManyBytesError(atMost);
   const decoder = new BlockDecoder(bytes, Buffer.allocUnsafe(size));
-  const pauses = new WorkPauses(1);
+  const slices = new WorkSlices();
   for (const block of blocks) {
     decoder.begin(block);
-    while (!decoder.step()) await pauses.now();
-    await pauses.now();
+    for (let isDone = false; !isDone;) {
+      isDone = decoder.step();
+      if (slices.isOver(STEP_BYTES)) await slices.giveWay();
+    }
   }
   return decoder.out;
 }

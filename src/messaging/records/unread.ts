@@ -1,9 +1,9 @@
 import { ApplicationError } from '../../errors/application-error.js';
-import type { IncomingRecord, RecordHeaders, UnreadPart } from '../kafka-driver.js';
+import type { IncomingRecord, RecordHeaders, UnreadPart } from './record.js';
 import { noHeaders, RECORD_LIMITS } from './limits.js';
 import { RecordReader } from './reader.js';
 
-/** A record is past a limit, and was put aside as it is. HTTP 413. */
+/** A record is past a limit, and is a dead letter as it is. HTTP 413. */
 export class RecordTooLargeError extends ApplicationError {
   constructor(record: IncomingRecord, reason: string) {
     super(`${reason}. ${whereIs(record)} Send less at once, or raise the transport's limits.`, {
@@ -13,7 +13,7 @@ export class RecordTooLargeError extends ApplicationError {
   }
 }
 
-/** A record is in a form that this client does not know, and was put aside as it is. HTTP 415. */
+/** A record is in a form that this client does not know, and is a dead letter as it is. HTTP 415. */
 export class RecordUnreadableError extends ApplicationError {
   constructor(record: IncomingRecord, reason: string) {
     super(`${reason}. ${whereIs(record)} Send it in another form, or choose a client that knows this one.`, {

@@ -1,5 +1,5 @@
 import { crc32c } from './crc32c.js';
-import type { RawHeaders } from '../kafka-driver.js';
+import type { RawHeaders } from './record.js';
 
 /** A record to be written. */
 export interface RecordToWrite {

@@ -55,9 +55,9 @@ export class ZstdThread {
 
   /** @throws TooManyBytesError it has more than `atMost` bytes @throws CorruptBytesError it is none of zstd's */
   decompress(bytes: Buffer, atMost: number): Promise<Buffer> {
-    const turn = this.last.then(() => this.ask(bytes, atMost));
-    this.last = turn.catch(() => undefined);
-    return turn;
+    const asked = this.last.then(() => this.ask(bytes, atMost));
+    this.last = asked.catch(() => undefined);
+    return asked;
   }
 
   /** Ends the thread; the next call begins another. */

@@ -1,6 +1,11 @@
 import { BrokerAnswerError } from '../broker-answers.js';
-import { brokerErrorName } from '../broker-error-names.js';
-import { addressKey, type BrokerAddress, type BrokerConnections, type Lane } from '../broker-connections.js';
+import { brokerErrorName } from '../protocol/error-names.js';
+import {
+  addressKey,
+  type BrokerAddress,
+  type BrokerConnections,
+  type Purpose,
+} from '../broker-connections.js';
 import { FETCH, FETCH_BY_ID } from '../protocol/record-requests.js';
 import {
   type ApiRequest,
@@ -13,7 +18,7 @@ import {
 } from '../protocol/topic-requests.js';
 import { AnswerReader } from '../protocol/wire-format.js';
 
-/** How long a broker may take to answer what it need not wait for. */
+/** How long a broker may take for a request that it can answer at once. */
 export const REQUEST_TIMEOUT_MS = 10_000;
 /** Brokers are asked anew for their versions after this time: they may have been replaced by newer or older ones. */
 const VERSIONS_MAX_AGE_MS = 60_000;
@@ -22,6 +27,15 @@ const CLOSED = 'the connection to Kafka is closed';
 /** The error of an answer's code; undefined for none. @param about what was asked for */
 export const answerError = (about: string, code: number): BrokerAnswerError | undefined =>
   code === 0 ? undefined : new BrokerAnswerError(about, brokerErrorName(code));
+
+/** Why a topic that was asked for can't be used. */
+export function topicError(about: string, topic: string, { refused }: ClusterView): BrokerAnswerError {
+  const code = refused.get(topic);
+  return new BrokerAnswerError(
+    about,
+    code === undefined ? 'UNKNOWN_TOPIC_OR_PARTITION' : brokerErrorName(code),
+  );
+}
 
 /** @throws BrokerAnswerError the code is one of an error */
 export function check(about: string, code: number): void {
@@ -58,21 +72,21 @@ export class Cluster {
   async call<Answer>(
     broker: BrokerAddress,
     { name, read, ...request }: ApiRequest<Answer>,
-    { lane = 'requests', timeoutMs = REQUEST_TIMEOUT_MS }: { lane?: Lane; timeoutMs?: number } = {},
+    { purpose = 'requests', timeoutMs = REQUEST_TIMEOUT_MS }: { purpose?: Purpose; timeoutMs?: number } = {},
   ): Promise<Answer> {
     const { connections } = this;
     let giveUp!: (reason: Error) => void;
     const givenUp = new Promise<never>((_, reject) => (giveUp = reject));
-    // Nobody may be waiting for it any more.
+    // It may reject when nobody waits for it any more, which must not end the process.
     givenUp.catch(() => undefined);
     const late = setTimeout(() => {
       giveUp(new Error(`no answer in ${timeoutMs} ms`));
-      connections.cut(lane, broker);
+      connections.cut(purpose, broker);
     }, timeoutMs);
     this.underWay.add(giveUp);
     try {
       if (this.isClosed) throw new Error(CLOSED);
-      const sending = connections.send(broker, { ...request, lane });
+      const sending = connections.send(broker, { ...request, purpose });
       return read(new AnswerReader(await Promise.race([givenUp, sending])));
     } catch (cause) {
       if (cause instanceof BrokerAnswerError) throw cause;

@@ -1,11 +1,13 @@
-import { brokerAnswer } from '../broker-answers.js';
-import { OffsetOutOfRangeError, type StuckPartition, type TopicPartition } from '../../kafka-driver.js';
+import { brokerAnswer, BrokerAnswerError } from '../broker-answers.js';
+import { OffsetOutOfRangeError, type StuckPartition } from '../../kafka-driver.js';
+import type { TopicPartition } from '../../records/record.js';
 import { UndecodableBatchError } from '../../records/batches.js';
-import { answerIn } from './cluster.js';
+import type { ClusterView } from '../protocol/topic-requests.js';
+import { answerIn, topicError } from './cluster.js';
 
 const AGAIN_MS = 500;
 const AT_LEISURE_MS = 2_000;
-/** So often something may fail that passes by itself, as when leaders move, before it is told. */
+/** So often a failure that passes by itself (a leader moves) may come in a row before it is told. */
 const TOLD_FROM = 4;
 
 /** A partition that is to be fetched, and what is known of it. */
@@ -18,7 +20,7 @@ export class FetchedPartitionState implements TopicPartition {
   isPlaced = false;
   /** The group's offset when it was out of range. */
   lostAt: bigint | undefined;
-  /** Behind what can't be read: who deletes records up to there has skipped nothing else. */
+  /** The offset behind a batch that can't be read: an operator may delete records up to there to go on. */
   unreadableTo: bigint | undefined;
   /** The node that it is fetched from. */
   leader: number | undefined;
@@ -49,6 +51,22 @@ export class FetchedPartitionState implements TopicPartition {
     return this.leader !== undefined && this.isPlaced && this.isDue;
   }
 
+  /** Finds its leader in what the cluster says, or fails. */
+  findLeader(view: ClusterView): 'topic-gone' | undefined {
+    const about = `${this.topic}, partition ${this.partition}`;
+    const topic = view.topics.get(this.topic);
+    const leader = topic?.leaders[this.partition];
+    this.leader = undefined;
+    if (!topic) this.fails(topicError(about, this.topic, view));
+    // A topic that was made anew has other records under the same offsets.
+    else if (this.topicId !== undefined && topic.id !== this.topicId) {
+      this.fails(new BrokerAnswerError(about, 'UNKNOWN_TOPIC_OR_PARTITION'));
+      return 'topic-gone';
+    } else if (leader === undefined) this.fails(new BrokerAnswerError(about, 'LEADER_NOT_AVAILABLE'));
+    else [this.topicId, this.leader] = [topic.id, leader];
+    return undefined;
+  }
+
   /** It can't be read on for this reason, now; others can. */
   fails(reason: Error, offset?: bigint): void {
     this.failures++;
@@ -75,6 +93,10 @@ export class FetchedPartitionState implements TopicPartition {
     return { topic: this.topic, partition: this.partition, ...this.problem };
   }
 }
+
+/** Those that are not read on; none where no broker can be reached, which is told as a whole. */
+export const stuckOf = (partitions: readonly FetchedPartitionState[]): StuckPartition[] =>
+  partitions.every(({ isUnanswered }) => isUnanswered) ? [] : partitions.flatMap(({ stuck }) => stuck ?? []);
 
 const isAnswered = (reason: Error): boolean =>
   reason instanceof OffsetOutOfRangeError ||

@@ -1,4 +1,4 @@
-import type { IncomingRecord, RecordBatch, TopicPartition } from '../../kafka-driver.js';
+import type { IncomingRecord, RecordBatch, TopicPartition } from '../../records/record.js';
 import { type BatchReading, readBatches, type UndecodableBatchError } from '../../records/batches.js';
 import type { FetchedPartition } from '../protocol/record-requests.js';
 
@@ -27,7 +27,7 @@ export async function committedRecords(
     while (aborts[0] && aborts[0].firstOffset <= lastOffset) aborting.add(aborts.shift()!.producerId);
     const isAborted = batch.isTransactional && !batch.isControl && aborting.has(producerId);
     if (batch.undecodable && !isAborted) {
-      undecodable = batch.undecodable.reason;
+      undecodable = batch.undecodable;
       break;
     }
     if (lastOffset >= nextOffset) nextOffset = lastOffset + 1n;

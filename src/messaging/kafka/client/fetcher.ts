@@ -1,17 +1,11 @@
-import {
-  type ConsumerSettings,
-  OffsetOutOfRangeError,
-  partitionKey,
-  type RecordBatch,
-  type StuckPartition,
-  type TopicPartition,
-} from '../../kafka-driver.js';
+import { type ConsumerSettings, OffsetOutOfRangeError, type StuckPartition } from '../../kafka-driver.js';
+import { partitionKey, type RecordBatch, type TopicPartition } from '../../records/record.js';
 import { decompress } from '../../records/codecs.js';
 import type { BatchReading } from '../../records/batches.js';
 import { RECORD_LIMITS } from '../../records/limits.js';
 import type { BrokerAddress } from '../broker-connections.js';
 import { answerError, answerIn, check, type Cluster, REQUEST_TIMEOUT_MS } from './cluster.js';
-import { FetchedPartitionState } from './fetched-partition.js';
+import { FetchedPartitionState, stuckOf } from './fetched-partition.js';
 import { committedRecords } from './fetched-records.js';
 import type { LostPosition, Positions } from './positions.js';
 import { type FetchAnswer, type FetchedPartition, fetchRecords } from '../protocol/record-requests.js';
@@ -20,8 +14,6 @@ import type { ClusterView } from '../protocol/topic-requests.js';
 /** As much of one partition as Java's client takes; a larger record comes alone. */
 const PARTITION_MAX_BYTES = 1024 * 1024;
 const LONG_MS = 60_000;
-const LEADER_NOT_AVAILABLE = 5;
-const UNKNOWN_TOPIC_OR_PARTITION = 3;
 
 /** Whom a {@link Fetcher} tells. */
 export interface FetchListener {
@@ -48,7 +40,7 @@ export class Fetcher {
   /** Ends the waits that are under way. */
   private readonly waits = new Set<() => void>();
   private stuckTold = '';
-  private turn = 0;
+  private rotation = 0;
 
   constructor(
     private readonly cluster: Cluster,
@@ -73,7 +65,7 @@ export class Fetcher {
         if (signal.aborted) break;
         this.startWorkers(signal);
         this.tellStuck();
-        // What a worker has given up meanwhile is looked at without a wait.
+        // A worker may have given up a partition meanwhile: it is looked at right away.
         if (this.partitions.some((at) => !at.isReady && !at.isBusy && at.isDue)) continue;
         await this.untilWoken((at) => !at.isReady);
       }
@@ -91,7 +83,10 @@ export class Fetcher {
     try {
       const view = await this.cluster.view(wanted.map(({ topic }) => topic));
       if (signal.aborted) return;
-      for (const at of wanted) this.lead(at, view);
+      for (const at of wanted) {
+        if (at.findLeader(view) === 'topic-gone') this.listener.topicGone(at.topic);
+        if (at.leader !== undefined) this.brokers.set(at.leader, view.brokers.get(at.leader)!);
+      }
       await this.place(
         wanted.filter((at) => at.leader !== undefined && !at.isPlaced),
         view,
@@ -101,23 +96,6 @@ export class Fetcher {
       for (const at of wanted) at.fails(error as Error);
       if (this.workers.size === 0) this.listener.interrupted(error as Error);
     }
-  }
-
-  private lead(at: FetchedPartitionState, { brokers, topics, refused }: ClusterView): void {
-    const about = `${at.topic}, partition ${at.partition}`;
-    const topic = topics.get(at.topic);
-    const leader = topic?.leaders[at.partition];
-    at.leader = undefined;
-    if (!topic) return at.fails(answerError(about, refused.get(at.topic) ?? UNKNOWN_TOPIC_OR_PARTITION)!);
-    // A topic that was made anew has other records under the same offsets.
-    if (at.topicId !== undefined && topic.id !== at.topicId) {
-      at.fails(answerError(about, UNKNOWN_TOPIC_OR_PARTITION)!);
-      return this.listener.topicGone(at.topic);
-    }
-    if (leader === undefined) return at.fails(answerError(about, LEADER_NOT_AVAILABLE)!);
-    this.brokers.set(leader, brokers.get(leader)!);
-    at.topicId = topic.id;
-    at.leader = leader;
   }
 
   private async place(sought: FetchedPartitionState[], view: ClusterView): Promise<void> {
@@ -181,16 +159,16 @@ export class Fetcher {
   ): Promise<void> {
     const { fetchWaitMs: waitMs, fetchMaxBytes: bytes, limits = RECORD_LIMITS } = this.settings;
     const byId = wanted.every(({ topicId }) => topicId !== undefined) && (await this.cluster.fetchesById());
-    // The broker fills its answer from the first partition on: each has its turn to be that.
-    const turn = this.turn++;
+    // The broker fills its answer from the first partition on, so another one is first each time.
+    const first = this.rotation++;
     const rotated = wanted.map((_, index) => {
-      const { topic, topicId, partition, next } = wanted[(index + turn) % wanted.length]!;
+      const { topic, topicId, partition, next } = wanted[(index + first) % wanted.length]!;
       return { topic, topicId, partition, next: next! };
     });
     const bounds = { waitMs, bytes, partitionBytes: Math.min(PARTITION_MAX_BYTES, bytes) };
     const timeoutMs = waitMs + REQUEST_TIMEOUT_MS;
     const answer: FetchAnswer = await this.cluster.call(broker, fetchRecords(rotated, bounds, byId), {
-      lane: 'fetch',
+      purpose: 'fetch',
       timeoutMs,
     });
     if (signal.aborted) return;
@@ -201,7 +179,7 @@ export class Fetcher {
     for (const fetched of answer.partitions) {
       const at = byName.get(`${fetched.topic} ${fetched.partition}`);
       if (at) await this.take(at, fetched, reading, signal);
-      // Reading has its breaks, and what comes behind the end of the generation is another's.
+      // Reading gives way to others: meanwhile the generation may have ended, and its partitions be another member's.
       if (signal.aborted) return;
     }
     this.listener.recovered();
@@ -232,9 +210,7 @@ export class Fetcher {
   }
 
   private tellStuck(): void {
-    // Where no broker can be reached that is told, and not of each partition.
-    const areAllAway = this.partitions.every(({ isUnanswered }) => isUnanswered);
-    const stuck = areAllAway ? [] : this.partitions.flatMap(({ stuck: one }) => one ?? []);
+    const stuck = stuckOf(this.partitions);
     const told = stuck
       .map(({ topic, partition, reason }) => `${topic} ${partition} ${reason.message}`)
       .join();

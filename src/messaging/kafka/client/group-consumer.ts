@@ -7,42 +7,30 @@ import {
   type ConsumerListener,
   type ConsumerSettings,
   type KafkaConsumer,
-  OffsetOutOfRangeError,
-  partitionKey,
-  type StuckPartition,
-  type TopicPartition,
 } from '../../kafka-driver.js';
-import { pause } from '../../waiting.js';
-import { answerError, answerIn, type Cluster } from './cluster.js';
+import { partitionKey, type TopicPartition } from '../../records/record.js';
+import { endsWithin, pause } from '../../waiting.js';
+import { answerIn, type Cluster } from './cluster.js';
+import { ConsumerReports } from './consumer-reports.js';
 import { Fetcher } from './fetcher.js';
 import { GroupCoordinator, isOutOfGeneration, type Membership } from './group-coordinator.js';
 import { Positions } from './positions.js';
-import type { TopicView } from '../protocol/topic-requests.js';
-import { atMost } from './at-most.js';
+import { Subscription } from './subscription.js';
 
 const RETRY_MS = 500;
-/** After an answer that takes somebody to change something. */
+/** After an error that lasts until somebody changes something. */
 const AT_LEISURE_MS = 2_000;
 /** How often it is looked whether topics have come, gone or grown. */
 const TOPICS_CHECK_MS = 5_000;
 const CLOSE_MS = 3_000;
 const COMMIT_ATTEMPTS = 4;
-const UNKNOWN_TOPIC_OR_PARTITION = 3;
-/** Where a topic as a whole is not read. */
-const ALL_PARTITIONS = -1;
-
-/** Topics that are missing or may not be read, partitions that are not read on, and those that are none of this member's. */
-type Standstill = 'topics' | 'partitions' | 'foreign';
-
-/** A membership that lasts until the group shares out its partitions anew. */
+/** A membership that lasts until the group assigns its partitions anew. */
 interface Generation extends Membership {
   readonly keys: ReadonlySet<string>;
   /** No record is handed over any more. */
   readonly over: AbortController;
   /** The group has to be joined again before the next heartbeat is due. */
   readonly rejoin: AbortController;
-  /** Topics that are gone since: what is committed for them would be of another topic, once one of this name is made. */
-  readonly goneTopics: Set<string>;
 }
 
 /** A member of a classic consumer group: joins, stays, and has its partitions fetched. */
@@ -51,17 +39,9 @@ export class GroupConsumer implements KafkaConsumer {
   private readonly fetcher: Fetcher;
   private readonly paused = new Set<string>();
   private readonly closing = new AbortController();
-  private topics: string[] = [];
-  private topicsSeen = '';
-  private areTopicsSuspect = false;
   private generation: Generation | undefined;
-  /** The id that each topic had when it was seen last. */
-  private readonly topicIds = new Map<string, string>();
-  /** Partitions of topics that were made anew and of which nothing is committed yet: an offset that there is stems from before. */
-  private readonly madeAnew = new Set<string>();
-  /** What does not work at the moment: `interrupted` was told, and `recovered` is when nothing is left. */
-  private readonly broken = new Set<'group' | 'fetch'>();
-  private readonly stuck: Record<Standstill, StuckPartition[]> = { topics: [], partitions: [], foreign: [] };
+  private readonly subscription: Subscription;
+  private readonly reports: ConsumerReports;
   /** Settles with the last commit. */
   private committing: Promise<void> = Promise.resolve();
   private running: Promise<void> = Promise.resolve();
@@ -76,16 +56,16 @@ export class GroupConsumer implements KafkaConsumer {
     private readonly logger: Logger,
   ) {
     this.coordinator = new GroupCoordinator(cluster, settings);
-    const positions = new Positions(cluster, this.coordinator, settings, this.madeAnew, logger);
+    this.subscription = new Subscription(cluster, settings.topics, logger);
+    this.reports = new ConsumerReports(listener, logger, this.closing.signal);
+    const { madeAnew } = this.subscription;
+    const positions = new Positions(cluster, this.coordinator, settings, madeAnew, logger);
     this.fetcher = new Fetcher(cluster, positions, settings, this.paused, {
       records: (batch) => listener.records(batch),
-      interrupted: (reason) => this.interrupted('fetch', reason),
-      recovered: () => this.recovered('fetch'),
+      interrupted: (reason) => this.reports.interrupted('fetch', reason),
+      recovered: () => this.reports.recovered('fetch'),
       stuck: (partitions) => this.standStill('partitions', partitions),
-      topicGone: (topic) => {
-        this.areTopicsSuspect = true;
-        this.generation?.goneTopics.add(topic);
-      },
+      topicGone: (topic) => this.subscription.suspect(topic),
     });
   }
 
@@ -115,7 +95,7 @@ export class GroupConsumer implements KafkaConsumer {
       throw new CommitRefusedError(
         `The group ${this.settings.groupId} has not given these partitions to this member.`,
       );
-    // One after the other: one that is tried again must not undo a later one.
+    // One after another, so that a commit that is repeated does not undo a later one.
     const commit = this.committing.then(() => this.commitFor(generation, offsets));
     this.committing = commit.catch(() => undefined);
     return commit;
@@ -126,13 +106,14 @@ export class GroupConsumer implements KafkaConsumer {
   }
 
   private async commitFor(generation: Generation, offsets: readonly CommitOffset[]): Promise<void> {
+    const { gone, madeAnew } = this.subscription;
     for (let attempt = 1; ; attempt++) {
       if (this.generation !== generation)
         throw new CommitRefusedError(`The group ${this.settings.groupId} is sharing out its partitions.`);
       try {
-        const current = offsets.filter(({ topic }) => !generation.goneTopics.has(topic));
+        const current = offsets.filter(({ topic }) => !gone.has(topic));
         if (current.length > 0) await this.coordinator.commit(generation, current);
-        for (const at of current) this.madeAnew.delete(partitionKey(at));
+        for (const at of current) madeAnew.delete(partitionKey(at));
         return;
       } catch (error) {
         if (error instanceof CommitRefusedError) {
@@ -152,8 +133,8 @@ export class GroupConsumer implements KafkaConsumer {
     while (!signal.aborted) {
       try {
         const generation = await this.join();
-        const own = generation.partitions.filter(({ topic }) => this.topics.includes(topic));
-        this.tellForeign(generation.partitions.filter(({ topic }) => !this.topics.includes(topic)));
+        const { own, foreign } = this.subscription.divide(generation.partitions, this.settings.groupId);
+        this.standStill('foreign', foreign);
         this.paused.clear();
         this.listener.assigned([...own]);
         const fetching = this.fetcher.run(own, generation.over.signal);
@@ -165,37 +146,23 @@ export class GroupConsumer implements KafkaConsumer {
         }
       } catch (error) {
         if (signal.aborted) return;
-        this.interrupted('group', error as Error);
+        this.reports.interrupted('group', error as Error);
         await pause(isPassing(error) ? RETRY_MS : AT_LEISURE_MS, signal);
       }
     }
   }
 
   private async join(): Promise<Generation> {
-    const membership = await this.coordinator.join(this.topics, this.closing.signal);
+    const membership = await this.coordinator.join(this.subscription.topics, this.closing.signal);
+    this.subscription.gone.clear();
     const { partitions } = membership;
-    this.recovered('group');
+    this.reports.recovered('group');
     return (this.generation = {
       ...membership,
       keys: new Set(partitions.map(partitionKey)),
       over: new AbortController(),
       rejoin: new AbortController(),
-      goneTopics: new Set(),
     });
-  }
-
-  /** Another client that shares out may give each member of everything that it reads itself. */
-  private tellForeign(partitions: readonly TopicPartition[]): void {
-    const { groupId } = this.settings;
-    const reason = (topic: string) =>
-      new Error(
-        `The group ${groupId} has given ${topic} to this member, which does not read it, as another application in the group ` +
-          'shares out its own topics. Give each application a group of its own.',
-      );
-    this.standStill(
-      'foreign',
-      partitions.map(({ topic, partition }) => ({ topic, partition, reason: reason(topic) })),
-    );
   }
 
   /** Sends heartbeats until the group has to be joined anew. */
@@ -207,16 +174,15 @@ export class GroupConsumer implements KafkaConsumer {
       if (this.closing.signal.aborted) return;
       try {
         await this.coordinator.heartbeat(generation);
-        this.recovered('group');
+        this.reports.recovered('group');
         if (signal.aborted) return;
-        if (performance.now() < checkAt && !this.areTopicsSuspect) continue;
+        if (performance.now() < checkAt && !this.subscription.isSuspect) continue;
         checkAt = performance.now() + TOPICS_CHECK_MS;
-        this.areTopicsSuspect = false;
         if (await this.checkTopics()) return;
       } catch (error) {
         if (isOutOfGeneration(error)) return;
         if (!isPassing(error)) throw error;
-        this.interrupted('group', error as Error);
+        this.reports.interrupted('group', error as Error);
         if (signal.aborted) await pause(RETRY_MS, this.closing.signal);
       }
     }
@@ -230,73 +196,20 @@ export class GroupConsumer implements KafkaConsumer {
     if (this.closing.signal.aborted) return;
     this.listener.revoking();
     await immediate();
-    await atMost(this.settings.sessionTimeoutMs / 2, this.committing);
+    await endsWithin(this.settings.sessionTimeoutMs / 2, this.committing);
     this.generation = undefined;
   }
 
   /** True when the topics are others than before, or have other partitions. */
   private async checkTopics(): Promise<boolean> {
-    const named = this.settings.topics.filter((topic) => typeof topic === 'string');
-    const patterns = this.settings.topics.filter((topic) => topic instanceof RegExp);
-    const { topics, refused } = await this.cluster.view(patterns.length > 0 ? null : named);
-    const matching = [...topics].filter(
-      ([name, { isInternal }]) => !isInternal && patterns.some((pattern) => name.search(pattern) !== -1),
-    );
-    this.topics = [...new Set([...named, ...matching.map(([name]) => name)])].sort();
-    const seen = this.topics.map((name) => [name, topics.get(name)?.id, topics.get(name)?.leaders.length]);
-    const isChanged = JSON.stringify(seen) !== this.topicsSeen;
-    this.topicsSeen = JSON.stringify(seen);
-    for (const name of this.topics) this.see(name, topics.get(name));
-    const missing = named.filter((name) => !topics.has(name));
-    this.standStill(
-      'topics',
-      missing.map((topic) => ({
-        ...{ topic, partition: ALL_PARTITIONS },
-        reason: answerError(`The topic ${topic}`, refused.get(topic) ?? UNKNOWN_TOPIC_OR_PARTITION)!,
-      })),
-    );
+    const { isChanged, missing } = await this.subscription.look();
+    this.standStill('topics', missing);
     return isChanged;
   }
 
-  private see(topic: string, view: TopicView | undefined): void {
-    const before = this.topicIds.get(topic);
-    const gone = this.generation?.goneTopics;
-    if (view && view.id === before) gone?.delete(topic);
-    else if (before !== undefined) gone?.add(topic);
-    if (view?.id === undefined) return;
-    const { id, leaders } = view;
-    this.topicIds.set(topic, id);
-    if (before === undefined || before === id) return;
-    this.logger.warn({ msg: 'a topic was made anew; it is read from its first record on', topic });
-    for (const partition of leaders.keys()) this.madeAnew.add(partitionKey({ topic, partition }));
-  }
-
-  private standStill(what: Standstill, stuck: StuckPartition[]): void {
-    if (this.closed) return;
-    const before = this.stuck[what];
-    if (before.length === 0 && stuck.length === 0) return;
-    this.stuck[what] = stuck;
-    const wasTold = new Set(before.map(({ reason }) => reason.message));
-    for (const { reason, offset, topic, partition } of stuck)
-      if (!wasTold.has(reason.message))
-        this.logger.error({
-          msg: 'a topic or partition is not read on; the others are, and it is tried again',
-          ...{ topic, partition, ...(offset !== undefined && { offset: String(offset) }) },
-          err: reason,
-        });
-    if (this.listener.stuck) return this.listener.stuck(Object.values(this.stuck).flat());
-    const lost = stuck.find(({ reason }) => reason instanceof OffsetOutOfRangeError);
-    if (lost) this.fail(lost.reason);
-  }
-
-  private interrupted(what: 'group' | 'fetch', reason: Error): void {
-    if (this.closing.signal.aborted) return;
-    if (this.broken.size === 0) this.listener.interrupted(reason);
-    this.broken.add(what);
-  }
-
-  private recovered(what: 'group' | 'fetch'): void {
-    if (this.broken.delete(what) && this.broken.size === 0) this.listener.recovered();
+  private standStill(...what: Parameters<ConsumerReports['standStill']>): void {
+    const reason = this.reports.standStill(...what);
+    if (reason) this.fail(reason);
   }
 
   private fail(reason: Error): void {
@@ -311,13 +224,13 @@ export class GroupConsumer implements KafkaConsumer {
     this.closing.abort();
     this.generation?.over.abort();
     this.generation?.rejoin.abort();
-    await atMost(CLOSE_MS, this.committing);
+    await endsWithin(CLOSE_MS, this.committing);
     this.generation = undefined;
     const left = this.coordinator.leave().catch((error: unknown) => {
       if (isOutOfGeneration(error)) return;
       this.logger.warn({ msg: 'leaving the group failed: it waits for the end of the session', err: error });
     });
-    await atMost(CLOSE_MS, left);
+    await endsWithin(CLOSE_MS, left);
     // Ends what the rest is waiting for.
     this.cluster.close();
     await Promise.all([left, this.running, this.committing]);

@@ -1,13 +1,8 @@
 import { type BrokerAnswerError, brokerAnswer } from '../broker-answers.js';
-import { brokerErrorName } from '../broker-error-names.js';
-import {
-  type CommitOffset,
-  CommitRefusedError,
-  type ConsumerSettings,
-  partitionKey,
-  type TopicPartition,
-} from '../../kafka-driver.js';
-import type { BrokerAddress, Lane } from '../broker-connections.js';
+import { brokerErrorName } from '../protocol/error-names.js';
+import { type CommitOffset, CommitRefusedError, type ConsumerSettings } from '../../kafka-driver.js';
+import { partitionKey, type TopicPartition } from '../../records/record.js';
+import type { BrokerAddress, Purpose } from '../broker-connections.js';
 import { answerError, answerIn, check, type Cluster, REQUEST_TIMEOUT_MS } from './cluster.js';
 import {
   ASSIGNORS,
@@ -15,7 +10,7 @@ import {
   decodeSubscription,
   encodeAssignment,
   encodeSubscription,
-  shareOut,
+  assignRoundRobin,
 } from '../protocol/group-assignment.js';
 import {
   findCoordinator,
@@ -40,7 +35,7 @@ const OUT_OF_GENERATION = [
 export const isOutOfGeneration = (error: unknown): boolean =>
   OUT_OF_GENERATION.includes(answerIn(error) ?? '');
 
-/** What a member has been given when the partitions were shared out last. */
+/** What a member has been given when the partitions were assigned last. */
 export interface Membership {
   readonly generationId: number;
   readonly memberId: string;
@@ -64,27 +59,27 @@ export class GroupCoordinator {
     private readonly settings: Pick<ConsumerSettings, 'groupId' | 'sessionTimeoutMs'>,
   ) {}
 
-  /** Joins, and shares the partitions out when the group leaves that to this member. Rejects when `signal` says so. */
+  /** Joins, and assigns the partitions when the group leaves that to this member. Rejects when `signal` says so. */
   async join(topics: readonly string[], signal: AbortSignal): Promise<Membership> {
     const { groupId, sessionTimeoutMs: sessionMs } = this.settings;
     const protocols = ASSIGNORS.map((name) => ({ name, metadata: encodeSubscription(topics) }));
-    // Members join with their next heartbeat, whatever they are at: one that takes longer is gone.
+    // A member joins with its next heartbeat, even while it handles messages; one that takes longer is gone.
     const times = { sessionMs, rebalanceMs: sessionMs };
     const timeoutMs = sessionMs + REQUEST_TIMEOUT_MS;
     for (;;) {
       signal.throwIfAborted();
       try {
         const joined = await this.ask(joinGroup({ groupId, memberId: this.memberId }, times, protocols), {
-          lane: 'group',
+          purpose: 'group',
           timeoutMs,
         });
         if (joined.memberId !== '') this.memberId = joined.memberId;
         if (brokerErrorName(joined.errorCode) === 'MEMBER_ID_REQUIRED') continue;
         this.checked('JoinGroup', joined.errorCode);
         const { generationId, memberId } = joined;
-        const shares = joined.leader === memberId ? await this.shares(joined.members) : [];
+        const assignments = joined.leader === memberId ? await this.assignments(joined.members) : [];
         const member = { groupId, generationId, memberId };
-        const synced = await this.ask(syncGroup(member, shares), { lane: 'group', timeoutMs });
+        const synced = await this.ask(syncGroup(member, assignments), { purpose: 'group', timeoutMs });
         this.checked('SyncGroup', synced.errorCode);
         signal.throwIfAborted();
         return { generationId, memberId, partitions: decodeAssignment(synced.assignment) };
@@ -96,9 +91,12 @@ export class GroupCoordinator {
 
   async heartbeat(membership: Membership): Promise<void> {
     const { groupId, sessionTimeoutMs } = this.settings;
-    // A connection that is dead without a word costs less than the session then.
+    // So a dead connection is noticed before the session ends.
     const timeoutMs = Math.max(1_000, sessionTimeoutMs / 3);
-    const { errorCode } = await this.ask(heartbeat({ groupId, ...membership }), { lane: 'group', timeoutMs });
+    const { errorCode } = await this.ask(heartbeat({ groupId, ...membership }), {
+      purpose: 'group',
+      timeoutMs,
+    });
     this.checked('Heartbeat', errorCode);
   }
 
@@ -139,14 +137,14 @@ export class GroupCoordinator {
     if (memberId === '') return;
     // The group's own connection may be waiting for the answer to a JoinGroup.
     const { errorCode } = await this.ask(leaveGroup({ groupId: this.settings.groupId, memberId }), {
-      lane: 'leaving',
+      purpose: 'leaving',
     });
     this.checked('LeaveGroup', errorCode);
   }
 
   private async ask<Answer>(
     request: ApiRequest<Answer>,
-    options?: { lane?: Lane; timeoutMs?: number },
+    options?: { purpose?: Purpose; timeoutMs?: number },
   ): Promise<Answer> {
     try {
       return await this.cluster.call(await this.find(), request, options);
@@ -176,13 +174,13 @@ export class GroupCoordinator {
     return (this.broker = { host, port });
   }
 
-  private async shares(members: readonly { memberId: string; metadata: Buffer }[]) {
+  private async assignments(members: readonly { memberId: string; metadata: Buffer }[]) {
     const subscriptions = new Map(
       members.map(({ memberId, metadata }) => [memberId, decodeSubscription(metadata)]),
     );
     const { topics } = await this.cluster.view([...subscriptions.values()].flat());
     const counts = new Map([...topics].map(([name, { leaders }]) => [name, leaders.length]));
-    return [...shareOut(subscriptions, counts)].map(([memberId, partitions]) => ({
+    return [...assignRoundRobin(subscriptions, counts)].map(([memberId, partitions]) => ({
       memberId,
       assignment: encodeAssignment(partitions),
     }));

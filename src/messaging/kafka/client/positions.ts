@@ -1,5 +1,6 @@
 import type { Logger } from '@nestjs/common';
-import { type ConsumerSettings, OffsetOutOfRangeError, partitionKey, partitionsByTopic, type TopicPartition } from '../../kafka-driver.js'; // prettier-ignore
+import { type ConsumerSettings, OffsetOutOfRangeError } from '../../kafka-driver.js';
+import { partitionKey, partitionsByTopic, type TopicPartition } from '../../records/record.js';
 import { answerError, type Cluster } from './cluster.js';
 import type { GroupCoordinator } from './group-coordinator.js';
 import { type ClusterView, listOffsets } from '../protocol/topic-requests.js';
@@ -12,7 +13,7 @@ const LATEST = -1n;
 export interface Sought extends TopicPartition {
   /** The record to be read next, where some were read. */
   next?: bigint | undefined;
-  /** The group's offset when it turned out to be out of range: another one is an answer to that. */
+  /** The group's offset when it was found to be out of range: if it changes, an operator has set it. */
   lostAt?: bigint | undefined;
   /** Behind records that can't be read, from `next` on. */
   unreadableTo?: bigint | undefined;
@@ -32,7 +33,7 @@ export class Positions {
     private readonly cluster: Cluster,
     private readonly coordinator: GroupCoordinator,
     private readonly settings: Pick<ConsumerSettings, 'groupId' | 'fromBeginning' | 'onOffsetOutOfRange'>,
-    /** Partitions whose committed offset is not theirs, by `partitionKey`. */
+    /** Partitions of topics that were made anew, whose committed offset is of the topic before; by `partitionKey`. */
     private readonly madeAnew: ReadonlySet<string>,
     private readonly logger: Logger,
   ) {}
@@ -65,7 +66,7 @@ export class Positions {
     if (next === undefined && this.madeAnew.has(partitionKey(at))) return low;
     if (offset < 0n) return fromBeginning ? low : high;
     if (offset >= low && offset <= high) return offset;
-    // Deleted was what could not be read, and nothing else.
+    // Only records that could not be read were deleted.
     if (offset === next && offset < low && low <= unreadableTo) return low;
     const where = `its offset ${offset} is not among those from ${low} to ${high}.`;
     if (policy === 'stop') return Object.assign(new OffsetOutOfRangeError(at, groupId, where), { committed });

@@ -1,31 +1,22 @@
 import type { Logger } from '@nestjs/common';
 import { refusalReason } from '../broker-answers.js';
-import { brokerErrorName } from '../broker-error-names.js';
-import {
-  type KafkaProducer,
-  type OutgoingRecord,
-  PartlySentError,
-  type RawHeaders,
-  RecordRefusedError,
-} from '../../kafka-driver.js';
+import { brokerErrorName } from '../protocol/error-names.js';
+import { type KafkaProducer, RecordRefusedError } from '../../kafka-driver.js';
 import { partitionOfKey } from './key-partition.js';
-import { pause } from '../../waiting.js';
-import { encodeBatch, type RecordToWrite } from '../../records/writer.js';
-import { atMost } from './at-most.js';
+import { type OutgoingRecord, partitionKey } from '../../records/record.js';
+import { endsWithin, pause } from '../../waiting.js';
+import { encodeBatch } from '../../records/writer.js';
 import { addressKey, type BrokerAddress } from '../broker-connections.js';
 import { answerError, type Cluster, REQUEST_TIMEOUT_MS } from './cluster.js';
+import { inPart, PartitionQueue } from './partition-queue.js';
 import { produce } from '../protocol/record-requests.js';
 
 const ATTEMPTS = 6;
 const RETRY_MS = 100;
 const CLOSE_MS = 3_000;
 const VIEW_MAX_AGE_MS = 60_000;
-/** Topics of which it is remembered who leads them; senders choose those that replies go to. */
+/** Topics whose leaders are remembered; a bound, as senders choose the topics of their replies. */
 const MOST_TOPICS = 10_000;
-/** A batch has one partition's records, and is as large as a broker takes by default (1 MiB) only if one record is. */
-const BATCH_BYTES = 512 * 1024;
-/** More than what surrounds a key, value or header. */
-const OVERHEAD_BYTES = 16;
 /** A topic that was just made is not known to every broker at once. */
 const LOOKS_FOR_TOPIC = 3;
 
@@ -34,27 +25,13 @@ interface Topic {
   seenAt: number;
 }
 
-interface Sized extends RecordToWrite {
-  /** As it was given. */
-  record: OutgoingRecord;
-  bytes: number;
-}
-
-/** What is still to be sent to one partition, in order. */
-interface Queue {
-  topic: string;
-  partition: number;
-  records: Sized[];
-  /** Records in a batch; fewer after the broker found one too large. */
-  atMost: number;
-}
-
 /** A producer that waits for all in-sync replicas; of what was acknowledged in part it sends the rest again. */
 export class RecordProducer implements KafkaProducer {
   private readonly topics = new Map<string, Topic>();
   private readonly sending = new Set<Promise<void>>();
   private readonly closing = new AbortController();
-  private turn = Math.floor(Math.random() * 1024);
+  /** Where the next record without a key goes. */
+  private roundRobin = Math.floor(Math.random() * 1024);
   private closed: Promise<void> | undefined;
 
   /** @param raw the library's own producer, for handlers that send by it @param closeRaw called once when this one is closed */
@@ -79,18 +56,18 @@ export class RecordProducer implements KafkaProducer {
   }
 
   private async finishAndClose(): Promise<void> {
-    if (this.sending.size > 0) await atMost(CLOSE_MS, Promise.all(this.sending));
+    if (this.sending.size > 0) await endsWithin(CLOSE_MS, Promise.all(this.sending));
     this.closing.abort();
     this.cluster.close();
     if (this.sending.size > 0)
       this.logger.warn({ msg: 'records were still being sent', sends: this.sending.size });
     await Promise.all(this.sending);
-    await atMost(CLOSE_MS, this.closeRaw());
+    await endsWithin(CLOSE_MS, this.closeRaw()).catch(() => undefined);
   }
 
   private async sendAll(records: readonly OutgoingRecord[]): Promise<void> {
     const names = [...new Set(records.map(({ topic }) => topic))];
-    let queues: Queue[] | undefined;
+    let queues: PartitionQueue[] | undefined;
     for (let attempt = 1; ; attempt++) {
       try {
         await this.see(names);
@@ -134,14 +111,14 @@ export class RecordProducer implements KafkaProducer {
     }
   }
 
-  private async queue(records: readonly OutgoingRecord[]): Promise<Queue[]> {
-    const queues = new Map<string, Queue>();
+  private async queue(records: readonly OutgoingRecord[]): Promise<PartitionQueue[]> {
+    const queues = new Map<string, PartitionQueue>();
     for (const record of records) {
       const { topic } = record;
       const partition = await this.partitionOf(record);
-      const name = `${topic} ${partition}`;
-      const queue = queues.get(name) ?? { topic, partition, records: [], atMost: Infinity };
-      queue.records.push(sized(record));
+      const name = partitionKey({ topic, partition });
+      const queue = queues.get(name) ?? new PartitionQueue(topic, partition);
+      queue.add(record);
       queues.set(name, queue);
     }
     return [...queues.values()];
@@ -161,7 +138,7 @@ export class RecordProducer implements KafkaProducer {
     if (partition !== undefined) return partition;
     if (key !== null && key !== undefined) return partitionOfKey(Buffer.from(key), leaders.length);
     const led = leaders.flatMap((leader, number) => (leader ? [number] : []));
-    return led.length > 0 ? led[this.turn++ % led.length]! : this.turn++ % leaders.length;
+    return led.length > 0 ? led[this.roundRobin++ % led.length]! : this.roundRobin++ % leaders.length;
   }
 
   private has(topic: string, partition: number): boolean {
@@ -169,14 +146,14 @@ export class RecordProducer implements KafkaProducer {
   }
 
   /** Sends one batch for each partition, and returns what is left; where it fails that is in `queues`. */
-  private async sendRound(queues: Queue[]): Promise<Queue[]> {
+  private async sendRound(queues: PartitionQueue[]): Promise<PartitionQueue[]> {
     const byLeader = new Map<string, { leader: BrokerAddress; sends: Send[] }>();
     const errors: unknown[] = [];
     for (const queue of queues) {
       const leader = this.topics.get(queue.topic)?.leaders[queue.partition];
       if (leader) {
         const of = byLeader.get(addressKey(leader)) ?? { leader, sends: [] };
-        of.sends.push({ queue, batch: nextBatch(queue) });
+        of.sends.push({ queue, batch: queue.nextBatch() });
         byLeader.set(addressKey(leader), of);
       } else errors.push(new Error(`${queue.topic}, partition ${queue.partition}, has no leader at the moment.`)); // prettier-ignore
     }
@@ -211,7 +188,7 @@ export class RecordProducer implements KafkaProducer {
       const reason = error && refusalReason(error.answer);
       if (!error) queue.records.splice(0, batch.length);
       else if (reason === 'too-large' && batch.length > 1) queue.atMost = Math.ceil(batch.length / 2);
-      // Its leader may have just gone, and the next look at the topic tells whether it is there.
+      // The leader may have just moved: the next look at the topic tells whether it exists.
       else if (reason && !error.answer.startsWith('UNKNOWN_TOPIC'))
         errors.push(new RecordRefusedError(error.message, reason === 'too-large', { cause: error, reason }));
       else errors.push(error);
@@ -222,51 +199,11 @@ export class RecordProducer implements KafkaProducer {
 
 /** One batch on its way. */
 interface Send {
-  queue: Queue;
-  batch: Sized[];
+  queue: PartitionQueue;
+  batch: ReturnType<PartitionQueue['nextBatch']>;
 }
 
 function notSent(errors: unknown[]): Error {
   const reasons = errors.map((error) => (error instanceof Error ? error.message : String(error)));
   return new AggregateError(errors, `Records could not be sent: ${[...new Set(reasons)].join('; ')}`);
 }
-
-/** The error, with what was acknowledged all the same. @param queues what is left */
-function inPart(
-  error: Error,
-  records: readonly OutgoingRecord[],
-  queues: readonly Queue[] | undefined,
-): Error {
-  if (!queues) return error;
-  const left = new Set(queues.flatMap((queue) => queue.records.map(({ record }) => record)));
-  const acknowledged = records.filter((record) => !left.has(record));
-  if (acknowledged.length === 0) return error;
-  if (!(error instanceof RecordRefusedError))
-    return new PartlySentError(error.message, acknowledged, { cause: error });
-  const { message, isTooLarge, reason, cause } = error;
-  return new RecordRefusedError(message, isTooLarge, { cause, reason, acknowledged });
-}
-
-function nextBatch({ records, atMost: most }: Queue): Sized[] {
-  const batch: Sized[] = [];
-  let bytes = 0;
-  for (const record of records) {
-    bytes += record.bytes;
-    if (batch.length > 0 && (bytes > BATCH_BYTES || batch.length >= most)) break;
-    batch.push(record);
-  }
-  return batch;
-}
-
-function sized(record: OutgoingRecord): Sized {
-  const { key = null, value, headers, rawHeaders } = record;
-  const pairs = rawHeaders ?? pairsOf(headers);
-  const parts = [key, value, ...pairs.flat()];
-  const bytes = parts.reduce((sum, part) => sum + Buffer.byteLength(part ?? '') + OVERHEAD_BYTES, 0);
-  return { record, key, value, headers: pairs, bytes };
-}
-
-const pairsOf = (headers: OutgoingRecord['headers'] = {}): RawHeaders =>
-  Object.entries(headers).flatMap(([name, values]) =>
-    [values ?? []].flat().map((value) => [name, value] as const),
-  );

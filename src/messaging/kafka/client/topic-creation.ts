@@ -1,10 +1,11 @@
-import { brokerErrorName } from '../broker-error-names.js';
-import { replicationOf, type TopicSettings } from '../../kafka-driver.js';
+import { brokerErrorName } from '../protocol/error-names.js';
+import type { TopicSettings } from '../../kafka-driver.js';
 import { BrokerAnswerError } from '../broker-answers.js';
 import { pause } from '../../waiting.js';
 import { type Cluster, REQUEST_TIMEOUT_MS } from './cluster.js';
 import { createTopics } from '../protocol/topic-requests.js';
 
+const USUAL_REPLICATION = 3;
 const VISIBLE_MS = 10_000;
 const LOOK_AGAIN_MS = 50;
 
@@ -29,7 +30,7 @@ export async function createMissingTopics(
   const wanted = missing.filter((name) => !isHidden(name));
   const options = {
     partitions: settings.partitions,
-    replication: replicationOf(settings, brokers.size),
+    replication: settings.replication ?? Math.min(USUAL_REPLICATION, brokers.size),
     timeoutMs: REQUEST_TIMEOUT_MS,
   };
   const answers = wanted.length > 0 ? await cluster.call(controller, createTopics(wanted, options)) : [];

@@ -6,7 +6,7 @@ import {
   type BrokerConnections,
   type BrokerRequest,
   connectionKey,
-  type Lane,
+  type Purpose,
 } from '../broker-connections.js';
 
 const CREATE_CLUSTER = 'private:Kafka:createCluster';
@@ -55,12 +55,12 @@ export class KafkajsConnections implements BrokerConnections {
   }
 
   async send(address: BrokerAddress, request: BrokerRequest): Promise<Buffer> {
-    const { lane, apiKey, apiVersion, isFlexible, body } = request;
-    const key = connectionKey(lane, address);
+    const { purpose, apiKey, apiVersion, isFlexible, body } = request;
+    const key = connectionKey(purpose, address);
     const bytes = isFlexible ? Buffer.concat([NO_TAGS, body]) : body;
     try {
       const { connectionPool } = await this.connected(key, address);
-      // kafkajs would connect it anew, and nobody would close that.
+      // It was given up meanwhile. kafkajs would connect it anew, and nobody would close that.
       if (this.pools.get(key) !== connectionPool) throw new Error('the connection was given up');
       const { payload } = await connectionPool.send({
         // What kafkajs takes for one of its encoders.
@@ -83,9 +83,9 @@ export class KafkajsConnections implements BrokerConnections {
     }
   }
 
-  cut(lane: Lane, broker?: BrokerAddress): void {
+  cut(purpose: Purpose, broker?: BrokerAddress): void {
     const isMeant = (key: string) =>
-      broker ? key === connectionKey(lane, broker) : key.startsWith(`${lane} `);
+      broker ? key === connectionKey(purpose, broker) : key.startsWith(`${purpose} `);
     for (const key of [...this.pools.keys()]) if (isMeant(key)) this.giveUp(key);
   }
 
@@ -117,7 +117,7 @@ export class KafkajsConnections implements BrokerConnections {
     for (const connection of pool?.pool ?? []) {
       connection.rejectRequests(new Error('the connection was given up'));
       connection.socket?.destroy();
-      // It waits for nothing by now, and stops its timers.
+      // Nothing is under way on it any more; this stops its timers.
       connection.disconnect().catch(() => undefined);
     }
   }

@@ -13,13 +13,13 @@ import {
   brokerAddress,
   type BrokerConnections,
   type BrokerRequest,
-  type Lane,
+  type Purpose,
 } from '../broker-connections.js';
 import type { KafkaClientSettings } from '../../kafka-driver.js';
 
 const CONNECT_TIMEOUT_MS = 5_000;
 
-/** The library's options for `settings`. */
+/** The options of the library. */
 export function clientOptions({ brokers, clientId, ssl, sasl }: KafkaClientSettings) {
   const options = {
     clientId: clientId ?? 'nestjs-people',
@@ -48,13 +48,13 @@ export function clientOptions({ brokers, clientId, ssl, sasl }: KafkaClientSetti
 
 /** The connections that @platformatic/kafka makes. */
 export class PlatformaticConnections implements BrokerConnections {
-  private readonly pools = new Map<Lane, ConnectionPool>();
+  private readonly pools = new Map<Purpose, ConnectionPool>();
 
   constructor(private readonly settings: KafkaClientSettings) {}
 
-  async send(address: BrokerAddress, { lane, ...request }: BrokerRequest): Promise<Buffer> {
+  async send(address: BrokerAddress, { purpose, ...request }: BrokerRequest): Promise<Buffer> {
     const { apiKey, apiVersion, isFlexible, body } = request;
-    const connection = await this.pool(lane).get(address).catch(tellLogin(address));
+    const connection = await this.pool(purpose).get(address).catch(tellLogin(address));
     return new Promise((resolve, reject) => {
       const settle = (error: Error | null, answer?: Buffer) => (error ? reject(error) : resolve(answer!));
       const payload = () => Writer.create().append(body);
@@ -62,27 +62,27 @@ export class PlatformaticConnections implements BrokerConnections {
     });
   }
 
-  cut(lane: Lane, broker?: BrokerAddress): void {
-    const pool = this.pools.get(lane);
+  cut(purpose: Purpose, broker?: BrokerAddress): void {
+    const pool = this.pools.get(purpose);
     if (!pool) return;
     for (const [key, connection] of pool)
       if (!broker || key === addressKey(broker)) connection.socket?.destroy();
   }
 
   close(): void {
-    for (const lane of this.pools.keys()) this.cut(lane);
-    // Those that are being made are closed once they are.
+    for (const purpose of this.pools.keys()) this.cut(purpose);
+    // Connections that are still being made are closed once they are there.
     for (const pool of this.pools.values()) pool.close().catch(() => undefined);
   }
 
-  private pool(lane: Lane): ConnectionPool {
-    const known = this.pools.get(lane);
+  private pool(purpose: Purpose): ConnectionPool {
+    const known = this.pools.get(purpose);
     if (known) return known;
     const { clientId, ...options } = clientOptions(this.settings);
     const pool = new ConnectionPool(clientId, options);
-    // An 'error' event that nobody hears would end the process; the requests of the connection fail, and that is heard.
+    // An 'error' event without a listener would end the process. The requests of the connection fail, which is enough.
     pool.on('connecting', ({ connection }) => void connection.on('error', () => undefined));
-    this.pools.set(lane, pool);
+    this.pools.set(purpose, pool);
     return pool;
   }
 }

@@ -1,8 +1,8 @@
-import { partitionsByTopic, type TopicPartition } from '../../kafka-driver.js';
+import { partitionsByTopic, type TopicPartition } from '../../records/record.js';
 import { AnswerReader, RequestWriter } from './wire-format.js';
 
 /**
- * The names under which members of a classic group agree on who shares out the partitions, and how. All stand for the
+ * The names under which members of a classic group agree on who assigns the partitions, and how. All stand for the
  * same here; kafkajs knows the first, Java's client the second.
  */
 export const ASSIGNORS = ['RoundRobinAssigner', 'roundrobin'] as const;
@@ -10,7 +10,7 @@ export const ASSIGNORS = ['RoundRobinAssigner', 'roundrobin'] as const;
 const VERSION = 0;
 const NO_USER_DATA = -1;
 
-/** ConsumerProtocolSubscription, version 0: what a member tells the one that shares out. */
+/** ConsumerProtocolSubscription, version 0: what a member tells the one that assigns. */
 export function encodeSubscription(topics: readonly string[]): Buffer {
   const writer = new RequestWriter().int16(VERSION);
   return writer.array(topics, (topic) => writer.text(topic)).int32(NO_USER_DATA).bytes;
@@ -52,20 +52,20 @@ export function decodeAssignment(bytes: Buffer): TopicPartition[] {
 }
 
 /** Deals the partitions out to the members that have asked for their topics, one after the other. */
-export function shareOut(
+export function assignRoundRobin(
   members: ReadonlyMap<string, readonly string[]>,
   partitionCounts: ReadonlyMap<string, number>,
 ): Map<string, TopicPartition[]> {
-  const shares = new Map([...members.keys()].sort().map((member) => [member, [] as TopicPartition[]]));
-  const circle = [...shares.keys()];
+  const assignments = new Map([...members.keys()].sort().map((member) => [member, [] as TopicPartition[]]));
+  const circle = [...assignments.keys()];
   for (const topic of [...partitionCounts.keys()].sort()) {
     for (let partition = 0; partition < partitionCounts.get(topic)!; partition++) {
       const index = circle.findIndex((member) => members.get(member)!.includes(topic));
       if (index === -1) break;
       const [member] = circle.splice(index, 1) as [string];
-      shares.get(member)!.push({ topic, partition });
+      assignments.get(member)!.push({ topic, partition });
       circle.push(member);
     }
   }
-  return shares;
+  return assignments;
 }

@@ -1,4 +1,5 @@
-import { type CommitOffset, partitionsByTopic, type TopicPartition } from '../../kafka-driver.js';
+import type { CommitOffset } from '../../kafka-driver.js';
+import { partitionsByTopic, type TopicPartition } from '../../records/record.js';
 import type { ApiRequest } from './topic-requests.js';
 import { type AnswerReader, RequestWriter } from './wire-format.js';
 
@@ -24,7 +25,7 @@ export const findCoordinator = (groupId: string) =>
     return { errorCode, host: answer.text(), port: answer.int32() };
   });
 
-/** A way to share out partitions that a member offers, and what it tells the one that does. */
+/** A way to assign partitions that a member offers, and what it tells the one that does. */
 export interface GroupProtocol {
   name: string;
   metadata: Buffer;
@@ -65,10 +66,10 @@ const memberOf = ({ groupId, generationId, memberId }: GroupMember) =>
 
 export const syncGroup = (
   member: GroupMember,
-  shares: readonly { memberId: string; assignment: Buffer }[],
+  assignments: readonly { memberId: string; assignment: Buffer }[],
 ) => {
   const writer = memberOf(member);
-  writer.array(shares, ({ memberId, assignment }) => writer.text(memberId).blob(assignment));
+  writer.array(assignments, ({ memberId, assignment }) => writer.text(memberId).blob(assignment));
   return request('SyncGroup', 14, 2, writer, (answer) => ({
     ...codeOf(answer),
     assignment: answer.blob(),

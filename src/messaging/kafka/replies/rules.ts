@@ -1,8 +1,8 @@
-import { ApplicationError, InvalidInputError, unchanged } from '../../errors/application-error.js';
-import { DEAD_LETTER_SUFFIX } from '../dead-letters/letter.js';
-import type { ReplyAddress } from '../delivery.js';
-import { plainText } from '../../errors/plain-text.js';
-import { RECORD_LIMITS } from '../records/limits.js';
+import { ApplicationError, InvalidInputError, unchanged } from '../../../errors/application-error.js';
+import { DEAD_LETTER_SUFFIX } from '../../dead-letters/letter.js';
+import type { ReplyAddress } from '../../delivery.js';
+import { plainText } from '../../../errors/plain-text.js';
+import { RECORD_LIMITS } from '../../records/limits.js';
 
 /** The sender wants its reply where no replies go; the message was not handled. HTTP 403. */
 export class ReplyTopicRefusedError extends ApplicationError {

@@ -1,19 +1,20 @@
 import { isUtf8 } from 'node:buffer';
 import { Logger } from '@nestjs/common';
 import { KafkaHeaders, type OutgoingResponse } from '@nestjs/microservices';
-import type { MessageError } from '../../errors/error-responses.js';
-import type { Delivery, ReplyAddress } from '../delivery.js';
-import { retryDelay } from '../failure-policy.js';
-import type { MessageAnswer } from '../message-answer.js';
-import { type KafkaProducer, type OutgoingRecord, RecordRefusedError } from '../kafka-driver.js';
-import { recordBytes, refuseHuge } from '../records/size.js';
-import { ReplyRoom, type ReplyShare } from './reply-room.js';
-import { pause } from '../waiting.js';
-import { plainText } from '../../errors/plain-text.js';
-import { ToldRarely } from '../telling.js';
+import type { MessageError } from '../../../errors/error-responses.js';
+import type { Delivery, ReplyAddress } from '../../delivery.js';
+import { retryDelay } from '../../failure-policy.js';
+import type { MessageAnswer } from '../../message-answer.js';
+import { type KafkaProducer, RecordRefusedError } from '../../kafka-driver.js';
+import type { OutgoingRecord } from '../../records/record.js';
+import { recordBytes, refuseHuge } from '../../records/size.js';
+import { ReplyRoom, type Reservation } from './room.js';
+import { pause } from '../../waiting.js';
+import { plainText } from '../../../errors/plain-text.js';
+import { ToldRarely } from '../../telling.js';
 
 /** What Nest's serializers make of a response. */
-interface Serialized {
+export interface Serialized {
   value: Buffer | string | null;
   key?: Buffer | string | null;
   headers?: OutgoingRecord['headers'];
@@ -41,11 +42,11 @@ const ATTEMPTS_IN_A_CROWD = 4;
 /** Sends replies as `ClientKafka` expects them, and tells when the broker has each. */
 export class MessageReplies {
   private readonly logger = new Logger(MessageReplies.name);
-  /** As many as the transport holds messages at most: each is one whose reply is not acknowledged. */
+  /** Replies under way. Their number is bounded, as their messages are held until they are acknowledged. */
   private readonly pending = new Set<Promise<void>>();
   private readonly told = new ToldRarely();
   private readonly room: ReplyRoom;
-  /** When the last one was, of whatever address, on the clock of `performance`. */
+  /** When a reply was last acknowledged, to any address; on the clock of `performance`. */
   private acknowledgedAt = -Infinity;
 
   constructor(
@@ -64,9 +65,9 @@ export class MessageReplies {
 
   /** @param acknowledged called when the reply is with the broker, or can never be */
   send(delivery: Delivery, answer: MessageAnswer, acknowledged: () => void): void {
-    const share = this.room.open();
-    const sending = this.sendUntilAcknowledged(delivery, answer, share).then((isDone) => {
-      share.close();
+    const reservation = this.room.reserve();
+    const sending = this.sendUntilAcknowledged(delivery, answer, reservation).then((isDone) => {
+      reservation.close();
       this.pending.delete(sending);
       if (isDone) acknowledged();
     });
@@ -81,14 +82,14 @@ export class MessageReplies {
   private async sendUntilAcknowledged(
     delivery: Delivery,
     answer: MessageAnswer,
-    share: ReplyShare,
+    reservation: Reservation,
   ): Promise<boolean> {
     let failure: Failure | undefined;
     let address = delivery.replyTo!;
     let current = answer;
     for (let attempt = 1; ; attempt++) {
       try {
-        await this.sendOnce(address, current, share);
+        await this.sendOnce(address, current, reservation);
         this.acknowledgedAt = performance.now();
         return true;
       } catch (err) {
@@ -107,7 +108,7 @@ export class MessageReplies {
           continue;
         }
         const instead = current === answer ? answerInstead(err) : undefined;
-        // The effect is applied whatever becomes of the reply, so one that nobody can take does not stop the partition.
+        // The message is handled whatever becomes of its reply, so a reply that can't be sent must not keep its offset back.
         if (err instanceof RecordRefusedError || err instanceof UnspeakableAnswer) {
           if (isOfItsTopic(err)) this.tellRarely('error', report);
           else this.logger.error(report);
@@ -117,7 +118,7 @@ export class MessageReplies {
         }
         this.tellRarely('warn', report);
         if (this.stopping.aborted) return false;
-        share.fails();
+        reservation.fails();
         failure ??= { since: performance.now(), aloneSince: undefined };
         if (this.isGivenUp(failure, attempt)) {
           this.tellRarely('error', {
@@ -152,12 +153,16 @@ export class MessageReplies {
     );
   }
 
-  private async sendOnce(address: ReplyAddress, answer: MessageAnswer, share: ReplyShare): Promise<void> {
+  private async sendOnce(
+    address: ReplyAddress,
+    answer: MessageAnswer,
+    reservation: Reservation,
+  ): Promise<void> {
     const records = await this.recordsOf(address, answer).catch((cause: unknown) => {
       throw new UnspeakableAnswer('The serializer has failed.', { cause });
     });
     refuseHuge(records);
-    share.holds(records.reduce((sum, record) => sum + recordBytes(record), 0));
+    reservation.holds(records.reduce((sum, record) => sum + recordBytes(record), 0));
     const producer = this.producer();
     if (!producer) throw new Error('Not connected.');
     await producer.send(records);
@@ -175,7 +180,7 @@ export class MessageReplies {
     return Promise.all(
       responses.map(async ({ response, err, isDisposed }) => {
         const { value, key, headers = {} } = await this.serialize(response);
-        // A producer would fail with it again and again.
+        // Such a record would fail in the producer at each attempt.
         if (![value, key, ...Object.values(headers).flat()].every(isSendable))
           throw new TypeError(
             'A serializer gives text, bytes or nothing as the key, the value and the headers.',
@@ -206,7 +211,7 @@ const isSendable = (part: unknown) =>
 const isWithoutPartition = (error: unknown, { partition }: ReplyAddress) =>
   partition !== undefined && error instanceof RecordRefusedError && error.reason === 'no-partition';
 
-/** Nothing that is sent there arrives, whatever it is. */
+/** No record for that topic is taken, whatever is in it. */
 const isOfItsTopic = (error: unknown) =>
   error instanceof RecordRefusedError && (error.reason === 'no-topic' || error.reason === 'not-allowed');
 

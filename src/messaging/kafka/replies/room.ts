@@ -1,5 +1,5 @@
 /** What one answer takes of the room. */
-export interface ReplyShare {
+export interface Reservation {
   /** It takes so many bytes. */
   holds(bytes: number): void;
   /** It could not be sent, and waits to be sent again. */
@@ -29,7 +29,7 @@ export class ReplyRoom {
     while (this.isFull) await new Promise<void>((resolve) => this.waiting.push(resolve));
   }
 
-  open(): ReplyShare {
+  reserve(): Reservation {
     let [bytes, failing] = [0, 0];
     const set = (nextBytes: number, nextFailing: number) => {
       this.used += nextBytes - bytes;
