@@ -9,7 +9,7 @@ import { ProblemDetailsFilter } from '../errors/error-responses.js';
 import { KafkaTransport } from '../messaging/kafka.transport.js';
 import { MessageStore } from '../messaging/message-store.js';
 import { OperationsModule } from '../operations/operations.module.js';
-import { PeopleTable } from '../people/people-table.js';
+import { PeopleTable } from '../people/table/known-table.js';
 import { PeopleModule } from '../people/people.module.js';
 import { BearerTokenGuard, callerOfToken, mayReadByToken } from './http/bearer-token.guard.js';
 import type { Environment } from './environment.js';

@@ -6,7 +6,7 @@ import { placeOf } from '../database/database-url.js';
 import { type EmbeddedKafka, KafkaUnavailableError, startEmbeddedKafka } from '../dev/embedded-kafka.js';
 import { type EmbeddedPostgres, startEmbeddedPostgres } from '../dev/embedded-postgres.js';
 import { endsWithin } from '../messaging/waiting.js';
-import { PeopleTable } from '../people/people-table.js';
+import { PeopleTable } from '../people/table/known-table.js';
 import type { ServiceSettings } from './app.module.js';
 import { signalDescendants } from './child-processes.js';
 import { createApp } from './create-app.js';
