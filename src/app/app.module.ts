@@ -12,7 +12,7 @@ import { OperationsModule } from '../operations/operations.module.js';
 import { PeopleTable } from '../people/table/known-table.js';
 import { PeopleModule } from '../people/people.module.js';
 import { BearerTokenGuard, callerOfToken, mayReadByToken } from './http/bearer-token.guard.js';
-import type { Environment } from './environment.js';
+import type { Environment } from './settings.js';
 import { kafkaTransport } from './kafka-client.js';
 import { mayReadReasons } from './http/operations-access.js';
 import { stopTimesOf } from './stop-application.js';

@@ -1,7 +1,7 @@
 import { KafkaTransport } from '../messaging/kafka.transport.js';
 import type { MessageStore } from '../messaging/message-store.js';
 import { PEOPLE_EVENTS } from '../people/people.statements.js';
-import type { KafkaSettings } from './environment.js';
+import type { KafkaSettings } from './settings.js';
 import type { StopTimes } from './stop-application.js';
 
 /** The Kafka transport as the environment asks for it. */

@@ -10,7 +10,7 @@ import { PeopleTable } from '../people/table/known-table.js';
 import type { ServiceSettings } from './app.module.js';
 import { signalDescendants } from './child-processes.js';
 import { createApp } from './create-app.js';
-import type { Environment } from './environment.js';
+import type { Environment } from './settings.js';
 import { migrate } from './migrating/migrate.js';
 import { managementUrlOf } from './http/operations-access.js';
 import { stopperOf, stopTimesOf } from './stop-application.js';
