@@ -18,7 +18,6 @@ const CODECS = ['none', 'gzip', 'snappy', 'lz4', 'zstd'] as const;
 
 /** The bytes before a batch's length is known, and those of its head, before the records. */
 const LENGTH_BYTES = 12;
-const MAGIC_AT = 16;
 const MAGIC = 2;
 /** Records between two looks at the clock. */
 const RECORDS_AT_ONCE = 64;
@@ -82,9 +81,6 @@ export interface BatchReading {
   /** For what is not gzip: `decompress` of `codecs`. @throws Error it can't */
   decompress: (codec: Codec, bytes: Buffer, atMost: number) => Promise<Buffer> | Buffer;
 }
-
-/** True where the records are kept in the format of Kafka 0.11 and later. */
-export const isBatchFormat = (bytes: Buffer): boolean => bytes.length > MAGIC_AT && bytes[MAGIC_AT] === MAGIC;
 
 /**
  * Reads what a fetch has brought of one partition, in linear time and with breaks. The client libraries' own decoders take
