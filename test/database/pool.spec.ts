@@ -1,14 +1,11 @@
 import { execFileSync } from 'node:child_process';
 import { barrier } from '../support/barrier.js';
+import { duringTests } from '../support/during-tests.js';
 import { type PeopleApp, poolOf, startPeopleApp } from '../support/people-app.js';
 import { startTcpProxy } from '../support/tcp-proxy.js';
-import { createDatabase, type TestDatabase } from '../support/test-database.js';
+import { createDatabase } from '../support/test-database.js';
 
-let database: TestDatabase;
-beforeAll(async () => {
-  database = await createDatabase();
-});
-afterAll(() => database.drop());
+const database = duringTests(() => createDatabase());
 
 async function withApp(
   environment: Record<string, string>,

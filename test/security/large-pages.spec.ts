@@ -4,6 +4,7 @@ import type { PoolClient } from 'pg';
 import type { DataSource } from 'typeorm';
 import { ByteBudget } from '../../src/people/byte-budget.js';
 import { eventually } from '../support/barrier.js';
+import { duringTests } from '../support/during-tests.js';
 import { type PeopleApp, startPeopleApp } from '../support/people-app.js';
 import { ServiceHome } from '../support/service-process.js';
 import { createDatabase, type TestDatabase } from '../support/test-database.js';
@@ -49,11 +50,7 @@ interface Page {
 }
 
 describe('a page', () => {
-  let app: PeopleApp;
-  beforeAll(async () => {
-    app = await startPeopleApp({ DB_POOL_SIZE: '1' });
-  });
-  afterAll(() => app.close());
+  const app = duringTests(() => startPeopleApp({ DB_POOL_SIZE: '1' }));
   beforeEach(() => app.database.query('TRUNCATE people'));
 
   const page = async (query: Record<string, string>) => {

@@ -3,14 +3,11 @@ import { ticketQuery } from '../../src/database/transaction-ids.js';
 import { readTicket, resolveCommit } from '../../src/transactions/unit/commit-outcome.js';
 import { TransactionRunner } from '../../src/transactions/transaction-runner.js';
 import { eventually } from '../support/barrier.js';
-import { onServer, createDatabase, type TestDatabase } from '../support/test-database.js';
+import { duringTests } from '../support/during-tests.js';
+import { onServer, createDatabase } from '../support/test-database.js';
 import { startTcpProxy } from '../support/tcp-proxy.js';
 
-let database: TestDatabase;
-beforeAll(async () => {
-  database = await createDatabase();
-});
-afterAll(() => database.drop());
+const database = duringTests(() => createDatabase());
 
 async function withRunner(
   options: { url?: string; extra?: object },
