@@ -11,7 +11,8 @@ import { Outbox } from '../../src/messaging/outbox.js';
 import { TransactionRunner } from '../../src/transactions/transaction-runner.js';
 import { Transactional } from '../../src/transactions/transactional.decorator.js';
 import { eventually } from '../support/barrier.js';
-import { KafkaPeer } from '../support/kafka.js';
+import { duringTests } from '../support/during-tests.js';
+import { connectPeer } from '../support/kafka.js';
 import { count, createCounters, messagesModule, OnEvent, ParsedValue } from '../support/messages-host.js';
 import { createDatabase, onServer, type TestDatabase } from '../support/test-database.js';
 
@@ -25,7 +26,6 @@ let host: INestApplication;
 let seen: string[] = [];
 let release: () => void = () => undefined;
 const listeners: Consumer[] = [];
-const peer = new KafkaPeer();
 
 const counted = async (name: string) =>
   (await database.query<{ value: number }>('SELECT value FROM counters WHERE name = $1', [name]))[0]?.value;
@@ -117,8 +117,7 @@ const stock = (app: INestApplication) =>
     },
   });
 
-beforeAll(() => peer.connect());
-afterAll(() => peer.close());
+const peer = duringTests(() => connectPeer());
 beforeEach(async () => {
   seen = [];
   await peer.createTopics(TOPICS);

@@ -8,7 +8,8 @@ import { type BatchRecord, readBatches } from '../../src/messaging/records/batch
 import { RECORD_LIMITS } from '../../src/messaging/records/limits.js';
 import { Transactional } from '../../src/transactions/transactional.decorator.js';
 import { eventually } from '../support/barrier.js';
-import { KafkaPeer } from '../support/kafka.js';
+import { duringTests } from '../support/during-tests.js';
+import { connectPeer } from '../support/kafka.js';
 import {
   count,
   counters,
@@ -33,7 +34,6 @@ const NASTY: [string, RawHeaders][] = [
 ]; // prettier-ignore
 
 const broker = () => process.env.TEST_KAFKA_BROKERS!.split(',')[0]!;
-const peer = new KafkaPeer();
 
 /** The records of partition 0, as the broker has them. */
 async function recordsOf(topic: string): Promise<BatchRecord[]> {
@@ -43,8 +43,7 @@ async function recordsOf(topic: string): Promise<BatchRecord[]> {
 const isOurs = ([name]: RawHeaders[number]) =>
   String(name).startsWith('kafka_dlt-') || name === 'people-attempts';
 
-beforeAll(() => peer.connect());
-afterAll(() => peer.close());
+const peer = duringTests(() => connectPeer());
 
 describe.each(KAFKA_CLIENTS)('headers, by %s', (driver) => {
   const topic = `headers-${randomUUID()}`;

@@ -6,7 +6,8 @@ import { ClaimTakenError } from '../../src/transactions/transaction-errors.js';
 import { currentTransaction } from '../../src/transactions/transaction-context.js';
 import { Transactional } from '../../src/transactions/transactional.decorator.js';
 import { barrier, eventually } from '../support/barrier.js';
-import { KafkaPeer } from '../support/kafka.js';
+import { duringTests } from '../support/during-tests.js';
+import { connectPeer } from '../support/kafka.js';
 import {
   count,
   counters,
@@ -37,7 +38,6 @@ let calls: string[] = [];
 let release: () => void;
 let released: Promise<void>;
 let bothHold: () => Promise<void>;
-const peer = new KafkaPeer();
 
 @Controller()
 class HoldsController {
@@ -92,8 +92,7 @@ const start = async (controller: Type, transport: MessagesHostOptions['transport
   return host;
 };
 
-beforeAll(() => peer.connect());
-afterAll(() => peer.close());
+const peer = duringTests(() => connectPeer());
 beforeEach(async () => {
   calls = [];
   released = new Promise((resolve) => (release = resolve));

@@ -16,7 +16,8 @@ import { Transactional } from '../../src/transactions/transactional.decorator.js
 import { TransactionRunner } from '../../src/transactions/transaction-runner.js';
 import { smallDisk } from '../people/whose-fault.cases.js';
 import { eventually } from '../support/barrier.js';
-import { KafkaPeer } from '../support/kafka.js';
+import { duringTests } from '../support/during-tests.js';
+import { connectPeer } from '../support/kafka.js';
 import {
   counters,
   createCounters,
@@ -85,7 +86,6 @@ function controllerOf(
 let database: TestDatabase;
 let host: MessagesHost;
 let topic: string;
-const peer = new KafkaPeer();
 const MAX_ATTEMPTS = 3;
 
 async function start(
@@ -107,8 +107,7 @@ const letters = () =>
 const counted = async (prefix: string) =>
   Object.keys(await counters(database)).filter((name) => name.startsWith(prefix)).length;
 
-beforeAll(() => peer.connect());
-afterAll(() => peer.close());
+const peer = duringTests(() => connectPeer());
 beforeEach(async () => {
   calls = [];
   database = await createDatabase();

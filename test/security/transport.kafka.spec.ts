@@ -7,7 +7,8 @@ import type { KafkaTransportOptions } from '../../src/messaging/kafka/transport-
 import { KafkaTransport } from '../../src/messaging/kafka.transport.js';
 import { Transactional } from '../../src/transactions/transactional.decorator.js';
 import { eventually } from '../support/barrier.js';
-import { KafkaPeer } from '../support/kafka.js';
+import { duringTests } from '../support/during-tests.js';
+import { connectPeer } from '../support/kafka.js';
 import {
   count,
   counters,
@@ -20,7 +21,6 @@ import { createDatabase, type TestDatabase } from '../support/test-database.js';
 
 const MEGABYTE = 1_000_000;
 const broker = () => process.env.TEST_KAFKA_BROKERS!.split(',')[0]!;
-const peer = new KafkaPeer();
 let database: TestDatabase;
 let host: MessagesHost | undefined;
 let topic: string;
@@ -78,8 +78,7 @@ const ATTRIBUTES_AT = 21;
 const manyHeaders = (number: number): RawRecord['headers'] =>
   Array.from({ length: number }, (_, n) => [`h${n}`, 'v'] as const);
 
-beforeAll(() => peer.connect());
-afterAll(() => peer.close());
+const peer = duringTests(() => connectPeer());
 beforeEach(async () => {
   topic = `transport-${randomUUID()}`;
   held = undefined;

@@ -116,6 +116,13 @@ export class KafkaPeer {
   }
 }
 
+/** @param brokers left out: those of the run's Kafka */
+export async function connectPeer(brokers?: string[]): Promise<KafkaPeer> {
+  const peer = new KafkaPeer(brokers);
+  await peer.connect();
+  return peer;
+}
+
 /**
  * Creates topics, and resolves once each has its leaders. kafkajs' own `waitForLeaders` throws when the broker that it asks has
  * not heard yet of what the controller has just created.

@@ -2,7 +2,7 @@ import { jest } from '@jest/globals';
 import { randomUUID } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { eventually } from '../../support/barrier.js';
-import { KafkaPeer } from '../../support/kafka.js';
+import { connectPeer, KafkaPeer } from '../../support/kafka.js';
 import { type KafkaCluster, startKafkaCluster, untilAllAre } from '../../support/kafka-cluster.js';
 import { ReplyReader } from '../../support/reply-reader.js';
 import { EACH_SUBJECT, PARTITIONS, ROW_MS, Subject, valueOf } from '../../support/strangers.js';
@@ -20,8 +20,7 @@ let subject: Subject;
 jest.setTimeout(ROW_MS);
 beforeAll(async () => {
   cluster = await startKafkaCluster({ nodes: NODES });
-  peer = new KafkaPeer(cluster.brokers);
-  await peer.connect();
+  peer = await connectPeer(cluster.brokers);
   replies = new ReplyReader(peer);
   await replies.open();
 }, 300_000);
