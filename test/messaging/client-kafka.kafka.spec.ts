@@ -18,7 +18,7 @@ import { firstValueFrom, lastValueFrom, of, toArray } from 'rxjs';
 import { KafkaTransport } from '../../src/messaging/kafka.transport.js';
 import { eventually } from '../support/barrier.js';
 import { duringTests } from '../support/during-tests.js';
-import { connectPeer } from '../support/kafka.js';
+import { brokers, connectPeer } from '../support/kafka.js';
 import { OnEvent } from '../support/messages-host.js';
 
 const run = randomUUID();
@@ -35,7 +35,6 @@ const [ECHO, CONTEXT, SEVERAL, NOTHING, THROWS, REFUSES] = REQUESTS as [
 ];
 const EVENT = `event-${run}`;
 
-const brokers = () => process.env.TEST_KAFKA_BROKERS!.split(',');
 let server: INestMicroservice;
 let client: ClientKafka;
 let seen: unknown[] = [];

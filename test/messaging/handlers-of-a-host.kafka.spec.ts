@@ -12,9 +12,15 @@ import { TransactionRunner } from '../../src/transactions/transaction-runner.js'
 import { Transactional } from '../../src/transactions/transactional.decorator.js';
 import { eventually } from '../support/barrier.js';
 import { duringTests } from '../support/during-tests.js';
-import { connectPeer } from '../support/kafka.js';
-import { count, createCounters, messagesModule, OnEvent, ParsedValue } from '../support/messages-host.js';
-import { createDatabase, onServer, type TestDatabase } from '../support/test-database.js';
+import { brokers, connectPeer } from '../support/kafka.js';
+import {
+  count,
+  createCountersDatabase,
+  messagesModule,
+  OnEvent,
+  ParsedValue,
+} from '../support/messages-host.js';
+import { onServer, type TestDatabase } from '../support/test-database.js';
 
 const run = randomUUID();
 const topic = (name: string) => `${name}-${run}`;
@@ -93,7 +99,6 @@ async function startHost(connect: (app: INestApplication) => void): Promise<void
 
 const listen = async (to: string, take: (message: KafkaMessage) => void) =>
   listeners.push(await peer.consume([to], take));
-const brokers = () => process.env.TEST_KAFKA_BROKERS!.split(',');
 const ours =
   (options: Partial<KafkaTransportOptions> = {}) =>
   (app: INestApplication) =>
@@ -121,8 +126,7 @@ const peer = duringTests(() => connectPeer());
 beforeEach(async () => {
   seen = [];
   await peer.createTopics(TOPICS);
-  database = await createDatabase();
-  await createCounters(database);
+  database = await createCountersDatabase();
 });
 afterEach(async () => {
   await host.close();

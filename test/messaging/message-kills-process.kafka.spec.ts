@@ -4,8 +4,8 @@ import { once } from 'node:events';
 import { eventually } from '../support/barrier.js';
 import { duringTests } from '../support/during-tests.js';
 import { connectPeer } from '../support/kafka.js';
-import { counters, createCounters } from '../support/messages-host.js';
-import { createDatabase, type TestDatabase } from '../support/test-database.js';
+import { counters, createCountersDatabase } from '../support/messages-host.js';
+import type { TestDatabase } from '../support/test-database.js';
 
 /** Each crash costs a session: the group waits for the one that is gone. */
 const PATIENCE_MS = 60_000;
@@ -42,8 +42,7 @@ const peer = duringTests(() => connectPeer());
 beforeEach(async () => {
   topic = `mortal-${randomUUID()}`;
   groupId = topic;
-  database = await createDatabase();
-  await createCounters(database);
+  database = await createCountersDatabase();
   await peer.createTopics([topic]);
 });
 afterEach(async () => {

@@ -7,15 +7,9 @@ import { MessageErrorFilter } from '../../src/errors/error-responses.js';
 import { KAFKA_CLIENTS } from '../../src/messaging/kafka/clients.js';
 import { Transactional } from '../../src/transactions/transactional.decorator.js';
 import { eventually } from '../support/barrier.js';
-import { KafkaPeer } from '../support/kafka.js';
-import {
-  count,
-  counters,
-  createCounters,
-  type MessagesHost,
-  startMessagesHost,
-} from '../support/messages-host.js';
-import { createDatabase, type TestDatabase } from '../support/test-database.js';
+import { duringTests } from '../support/during-tests.js';
+import { connectPeer } from '../support/kafka.js';
+import { count, counters, createCountersDatabase, startConsumingHost } from '../support/messages-host.js';
 
 const MOST_VALUES = 3;
 const HANDLER_MS = 300;
@@ -77,10 +71,7 @@ describe.each(KAFKA_CLIENTS)('a handler of a host, by %s, that', (driver) => {
   const gated = `gated-${run}`;
   const elsewhere = `beside-${run}`;
   const replies = `answers-${run}`;
-  const peer = new KafkaPeer();
   const answers: KafkaMessage[] = [];
-  let database: TestDatabase;
-  let host: MessagesHost;
 
   @Controller()
   @UseFilters(MessageErrorFilter)
@@ -115,26 +106,21 @@ describe.each(KAFKA_CLIENTS)('a handler of a host, by %s, that', (driver) => {
     }
   }
 
-  beforeAll(async () => {
-    await peer.connect();
-    await peer.createTopics([plain, transactional, gated, elsewhere, replies]);
-    database = await createDatabase();
-    await createCounters(database);
-    host = await startMessagesHost(database, {
+  const peer = duringTests(() => connectPeer());
+  beforeAll(() => peer.createTopics([plain, transactional, gated, elsewhere, replies]));
+  const database = duringTests(() => createCountersDatabase());
+  const host = duringTests(() =>
+    startConsumingHost(database, {
       controllers: [Handlers],
       transport: { driver, maxAttempts: 1, handlerTimeoutMs: HANDLER_MS, maxReplyValues: MOST_VALUES },
-    });
-    await eventually(() => host.transport.unavailableReason === undefined, 30_000);
+    }),
+  );
+  beforeAll(async () => {
     await peer.consume([replies], (answer) => answers.push(answer));
-  }, 60_000);
+  });
   beforeEach(() => {
     ended = 0;
     gate = new Promise((resolve) => (open = resolve));
-  });
-  afterAll(async () => {
-    await host.app.close();
-    await database.drop();
-    await peer.close();
   });
 
   const answersTo = (id: string) =>

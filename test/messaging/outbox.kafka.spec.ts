@@ -11,13 +11,12 @@ import { KafkaPeer, startKafkaApp } from '../support/kafka.js';
 import {
   count,
   counters,
-  createCounters,
+  createCountersDatabase,
   ParsedValue,
   startMessagesHost,
   OnEvent,
 } from '../support/messages-host.js';
 import { startPeopleApp } from '../support/people-app.js';
-import { createDatabase } from '../support/test-database.js';
 
 const run = randomUUID();
 const GROUP = `group-${run}`;
@@ -172,8 +171,7 @@ class AppliesController {
 }
 
 it('an event that is sent again because its row could not be deleted has the id of the first, and is applied once', async () => {
-  const database = await createDatabase();
-  await createCounters(database);
+  const database = await createCountersDatabase();
   // The first of the relay's transactions fails when its events are with the broker.
   await database.query(`CREATE SEQUENCE failures`);
   await database.query(

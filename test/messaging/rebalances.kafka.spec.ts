@@ -11,7 +11,7 @@ import { connectPeer } from '../support/kafka.js';
 import {
   count,
   counters,
-  createCounters,
+  createCountersDatabase,
   type MessagesHost,
   type MessagesHostOptions,
   ParsedValue,
@@ -19,7 +19,7 @@ import {
   OnEvent,
 } from '../support/messages-host.js';
 import { watchRetries } from '../support/retries.js';
-import { createDatabase, type TestDatabase } from '../support/test-database.js';
+import type { TestDatabase } from '../support/test-database.js';
 
 const run = randomUUID();
 const [HELD, BLOCKED, ANY, OTHER] = ['held', 'blocked', 'any-1', 'other'].map((name) => `${name}-${run}`) as [
@@ -96,8 +96,7 @@ const peer = duringTests(() => connectPeer());
 beforeEach(async () => {
   calls = [];
   released = new Promise((resolve) => (release = resolve));
-  database = await createDatabase();
-  await createCounters(database);
+  database = await createCountersDatabase();
 });
 afterEach(async () => {
   release();

@@ -4,10 +4,8 @@ import { RECORD_LIMITS } from '../../src/messaging/records/limits.js';
 import { encodeBatch, type RecordToWrite } from '../../src/messaging/records/writer.js';
 import { eventually } from '../support/barrier.js';
 import { duringTests } from '../support/during-tests.js';
-import { connectPeer } from '../support/kafka.js';
+import { broker, connectPeer } from '../support/kafka.js';
 import { fetchRaw, sendBatch } from '../support/raw-records.js';
-
-const broker = () => process.env.TEST_KAFKA_BROKERS!.split(',')[0]!;
 
 const peer = duringTests(() => connectPeer());
 

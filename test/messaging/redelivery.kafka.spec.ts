@@ -11,14 +11,14 @@ import { connectPeer } from '../support/kafka.js';
 import {
   count,
   counters,
-  createCounters,
+  createCountersDatabase,
   type MessagesHost,
   type MessagesHostOptions,
   ParsedValue,
   startMessagesHost,
   OnEvent,
 } from '../support/messages-host.js';
-import { createDatabase, onServer } from '../support/test-database.js';
+import { onServer } from '../support/test-database.js';
 
 const run = randomUUID();
 const topic = (name: string) => `${name}-${run}`;
@@ -94,10 +94,7 @@ const committed = async () =>
   Number((await peer.admin.fetchOffsets({ groupId, topics: [COUNT] }))[0]!.partitions[0]!.offset);
 
 const peer = duringTests(() => connectPeer());
-const database = duringTests(() => createDatabase());
-beforeAll(async () => {
-  await createCounters(database);
-});
+const database = duringTests(() => createCountersDatabase());
 afterEach(stop);
 
 it('messages without an id in a topic that was deleted and made anew are no repetition of those in the old one', async () => {

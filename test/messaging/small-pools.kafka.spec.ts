@@ -1,9 +1,9 @@
 import { eventually } from '../support/barrier.js';
 import { duringTests } from '../support/during-tests.js';
-import { KafkaPeer, startKafkaApp } from '../support/kafka.js';
+import { brokers, KafkaPeer, startKafkaApp } from '../support/kafka.js';
 import { startKafkaWire } from '../support/kafka-wire.js';
 
-const brokerPort = () => Number(process.env.TEST_KAFKA_BROKERS!.split(',')[0]!.split(':')[1]);
+const brokerPort = () => Number(brokers()[0]!.split(':')[1]);
 
 // From four on the relay LISTENs on one of the connections.
 describe.each([1, 2, 3, 4])('on a pool of %i', (poolSize) => {

@@ -20,12 +20,12 @@ import { duringTests } from '../support/during-tests.js';
 import { connectPeer } from '../support/kafka.js';
 import {
   counters,
-  createCounters,
+  createCountersDatabase,
   type MessagesHost,
   ParsedValue,
   startMessagesHost,
 } from '../support/messages-host.js';
-import { createDatabase, onServer, type TestDatabase } from '../support/test-database.js';
+import { onServer, type TestDatabase } from '../support/test-database.js';
 
 interface What {
   what: 'good' | 'call' | 'kill' | 'refused';
@@ -110,8 +110,7 @@ const counted = async (prefix: string) =>
 const peer = duringTests(() => connectPeer());
 beforeEach(async () => {
   calls = [];
-  database = await createDatabase();
-  await createCounters(database);
+  database = await createCountersDatabase();
   await database.query('ALTER TABLE counters ADD filler text, ADD CONSTRAINT no_debts CHECK (value > 0)');
 });
 afterEach(async () => {

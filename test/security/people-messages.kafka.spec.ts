@@ -2,7 +2,7 @@ import { randomBytes, randomUUID } from 'node:crypto';
 import { KAFKA_CLIENTS } from '../../src/messaging/kafka/clients.js';
 import { eventually } from '../support/barrier.js';
 import { duringTests } from '../support/during-tests.js';
-import { KafkaPeer, startKafkaApp } from '../support/kafka.js';
+import { broker, KafkaPeer, startKafkaApp } from '../support/kafka.js';
 import { type RawRecord, sendRaw } from '../support/raw-records.js';
 
 const LONG = 900_000;
@@ -44,7 +44,6 @@ const ROWS: [string, 'people.create' | 'people.commands', string, RawRecord][] =
 ]; // prettier-ignore
 
 describe.each(KAFKA_CLIENTS)('messages of people, by %s', (client) => {
-  const broker = () => process.env.TEST_KAFKA_BROKERS!.split(',')[0]!;
   const peer = duringTests(() => new KafkaPeer());
   const app = duringTests(() => startKafkaApp(peer, { KAFKA_CLIENT: client }), 60_000);
 

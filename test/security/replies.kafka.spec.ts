@@ -11,16 +11,10 @@ import {
 import { MessageErrorFilter } from '../../src/errors/error-responses.js';
 import { Transactional } from '../../src/transactions/transactional.decorator.js';
 import { eventually } from '../support/barrier.js';
-import { KafkaPeer } from '../support/kafka.js';
-import {
-  count,
-  counters,
-  createCounters,
-  type MessagesHost,
-  startMessagesHost,
-} from '../support/messages-host.js';
+import { duringTests } from '../support/during-tests.js';
+import { broker, connectPeer } from '../support/kafka.js';
+import { count, counters, createCountersDatabase, startConsumingHost } from '../support/messages-host.js';
 import { type RawRecord, sendRaw } from '../support/raw-records.js';
-import { createDatabase, type TestDatabase } from '../support/test-database.js';
 
 const PARTITIONS = 4;
 type Header = readonly [string, Buffer | string | null];
@@ -30,7 +24,6 @@ const int = (number: number) => {
   bytes.writeInt32BE(number);
   return bytes;
 };
-const broker = () => process.env.TEST_KAFKA_BROKERS!.split(',')[0]!;
 
 describe.each(KAFKA_CLIENTS)('requests, by %s', (driver) => {
   const run = randomUUID();
@@ -39,11 +32,8 @@ describe.each(KAFKA_CLIENTS)('requests, by %s', (driver) => {
   const replies = `answers-${run}`;
   /** What sending to these meets, whatever is sent. */
   const refused = { missing: `missing-${run}`, forbidden: `forbidden-${run}`, dead: `leaderless-${run}` };
-  const peer = new KafkaPeer();
   const answers: (KafkaMessage & { partition: number })[] = [];
   const groupId = `replies-${run}`;
-  let database: TestDatabase;
-  let host: MessagesHost;
 
   @Controller()
   @UseFilters(MessageErrorFilter)
@@ -66,27 +56,24 @@ describe.each(KAFKA_CLIENTS)('requests, by %s', (driver) => {
     }
   }
 
+  const peer = duringTests(() => connectPeer());
   beforeAll(async () => {
-    await peer.connect();
     await peer.createTopics([topic, elsewhere, `${topic}-odd`]);
     await peer.createTopics([replies], PARTITIONS);
-    database = await createDatabase();
-    await createCounters(database);
+  });
+  const database = duringTests(() => createCountersDatabase());
+  const host = duringTests(async () => {
     const create = await driverFactory(driver);
-    host = await startMessagesHost(database, {
+    return startConsumingHost(database, {
       controllers: [Handlers],
       transport: {
         ...{ groupId, replyTimeoutMs: 1 },
         driver: (settings, logger) => refusing(create(settings, logger), refused),
       },
     });
-    await eventually(() => host.transport.unavailableReason === undefined, 30_000);
+  });
+  beforeAll(async () => {
     await peer.consume([replies], (answer) => answers.push(answer));
-  }, 60_000);
-  afterAll(async () => {
-    await host.app.close();
-    await database.drop();
-    await peer.close();
   });
 
   const ask = async (headers: Header[], to = topic, rest: RawRecord = {}): Promise<string> => {

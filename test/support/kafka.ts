@@ -14,7 +14,9 @@ import { eventually } from './barrier.js';
 import { type PeopleApp, startPeopleApp } from './people-app.js';
 import type { TestDatabase } from './test-database.js';
 
-const runsBrokers = () => process.env.TEST_KAFKA_BROKERS!.split(',');
+/** Those of the run's Kafka. */
+export const brokers = () => process.env.TEST_KAFKA_BROKERS!.split(',');
+export const broker = () => brokers()[0]!;
 
 export interface Reply {
   /** The reply's value as text; null for none. */
@@ -27,6 +29,7 @@ export interface Reply {
 
 /** A foreign Kafka client: kafkajs alone, nothing of ours and nothing of Nest's. */
 export class KafkaPeer {
+  readonly brokers: string[];
   private readonly kafka: Kafka;
   private readonly producer: Producer;
   readonly admin: Admin;
@@ -34,9 +37,10 @@ export class KafkaPeer {
   private readonly waiting = new Map<string, (reply: Reply) => void>();
   private readonly consumers: Consumer[] = [];
 
-  /** @param brokers left out: those of the run's Kafka */
-  constructor(readonly brokers: string[] = runsBrokers()) {
-    this.kafka = new Kafka({ brokers, clientId: 'peer', logLevel: logLevel.NOTHING });
+  /** @param to left out: the run's Kafka */
+  constructor(to = brokers()) {
+    this.brokers = to;
+    this.kafka = new Kafka({ brokers: to, clientId: 'peer', logLevel: logLevel.NOTHING });
     this.producer = this.kafka.producer();
     this.admin = this.kafka.admin();
   }
@@ -116,9 +120,9 @@ export class KafkaPeer {
   }
 }
 
-/** @param brokers left out: those of the run's Kafka */
-export async function connectPeer(brokers?: string[]): Promise<KafkaPeer> {
-  const peer = new KafkaPeer(brokers);
+/** @param to left out: the run's Kafka */
+export async function connectPeer(to?: string[]): Promise<KafkaPeer> {
+  const peer = new KafkaPeer(to);
   await peer.connect();
   return peer;
 }
@@ -153,7 +157,7 @@ export async function startKafkaApp(
   await peer.deleteTopics();
   const app = await startPeopleApp(
     {
-      KAFKA_BROKERS: runsBrokers().join(','),
+      KAFKA_BROKERS: brokers().join(','),
       KAFKA_GROUP_ID: `test-${randomUUID()}`,
       KAFKA_TOPIC_PARTITIONS: '4',
       ...environment,

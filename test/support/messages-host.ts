@@ -16,13 +16,15 @@ import type { KafkaTransportOptions } from '../../src/messaging/kafka/transport-
 import { MessageStore } from '../../src/messaging/message-store.js';
 import { MessagingModule } from '../../src/messaging/messaging.module.js';
 import { currentTransaction } from '../../src/transactions/transaction-context.js';
-import type { TestDatabase } from './test-database.js';
+import { eventually } from './barrier.js';
+import { createDatabase, type TestDatabase } from './test-database.js';
 
 /** Somebody else's application whose handlers take messages through `KafkaTransport`. */
 export interface MessagesHost {
   app: INestApplication;
   transport: KafkaTransport;
   store: MessageStore;
+  close(): Promise<void>;
 }
 
 export interface MessagesHostOptions {
@@ -72,7 +74,17 @@ export async function startMessagesHost(
   app.connectMicroservice({ strategy: transport });
   await app.startAllMicroservices();
   await app.init();
-  return { app, transport, store };
+  return { app, transport, store, close: () => app.close() };
+}
+
+/** Such a host once it consumes. */
+export async function startConsumingHost(
+  database: TestDatabase,
+  options: MessagesHostOptions,
+): Promise<MessagesHost> {
+  const host = await startMessagesHost(database, options);
+  await eventually(() => host.transport.unavailableReason === undefined, 30_000);
+  return host;
 }
 
 /** With Nest's types a handler would have to take whatever comes. */
@@ -83,6 +95,13 @@ export class ParsedValue implements PipeTransform {
   transform(value: unknown): unknown {
     return Buffer.isBuffer(value) ? JSON.parse(value.toString()) : value;
   }
+}
+
+/** With the migrations applied, and counters. */
+export async function createCountersDatabase(): Promise<TestDatabase> {
+  const database = await createDatabase();
+  await createCounters(database);
+  return database;
 }
 
 export const createCounters = (database: TestDatabase) =>

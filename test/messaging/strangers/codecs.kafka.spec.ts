@@ -2,7 +2,7 @@ import { jest } from '@jest/globals';
 import { eventually } from '../../support/barrier.js';
 import { duringTests } from '../../support/during-tests.js';
 import { type Codec, JavaClient } from '../../support/java-client.js';
-import { connectPeer } from '../../support/kafka.js';
+import { brokers, connectPeer } from '../../support/kafka.js';
 import { BREAKAGES, breakBatch, dataOfRun } from '../../support/kept-batches.js';
 import { answeredInTime, EACH_SUBJECT, ROW_MS, Subject, valueOf } from '../../support/strangers.js';
 
@@ -16,7 +16,7 @@ const OTHERS = [0, 2, 3];
 let subject: Subject;
 jest.setTimeout(ROW_MS);
 const peer = duringTests(() => connectPeer());
-const java = duringTests(() => JavaClient.start(process.env.TEST_KAFKA_BROKERS!.split(',')), 120_000);
+const java = duringTests(() => JavaClient.start(brokers()), 120_000);
 afterEach(() => subject.close());
 
 it.each(EACH_SUBJECT.flatMap(([client, kind]) => CODECS.map((codec) => ({ client, kind, codec }))))(

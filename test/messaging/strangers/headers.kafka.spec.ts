@@ -2,7 +2,7 @@ import { jest } from '@jest/globals';
 import { randomUUID } from 'node:crypto';
 import { eventually } from '../../support/barrier.js';
 import { duringTests } from '../../support/during-tests.js';
-import { connectPeer } from '../../support/kafka.js';
+import { broker, connectPeer } from '../../support/kafka.js';
 import { type KeptRecord, readRaw } from '../../support/raw-reader.js';
 import { type RawRecord, sendRaw } from '../../support/raw-records.js';
 import {
@@ -29,7 +29,6 @@ const NASTY: [string, Headers][] = [
   ['an empty value', [['trace', ''], ['trace', Buffer.alloc(0)]]],
 ]; // prettier-ignore
 
-const broker = () => process.env.TEST_KAFKA_BROKERS!.split(',')[0]!;
 const ROWS = EACH_SUBJECT.flatMap(([client, kind]) =>
   NASTY.map(([what, headers]) => ({ client, kind, what, headers })),
 );

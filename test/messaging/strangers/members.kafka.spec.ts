@@ -4,11 +4,10 @@ import { type Consumer, Kafka, logLevel } from 'kafkajs';
 import { eventually } from '../../support/barrier.js';
 import { duringTests } from '../../support/during-tests.js';
 import { JavaClient } from '../../support/java-client.js';
-import { connectPeer } from '../../support/kafka.js';
+import { brokers, connectPeer } from '../../support/kafka.js';
 import { NONE, sendRaw } from '../../support/raw-records.js';
 import { CLIENTS, EACH_SUBJECT, PARTITIONS, ROW_MS, Subject, valueOf } from '../../support/strangers.js';
 
-const brokers = () => process.env.TEST_KAFKA_BROKERS!.split(',');
 /** What a group takes to come to itself where a member has gone without a word. */
 const SESSION_MS = 6000;
 

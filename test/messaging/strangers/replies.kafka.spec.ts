@@ -2,11 +2,9 @@ import { jest } from '@jest/globals';
 import { randomBytes, randomUUID } from 'node:crypto';
 import { eventually } from '../../support/barrier.js';
 import { duringTests } from '../../support/during-tests.js';
-import { connectPeer, type Reply } from '../../support/kafka.js';
+import { broker, connectPeer, type Reply } from '../../support/kafka.js';
 import { readRaw } from '../../support/raw-reader.js';
 import { answeredInTime, CLIENTS, EACH_SUBJECT, ROW_MS, Subject, valueOf } from '../../support/strangers.js';
-
-const broker = () => process.env.TEST_KAFKA_BROKERS!.split(',')[0]!;
 
 let subject: Subject;
 jest.setTimeout(ROW_MS);

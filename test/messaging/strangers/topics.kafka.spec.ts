@@ -2,7 +2,7 @@ import { jest } from '@jest/globals';
 import { eventually } from '../../support/barrier.js';
 import { duringTests } from '../../support/during-tests.js';
 import { JavaClient } from '../../support/java-client.js';
-import { connectPeer } from '../../support/kafka.js';
+import { brokers, connectPeer } from '../../support/kafka.js';
 import {
   answeredInTime,
   BAD,
@@ -17,7 +17,7 @@ import {
 let subject: Subject;
 jest.setTimeout(ROW_MS);
 const peer = duringTests(() => connectPeer());
-const java = duringTests(() => JavaClient.start(process.env.TEST_KAFKA_BROKERS!.split(',')), 120_000);
+const java = duringTests(() => JavaClient.start(brokers()), 120_000);
 afterEach(() => subject.close());
 
 /** Whoever looks for a topic by way of a client may make it: this one asks for the list alone. */
