@@ -10,45 +10,19 @@ export function kafkaTransport(
   store: MessageStore,
   { drainMs, doorsMs }: StopTimes,
 ): KafkaTransport {
-  const {
-    brokers,
-    library,
-    clientId,
-    groupId,
-    concurrency,
-    quarantineKeys,
-    limits,
-    replyTopics,
-    stalledAfterMs,
-    onOffsetOutOfRange,
-    replyTimeoutMs,
-    handlerTimeoutMs,
-    ssl,
-    sasl,
-  } = kafka;
+  const { brokers, library, clientId, ssl, sasl, topicPartitions, topicReplication, replyTopics, ...rest } =
+    kafka;
   return new KafkaTransport({
-    client: {
-      brokers,
-      clientId,
-      ssl,
-      ...(sasl && { sasl }),
-    },
+    ...rest,
+    client: { brokers, clientId, ssl, ...(sasl && { sasl }) },
     driver: library,
-    groupId,
-    concurrency,
     store,
-    quarantineKeys,
-    limits,
-    stalledAfterMs,
-    onOffsetOutOfRange,
-    replyTimeoutMs,
-    handlerTimeoutMs,
     ...(replyTopics && { replyTopics }),
     drainTimeoutMs: drainMs,
     closeTimeoutMs: doorsMs - drainMs,
     // Every number of the JSON is kept.
     parser: { keepBinary: true },
     eventTopics: [PEOPLE_EVENTS.topic],
-    topics: { partitions: kafka.topicPartitions, replication: kafka.topicReplication },
+    topics: { partitions: topicPartitions, replication: topicReplication },
   });
 }
