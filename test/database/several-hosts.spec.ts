@@ -2,30 +2,22 @@ import { isFailureOf } from '../../src/database/database-failure.js';
 import { KnownServer } from '../../src/database/known-server.js';
 import { connectBeside } from '../../src/database/pooled-client.js';
 import { eventually } from '../support/barrier.js';
+import { duringTests } from '../support/during-tests.js';
 import { type PeopleApp, poolOf, startPeopleApp } from '../support/people-app.js';
 import { closedPort } from '../support/service-process.js';
-import { type SilentServer, startSilentServer } from '../support/silent-server.js';
+import { startSilentServer } from '../support/silent-server.js';
 import { startTcpProxyTo, type TcpProxy } from '../support/tcp-proxy.js';
 import { createDatabase, type TestDatabase } from '../support/test-database.js';
-import { type SecondServer, startSecondServer } from '../support/second-server.js';
+import { startSecondServer } from '../support/second-server.js';
 
-let one: TestDatabase;
-let second: SecondServer;
+const one = duringTests(() => createDatabase());
+const second = duringTests(() => startSecondServer(new URL(one.url).pathname.slice(1)));
+const silent = duringTests(() => startSilentServer());
 let two: TestDatabase;
 let closed: string;
-let silent: SilentServer;
-
 beforeAll(async () => {
-  one = await createDatabase();
-  second = await startSecondServer(new URL(one.url).pathname.slice(1));
   two = second.database;
   closed = `127.0.0.1:${await closedPort()}`;
-  silent = await startSilentServer();
-});
-afterAll(async () => {
-  await silent.close();
-  await second.stop();
-  await one.drop();
 });
 afterEach(async () => {
   for (const database of [one, two]) await takeWrites(database, true);
