@@ -13,7 +13,6 @@ import {
 } from './embedded-process.js';
 import { findJava, KAFKA_VERSION, kafkaClassPath } from './kafka-jars.js';
 
-export { EmbeddedServerError, type EmbeddedServer } from './embedded-process.js';
 export { KafkaUnavailableError } from './kafka-jars.js';
 
 /** A running Apache Kafka; its log is `kafka.log` in its directory. */

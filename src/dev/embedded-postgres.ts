@@ -23,8 +23,6 @@ import {
 import { choosePostgresUser, postgresBinaries, type PostgresUser } from './postgres-binaries.js';
 import { processCommand } from './process-table.js';
 
-export { EmbeddedServerError, type EmbeddedServer } from './embedded-process.js';
-
 /** A running PostgreSQL; its log is `postgres.log` in its directory. */
 export interface EmbeddedPostgres extends EmbeddedServer {
   /** Connection string of the database, user and password included. */

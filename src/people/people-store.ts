@@ -1,7 +1,7 @@
 import type { QueryResult } from 'pg';
 import type { DataSource } from 'typeorm';
 import type { Outbox } from '../messaging/outbox.js';
-import { currentTransaction, type Statement } from '../transactions/transaction-context.js';
+import { currentTransaction, type Statement, type TransactionContext } from '../transactions/transaction-context.js';
 import type { TransactionOptions } from '../transactions/transaction-options.js';
 import type { TransactionRunner } from '../transactions/transaction-runner.js';
 import { toPersonError } from './people.errors.js';
@@ -51,6 +51,15 @@ export class PeopleStore {
       const result = await this.send<Row>(statement, { ...options, writes: true });
       this.published();
       return result;
+    } catch (error) {
+      throw toPersonError(error);
+    }
+  }
+
+  /** Several statements as one unit of work. @throws as `write` */
+  async run<T>(options: TransactionOptions, work: (unit: TransactionContext) => Promise<T>): Promise<T> {
+    try {
+      return await this.transactions.run(options, work);
     } catch (error) {
       throw toPersonError(error);
     }

@@ -131,12 +131,3 @@ export function toPersonError(error: unknown): unknown {
   const id = hasSqlState(error, UNIQUE_VIOLATION) && /\(id\)=\(([^()]+)\)/.exec(postgres.detail ?? '')?.[1];
   return id ? new PersonConflictError(id, { cause: error }) : new PersonRefusedError(postgres);
 }
-
-/** Runs work whose errors are told as `toPersonError` has them. */
-export async function refusing<T>(work: () => Promise<T>): Promise<T> {
-  try {
-    return await work();
-  } catch (error) {
-    throw toPersonError(error);
-  }
-}

@@ -8,7 +8,7 @@ import { TransactionRunner } from '../transactions/transaction-runner.js';
 import { ByteBudget } from './byte-budget.js';
 import { type ImportOptions, PeopleImporter } from './importing/importer.js';
 import { checkRows, insertRows } from './importing/inserts.js';
-import { PersonInUseError, PersonNotFoundError, PersonRefusedError, refusing } from './people.errors.js';
+import { PersonInUseError, PersonNotFoundError, PersonRefusedError } from './people.errors.js';
 import { PEOPLE_DATA_SOURCE, PEOPLE_OPTIONS, type PeopleOptions } from './people.options.js';
 import { type PeoplePage, PeoplePages } from './people-pages.js';
 import { PeopleStore } from './people-store.js';
@@ -50,7 +50,7 @@ export class PeopleService<Data extends object = JsonObject> implements OnModule
   private readonly importer: PeopleImporter<Data>;
 
   constructor(
-    private readonly transactions: TransactionRunner,
+    transactions: TransactionRunner,
     @Inject(PEOPLE_DATA_SOURCE) private readonly dataSource: DataSource,
     outbox: Outbox,
     private readonly table: PeopleTable,
@@ -117,12 +117,10 @@ export class PeopleService<Data extends object = JsonObject> implements OnModule
     let ids: string[] = [];
     // Not a lone statement: what became of its COMMIT can be asked for, and what a trigger keeps out is not kept in silence.
     if (rows.count > 0)
-      await refusing(() =>
-        this.transactions.run({}, async (transaction) => {
-          ids = [];
-          await insertRows(transaction, this.store.statements, rows, (id) => wantsIds && ids.push(id));
-        }),
-      );
+      await this.store.run({}, async (transaction) => {
+        ids = [];
+        await insertRows(transaction, this.store.statements, rows, (id) => wantsIds && ids.push(id));
+      });
     this.store.published();
     return { inserted: rows.count, ...(wantsIds && { ids }) };
   }

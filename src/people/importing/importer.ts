@@ -3,7 +3,7 @@ import { poolOf } from '../../database/pooled-client.js';
 import { currentTransaction } from '../../transactions/transaction-context.js';
 import type { NewPerson } from '../person.dto.js';
 import type { ByteBudget } from '../byte-budget.js';
-import { ImportNotRepeatableError, refusing } from '../people.errors.js';
+import { ImportNotRepeatableError } from '../people.errors.js';
 import type { PeopleOptions } from '../people.options.js';
 import type { PeopleStore } from '../people-store.js';
 import type { PersonRows } from '../person-rows.js';
@@ -46,7 +46,7 @@ export class PeopleImporter<Data extends object> {
     const isOneShot = people[Symbol.asyncIterator]() === (people as unknown);
     if (isOneShot && this.imported.has(people)) throw new ImportNotRepeatableError();
     this.imported.add(people);
-    const { table, transactions } = this.store;
+    const { table } = this.store;
     // What joins a unit of work has its connection already.
     const needsPlace = !this.isInUnit();
     let hasPlace = false;
@@ -60,17 +60,15 @@ export class PeopleImporter<Data extends object> {
       if (needsPlace) await this.places.take();
       hasPlace = needsPlace;
       let isRepeated = false;
-      const inserted = await refusing(() =>
-        transactions.run(isOneShot ? { maxAttempts: 1 } : {}, async (transaction) => {
-          if (isRepeated) {
-            await pieces.end();
-            pieces = read();
-            first = await pieces.next();
-          }
-          isRepeated = true;
-          return importPieces(transaction, this.store.statements, first, () => pieces.next());
-        }),
-      );
+      const inserted = await this.store.run(isOneShot ? { maxAttempts: 1 } : {}, async (transaction) => {
+        if (isRepeated) {
+          await pieces.end();
+          pieces = read();
+          first = await pieces.next();
+        }
+        isRepeated = true;
+        return importPieces(transaction, this.store.statements, first, () => pieces.next());
+      });
       this.store.published();
       return { inserted };
     } finally {
