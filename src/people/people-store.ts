@@ -1,7 +1,11 @@
 import type { QueryResult } from 'pg';
 import type { DataSource } from 'typeorm';
 import type { Outbox } from '../messaging/outbox.js';
-import { currentTransaction, type Statement, type TransactionContext } from '../transactions/transaction-context.js';
+import {
+  currentTransaction,
+  type Statement,
+  type TransactionContext,
+} from '../transactions/transaction-context.js';
 import type { TransactionOptions } from '../transactions/transaction-options.js';
 import type { TransactionRunner } from '../transactions/transaction-runner.js';
 import { toPersonError } from './people.errors.js';
