@@ -8,8 +8,14 @@ import { KAFKA_CLIENTS } from '../../src/messaging/kafka/clients.js';
 import { Transactional } from '../../src/transactions/transactional.decorator.js';
 import { eventually } from '../support/barrier.js';
 import { duringTests } from '../support/during-tests.js';
-import { connectPeer } from '../support/kafka.js';
-import { count, counters, createCountersDatabase, startConsumingHost } from '../support/messages-host.js';
+import { connectPeer, errorOf } from '../support/kafka.js';
+import {
+  codeOfLetter,
+  count,
+  counters,
+  createCountersDatabase,
+  startConsumingHost,
+} from '../support/messages-host.js';
 
 const MOST_VALUES = 3;
 const HANDLER_MS = 300;
@@ -131,8 +137,6 @@ describe.each(KAFKA_CLIENTS)('a handler of a host, by %s, that', (driver) => {
       const found = answersTo(id);
       return found.some(isLast) && found;
     });
-  const errorOf = ({ headers }: KafkaMessage) =>
-    JSON.parse(String(headers!['kafka_nest-err'] ?? 'null')) as { code: string } | null;
   const ask = async (topic: string, what: string, headers: Record<string, string> = {}) => {
     const [id, name] = [randomUUID(), randomUUID()];
     const asking = { kafka_correlationId: id, kafka_replyTopic: replies, ...headers };
@@ -144,12 +148,6 @@ describe.each(KAFKA_CLIENTS)('a handler of a host, by %s, that', (driver) => {
     expect(JSON.parse(value!)).toEqual({ by: 'stander' });
     expect(host.transport.unavailableReason).toBeUndefined();
   };
-  const codeOfLetter = async (key: string) =>
-    (
-      await database.query<{ code: string }>('SELECT code FROM message_dead_letter WHERE key = $1', [
-        Buffer.from(key),
-      ])
-    )[0]?.code;
 
   it.each(Object.keys(ODD))('%s: its request has one answer', async (what) => {
     const { values, code } = ODD[what]!;
@@ -184,10 +182,10 @@ describe.each(KAFKA_CLIENTS)('a handler of a host, by %s, that', (driver) => {
       await peer.emit(plain, { key: name, value: JSON.stringify({ what, name }) });
       await peer.emit(plain, { key: name, value: '{"what":"gives a value"}' });
       await expectBystander();
-      if (code) expect(await eventually(() => codeOfLetter(name))).toBe(code);
+      if (code) expect(await eventually(() => codeOfLetter(database, name))).toBe(code);
       const { id } = await ask(plain, 'gives a value');
       await wholeAnswer(id);
-      if (!code) expect(await codeOfLetter(name)).toBeUndefined();
+      if (!code) expect(await codeOfLetter(database, name)).toBeUndefined();
     },
   );
 

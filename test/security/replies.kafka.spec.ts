@@ -12,8 +12,14 @@ import { MessageErrorFilter } from '../../src/errors/error-responses.js';
 import { Transactional } from '../../src/transactions/transactional.decorator.js';
 import { eventually } from '../support/barrier.js';
 import { duringTests } from '../support/during-tests.js';
-import { broker, connectPeer } from '../support/kafka.js';
-import { count, counters, createCountersDatabase, startConsumingHost } from '../support/messages-host.js';
+import { broker, connectPeer, errorOf } from '../support/kafka.js';
+import {
+  codeOfLetter,
+  count,
+  counters,
+  createCountersDatabase,
+  startConsumingHost,
+} from '../support/messages-host.js';
 import { type RawRecord, sendRaw } from '../support/raw-records.js';
 
 const PARTITIONS = 4;
@@ -85,20 +91,12 @@ describe.each(KAFKA_CLIENTS)('requests, by %s', (driver) => {
     eventually(() =>
       answers.find(({ headers }) => Buffer.from(id).equals(headers!.kafka_correlationId as Buffer)),
     );
-  const errorOf = ({ headers }: KafkaMessage) =>
-    JSON.parse(String(headers!['kafka_nest-err'] ?? 'null')) as { code: string; message: string } | null;
   const wasHandled = async (name: string) => (await counters(database))[name] === 1;
   const expectBystander = async () => {
     const { value } = await peer.ask(elsewhere, '{"by":"stander"}');
     expect(JSON.parse(value!)).toEqual({ by: 'stander' });
     expect(host.transport.unavailableReason).toBeUndefined();
   };
-  const codeOfLetter = async (key: string) =>
-    (
-      await database.query<{ code: string }>('SELECT code FROM message_dead_letter WHERE key = $1', [
-        Buffer.from(key),
-      ])
-    )[0]?.code;
   /** All of the topic is done, so no message of it waits for its reply. */
   const isAllDone = async () => {
     const [all] = await peer.admin.fetchTopicOffsets(topic);
@@ -164,7 +162,7 @@ describe.each(KAFKA_CLIENTS)('requests, by %s', (driver) => {
       const answer = await answerTo(id);
       expect(errorOf(answer)).toMatchObject({ code });
       expect(answer.value).toBeNull();
-      expect(await eventually(() => codeOfLetter(name))).toBe(code);
+      expect(await eventually(() => codeOfLetter(database, name))).toBe(code);
       expect(await wasHandled(name)).toBe(false);
       await expectBystander();
     },

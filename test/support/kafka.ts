@@ -27,6 +27,10 @@ export interface Reply {
     | undefined;
 }
 
+/** What an answer tells went wrong; null where nothing did. */
+export const errorOf = ({ headers }: KafkaMessage) =>
+  JSON.parse(String(headers!['kafka_nest-err'] ?? 'null')) as { code: string; message: string } | null;
+
 /** A foreign Kafka client: kafkajs alone, nothing of ours and nothing of Nest's. */
 export class KafkaPeer {
   readonly brokers: string[];

@@ -114,6 +114,12 @@ export const count = (name: string) =>
     values: [name],
   });
 
+/** Why the message of this key is a dead letter; undefined where it is none. */
+export async function codeOfLetter(database: TestDatabase, key: string): Promise<string | undefined> {
+  const text = 'SELECT code FROM message_dead_letter WHERE key = $1';
+  return (await database.query<{ code: string }>(text, [Buffer.from(key)]))[0]?.code;
+}
+
 /** Every counter that is committed. */
 export async function counters(database: TestDatabase): Promise<Record<string, number>> {
   const rows = await database.query<{ name: string; value: number }>('SELECT name, value FROM counters');
