@@ -123,7 +123,7 @@ async function startServers(environment: Environment, start: Start): Promise<Ser
   const { database, kafka, embeddedPorts } = environment;
   const { aborted, say } = start;
   makeDataDirectory();
-  // Told by no other way that they are not wanted any more; initdb and Maven may take long.
+  // initdb and Maven may take long, and nothing else tells them that they are not wanted any more.
   const end = () => signalDescendants('SIGTERM');
   aborted.addEventListener('abort', end);
   const [postgres, broker] = await Promise.allSettled([

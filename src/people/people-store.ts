@@ -39,7 +39,9 @@ export class PeopleStore {
     return this.table.hasRowVersions ? this.byRow : this.byContent;
   }
 
-  /** @param isProof true: by a statement that a standby refuses, as one that was the primary may have rows that no other server has */
+  /**
+   * @param isProof true: asks with a lock, which a standby refuses. One that was the primary may have rows that no other server has.
+   */
   async find(id: string, isProof = false): Promise<PersonRow | undefined> {
     const statement = isProof ? this.statements.getForUpdate(id) : this.statements.get(id);
     const { rows } = await this.send<PersonRow>(statement, { writes: false });

@@ -72,7 +72,7 @@ export class PersonRows<Data extends object = JsonObject> {
   private storable(json: string | null, pointer: string): string | null {
     const refusal = json !== null && this.table.isJsonb ? jsonbRefusal(json) : undefined;
     if (!refusal) return json;
-    // Should it be a json again meanwhile, the next is not refused.
+    // The column may have become a json again: then the next person is not refused.
     this.table.doubt();
     throw invalid([{ pointer, detail: refusal }]);
   }
