@@ -1,5 +1,5 @@
 import { withoutPassword } from '../database/database-url.js';
-import type { AuthSettings } from './environment.js';
+import type { AuthSettings } from './settings.js';
 import type { Services } from './services-file.js';
 
 /** What the banner has to know beside the addresses. */

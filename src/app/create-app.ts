@@ -12,7 +12,7 @@ import { setAnswerHeaders } from './http/answer-headers.js';
 import { AppModule, type ServiceSettings, Stopping } from './app.module.js';
 import { tokenVerifier } from './http/bearer-tokens.js';
 import { serveDocumentation } from './http/documentation.js';
-import type { AuthSettings } from './environment.js';
+import type { AuthSettings } from './settings.js';
 import { HttpFront } from './http/front.js';
 import { answerMethodNotAllowed } from './http/method-not-allowed.js';
 import { showStuckPartitions } from './kafka-metrics.js';

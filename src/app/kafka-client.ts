@@ -1,7 +1,7 @@
 import { KafkaTransport } from '../messaging/kafka.transport.js';
 import type { MessageStore } from '../messaging/message-store.js';
 import { PEOPLE_EVENTS } from '../people/people.statements.js';
-import type { KafkaSettings } from './environment.js';
+import type { KafkaSettings } from './settings.js';
 import type { StopTimes } from './stop-application.js';
 
 /** The Kafka transport as the environment asks for it. */
@@ -10,45 +10,19 @@ export function kafkaTransport(
   store: MessageStore,
   { drainMs, doorsMs }: StopTimes,
 ): KafkaTransport {
-  const {
-    brokers,
-    library,
-    clientId,
-    groupId,
-    concurrency,
-    quarantineKeys,
-    limits,
-    replyTopics,
-    stalledAfterMs,
-    onOffsetOutOfRange,
-    replyTimeoutMs,
-    handlerTimeoutMs,
-    ssl,
-    sasl,
-  } = kafka;
+  const { brokers, library, clientId, ssl, sasl, topicPartitions, topicReplication, replyTopics, ...rest } =
+    kafka;
   return new KafkaTransport({
-    client: {
-      brokers,
-      clientId,
-      ssl,
-      ...(sasl && { sasl }),
-    },
+    ...rest,
+    client: { brokers, clientId, ssl, ...(sasl && { sasl }) },
     driver: library,
-    groupId,
-    concurrency,
     store,
-    quarantineKeys,
-    limits,
-    stalledAfterMs,
-    onOffsetOutOfRange,
-    replyTimeoutMs,
-    handlerTimeoutMs,
     ...(replyTopics && { replyTopics }),
     drainTimeoutMs: drainMs,
     closeTimeoutMs: doorsMs - drainMs,
     // Every number of the JSON is kept.
     parser: { keepBinary: true },
     eventTopics: [PEOPLE_EVENTS.topic],
-    topics: { partitions: kafka.topicPartitions, replication: kafka.topicReplication },
+    topics: { partitions: topicPartitions, replication: topicReplication },
   });
 }

@@ -6,11 +6,11 @@ import { placeOf } from '../database/database-url.js';
 import { type EmbeddedKafka, KafkaUnavailableError, startEmbeddedKafka } from '../dev/embedded-kafka.js';
 import { type EmbeddedPostgres, startEmbeddedPostgres } from '../dev/embedded-postgres.js';
 import { endsWithin } from '../messaging/waiting.js';
-import { PeopleTable } from '../people/people-table.js';
+import { PeopleTable } from '../people/table/known-table.js';
 import type { ServiceSettings } from './app.module.js';
 import { signalDescendants } from './child-processes.js';
 import { createApp } from './create-app.js';
-import type { Environment } from './environment.js';
+import type { Environment } from './settings.js';
 import { migrate } from './migrating/migrate.js';
 import { managementUrlOf } from './http/operations-access.js';
 import { stopperOf, stopTimesOf } from './stop-application.js';
@@ -123,7 +123,7 @@ async function startServers(environment: Environment, start: Start): Promise<Ser
   const { database, kafka, embeddedPorts } = environment;
   const { aborted, say } = start;
   makeDataDirectory();
-  // Told by no other way that they are not wanted any more; initdb and Maven may take long.
+  // initdb and Maven may take long, and nothing else tells them that they are not wanted any more.
   const end = () => signalDescendants('SIGTERM');
   aborted.addEventListener('abort', end);
   const [postgres, broker] = await Promise.allSettled([

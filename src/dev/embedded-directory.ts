@@ -1,12 +1,12 @@
 import { createHash } from 'node:crypto';
-import { linkSync, mkdirSync, readFileSync, realpathSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readFileSync, realpathSync, writeFileSync } from 'node:fs';
 import { createServer, type AddressInfo, type Server } from 'node:net';
 import { once } from 'node:events';
 import path from 'node:path';
 import { EmbeddedServerError, stopProcesses, type EmbeddedServer } from './embedded-process.js';
-import { errorCode, processesMarked, processStart } from './process-table.js';
+import { errorCode, processesMarked, type RunningProcess } from './process-table.js';
 
-/** The directory of one server, held by this process. */
+/** The directory of one server. */
 export interface ServerHome {
   /** Absolute, symbolic links resolved. */
   readonly directory: string;
@@ -25,8 +25,8 @@ export interface HomeOptions {
 }
 
 /**
- * Takes hold of a server's directory, stops what a killed run left there, and starts the server. When `start`
- * fails, no process and no lock is left.
+ * Stops what a killed run left in a server's directory, and starts the server. When `start` fails, no process is left. Of two
+ * that start at the same moment, one fails: PostgreSQL and Kafka lock their data.
  *
  * @throws EmbeddedServerError when another live process runs its server in the directory, or when this user may
  *   not use it.
@@ -43,7 +43,7 @@ export async function startInDirectory<T extends { readonly pid: number }>(
     );
   }
   try {
-    return await startHeld(options, start);
+    return await startOwned(options, start);
   } catch (cause) {
     if (!['EACCES', 'EPERM', 'EROFS'].includes(errorCode(cause))) throw cause;
     throw new EmbeddedServerError(
@@ -54,91 +54,51 @@ export async function startInDirectory<T extends { readonly pid: number }>(
   }
 }
 
-async function startHeld<T extends { readonly pid: number }>(
+async function startOwned<T extends { readonly pid: number }>(
   { name, stopSignal, onProgress, ...options }: HomeOptions,
   start: (home: ServerHome) => Promise<T>,
 ): Promise<T & EmbeddedServer> {
   mkdirSync(options.directory, { recursive: true });
   const directory = realpathSync(options.directory);
-  const marker = `embedded-${createHash('sha256').update(directory).digest('hex').slice(0, 16)}`;
-  const unlock = lock(directory, name);
-  const stop = async (): Promise<void> => {
-    await stopProcesses(marker, stopSignal);
-    unlock();
-  };
+  const id = createHash('sha256').update(directory).digest('hex').slice(0, 16);
+  const marker = markerOf(process.pid, id);
+  const left = processesOf(id);
+  // Whatever outlives the process that started it is given another parent by the system.
+  const owned = left.find(({ owner, parent }) => owner === parent);
+  if (owned) {
+    const owner = owned.owner === process.pid ? 'this process' : `process ${owned.owner}`;
+    throw new EmbeddedServerError(
+      `${name} is already running in ${directory}, started by ${owner} (pid ${owned.owner}). ` +
+        'Stop that one first, or use another directory.',
+    );
+  }
+  if (left[0]) onProgress?.(`stopping ${name} that a killed run left behind (pid ${left[0].pid}) …`);
+  for (const { owner } of left) await stopProcesses(markerOf(owner, id), stopSignal);
   let server: T;
   try {
-    const [orphan] = processesMarked(marker);
-    if (orphan) {
-      onProgress?.(`stopping ${name} that a killed run left behind (pid ${orphan.pid}) …`);
-      await stopProcesses(marker, stopSignal);
-    }
     server = await start({ directory, marker });
   } catch (error) {
-    await stop().catch((cause: unknown) => {
+    await stopProcesses(marker, stopSignal).catch((cause: unknown) => {
       throw new EmbeddedServerError(
         `${name} did not start, and what it left could not be stopped: end it yourself.`,
-        {
-          cause: new AggregateError([error, cause]),
-        },
+        { cause: new AggregateError([error, cause]) },
       );
     });
     throw error;
   }
   let stopped: Promise<void> | undefined;
-  return { ...server, stop: () => (stopped ??= stop()) };
+  return { ...server, stop: () => (stopped ??= stopProcesses(marker, stopSignal)) };
 }
 
-/** Names this process as the owner of the directory, unless a live one is; returns what gives it up. */
-function lock(directory: string, name: string): () => void {
-  const file = path.join(directory, 'owner.lock');
-  const draft = `${file}.${process.pid}`;
-  const mine = `${process.pid}\n${processStart(process.pid)}\n`;
-  writeFileSync(draft, mine);
-  try {
-    while (!link(draft, file)) {
-      const theirs = readIfThere(file);
-      if (theirs === undefined) continue;
-      const [pid, start] = theirs.split('\n');
-      if (start !== undefined && processStart(Number(pid)) === start) {
-        const owner = Number(pid) === process.pid ? 'this process' : `process ${pid}`;
-        throw new EmbeddedServerError(
-          `${name} is already running in ${directory}, started by ${owner} (pid ${pid}). ` +
-            'Stop that one first, or use another directory.',
-        );
-      }
-      removeStale(file, theirs);
-    }
-  } finally {
-    rmSync(draft);
-  }
-  return () => {
-    if (readIfThere(file) === mine) rmSync(file);
-  };
-}
+const markerOf = (owner: number | string, id: string) => `embedded-${owner}-${id}`;
 
-/** Linking is atomic and shows the file with its content or not at all, which `open` with 'wx' does not. */
-function link(draft: string, file: string): boolean {
-  try {
-    linkSync(draft, file);
-    return true;
-  } catch (error) {
-    if (errorCode(error) === 'EEXIST') return false;
-    throw error;
-  }
-}
-
-/** Two starts may find the same stale lock: what the slower one moved away can be the faster one's new lock. */
-function removeStale(file: string, stale: string): void {
-  const aside = `${file}.stale.${process.pid}`;
-  try {
-    renameSync(file, aside);
-  } catch (error) {
-    if (errorCode(error) === 'ENOENT') return;
-    throw error;
-  }
-  if (readFileSync(aside, 'utf8') !== stale) link(aside, file);
-  rmSync(aside);
+/** The processes of the servers of a directory, each with the process that started it. */
+function processesOf(id: string): (RunningProcess & { readonly owner: number })[] {
+  const marker = new RegExp(markerOf('(\\d+)', id));
+  return processesMarked(id).flatMap((found) => {
+    const [, owner] = marker.exec(found.command) ?? [];
+    return owner === undefined ? [] : [{ ...found, owner: Number(owner) }];
+  });
 }
 
 function readIfThere(file: string): string | undefined {

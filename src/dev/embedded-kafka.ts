@@ -5,14 +5,14 @@ import { Kafka, logLevel } from 'kafkajs';
 import { choosePorts, startInDirectory, type ServerHome } from './embedded-directory.js';
 import {
   EmbeddedServerError,
+  NO_PERF_DATA,
   runTool,
   spawnServer,
   untilReady,
   type EmbeddedServer,
 } from './embedded-process.js';
-import { findJava, KAFKA_VERSION, kafkaClassPath, NO_PERF_DATA } from './kafka-jars.js';
+import { findJava, KAFKA_VERSION, kafkaClassPath } from './kafka-jars.js';
 
-export { EmbeddedServerError, type EmbeddedServer } from './embedded-process.js';
 export { KafkaUnavailableError } from './kafka-jars.js';
 
 /** A running Apache Kafka; its log is `kafka.log` in its directory. */

@@ -23,8 +23,6 @@ import {
 import { choosePostgresUser, postgresBinaries, type PostgresUser } from './postgres-binaries.js';
 import { processCommand } from './process-table.js';
 
-export { EmbeddedServerError, type EmbeddedServer } from './embedded-process.js';
-
 /** A running PostgreSQL; its log is `postgres.log` in its directory. */
 export interface EmbeddedPostgres extends EmbeddedServer {
   /** Connection string of the database, user and password included. */
@@ -134,15 +132,15 @@ async function makeCluster(
   data: string,
   { durable, password }: { durable: boolean; password: string },
 ): Promise<void> {
-  const draft = `${data}.new`;
+  const workshop = path.join(home.directory, 'new');
+  const draft = path.join(workshop, 'data');
   // The marker is in initdb's command line by this name: a setting of initdb's would stay in postgresql.conf,
   // and mark a server that the user starts there by hand.
-  const passwordFile = path.join(home.directory, `initdb-password-${home.marker}`);
-  rmSync(draft, { recursive: true, force: true });
-  mkdirSync(draft, { mode: 0o700 });
-  if (user.owner) giveTo(draft, user.owner);
+  const passwordFile = path.join(workshop, `password-${home.marker}`);
+  rmSync(workshop, { recursive: true, force: true });
+  mkdirSync(draft, { recursive: true, mode: 0o700 });
   writeFileSync(passwordFile, password, { mode: 0o600 });
-  if (user.owner) lchownSync(passwordFile, user.owner.uid, user.owner.gid);
+  if (user.owner) giveTo(workshop, user.owner);
   const [command = '', ...args] = [
     ...user.prefix,
     path.join(binaries, 'initdb'),
@@ -152,15 +150,15 @@ async function makeCluster(
   ];
   try {
     await runTool(command, args, { cwd: home.directory, ...user.ids });
+    renameSync(draft, data);
   } catch (cause) {
     throw new EmbeddedServerError(
       `PostgreSQL could not make its data directory in ${home.directory}. Mend what the cause says, or set DATABASE_URL.`,
       { cause },
     );
   } finally {
-    rmSync(passwordFile, { force: true });
+    rmSync(workshop, { recursive: true, force: true });
   }
-  renameSync(draft, data);
 }
 
 function giveTo(entry: string, owner: { uid: number; gid: number }): void {
@@ -169,7 +167,7 @@ function giveTo(entry: string, owner: { uid: number; gid: number }): void {
 }
 
 /**
- * This run holds the directory and no process of it lives, so a postmaster.pid is a crash's. PostgreSQL would
+ * No process of an earlier run lives, so a postmaster.pid is a crash's. PostgreSQL would
  * refuse to start when its pid has meanwhile gone to some other process, as is common after a reboot.
  */
 function removeStalePidFile(data: string): void {

@@ -118,6 +118,9 @@ export async function untilReady(
   }
 }
 
+/** The JVM's statistics for jstat would be files in the system's temporary directory, outside of any directory of ours. */
+export const NO_PERF_DATA = '-XX:-UsePerfData';
+
 /**
  * Runs a program to its end, in this process's group, so that Ctrl-C ends it too; resolves to its output.
  *

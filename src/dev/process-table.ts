@@ -5,30 +5,28 @@ import { existsSync, readdirSync, readFileSync } from 'node:fs';
 export interface RunningProcess {
   readonly pid: number;
   readonly parent: number;
+  /** Its command line; of a zombie, which holds nothing any more, there is none. */
+  readonly command: string;
 }
 
 const hasProc = existsSync('/proc/self/stat');
 
-/**
- * The processes whose command line contains `marker`, this process excepted. A zombie is none: it has no
- * command line any more and holds nothing.
- */
-export function processesMarked(marker: string): RunningProcess[] {
-  return (hasProc ? markedInProc(marker) : markedByPs(marker)).filter(({ pid }) => pid !== process.pid);
-}
+/** The processes whose command line contains `marker`, this process excepted. */
+export const processesMarked = (marker: string): RunningProcess[] =>
+  (hasProc ? fromProc(marker) : fromPs()).filter(
+    ({ pid, command }) => command.includes(marker) && pid !== process.pid,
+  );
 
-function markedInProc(marker: string): RunningProcess[] {
+/** The command line of process `pid`; '' when there is none or it may not be read. */
+export const processCommand = (pid: number): string =>
+  hasProc ? readProc(pid, 'cmdline') : (fromPs().find((each) => each.pid === pid)?.command ?? '');
+
+function fromProc(marker: string): RunningProcess[] {
   return readdirSync('/proc')
-    .filter((name) => /^\d+$/.test(name) && readProc(name, 'cmdline').includes(marker))
-    .map((name) => ({ pid: Number(name), parent: Number(statFields(name)[1]) }));
-}
-
-function markedByPs(marker: string): RunningProcess[] {
-  return ps('-A', '-o', 'pid=', '-o', 'ppid=', '-o', 'command=')
-    .split('\n')
-    .filter((line) => line.includes(marker))
-    .map((line) => line.trim().split(/\s+/))
-    .map(([pid, parent]) => ({ pid: Number(pid), parent: Number(parent) }));
+    .filter((name) => /^\d+$/.test(name))
+    .map((name) => ({ pid: Number(name), command: readProc(name, 'cmdline') }))
+    .filter(({ command }) => command.includes(marker))
+    .map((found) => ({ ...found, parent: parentOf(found.pid) }));
 }
 
 /** Empty when the process has ended since it was listed, or when it is one that this user may not look at. */
@@ -41,46 +39,21 @@ function readProc(pid: number | string, file: string): string {
   }
 }
 
-/** What follows the parenthesised command name, which may itself contain blanks and parentheses. */
-function statFields(pid: number | string): string[] {
+/** The second of the fields behind the parenthesised name of the program, which may itself contain blanks and parentheses. */
+function parentOf(pid: number): number {
   const stat = readProc(pid, 'stat');
-  return stat.slice(stat.lastIndexOf(')') + 2).split(' ');
+  return Number(stat.slice(stat.lastIndexOf(')') + 2).split(' ')[1]);
 }
 
-/**
- * When the process `pid` started, in a form only good for comparing; undefined when there is no such process.
- * With the pid it names one process for ever, across reuse of pids and reboots.
- */
-export function processStart(pid: number): string | undefined {
-  if (hasProc) {
-    const fields = statFields(pid);
-    if (fields[19] === undefined || fields[0] === 'Z') return undefined;
-    return `${readProc('sys', 'kernel/random/boot_id').trim()} ${fields[19]}`;
-  }
-  return psColumn(pid, 'lstart') || undefined;
-}
-
-/** The command line of process `pid`; '' when there is none or it may not be read. */
-export function processCommand(pid: number): string {
-  return hasProc ? readProc(pid, 'cmdline') : psColumn(pid, 'command');
-}
-
-/** Empty for a zombie too: ps shows one until its parent has asked how it ended. */
-function psColumn(pid: number, column: string): string {
-  const row = ps('-o', 'stat=', '-o', `${column}=`, '-p', String(pid)).trim();
-  return row.startsWith('Z') ? '' : row.replace(/^\S*\s*/, '');
-}
-
-/** Where there is no /proc, as on macOS. The dates it prints are compared, whatever shell each run came from. */
-function ps(...args: string[]): string {
-  try {
-    const env = { ...process.env, LC_ALL: 'C', TZ: 'UTC0' };
-    return execFileSync('/bin/ps', ['-ww', ...args], { encoding: 'utf8', env });
-  } catch (error) {
-    // ps exits 1 for a pid that nobody has.
-    if ((error as { status?: unknown }).status === 1) return '';
-    throw error;
-  }
+/** Where there is no /proc, as on macOS. Its ps shows a command for zombies too. */
+function fromPs(): RunningProcess[] {
+  const columns = ['pid', 'ppid', 'stat', 'command'].flatMap((name) => ['-o', `${name}=`]);
+  const rows = execFileSync('/bin/ps', ['-wwA', ...columns], { encoding: 'utf8' });
+  return [...rows.matchAll(/^ *(\d+) +(\d+) +([^Z]\S*) +(.*)$/gm)].map(([, pid, parent, , command]) => ({
+    pid: Number(pid),
+    parent: Number(parent),
+    command: command!,
+  }));
 }
 
 /** The `code` of a system error, or '' for anything else. */

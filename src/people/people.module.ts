@@ -19,7 +19,7 @@ import { PeopleHttpController } from './http/controller.js';
 import { PeopleMessagesController } from './messages/controller.js';
 import { PEOPLE_DATA_SOURCE, PEOPLE_OPTIONS, type PeopleOptions } from './people.options.js';
 import { PeopleService } from './people.service.js';
-import { PeopleTable } from './people-table.js';
+import { PeopleTable } from './table/known-table.js';
 import { Person } from './person.entity.js';
 
 /** What shapes the module graph, and so can't come from an async factory. */

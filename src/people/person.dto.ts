@@ -56,6 +56,11 @@ export class UpdatePersonDto<Data extends object = JsonObject> extends PartialTy
   declare data?: Data | JsonText | null;
 }
 
+/** What `create` takes: `data` may be a plain value (bigints welcome), an instance of `dataType`, or a `JsonText`. */
+export type NewPerson<Data extends object = JsonObject> = Pick<CreatePersonDto<Data>, 'id' | 'name' | 'data'>;
+/** What `update` takes; what is left out stays. */
+export type PersonChanges<Data extends object = JsonObject> = Pick<UpdatePersonDto<Data>, 'name' | 'data'>;
+
 /** Which people, and which page of them. */
 export class FindPeopleDto {
   @ApiProperty({ description: 'The whole name.', example: 'Ada Lovelace' })

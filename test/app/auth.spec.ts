@@ -1,6 +1,7 @@
 import { type CryptoKey, exportJWK, exportSPKI, generateKeyPair, type JWTPayload, SignJWT } from 'jose';
 import { createServer, type Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
+import { duringTests } from '../support/during-tests.js';
 import { type PeopleApp, startPeopleApp } from '../support/people-app.js';
 
 const SECRET = 'a secret of more than thirty-two characters';
@@ -27,14 +28,9 @@ async function expectRefusal(response: Response, status: number, challenge: stri
 const INVALID = 'Bearer error="invalid_token"';
 
 describe('AUTH=jwt with AUTH_SECRET', () => {
-  let app: PeopleApp;
+  const app = duringTests(() => startPeopleApp({ ...ISSUED, AUTH_SECRET: SECRET }));
   const hs256 = (claims: JWTPayload, secret = SECRET, expires?: string) =>
     sign(claims, bytes(secret), 'HS256', expires);
-
-  beforeAll(async () => {
-    app = await startPeopleApp({ ...ISSUED, AUTH_SECRET: SECRET });
-  });
-  afterAll(() => app.close());
 
   it('asks for a token where there is none, or something else than a bearer token', async () => {
     await expectRefusal(await read(app), 401, 'Bearer');

@@ -1,21 +1,18 @@
 import path from 'node:path';
 import { startEmbeddedKafka } from '../../src/dev/embedded-kafka.js';
 import { eventually } from '../support/barrier.js';
+import { duringTests } from '../support/during-tests.js';
 import { closedPort, ServiceHome, takePort } from '../support/service-process.js';
-import { createDatabase, type TestDatabase } from '../support/test-database.js';
+import { createDatabase } from '../support/test-database.js';
 
 const MINUTES = 240_000;
 
 let home: ServiceHome;
-let database: TestDatabase;
-beforeAll(async () => {
-  database = await createDatabase();
-});
+const database = duringTests(() => createDatabase());
 beforeEach(() => {
   home = new ServiceHome();
 });
 afterEach(() => home.remove());
-afterAll(() => database.drop());
 
 describe('a start that cannot succeed says why and what to do, exits 1 and leaves nothing', () => {
   afterEach(() => expect(home.pids()).toEqual([]));

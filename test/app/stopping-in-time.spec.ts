@@ -2,7 +2,7 @@ import { once } from 'node:events';
 import { connect } from 'node:net';
 import { eventually } from '../support/barrier.js';
 import { ServiceHome, type ServiceProcess } from '../support/service-process.js';
-import { startTcpProxy, type TcpProxy } from '../support/tcp-proxy.js';
+import { startTcpProxyTo, type TcpProxy } from '../support/tcp-proxy.js';
 import { createDatabase, openDatabase, type TestDatabase } from '../support/test-database.js';
 
 const MINUTES = 120_000;
@@ -79,8 +79,7 @@ it(
 it(
   'a database that hangs is left at the deadline and told, and the exit code is 1',
   async () => {
-    const { hostname, port } = new URL(database.url);
-    proxy = await startTcpProxy({ host: hostname, port: Number(port) });
+    proxy = await startTcpProxyTo(database.url);
     const service = start({ DATABASE_URL: proxy.through(database.url) });
     const { http } = await service.services();
     expect((await fetch(`${http}/people?name=nobody`)).status).toBe(200);

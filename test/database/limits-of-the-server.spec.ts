@@ -1,13 +1,10 @@
 import { randomBytes } from 'node:crypto';
+import { duringTests } from '../support/during-tests.js';
 import { startPeopleApp } from '../support/people-app.js';
 import { type PeopleHost, startPeopleHost } from '../support/people-host.js';
-import { createDatabase, openDatabase, onServer, type TestDatabase } from '../support/test-database.js';
+import { createDatabase, openDatabase, onServer } from '../support/test-database.js';
 
-let database: TestDatabase;
-beforeAll(async () => {
-  database = await createDatabase();
-});
-afterAll(() => database.drop());
+const database = duringTests(() => createDatabase());
 
 /** A role of the test's own, with all rights in its database, and a url with it. */
 async function withRole(settings: string[], use: (url: string) => Promise<void>): Promise<void> {

@@ -4,7 +4,7 @@ import { peopleMigrations } from '../../migrations/index.js';
 import { migrate } from '../../src/app/migrating/migrate.js';
 import { eventually } from '../support/barrier.js';
 import { describeWithPgBouncer, type PgBouncer, startPgBouncer } from '../support/pgbouncer.js';
-import { startTcpProxy } from '../support/tcp-proxy.js';
+import { startTcpProxyTo } from '../support/tcp-proxy.js';
 import { createDatabase, onServer, openDatabase, type TestDatabase } from '../support/test-database.js';
 
 const ALL = peopleMigrations.map(({ name }) => name);
@@ -207,8 +207,7 @@ describe.each([
     expectLostWithLock(database.url, transaction));
 
   it('is ended when its process is gone, so that the next one has no company', async () => {
-    const { hostname, port } = new URL(database.url);
-    const proxy = await startTcpProxy({ host: hostname, port: Number(port) });
+    const proxy = await startTcpProxyTo(database.url);
     const migrating = migrateOn(proxy.through(database.url), sleeper(transaction, 60));
     const rejected = expect(migrating).rejects.toThrow();
     await isAsleep();

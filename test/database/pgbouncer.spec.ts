@@ -1,37 +1,24 @@
 import { setTimeout as sleep } from 'node:timers/promises';
-import { type LossyProxy, startLossyProxy } from '../support/lossy-proxy.js';
-import { type PeopleApp, startPeopleApp } from '../support/people-app.js';
+import { duringTests } from '../support/during-tests.js';
+import { startLossyProxy } from '../support/lossy-proxy.js';
+import { startPeopleApp } from '../support/people-app.js';
 import { judge, prepare, prepareAll, WRITE, WRITE_NAMES } from '../support/people-writes.js';
-import { describeWithPgBouncer, type PgBouncer, startPgBouncer } from '../support/pgbouncer.js';
-import { createDatabase, openDatabase, type TestDatabase } from '../support/test-database.js';
+import { describeWithPgBouncer, startPgBouncer } from '../support/pgbouncer.js';
+import { createDatabase, openDatabase } from '../support/test-database.js';
 
 /** An outage ends when all have their answers, or after this long, for those who wait for its end. */
 const OUTAGE_MS = 1500;
 
 // Its transaction pooling hands a connection to others between transactions, and PgBouncer 1.18 knows no prepared statements there.
 describeWithPgBouncer('through PgBouncer (session pooling)', () => {
-  let database: TestDatabase;
-  let behind: LossyProxy;
-  let bouncer: PgBouncer;
-  let before: LossyProxy;
-  let app: PeopleApp;
-
-  beforeAll(async () => {
-    database = await createDatabase();
-    behind = await startLossyProxy(database.url);
-    bouncer = await startPgBouncer({ server: behind.url });
-    before = await startLossyProxy(bouncer.url);
-    const environment = { DB_POOL_SIZE: '20', DB_ACQUIRE_TIMEOUT_MS: '1000' };
-    app = await startPeopleApp(environment, await openDatabase(before.url));
-  });
-  afterAll(async () => {
-    await app.close();
-    await app.database.drop();
-    await before.close();
-    await bouncer.stop();
-    await behind.close();
-    await database.drop();
-  });
+  const database = duringTests(() => createDatabase());
+  const behind = duringTests(() => startLossyProxy(database.url));
+  const bouncer = duringTests(() => startPgBouncer({ server: behind.url }));
+  const before = duringTests(() => startLossyProxy(bouncer.url));
+  const through = duringTests(() => openDatabase(before.url));
+  const app = duringTests(() =>
+    startPeopleApp({ DB_POOL_SIZE: '20', DB_ACQUIRE_TIMEOUT_MS: '1000' }, through),
+  );
 
   afterEach(() => Promise.all([before.recover(), behind.recover()]));
 

@@ -1,14 +1,11 @@
 import { execFileSync } from 'node:child_process';
 import { barrier } from '../support/barrier.js';
+import { duringTests } from '../support/during-tests.js';
 import { type PeopleApp, poolOf, startPeopleApp } from '../support/people-app.js';
-import { startTcpProxy } from '../support/tcp-proxy.js';
-import { createDatabase, type TestDatabase } from '../support/test-database.js';
+import { startTcpProxyTo } from '../support/tcp-proxy.js';
+import { createDatabase } from '../support/test-database.js';
 
-let database: TestDatabase;
-beforeAll(async () => {
-  database = await createDatabase();
-});
-afterAll(() => database.drop());
+const database = duringTests(() => createDatabase());
 
 async function withApp(
   environment: Record<string, string>,
@@ -171,8 +168,7 @@ it('connections carry the name of the application and are never more than DB_POO
   }));
 
 it('a database that goes away is a 503 that can be repeated, and works again when it is back', async () => {
-  const { hostname, port } = new URL(database.url);
-  const proxy = await startTcpProxy({ host: hostname, port: Number(port) });
+  const proxy = await startTcpProxyTo(database.url);
   await withApp({ DATABASE_URL: proxy.through(database.url), DB_ACQUIRE_TIMEOUT_MS: '500' }, async (app) => {
     await proxy.refuse();
     const response = await app.request('/people?name=x');

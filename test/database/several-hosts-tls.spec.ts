@@ -1,17 +1,12 @@
+import { duringTests } from '../support/during-tests.js';
 import { startPeopleApp } from '../support/people-app.js';
-import { createDatabase, type TestDatabase } from '../support/test-database.js';
-import { startTlsServer, type TlsServer } from '../support/tls-server.js';
+import { createDatabase } from '../support/test-database.js';
+import { startTlsServer } from '../support/tls-server.js';
 
-let database: TestDatabase;
-let server: TlsServer;
-beforeAll(async () => {
-  database = await createDatabase();
+const database = duringTests(() => createDatabase());
+const server = duringTests(() => {
   const { hostname, port } = new URL(database.url);
-  server = await startTlsServer({ host: hostname, port: Number(port) }, 'localhost');
-});
-afterAll(async () => {
-  await server.close();
-  await database.drop();
+  return startTlsServer({ host: hostname, port: Number(port) }, 'localhost');
 });
 
 /** The hosts of a url that trusts the server's certificate. */

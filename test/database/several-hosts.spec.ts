@@ -2,30 +2,22 @@ import { isFailureOf } from '../../src/database/database-failure.js';
 import { KnownServer } from '../../src/database/known-server.js';
 import { connectBeside } from '../../src/database/pooled-client.js';
 import { eventually } from '../support/barrier.js';
+import { duringTests } from '../support/during-tests.js';
 import { type PeopleApp, poolOf, startPeopleApp } from '../support/people-app.js';
 import { closedPort } from '../support/service-process.js';
-import { type SilentServer, startSilentServer } from '../support/silent-server.js';
-import { startTcpProxy, type TcpProxy } from '../support/tcp-proxy.js';
+import { startSilentServer } from '../support/silent-server.js';
+import { startTcpProxyTo, type TcpProxy } from '../support/tcp-proxy.js';
 import { createDatabase, type TestDatabase } from '../support/test-database.js';
-import { type SecondServer, startSecondServer } from '../support/second-server.js';
+import { startSecondServer } from '../support/second-server.js';
 
-let one: TestDatabase;
-let second: SecondServer;
+const one = duringTests(() => createDatabase());
+const second = duringTests(() => startSecondServer(new URL(one.url).pathname.slice(1)));
+const silent = duringTests(() => startSilentServer());
 let two: TestDatabase;
 let closed: string;
-let silent: SilentServer;
-
 beforeAll(async () => {
-  one = await createDatabase();
-  second = await startSecondServer(new URL(one.url).pathname.slice(1));
   two = second.database;
   closed = `127.0.0.1:${await closedPort()}`;
-  silent = await startSilentServer();
-});
-afterAll(async () => {
-  await silent.close();
-  await second.stop();
-  await one.drop();
 });
 afterEach(async () => {
   for (const database of [one, two]) await takeWrites(database, true);
@@ -154,8 +146,7 @@ describe('another one is found', () => {
   });
 
   it('when the one dies, and stays the one when the other is back', async () => {
-    const { hostname, port } = new URL(one.url);
-    const proxy = await startTcpProxy({ host: hostname, port: Number(port) });
+    const proxy = await startTcpProxyTo(one.url);
     const through = hostOf(proxy.through(one.url));
     await withApp({ DATABASE_URL: urlOf(through, hostOf(two.url)) }, async (app) => {
       expect(await create(app)).toEqual([201, 'one']);
@@ -226,8 +217,7 @@ describe('where none takes writes', () => {
 });
 
 it('what became of a COMMIT that was lost with its host is asked at another one', async () => {
-  const { hostname, port } = new URL(one.url);
-  const proxy: TcpProxy = await startTcpProxy({ host: hostname, port: Number(port) });
+  const proxy: TcpProxy = await startTcpProxyTo(one.url);
   const hosts = [hostOf(proxy.through(one.url)), hostOf(one.url)];
   await withApp({ DATABASE_URL: urlOf(...hosts), DB_POOL_SIZE: '1' }, async (app) => {
     let runs = 0;
@@ -277,8 +267,7 @@ it('a connection says whose it is on the server, so that nobody takes it for a p
 });
 
 it('a single host is asked nothing more', async () => {
-  const { hostname, port } = new URL(one.url);
-  const proxy = await startTcpProxy({ host: hostname, port: Number(port) });
+  const proxy = await startTcpProxyTo(one.url);
   let asked = 0;
   proxy.onClientData = (data) => {
     if (data.includes('transaction_read_only')) asked++;

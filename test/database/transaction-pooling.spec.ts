@@ -1,9 +1,10 @@
 import { DataSource } from 'typeorm';
 import { peopleMigrations } from '../../migrations/index.js';
+import { duringTests } from '../support/during-tests.js';
 import { type PeopleHost, startPeopleHost } from '../support/people-host.js';
 import { type PeopleApp, startPeopleApp } from '../support/people-app.js';
 import { judge, prepare, WRITE_NAMES } from '../support/people-writes.js';
-import { describeWithPgBouncer, type PgBouncer, startPgBouncer } from '../support/pgbouncer.js';
+import { describeWithPgBouncer, startPgBouncer } from '../support/pgbouncer.js';
 import { createDatabase, openDatabase, type TestDatabase } from '../support/test-database.js';
 
 /** Fewer connections to the server than the applications have to PgBouncer, so that each goes from hand to hand. */
@@ -19,16 +20,10 @@ async function createTenant(database: TestDatabase, schema: string): Promise<voi
 }
 
 describeWithPgBouncer('through PgBouncer (transaction pooling)', () => {
-  let database: TestDatabase;
-  let bouncer: PgBouncer;
-  beforeAll(async () => {
-    database = await createDatabase();
-    bouncer = await startPgBouncer({ server: database.url, poolMode: 'transaction', settings: FEW });
-  });
-  afterAll(async () => {
-    await bouncer.stop();
-    await database.drop();
-  });
+  const database = duringTests(() => createDatabase());
+  const bouncer = duringTests(() =>
+    startPgBouncer({ server: database.url, poolMode: 'transaction', settings: FEW }),
+  );
 
   describe.each(['named', 'unnamed'] as const)(
     'two tenants, each with a schema of its own (%s)',

@@ -161,7 +161,7 @@ function killable<Server extends EmbeddedKafka | EmbeddedPostgres>(
 
 /** Without notice to any of its processes: those that are left would write what a crash would lose. */
 function signalAll(pid: number, signal: NodeJS.Signals): void {
-  const [marker] = /embedded-[0-9a-f]{16}/.exec(processCommand(pid)) ?? [];
+  const [marker] = /embedded-\d+-[0-9a-f]{16}/.exec(processCommand(pid)) ?? [];
   if (!marker) throw new Error(`Process ${pid} is none of ours.`);
   for (const each of [pid, ...processesMarked(marker).map((child) => child.pid)]) {
     try {

@@ -1,6 +1,6 @@
 import { spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, mkdirSync, mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { createServer, type AddressInfo } from 'node:net';
 import path from 'node:path';
 import { createInterface } from 'node:readline';
@@ -10,7 +10,7 @@ import pg from 'pg';
 import { startEmbeddedKafka } from '../../src/dev/embedded-kafka.js';
 import { startEmbeddedPostgres } from '../../src/dev/embedded-postgres.js';
 import { EmbeddedServerError, type EmbeddedServer } from '../../src/dev/embedded-process.js';
-import { processCommand } from '../../src/dev/process-table.js';
+import { processCommand, processesMarked } from '../../src/dev/process-table.js';
 
 const checkout = fileURLToPath(new URL('../../', import.meta.url));
 // Starting Kafka's JVM a few times, and Maven's first download, take longer than other tests.
@@ -179,11 +179,9 @@ describe.each(withKafka ? kinds : kinds.filter(({ name }) => name === 'PostgreSQ
         const first = await startHere();
         const pids = [first.pid, ...(await write(first.port, 'a value'))];
         expect(processCommand(first.pid)).not.toBe('');
-        expect(existsSync(path.join(directory, 'owner.lock'))).toBe(true);
 
         await Promise.all([first.stop(), first.stop()]);
         expect(pids.map((pid) => processCommand(pid)).join('')).toBe('');
-        expect(existsSync(path.join(directory, 'owner.lock'))).toBe(false);
 
         const second = await startHere();
         expect(second.port).toBe(first.port);
@@ -194,7 +192,6 @@ describe.each(withKafka ? kinds : kinds.filter(({ name }) => name === 'PostgreSQ
         await once(free, 'listening');
         const { port } = free.address() as AddressInfo;
         await expect(startHere(port)).rejects.toThrow(`Port ${port} of 127.0.0.1 is not free`);
-        expect(existsSync(path.join(directory, 'owner.lock'))).toBe(false);
         await once(free.close(), 'close');
 
         const third = await startHere(port);
@@ -284,9 +281,9 @@ describe('embedded Apache Kafka without its tools', () => {
     expect(says.message).toMatch(message);
     expect(says.message).toMatch(/^[^\n]*KAFKA_BROKERS=host:9092.*KAFKA=off[^\n]*$/);
     expect(says.cause).toMatch(cause);
-    expect(existsSync(path.join(directory, 'owner.lock'))).toBe(false);
     if (owner.exitCode === null) await once(owner, 'exit');
     expect(owner.exitCode).toBe(0);
+    expect(processesMarked(directory)).toEqual([]);
   });
 });
 

@@ -9,9 +9,10 @@ import type { KafkaTransportOptions } from '../../src/messaging/kafka/transport-
 import { currentTransaction } from '../../src/transactions/transaction-context.js';
 import { Transactional } from '../../src/transactions/transactional.decorator.js';
 import { eventually as soon } from '../support/barrier.js';
-import { KafkaPeer } from '../support/kafka.js';
+import { duringTests } from '../support/during-tests.js';
+import { connectPeer } from '../support/kafka.js';
 import { type MessagesHost, ParsedValue, startMessagesHost } from '../support/messages-host.js';
-import { createDatabase, type TestDatabase } from '../support/test-database.js';
+import { createDatabase } from '../support/test-database.js';
 
 /** Thousands of messages take their time on a machine that has much else to do. */
 const eventually: typeof soon = (condition, atMostMs = 0) => soon(condition, Math.max(50_000, atMostMs));
@@ -22,9 +23,7 @@ const groupId = `group-${run}`;
 const BUFFER = 40;
 const BACKLOG = 150;
 
-let database: TestDatabase;
 const hosts: MessagesHost[] = [];
-const peer = new KafkaPeer();
 /** Messages that can't be handled at the moment, but later. */
 const blocked = new Set<string>();
 /** Messages that never can be. */
@@ -145,10 +144,10 @@ const allApplied = async (topic: string, key: string, last: number) => {
 };
 
 let key: string;
+const peer = duringTests(() => connectPeer());
+const database = duringTests(() => createDatabase());
 beforeAll(async () => {
-  await peer.connect();
   await peer.createTopics([SPLIT], 2);
-  database = await createDatabase();
   await database.query('CREATE TABLE applied (n int GENERATED ALWAYS AS IDENTITY, name text)');
 });
 beforeEach(() => {
@@ -158,10 +157,6 @@ afterEach(async () => {
   for (const set of [blocked, bad, held]) set.clear();
   await stop();
   await database.query(`DELETE FROM message_quarantine; DELETE FROM message_dead_letter`); // prettier-ignore
-});
-afterAll(async () => {
-  await peer.close();
-  await database.drop();
 });
 
 describe.each([

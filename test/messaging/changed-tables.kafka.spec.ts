@@ -1,20 +1,14 @@
 import { eventually } from '../support/barrier.js';
 import { deadIn, messagesOf, PEOPLE, storedOf } from '../support/created-by-messages.js';
+import { duringTests } from '../support/during-tests.js';
 import { KafkaPeer, startKafkaApp } from '../support/kafka.js';
-import type { PeopleApp } from '../support/people-app.js';
-
-const peer = new KafkaPeer();
 
 describe('while the database is changed under the messages', () => {
-  let app: PeopleApp;
+  const peer = duringTests(() => new KafkaPeer());
+  const app = duringTests(() => startKafkaApp(peer, { DB_POOL_SIZE: '6' }));
   beforeAll(async () => {
-    app = await startKafkaApp(peer, { DB_POOL_SIZE: '6' });
     await peer.emitAll('people.create', messagesOf('before'));
     await eventually(async () => (await storedOf(app.database, 'before')) === PEOPLE, 30_000);
-  });
-  afterAll(async () => {
-    await peer.close();
-    await app.close();
   });
 
   it.each([

@@ -17,7 +17,8 @@ import { randomUUID } from 'node:crypto';
 import { firstValueFrom, lastValueFrom, of, toArray } from 'rxjs';
 import { KafkaTransport } from '../../src/messaging/kafka.transport.js';
 import { eventually } from '../support/barrier.js';
-import { KafkaPeer } from '../support/kafka.js';
+import { duringTests } from '../support/during-tests.js';
+import { brokers, connectPeer } from '../support/kafka.js';
 import { OnEvent } from '../support/messages-host.js';
 
 const run = randomUUID();
@@ -34,8 +35,6 @@ const [ECHO, CONTEXT, SEVERAL, NOTHING, THROWS, REFUSES] = REQUESTS as [
 ];
 const EVENT = `event-${run}`;
 
-const brokers = () => process.env.TEST_KAFKA_BROKERS!.split(',');
-const peer = new KafkaPeer();
 let server: INestMicroservice;
 let client: ClientKafka;
 let seen: unknown[] = [];
@@ -105,12 +104,11 @@ const stock = () =>
     subscribe: { fromBeginning: true },
   });
 
+const peer = duringTests(() => connectPeer());
 beforeAll(async () => {
-  await peer.connect();
   const topics = [...REQUESTS, ...REQUESTS.map((topic) => `${topic}.reply`), EVENT];
   await peer.createTopics(topics);
 });
-afterAll(() => peer.close());
 
 describe.each([
   ['our server', ours],

@@ -9,16 +9,16 @@ import { BATCHABLE } from '../../src/messaging/kafka.transport.js';
 import { digestOf } from '../../src/messaging/message-identity.js';
 import { Transactional } from '../../src/transactions/transactional.decorator.js';
 import { eventually } from '../support/barrier.js';
-import { KafkaPeer } from '../support/kafka.js';
+import { brokers, KafkaPeer } from '../support/kafka.js';
 import {
   count,
   counters,
-  createCounters,
+  createCountersDatabase,
   messagesModule,
   ParsedValue,
   startMessagesHost,
 } from '../support/messages-host.js';
-import { createDatabase, type TestDatabase } from '../support/test-database.js';
+import type { TestDatabase } from '../support/test-database.js';
 
 const run = randomUUID();
 const TIME = 1_700_000_000_000;
@@ -136,8 +136,7 @@ const hosts: INestApplication[] = [];
 
 beforeAll(async () => {
   await peer.connect();
-  database = await createDatabase();
-  await createCounters(database);
+  database = await createCountersDatabase();
   await peer.createTopics(topicsOf('stock'));
   const host = await startMessagesHost(database, {
     controllers: [TransportController],
@@ -152,7 +151,7 @@ beforeAll(async () => {
   stock.connectMicroservice({
     transport: Transport.KAFKA,
     options: {
-      client: { brokers: process.env.TEST_KAFKA_BROKERS!.split(','), clientId: 'stock', logLevel: logLevel.NOTHING }, // prettier-ignore
+      client: { brokers: brokers(), clientId: 'stock', logLevel: logLevel.NOTHING }, // prettier-ignore
       consumer: { groupId: `stock-${run}`, maxWaitTimeInMs: 100 },
       subscribe: { fromBeginning: true },
     },

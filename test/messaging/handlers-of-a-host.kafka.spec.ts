@@ -11,9 +11,16 @@ import { Outbox } from '../../src/messaging/outbox.js';
 import { TransactionRunner } from '../../src/transactions/transaction-runner.js';
 import { Transactional } from '../../src/transactions/transactional.decorator.js';
 import { eventually } from '../support/barrier.js';
-import { KafkaPeer } from '../support/kafka.js';
-import { count, createCounters, messagesModule, OnEvent, ParsedValue } from '../support/messages-host.js';
-import { createDatabase, onServer, type TestDatabase } from '../support/test-database.js';
+import { duringTests } from '../support/during-tests.js';
+import { brokers, connectPeer } from '../support/kafka.js';
+import {
+  count,
+  createCountersDatabase,
+  messagesModule,
+  OnEvent,
+  ParsedValue,
+} from '../support/messages-host.js';
+import { onServer, type TestDatabase } from '../support/test-database.js';
 
 const run = randomUUID();
 const topic = (name: string) => `${name}-${run}`;
@@ -25,7 +32,6 @@ let host: INestApplication;
 let seen: string[] = [];
 let release: () => void = () => undefined;
 const listeners: Consumer[] = [];
-const peer = new KafkaPeer();
 
 const counted = async (name: string) =>
   (await database.query<{ value: number }>('SELECT value FROM counters WHERE name = $1', [name]))[0]?.value;
@@ -93,7 +99,6 @@ async function startHost(connect: (app: INestApplication) => void): Promise<void
 
 const listen = async (to: string, take: (message: KafkaMessage) => void) =>
   listeners.push(await peer.consume([to], take));
-const brokers = () => process.env.TEST_KAFKA_BROKERS!.split(',');
 const ours =
   (options: Partial<KafkaTransportOptions> = {}) =>
   (app: INestApplication) =>
@@ -117,13 +122,11 @@ const stock = (app: INestApplication) =>
     },
   });
 
-beforeAll(() => peer.connect());
-afterAll(() => peer.close());
+const peer = duringTests(() => connectPeer());
 beforeEach(async () => {
   seen = [];
   await peer.createTopics(TOPICS);
-  database = await createDatabase();
-  await createCounters(database);
+  database = await createCountersDatabase();
 });
 afterEach(async () => {
   await host.close();

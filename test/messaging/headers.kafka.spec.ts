@@ -8,16 +8,10 @@ import { type BatchRecord, readBatches } from '../../src/messaging/records/batch
 import { RECORD_LIMITS } from '../../src/messaging/records/limits.js';
 import { Transactional } from '../../src/transactions/transactional.decorator.js';
 import { eventually } from '../support/barrier.js';
-import { KafkaPeer } from '../support/kafka.js';
-import {
-  count,
-  counters,
-  createCounters,
-  type MessagesHost,
-  startMessagesHost,
-} from '../support/messages-host.js';
+import { duringTests } from '../support/during-tests.js';
+import { broker, connectPeer } from '../support/kafka.js';
+import { count, counters, createCountersDatabase, startConsumingHost } from '../support/messages-host.js';
 import { fetchRaw, sendRaw } from '../support/raw-records.js';
-import { createDatabase, type TestDatabase } from '../support/test-database.js';
 
 const BINARY = Buffer.from([0xff, 0xfe, 0x00, 0x80]);
 const bytes = (text: string) => Buffer.from(text);
@@ -32,9 +26,6 @@ const NASTY: [string, RawHeaders][] = [
   ['of bytes', [[BINARY, BINARY], [Buffer.from([0xc0]), null], [BINARY, bytes('2')]]],
 ]; // prettier-ignore
 
-const broker = () => process.env.TEST_KAFKA_BROKERS!.split(',')[0]!;
-const peer = new KafkaPeer();
-
 /** The records of partition 0, as the broker has them. */
 async function recordsOf(topic: string): Promise<BatchRecord[]> {
   const reading = { limits: RECORD_LIMITS, left: RECORD_LIMITS.batchBytes, decompress };
@@ -43,42 +34,31 @@ async function recordsOf(topic: string): Promise<BatchRecord[]> {
 const isOurs = ([name]: RawHeaders[number]) =>
   String(name).startsWith('kafka_dlt-') || name === 'people-attempts';
 
-beforeAll(() => peer.connect());
-afterAll(() => peer.close());
+const peer = duringTests(() => connectPeer());
 
 describe.each(KAFKA_CLIENTS)('headers, by %s', (driver) => {
   const topic = `headers-${randomUUID()}`;
   const letters = `${topic}-dlt`;
-  let database: TestDatabase;
-  let host: MessagesHost;
   let isRepaired = false;
 
-  beforeAll(async () => {
-    await peer.createTopics([topic, letters]);
-    database = await createDatabase();
-    await createCounters(database);
-    @Controller()
-    class Handlers {
-      @MessagePattern(topic)
-      @Transactional()
-      async take(@Payload() { name }: { name: string }) {
-        if (!isRepaired && name.startsWith('bad')) throw new Error('not yet');
-        await count(name);
-        return { counted: name };
-      }
+  @Controller()
+  class Handlers {
+    @MessagePattern(topic)
+    @Transactional()
+    async take(@Payload() { name }: { name: string }) {
+      if (!isRepaired && name.startsWith('bad')) throw new Error('not yet');
+      await count(name);
+      return { counted: name };
     }
-    host = await startMessagesHost(database, {
-      controllers: [Handlers],
-      transport: { driver, maxAttempts: 1 },
-    });
-    await eventually(() => host.transport.unavailableReason === undefined, 30_000);
-  }, 60_000);
+  }
+
+  beforeAll(() => peer.createTopics([topic, letters]));
+  const database = duringTests(() => createCountersDatabase());
+  const host = duringTests(() =>
+    startConsumingHost(database, { controllers: [Handlers], transport: { driver, maxAttempts: 1 } }),
+  );
   beforeEach(() => {
     isRepaired = false;
-  });
-  afterAll(async () => {
-    await host.app.close();
-    await database.drop();
   });
 
   const handled = (name: string) => eventually(async () => (await counters(database))[name] === 1);

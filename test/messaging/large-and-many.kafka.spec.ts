@@ -2,23 +2,20 @@ import type { KafkaMessage } from 'kafkajs';
 import { randomUUID } from 'node:crypto';
 import { PeopleModule } from '../../src/people/people.module.js';
 import { eventually } from '../support/barrier.js';
+import { duringTests } from '../support/during-tests.js';
 import { KafkaPeer, startKafkaApp } from '../support/kafka.js';
 import { startMessagesHost } from '../support/messages-host.js';
-import type { PeopleApp } from '../support/people-app.js';
 
 const MEGABYTE = 1_000_000;
 
-let app: PeopleApp;
-const peer = new KafkaPeer();
 const dead: KafkaMessage[] = [];
 
+const peer = duringTests(() => new KafkaPeer());
+const app = duringTests(() =>
+  startKafkaApp(peer, { PEOPLE_EVENTS: 'off', PEOPLE_MAX_DATA_BYTES: '10000000' }),
+);
 beforeAll(async () => {
-  app = await startKafkaApp(peer, { PEOPLE_EVENTS: 'off', PEOPLE_MAX_DATA_BYTES: '10000000' });
   await peer.consume(['people.create-dlt'], (letter) => dead.push(letter));
-});
-afterAll(async () => {
-  await peer.close();
-  await app.close();
 });
 
 const letterOf = async (messageId: string) => {

@@ -1,35 +1,26 @@
 import { randomUUID } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { eventually } from '../support/barrier.js';
+import { duringTests } from '../support/during-tests.js';
 import { KafkaPeer, type Reply, startKafkaApp } from '../support/kafka.js';
-import { fatalError, type HeldAnswer, type LossyProxy, startLossyProxy } from '../support/lossy-proxy.js';
-import type { PeopleApp } from '../support/people-app.js';
-import { createDatabase, type TestDatabase } from '../support/test-database.js';
+import { fatalError, type HeldAnswer, startLossyProxy } from '../support/lossy-proxy.js';
+import { createDatabase } from '../support/test-database.js';
 
 /** An outage ends when there is a reply, or after this long, for those who wait for its end. */
 const OUTAGE_MS = 1500;
 
-let database: TestDatabase;
-let proxy: LossyProxy;
-let app: PeopleApp;
-const peer = new KafkaPeer();
 const groupId = `lost-answers-${randomUUID()}`;
 
-beforeAll(async () => {
-  database = await createDatabase();
-  proxy = await startLossyProxy(database.url);
-  app = await startKafkaApp(peer, {
+const database = duringTests(() => createDatabase());
+const proxy = duringTests(() => startLossyProxy(database.url));
+const peer = duringTests(() => new KafkaPeer());
+const app = duringTests(() =>
+  startKafkaApp(peer, {
     DATABASE_URL: proxy.url,
     DB_ACQUIRE_TIMEOUT_MS: '1000',
     KAFKA_GROUP_ID: groupId,
-  });
-});
-afterAll(async () => {
-  await app.close();
-  await peer.close();
-  await proxy.close();
-  await database.drop();
-});
+  }),
+);
 afterEach(() => proxy.recover());
 
 /** The answer of the next COMMIT of a message's unit of work; the relay's are none. */

@@ -2,9 +2,10 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { randomUUID } from 'node:crypto';
 import { once } from 'node:events';
 import { eventually } from '../support/barrier.js';
-import { KafkaPeer } from '../support/kafka.js';
-import { counters, createCounters } from '../support/messages-host.js';
-import { createDatabase, type TestDatabase } from '../support/test-database.js';
+import { duringTests } from '../support/during-tests.js';
+import { connectPeer } from '../support/kafka.js';
+import { counters, createCountersDatabase } from '../support/messages-host.js';
+import type { TestDatabase } from '../support/test-database.js';
 
 /** Each crash costs a session: the group waits for the one that is gone. */
 const PATIENCE_MS = 60_000;
@@ -14,7 +15,6 @@ let database: TestDatabase;
 let topic: string;
 let groupId: string;
 let host: { child: ChildProcess; ended: Promise<unknown>; output: string } | undefined;
-const peer = new KafkaPeer();
 
 function start(environment: Record<string, string> = {}): NonNullable<typeof host> {
   const command = ['--import', '@swc-node/register/esm-register', 'test/messaging/mortal-host.ts'];
@@ -38,12 +38,11 @@ const letters = async () => {
 };
 const isAllApplied = async () => Object.keys(await counters(database)).length === names.length;
 
-beforeAll(() => peer.connect());
+const peer = duringTests(() => connectPeer());
 beforeEach(async () => {
   topic = `mortal-${randomUUID()}`;
   groupId = topic;
-  database = await createDatabase();
-  await createCounters(database);
+  database = await createCountersDatabase();
   await peer.createTopics([topic]);
 });
 afterEach(async () => {
@@ -51,7 +50,6 @@ afterEach(async () => {
   await host?.ended;
   await database.drop();
 });
-afterAll(() => peer.close());
 
 it(
   'a message that kills the process is a dead letter after two restarts, and all others are applied once',

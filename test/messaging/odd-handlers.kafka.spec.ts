@@ -7,15 +7,15 @@ import { MessageErrorFilter } from '../../src/errors/error-responses.js';
 import { KAFKA_CLIENTS } from '../../src/messaging/kafka/clients.js';
 import { Transactional } from '../../src/transactions/transactional.decorator.js';
 import { eventually } from '../support/barrier.js';
-import { KafkaPeer } from '../support/kafka.js';
+import { duringTests } from '../support/during-tests.js';
+import { connectPeer, errorOf } from '../support/kafka.js';
 import {
+  codeOfLetter,
   count,
   counters,
-  createCounters,
-  type MessagesHost,
-  startMessagesHost,
+  createCountersDatabase,
+  startConsumingHost,
 } from '../support/messages-host.js';
-import { createDatabase, type TestDatabase } from '../support/test-database.js';
 
 const MOST_VALUES = 3;
 const HANDLER_MS = 300;
@@ -77,10 +77,7 @@ describe.each(KAFKA_CLIENTS)('a handler of a host, by %s, that', (driver) => {
   const gated = `gated-${run}`;
   const elsewhere = `beside-${run}`;
   const replies = `answers-${run}`;
-  const peer = new KafkaPeer();
   const answers: KafkaMessage[] = [];
-  let database: TestDatabase;
-  let host: MessagesHost;
 
   @Controller()
   @UseFilters(MessageErrorFilter)
@@ -115,26 +112,21 @@ describe.each(KAFKA_CLIENTS)('a handler of a host, by %s, that', (driver) => {
     }
   }
 
-  beforeAll(async () => {
-    await peer.connect();
-    await peer.createTopics([plain, transactional, gated, elsewhere, replies]);
-    database = await createDatabase();
-    await createCounters(database);
-    host = await startMessagesHost(database, {
+  const peer = duringTests(() => connectPeer());
+  beforeAll(() => peer.createTopics([plain, transactional, gated, elsewhere, replies]));
+  const database = duringTests(() => createCountersDatabase());
+  const host = duringTests(() =>
+    startConsumingHost(database, {
       controllers: [Handlers],
       transport: { driver, maxAttempts: 1, handlerTimeoutMs: HANDLER_MS, maxReplyValues: MOST_VALUES },
-    });
-    await eventually(() => host.transport.unavailableReason === undefined, 30_000);
+    }),
+  );
+  beforeAll(async () => {
     await peer.consume([replies], (answer) => answers.push(answer));
-  }, 60_000);
+  });
   beforeEach(() => {
     ended = 0;
     gate = new Promise((resolve) => (open = resolve));
-  });
-  afterAll(async () => {
-    await host.app.close();
-    await database.drop();
-    await peer.close();
   });
 
   const answersTo = (id: string) =>
@@ -145,8 +137,6 @@ describe.each(KAFKA_CLIENTS)('a handler of a host, by %s, that', (driver) => {
       const found = answersTo(id);
       return found.some(isLast) && found;
     });
-  const errorOf = ({ headers }: KafkaMessage) =>
-    JSON.parse(String(headers!['kafka_nest-err'] ?? 'null')) as { code: string } | null;
   const ask = async (topic: string, what: string, headers: Record<string, string> = {}) => {
     const [id, name] = [randomUUID(), randomUUID()];
     const asking = { kafka_correlationId: id, kafka_replyTopic: replies, ...headers };
@@ -158,12 +148,6 @@ describe.each(KAFKA_CLIENTS)('a handler of a host, by %s, that', (driver) => {
     expect(JSON.parse(value!)).toEqual({ by: 'stander' });
     expect(host.transport.unavailableReason).toBeUndefined();
   };
-  const codeOfLetter = async (key: string) =>
-    (
-      await database.query<{ code: string }>('SELECT code FROM message_dead_letter WHERE key = $1', [
-        Buffer.from(key),
-      ])
-    )[0]?.code;
 
   it.each(Object.keys(ODD))('%s: its request has one answer', async (what) => {
     const { values, code } = ODD[what]!;
@@ -198,10 +182,10 @@ describe.each(KAFKA_CLIENTS)('a handler of a host, by %s, that', (driver) => {
       await peer.emit(plain, { key: name, value: JSON.stringify({ what, name }) });
       await peer.emit(plain, { key: name, value: '{"what":"gives a value"}' });
       await expectBystander();
-      if (code) expect(await eventually(() => codeOfLetter(name))).toBe(code);
+      if (code) expect(await eventually(() => codeOfLetter(database, name))).toBe(code);
       const { id } = await ask(plain, 'gives a value');
       await wholeAnswer(id);
-      if (!code) expect(await codeOfLetter(name)).toBeUndefined();
+      if (!code) expect(await codeOfLetter(database, name)).toBeUndefined();
     },
   );
 

@@ -3,27 +3,22 @@ import { randomUUID } from 'node:crypto';
 import { DeadLetters } from '../../src/messaging/dead-letters.js';
 import { eventually } from '../support/barrier.js';
 import { KAFKA_CLIENTS } from '../../src/messaging/kafka/clients.js';
+import { duringTests } from '../support/during-tests.js';
 import { KafkaPeer, startKafkaApp } from '../support/kafka.js';
-import type { PeopleApp } from '../support/people-app.js';
 
 type Received = KafkaMessage & { topic: string; partition: number };
 
 describe.each(KAFKA_CLIENTS)('with %s', (client) => {
-  let app: PeopleApp;
-  const peer = new KafkaPeer();
   const events: Received[] = [];
   const dead: Received[] = [];
 
+  const peer = duringTests(() => new KafkaPeer());
+  const app = duringTests(() => startKafkaApp(peer, { KAFKA_CLIENT: client }));
   beforeAll(async () => {
-    app = await startKafkaApp(peer, { KAFKA_CLIENT: client });
     await peer.consume(['people.events'], (event) => events.push(event));
     await peer.consume(['people.create-dlt', 'people.update-dlt', 'people.commands-dlt'], (letter) =>
       dead.push(letter),
     );
-  });
-  afterAll(async () => {
-    await peer.close();
-    await app.close();
   });
 
   const eventsOf = (id: string) => events.filter(({ key }) => String(key) === id);

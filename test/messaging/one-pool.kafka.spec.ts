@@ -1,18 +1,10 @@
+import { duringTests } from '../support/during-tests.js';
 import { KafkaPeer, startKafkaApp } from '../support/kafka.js';
 import { eventually } from '../support/barrier.js';
-import type { PeopleApp } from '../support/people-app.js';
 import { onServer } from '../support/test-database.js';
 
-let app: PeopleApp;
-const peer = new KafkaPeer();
-
-beforeAll(async () => {
-  app = await startKafkaApp(peer, { DB_POOL_SIZE: '2', KAFKA_CONCURRENCY: '8' });
-});
-afterAll(async () => {
-  await peer.close();
-  await app.close();
-});
+const peer = duringTests(() => new KafkaPeer());
+const app = duringTests(() => startKafkaApp(peer, { DB_POOL_SIZE: '2', KAFKA_CONCURRENCY: '8' }));
 
 it('HTTP and Kafka under load together never open more than DB_POOL_SIZE backends, and nothing is lost', async () => {
   const PEOPLE = 200;

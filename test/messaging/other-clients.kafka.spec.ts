@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import { KAFKA_CLIENTS } from '../../src/messaging/kafka/clients.js';
-import { KafkaPeer, startKafkaApp } from '../support/kafka.js';
+import { broker, KafkaPeer, startKafkaApp } from '../support/kafka.js';
 import {
   findJavaClients,
   findKcat,
@@ -29,7 +29,6 @@ const kcat = findKcat();
 const clients = ['nest', ...(kcat ? ['kcat'] : []), ...(java ? JAVA : [])];
 
 describe.each(KAFKA_CLIENTS)('by %s', (library) => {
-  const broker = () => process.env.TEST_KAFKA_BROKERS!.split(',')[0]!;
   const replies = `others-${randomUUID()}`;
   const peer = new KafkaPeer();
   const open: { close(): Promise<void> }[] = [];

@@ -6,34 +6,32 @@ import { relayStatements } from '../../src/messaging/outbox/statements.js';
 import { Outbox } from '../../src/messaging/outbox.js';
 import { Transactional } from '../../src/transactions/transactional.decorator.js';
 import { eventually } from '../support/barrier.js';
+import { duringTests } from '../support/during-tests.js';
 import { KafkaPeer, startKafkaApp } from '../support/kafka.js';
 import {
   count,
   counters,
-  createCounters,
+  createCountersDatabase,
   ParsedValue,
   startMessagesHost,
   OnEvent,
 } from '../support/messages-host.js';
-import { type PeopleApp, startPeopleApp } from '../support/people-app.js';
-import { createDatabase } from '../support/test-database.js';
+import { startPeopleApp } from '../support/people-app.js';
 
 const run = randomUUID();
 const GROUP = `group-${run}`;
 const APPLIED = `applied-${run}`;
 const LATER = `later-${run}`;
 
-let app: PeopleApp;
-/** Another instance of the service, on the same database. */
-let other: PeopleApp;
-const peer = new KafkaPeer();
 const events: KafkaMessage[] = [];
 
+const peer = duringTests(() => new KafkaPeer());
+const app = duringTests(() => startKafkaApp(peer, { KAFKA_GROUP_ID: GROUP }));
+/** Another instance of the service, on the same database. */
+const other = duringTests(() =>
+  startPeopleApp({ KAFKA_BROKERS: process.env.TEST_KAFKA_BROKERS!, KAFKA_GROUP_ID: GROUP }, app.database),
+);
 beforeAll(async () => {
-  const environment = { KAFKA_GROUP_ID: GROUP };
-  app = await startKafkaApp(peer, environment);
-  const brokers = { KAFKA_BROKERS: process.env.TEST_KAFKA_BROKERS!, ...environment };
-  other = await startPeopleApp(brokers, app.database);
   const seen = new Set<string>();
   await peer.consume(['people.events'], (event) => {
     const id = String(event.headers?.ce_id);
@@ -41,11 +39,6 @@ beforeAll(async () => {
     if (!seen.has(id)) events.push(event);
     seen.add(id);
   });
-});
-afterAll(async () => {
-  await peer.close();
-  await other.close();
-  await app.close();
 });
 
 const namesOf = (id: string) =>
@@ -178,8 +171,7 @@ class AppliesController {
 }
 
 it('an event that is sent again because its row could not be deleted has the id of the first, and is applied once', async () => {
-  const database = await createDatabase();
-  await createCounters(database);
+  const database = await createCountersDatabase();
   // The first of the relay's transactions fails when its events are with the broker.
   await database.query(`CREATE SEQUENCE failures`);
   await database.query(

@@ -3,23 +3,20 @@ import { NestFactory } from '@nestjs/core';
 import { MessagingModule, type MessagingModuleOptions } from '../../src/messaging/messaging.module.js';
 import { PeopleModule } from '../../src/people/people.module.js';
 import { eventually } from '../support/barrier.js';
+import { duringTests } from '../support/during-tests.js';
 import { messagesModule } from '../support/messages-host.js';
 import { startPeopleApp } from '../support/people-app.js';
-import { createDatabase, openDatabase, type TestDatabase } from '../support/test-database.js';
+import { createDatabase, openDatabase } from '../support/test-database.js';
 
 const OFTEN = { pruneEveryMs: 20 };
 const HOUR = 60 * 60 * 1000;
 
-let database: TestDatabase;
+const database = duringTests(() => createDatabase());
 const hosts: INestApplicationContext[] = [];
-beforeAll(async () => {
-  database = await createDatabase();
-});
 afterEach(async () => {
   for (const host of hosts.splice(0)) await host.close();
   await database.query('TRUNCATE message_inbox, message_dead_letter');
 });
-afterAll(() => database.drop());
 
 /** An application without Kafka. */
 async function start(

@@ -5,17 +5,16 @@ import { BATCHABLE, KafkaTransport } from '../../src/messaging/kafka.transport.j
 import { currentTransaction } from '../../src/transactions/transaction-context.js';
 import { Transactional } from '../../src/transactions/transactional.decorator.js';
 import { eventually } from '../support/barrier.js';
-import { KafkaPeer } from '../support/kafka.js';
+import { duringTests } from '../support/during-tests.js';
+import { connectPeer } from '../support/kafka.js';
 import { type MessagesHost, ParsedValue, startMessagesHost } from '../support/messages-host.js';
-import { createDatabase, type TestDatabase } from '../support/test-database.js';
+import { createDatabase } from '../support/test-database.js';
 
 const run = randomUUID();
 const [TOGETHER, ALONE] = [`together-${run}`, `alone-${run}`];
 const groupId = `group-${run}`;
 
-let database: TestDatabase;
 const hosts: MessagesHost[] = [];
-const peer = new KafkaPeer();
 /** Messages that can't be handled at the moment. */
 const broken = new Set<string>();
 /** What a message waits for once it has begun, and those that have. */
@@ -66,19 +65,15 @@ const waiting = async (key: string) =>
   (await letters().list({ key })).map(({ messageId, state, code }) => `${messageId} ${state} ${code}`);
 const quarantines = async () => (await database.query('SELECT FROM message_quarantine')).length;
 
+const peer = duringTests(() => connectPeer());
+const database = duringTests(() => createDatabase());
 beforeAll(async () => {
-  await peer.connect();
-  database = await createDatabase();
   await database.query('CREATE TABLE applied (n int GENERATED ALWAYS AS IDENTITY, key text, name text)');
 });
 beforeEach(() => broken.clear());
 afterEach(async () => {
   await stop();
   await database.query('DELETE FROM message_quarantine; DELETE FROM message_dead_letter');
-});
-afterAll(async () => {
-  await peer.close();
-  await database.drop();
 });
 
 describe.each([

@@ -6,11 +6,12 @@ import { ClaimTakenError } from '../../src/transactions/transaction-errors.js';
 import { currentTransaction } from '../../src/transactions/transaction-context.js';
 import { Transactional } from '../../src/transactions/transactional.decorator.js';
 import { barrier, eventually } from '../support/barrier.js';
-import { KafkaPeer } from '../support/kafka.js';
+import { duringTests } from '../support/during-tests.js';
+import { connectPeer } from '../support/kafka.js';
 import {
   count,
   counters,
-  createCounters,
+  createCountersDatabase,
   type MessagesHost,
   type MessagesHostOptions,
   ParsedValue,
@@ -18,7 +19,7 @@ import {
   OnEvent,
 } from '../support/messages-host.js';
 import { watchRetries } from '../support/retries.js';
-import { createDatabase, type TestDatabase } from '../support/test-database.js';
+import type { TestDatabase } from '../support/test-database.js';
 
 const run = randomUUID();
 const [HELD, BLOCKED, ANY, OTHER] = ['held', 'blocked', 'any-1', 'other'].map((name) => `${name}-${run}`) as [
@@ -37,7 +38,6 @@ let calls: string[] = [];
 let release: () => void;
 let released: Promise<void>;
 let bothHold: () => Promise<void>;
-const peer = new KafkaPeer();
 
 @Controller()
 class HoldsController {
@@ -92,13 +92,11 @@ const start = async (controller: Type, transport: MessagesHostOptions['transport
   return host;
 };
 
-beforeAll(() => peer.connect());
-afterAll(() => peer.close());
+const peer = duringTests(() => connectPeer());
 beforeEach(async () => {
   calls = [];
   released = new Promise((resolve) => (release = resolve));
-  database = await createDatabase();
-  await createCounters(database);
+  database = await createCountersDatabase();
 });
 afterEach(async () => {
   release();

@@ -3,14 +3,11 @@ import { readBatches } from '../../src/messaging/records/batches.js';
 import { RECORD_LIMITS } from '../../src/messaging/records/limits.js';
 import { encodeBatch, type RecordToWrite } from '../../src/messaging/records/writer.js';
 import { eventually } from '../support/barrier.js';
-import { KafkaPeer } from '../support/kafka.js';
+import { duringTests } from '../support/during-tests.js';
+import { broker, connectPeer } from '../support/kafka.js';
 import { fetchRaw, sendBatch } from '../support/raw-records.js';
 
-const broker = () => process.env.TEST_KAFKA_BROKERS!.split(',')[0]!;
-const peer = new KafkaPeer();
-
-beforeAll(() => peer.connect());
-afterAll(() => peer.close());
+const peer = duringTests(() => connectPeer());
 
 it('a broker takes what is written, checks it, and gives it as it was', async () => {
   const topic = `written-${randomUUID()}`;

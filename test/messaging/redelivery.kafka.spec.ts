@@ -6,18 +6,19 @@ import { BATCHABLE } from '../../src/messaging/kafka.transport.js';
 import { currentTransaction } from '../../src/transactions/transaction-context.js';
 import { Transactional } from '../../src/transactions/transactional.decorator.js';
 import { eventually } from '../support/barrier.js';
-import { KafkaPeer } from '../support/kafka.js';
+import { duringTests } from '../support/during-tests.js';
+import { connectPeer } from '../support/kafka.js';
 import {
   count,
   counters,
-  createCounters,
+  createCountersDatabase,
   type MessagesHost,
   type MessagesHostOptions,
   ParsedValue,
   startMessagesHost,
   OnEvent,
 } from '../support/messages-host.js';
-import { createDatabase, onServer, type TestDatabase } from '../support/test-database.js';
+import { onServer } from '../support/test-database.js';
 
 const run = randomUUID();
 const topic = (name: string) => `${name}-${run}`;
@@ -31,13 +32,11 @@ const [COUNT, ANEW, COUNT_OR_NOT, FAIL, CUT, HIDE] = [
 ];
 const groupId = `group-${run}`;
 
-let database: TestDatabase;
 const hosts: MessagesHost[] = [];
 const calls: string[] = [];
 let cuts = 0;
 /** Sends what is to be healthy beside the failing message. */
 let beside: () => Promise<void>;
-const peer = new KafkaPeer();
 
 @Controller()
 class CountersController {
@@ -94,16 +93,9 @@ const stop = async () => {
 const committed = async () =>
   Number((await peer.admin.fetchOffsets({ groupId, topics: [COUNT] }))[0]!.partitions[0]!.offset);
 
-beforeAll(async () => {
-  await peer.connect();
-  database = await createDatabase();
-  await createCounters(database);
-});
+const peer = duringTests(() => connectPeer());
+const database = duringTests(() => createCountersDatabase());
 afterEach(stop);
-afterAll(async () => {
-  await peer.close();
-  await database.drop();
-});
 
 it('messages without an id in a topic that was deleted and made anew are no repetition of those in the old one', async () => {
   await start();

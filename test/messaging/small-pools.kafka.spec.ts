@@ -1,35 +1,28 @@
 import { eventually } from '../support/barrier.js';
-import { KafkaPeer, startKafkaApp } from '../support/kafka.js';
+import { duringTests } from '../support/during-tests.js';
+import { brokers, KafkaPeer, startKafkaApp } from '../support/kafka.js';
 import { startKafkaWire } from '../support/kafka-wire.js';
-import type { PeopleApp } from '../support/people-app.js';
-import type { Wire } from '../support/wire.js';
 
-const brokerPort = () => Number(process.env.TEST_KAFKA_BROKERS!.split(',')[0]!.split(':')[1]);
+const brokerPort = () => Number(brokers()[0]!.split(':')[1]);
 
 // From four on the relay LISTENs on one of the connections.
 describe.each([1, 2, 3, 4])('on a pool of %i', (poolSize) => {
   const PEOPLE = 40;
-  let peer: KafkaPeer;
-  let app: PeopleApp;
-  let wire: Wire;
   let isHanging = false;
   const events = new Set<string>();
 
-  beforeAll(async () => {
-    peer = new KafkaPeer();
-    wire = await startKafkaWire(brokerPort(), () => (isHanging ? 'hold' : 'pass'));
-    app = await startKafkaApp(peer, {
+  const wire = duringTests(() => startKafkaWire(brokerPort(), () => (isHanging ? 'hold' : 'pass')));
+  const peer = duringTests(() => new KafkaPeer());
+  const app = duringTests(() =>
+    startKafkaApp(peer, {
       DB_POOL_SIZE: String(poolSize),
       KAFKA_BROKERS: `127.0.0.1:${wire.port}`,
-    });
+    }),
+  );
+  beforeAll(async () => {
     await peer.consume(['people.events'], ({ key, headers }) =>
       events.add(`${String(headers?.ce_type)} ${String(key)}`),
     );
-  });
-  afterAll(async () => {
-    await peer.close();
-    await app.close();
-    await wire.close();
   });
 
   const waiting = async () => (await app.database.query('SELECT FROM message_outbox')).length;

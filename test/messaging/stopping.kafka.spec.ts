@@ -9,12 +9,11 @@ import { KafkaPeer } from '../support/kafka.js';
 import {
   count,
   counters,
-  createCounters,
+  createCountersDatabase,
   ParsedValue,
   startMessagesHost,
   OnEvent,
 } from '../support/messages-host.js';
-import { createDatabase } from '../support/test-database.js';
 
 const run = randomUUID();
 const COUNT = `count-${run}`;
@@ -31,8 +30,7 @@ class CountersController {
 it('a message that does not end before the deadline of stopping is rolled back, not committed, and handled by the next instance', async () => {
   const peer = new KafkaPeer();
   await peer.connect();
-  const database = await createDatabase();
-  await createCounters(database);
+  const database = await createCountersDatabase();
   await database.query(`INSERT INTO counters VALUES ('stuck', 0)`);
   const holder = new pg.Client(database.url);
   await holder.connect();

@@ -1,33 +1,24 @@
 import { eventually } from '../support/barrier.js';
 import { deadIn, messagesOf, PEOPLE, storedOf } from '../support/created-by-messages.js';
+import { duringTests } from '../support/during-tests.js';
 import { KafkaPeer, startKafkaApp } from '../support/kafka.js';
-import type { PeopleApp } from '../support/people-app.js';
-import { describeWithPgBouncer, type PgBouncer, POOL_MODES, startPgBouncer } from '../support/pgbouncer.js';
-import { createDatabase, openDatabase, type TestDatabase } from '../support/test-database.js';
+import { describeWithPgBouncer, POOL_MODES, startPgBouncer } from '../support/pgbouncer.js';
+import { createDatabase, openDatabase } from '../support/test-database.js';
 
 describeWithPgBouncer('through PgBouncer', () => {
   describe.each(POOL_MODES)('(%s pooling) messages and events', (poolMode) => {
-    let database: TestDatabase;
-    let bouncer: PgBouncer;
-    let app: PeopleApp;
-    const peer = new KafkaPeer();
-    beforeAll(async () => {
-      database = await createDatabase();
-      bouncer = await startPgBouncer({
+    const database = duringTests(() => createDatabase());
+    const bouncer = duringTests(() =>
+      startPgBouncer({
         server: database.url,
         poolMode,
         // Fewer than the service has, where they go from hand to hand.
         settings: { default_pool_size: poolMode === 'transaction' ? 4 : 20 },
-      });
-      app = await startKafkaApp(peer, { DB_POOL_SIZE: '10' }, await openDatabase(bouncer.url));
-    });
-    afterAll(async () => {
-      await peer.close();
-      await app.close();
-      await app.database.drop();
-      await bouncer.stop();
-      await database.drop();
-    });
+      }),
+    );
+    const through = duringTests(() => openDatabase(bouncer.url));
+    const peer = duringTests(() => new KafkaPeer());
+    const app = duringTests(() => startKafkaApp(peer, { DB_POOL_SIZE: '10' }, through));
 
     it('are applied and sent once each, beside requests', async () => {
       const events: (string | undefined)[] = [];

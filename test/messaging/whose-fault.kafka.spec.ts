@@ -16,15 +16,16 @@ import { Transactional } from '../../src/transactions/transactional.decorator.js
 import { TransactionRunner } from '../../src/transactions/transaction-runner.js';
 import { smallDisk } from '../people/whose-fault.cases.js';
 import { eventually } from '../support/barrier.js';
-import { KafkaPeer } from '../support/kafka.js';
+import { duringTests } from '../support/during-tests.js';
+import { connectPeer } from '../support/kafka.js';
 import {
   counters,
-  createCounters,
+  createCountersDatabase,
   type MessagesHost,
   ParsedValue,
   startMessagesHost,
 } from '../support/messages-host.js';
-import { createDatabase, onServer, type TestDatabase } from '../support/test-database.js';
+import { onServer, type TestDatabase } from '../support/test-database.js';
 
 interface What {
   what: 'good' | 'call' | 'kill' | 'refused';
@@ -85,7 +86,6 @@ function controllerOf(
 let database: TestDatabase;
 let host: MessagesHost;
 let topic: string;
-const peer = new KafkaPeer();
 const MAX_ATTEMPTS = 3;
 
 async function start(
@@ -107,12 +107,10 @@ const letters = () =>
 const counted = async (prefix: string) =>
   Object.keys(await counters(database)).filter((name) => name.startsWith(prefix)).length;
 
-beforeAll(() => peer.connect());
-afterAll(() => peer.close());
+const peer = duringTests(() => connectPeer());
 beforeEach(async () => {
   calls = [];
-  database = await createDatabase();
-  await createCounters(database);
+  database = await createCountersDatabase();
   await database.query('ALTER TABLE counters ADD filler text, ADD CONSTRAINT no_debts CHECK (value > 0)');
 });
 afterEach(async () => {

@@ -5,16 +5,15 @@ import { createApp } from '../../src/app/create-app.js';
 import { readEnvironment } from '../../src/app/environment.js';
 import { JsonLogger } from '../../src/operations/json-logger.js';
 import { eventually } from '../support/barrier.js';
+import { duringTests } from '../support/during-tests.js';
 import { RawClient } from '../support/raw-http.js';
-import { createDatabase, type TestDatabase } from '../support/test-database.js';
+import { createDatabase } from '../support/test-database.js';
 
 const SECRET = 'hunter2-hunter2-hunter2-hunter2-hunter2';
 const ID = '01938c5e-7a1b-7c3d-9e2f-000000000001';
 
 type Line = Partial<Record<string, unknown>>;
 
-let app: NestFastifyApplication;
-let database: TestDatabase;
 let url: string;
 let token: string;
 let log: string[] = [];
@@ -34,18 +33,14 @@ async function start(level: string, databaseUrl = database.url) {
   return started;
 }
 
+const database = duringTests(() => createDatabase());
+const app = duringTests(() => start('trace'));
 beforeAll(async () => {
-  database = await createDatabase();
-  app = await start('trace');
   url = await app.getUrl();
   token = await new SignJWT({ scope: 'people:read people:write' })
     .setProtectedHeader({ alg: 'HS256' })
     .setExpirationTime('1h')
     .sign(new TextEncoder().encode(SECRET));
-});
-afterAll(async () => {
-  await app.close();
-  await database.drop();
 });
 beforeEach(() => (log = []));
 

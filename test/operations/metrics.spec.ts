@@ -1,12 +1,11 @@
 import pg from 'pg';
 import { eventually } from '../support/barrier.js';
-import { type PeopleApp, startPeopleApp } from '../support/people-app.js';
+import { duringTests } from '../support/during-tests.js';
+import { startPeopleApp } from '../support/people-app.js';
 
-let app: PeopleApp;
-beforeAll(async () => {
-  app = await startPeopleApp({ TRANSACTION_ISOLATION_LEVEL: 'REPEATABLE READ', DB_POOL_SIZE: '3' });
-});
-afterAll(() => app.close());
+const app = duringTests(() =>
+  startPeopleApp({ TRANSACTION_ISOLATION_LEVEL: 'REPEATABLE READ', DB_POOL_SIZE: '3' }),
+);
 
 /** Value of the series that begins with `series`; undefined when there is none. */
 async function read(series: string): Promise<number | undefined> {

@@ -1,4 +1,5 @@
-import { type PeopleApp, startPeopleApp } from '../support/people-app.js';
+import { duringTests } from '../support/during-tests.js';
+import { startPeopleApp } from '../support/people-app.js';
 
 interface Schema {
   $ref?: string;
@@ -21,13 +22,11 @@ interface Document {
   components: { schemas: Record<string, Schema> };
 }
 
-let app: PeopleApp;
 let document: Document;
+const app = duringTests(() => startPeopleApp());
 beforeAll(async () => {
-  app = await startPeopleApp();
   document = (await (await app.request('/docs-json')).json()) as Document;
 });
-afterAll(() => app.close());
 
 const operations = () =>
   Object.entries(document.paths).flatMap(([path, methods]) =>

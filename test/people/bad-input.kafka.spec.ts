@@ -1,8 +1,8 @@
 import type { Message } from 'kafkajs';
 import { randomUUID } from 'node:crypto';
 import { eventually } from '../support/barrier.js';
+import { duringTests } from '../support/during-tests.js';
 import { KafkaPeer, type Reply, startKafkaApp } from '../support/kafka.js';
-import type { PeopleApp } from '../support/people-app.js';
 import { ADA, ADA_JSON, DATA, NAME, nested, TOO_DEEP, UNKNOWN, UNKNOWN_ID, UUID } from './bad-input.cases.js';
 
 type Topic = 'create' | 'create-many' | 'get' | 'find-by-name' | 'update' | 'delete';
@@ -132,19 +132,14 @@ const good: Record<Topic, [value: string, reply: string | null]> = {
 };
 
 describe('a bad message changes nothing:', () => {
-  let app: PeopleApp;
-  const peer = new KafkaPeer();
   const seen: Consumed[] = [];
 
+  const peer = duringTests(() => new KafkaPeer());
+  const app = duringTests(() => startKafkaApp(peer));
   beforeAll(async () => {
-    app = await startKafkaApp(peer);
     await app.send('POST', '/people', ADA_JSON);
     const topics = Object.keys(good).flatMap((topic) => [`people.${topic}`, `people.${topic}-dlt`]);
     await peer.consume(topics, (message) => seen.push(message as Consumed));
-  });
-  afterAll(async () => {
-    await peer.close();
-    await app.close();
   });
 
   const table = () =>

@@ -1,3 +1,4 @@
+import { duringTests } from '../support/during-tests.js';
 import { type PeopleApp, startPeopleApp } from '../support/people-app.js';
 import {
   ADA,
@@ -12,14 +13,12 @@ import {
 } from './bad-input.cases.js';
 
 describe('bad input over HTTP changes nothing and is answered with what is wrong:', () => {
-  let app: PeopleApp;
   let before: unknown;
 
+  const app = duringTests(() => startPeopleApp());
   beforeAll(async () => {
-    app = await startPeopleApp();
     expect((await app.send('POST', '/people', ADA_JSON)).status).toBe(201);
   });
-  afterAll(() => app.close());
   beforeEach(async () => (before = await table()));
   afterEach(async () => expect(await table()).toEqual(before));
 

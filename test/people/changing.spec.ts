@@ -1,15 +1,12 @@
 import pg from 'pg';
 import { eventually } from '../support/barrier.js';
-import { type PeopleApp, startPeopleApp } from '../support/people-app.js';
+import { duringTests } from '../support/during-tests.js';
+import { startPeopleApp } from '../support/people-app.js';
 
 const U64_MAX = '18446744073709551615';
 const ABSENT = '01938c5e-7a1b-7c3d-9e2f-ffffffffffff';
 
-let app: PeopleApp;
-beforeAll(async () => {
-  app = await startPeopleApp();
-});
-afterAll(() => app.close());
+const app = duringTests(() => startPeopleApp());
 
 const MERGE = { 'content-type': 'application/merge-patch+json' };
 const patch = (id: string, json: string, headers: Record<string, string> = {}) =>

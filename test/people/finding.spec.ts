@@ -1,16 +1,13 @@
 import { INDEXED_NAME_BYTES, peopleStatements } from '../../src/people/people.statements.js';
-import { type PeopleApp, startPeopleApp } from '../support/people-app.js';
+import { duringTests } from '../support/during-tests.js';
+import { startPeopleApp } from '../support/people-app.js';
 
 interface Page {
   items: { id: string; name: string }[];
   next: string | null;
 }
 
-let app: PeopleApp;
-beforeAll(async () => {
-  app = await startPeopleApp();
-});
-afterAll(() => app.close());
+const app = duringTests(() => startPeopleApp());
 beforeEach(() => app.database.query('TRUNCATE people'));
 
 const idOf = (n: number) => `01938c5e-7a1b-7c3d-9e2f-${n.toString(16).padStart(12, '0')}`;

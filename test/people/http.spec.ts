@@ -1,16 +1,13 @@
 import { Readable } from 'node:stream';
-import { type PeopleApp, startPeopleApp } from '../support/people-app.js';
+import { duringTests } from '../support/during-tests.js';
+import { startPeopleApp } from '../support/people-app.js';
 
 const ID = '01938c5e-7a1b-7c3d-9e2f-000000000001';
 const ABSENT = '01938c5e-7a1b-7c3d-9e2f-ffffffffffff';
 const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
 const UUID_V7 = /^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}$/;
 
-let app: PeopleApp;
-beforeAll(async () => {
-  app = await startPeopleApp();
-});
-afterAll(() => app.close());
+const app = duringTests(() => startPeopleApp());
 beforeEach(() => app.database.query('TRUNCATE people'));
 
 const post = (json: string, headers?: Record<string, string>) => app.send('POST', '/people', json, headers);

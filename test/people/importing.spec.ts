@@ -1,20 +1,17 @@
 import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
 import pg from 'pg';
+import { duringTests } from '../support/during-tests.js';
 import { watchRetries } from '../support/retries.js';
 import { barrier } from '../support/barrier.js';
-import { type PeopleApp, poolOf, startPeopleApp } from '../support/people-app.js';
+import { poolOf, startPeopleApp } from '../support/people-app.js';
 
 setFlagsFromString('--expose-gc');
 const collectGarbage = runInNewContext('gc') as () => void;
 const MEGABYTE = 1024 * 1024;
 const ID = '01938c5e-7a1b-7c3d-9e2f-000000000001';
 
-let app: PeopleApp;
-beforeAll(async () => {
-  app = await startPeopleApp();
-});
-afterAll(() => app.close());
+const app = duringTests(() => startPeopleApp());
 beforeEach(() => app.database.query('TRUNCATE people'));
 
 interface NewPerson {

@@ -1,23 +1,15 @@
 import fc from 'fast-check';
 import { JsonText, parseJson, stringifyJson } from '../../src/index.js';
+import { duringTests } from '../support/during-tests.js';
 import { KafkaPeer, startKafkaApp } from '../support/kafka.js';
-import type { PeopleApp } from '../support/people-app.js';
 import { dataText, RUN, surprises } from './json-survives.arbitraries.js';
 
 const U64_MAX = '18446744073709551615';
 const TOGETHER = 20;
 
 describe('the JSON of a person survives between the doors', () => {
-  let app: PeopleApp;
-  const peer = new KafkaPeer();
-
-  beforeAll(async () => {
-    app = await startKafkaApp(peer);
-  });
-  afterAll(async () => {
-    await peer.close();
-    await app.close();
-  });
+  const peer = duringTests(() => new KafkaPeer());
+  const app = duringTests(() => startKafkaApp(peer));
 
   /** The value of a reply that is no error. */
   async function ask(topic: string, value: string): Promise<string> {

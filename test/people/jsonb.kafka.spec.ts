@@ -1,18 +1,13 @@
+import { duringTests } from '../support/during-tests.js';
 import { KafkaPeer, startKafkaApp } from '../support/kafka.js';
-import type { PeopleApp } from '../support/people-app.js';
 import { REFUSED } from './jsonb.cases.js';
 
-let app: PeopleApp;
-const peer = new KafkaPeer();
+const peer = duringTests(() => new KafkaPeer());
+const app = duringTests(() => startKafkaApp(peer));
 beforeAll(async () => {
-  app = await startKafkaApp(peer);
   await app.database.query('ALTER TABLE people ALTER data TYPE jsonb');
   // Refused by the server, which makes the service look what the column is now.
   expect((await app.send('POST', '/people', '{"name":"x","data":{"a":"\\u0000"}}')).status).toBe(400);
-});
-afterAll(async () => {
-  await peer.close();
-  await app.close();
 });
 
 const ID = '01938c5e-7a1b-7c3d-9e2f-00000000ada0';

@@ -1,17 +1,14 @@
 import { JsonText } from '../../src/json/text.js';
 import { eventually } from '../support/barrier.js';
-import { type PeopleApp, startPeopleApp } from '../support/people-app.js';
+import { duringTests } from '../support/during-tests.js';
+import { startPeopleApp } from '../support/people-app.js';
 import { startLossyProxy } from '../support/lossy-proxy.js';
 import { KEPT, REFUSED } from './jsonb.cases.js';
 
 const NDJSON = { 'content-type': 'application/x-ndjson' };
 const MERGE = { 'content-type': 'application/merge-patch+json' };
 
-let app: PeopleApp;
-beforeAll(async () => {
-  app = await startPeopleApp({ LOG_LEVEL: 'silent' });
-});
-afterAll(() => app.close());
+const app = duringTests(() => startPeopleApp({ LOG_LEVEL: 'silent' }));
 beforeEach(async () => {
   await app.database.query('TRUNCATE people');
 });

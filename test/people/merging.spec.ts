@@ -1,27 +1,15 @@
 import { randomUUID } from 'node:crypto';
-import { type HeldAnswer, type LossyProxy, startLossyProxy } from '../support/lossy-proxy.js';
-import { type PeopleApp, startPeopleApp } from '../support/people-app.js';
-import { createDatabase, openDatabase, type TestDatabase } from '../support/test-database.js';
+import { duringTests } from '../support/during-tests.js';
+import { type HeldAnswer, startLossyProxy } from '../support/lossy-proxy.js';
+import { startPeopleApp } from '../support/people-app.js';
+import { createDatabase, openDatabase } from '../support/test-database.js';
 
-let database: TestDatabase;
-let proxy: LossyProxy;
-let app: PeopleApp;
+const database = duringTests(() => createDatabase());
+const proxy = duringTests(() => startLossyProxy(database.url));
+const behind = duringTests(() => openDatabase(proxy.url));
+const app = duringTests(() => startPeopleApp({}, behind));
 /** Past the proxy. */
-let other: PeopleApp;
-
-beforeAll(async () => {
-  database = await createDatabase();
-  proxy = await startLossyProxy(database.url);
-  app = await startPeopleApp({}, await openDatabase(proxy.url));
-  other = await startPeopleApp({}, database);
-});
-afterAll(async () => {
-  await app.close();
-  await other.close();
-  await app.database.drop();
-  await proxy.close();
-  await database.drop();
-});
+const other = duringTests(() => startPeopleApp({}, database));
 afterEach(() => proxy.recover());
 
 /** Holds what the server answers to the `nth` piece that names `id`. */

@@ -1,17 +1,9 @@
 import { randomUUID } from 'node:crypto';
+import { duringTests } from '../support/during-tests.js';
 import { KafkaPeer, startKafkaApp } from '../support/kafka.js';
-import type { PeopleApp } from '../support/people-app.js';
 
-let app: PeopleApp;
-const peer = new KafkaPeer();
-
-beforeAll(async () => {
-  app = await startKafkaApp(peer);
-});
-afterAll(async () => {
-  await peer.close();
-  await app.close();
-});
+const peer = duringTests(() => new KafkaPeer());
+const app = duringTests(() => startKafkaApp(peer));
 
 it('a message with an id of the sender’s that is delivered again changes nothing and has the same reply', async () => {
   const message = JSON.stringify({ id: randomUUID(), name: 'Ada', data: { born: 1815 } });

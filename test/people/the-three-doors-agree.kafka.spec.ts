@@ -1,20 +1,12 @@
 import { eventually } from '../support/barrier.js';
+import { duringTests } from '../support/during-tests.js';
 import { KafkaPeer, startKafkaApp } from '../support/kafka.js';
-import type { PeopleApp } from '../support/people-app.js';
 
 const U64_MAX = '18446744073709551615';
 
 describe('one person through HTTP, Kafka and injection', () => {
-  let app: PeopleApp;
-  const peer = new KafkaPeer();
-
-  beforeAll(async () => {
-    app = await startKafkaApp(peer);
-  });
-  afterAll(async () => {
-    await peer.close();
-    await app.close();
-  });
+  const peer = duringTests(() => new KafkaPeer());
+  const app = duringTests(() => startKafkaApp(peer));
 
   it('created by a message is the same one that HTTP, injection and SQL read, digit for digit', async () => {
     const reply = await peer.ask('people.create', `{"name":"Ada","data":{"many_many_fields":${U64_MAX}}}`);

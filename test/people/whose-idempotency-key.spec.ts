@@ -5,9 +5,10 @@ import { type JWTPayload, SignJWT } from 'jose';
 import { digestOf } from '../../src/messaging/message-identity.js';
 import { PeopleModule } from '../../src/people/people.module.js';
 import { eventually } from '../support/barrier.js';
+import { duringTests } from '../support/during-tests.js';
 import { messagesModule } from '../support/messages-host.js';
-import { type PeopleApp, startPeopleApp } from '../support/people-app.js';
-import { createDatabase, openDatabase, type TestDatabase } from '../support/test-database.js';
+import { startPeopleApp } from '../support/people-app.js';
+import { createDatabase, openDatabase } from '../support/test-database.js';
 
 const SECRET = 'a secret of more than thirty-two characters';
 const ISSUER = 'https://issuer.test';
@@ -22,11 +23,7 @@ const bearer = async (claims: JWTPayload, expires = '1h') => {
 };
 
 describe('with AUTH=jwt', () => {
-  let app: PeopleApp;
-  beforeAll(async () => {
-    app = await startPeopleApp({ AUTH: 'jwt', AUTH_SECRET: SECRET });
-  });
-  afterAll(() => app.close());
+  const app = duringTests(() => startPeopleApp({ AUTH: 'jwt', AUTH_SECRET: SECRET }));
   beforeEach(() => app.database.query('TRUNCATE people, message_inbox'));
 
   const post = async (claims: JWTPayload, name: string, expires?: string) =>
@@ -112,11 +109,7 @@ it('without authentication a key that was kept before callers were told apart is
 });
 
 describe('in a host with a guard of its own', () => {
-  let database: TestDatabase;
-  beforeAll(async () => {
-    database = await createDatabase();
-  });
-  afterAll(() => database.drop());
+  const database = duringTests(() => createDatabase());
   beforeEach(() => database.query('TRUNCATE people, message_inbox'));
 
   /** Takes the user, or the account, as JSON from a header. */

@@ -8,7 +8,8 @@ import {
 } from '../../src/errors/error-responses.js';
 import { shown } from '../../src/errors/shown.js';
 import { JsonLogger } from '../../src/operations/json-logger.js';
-import { type PeopleApp, startPeopleApp } from '../support/people-app.js';
+import { duringTests } from '../support/during-tests.js';
+import { startPeopleApp } from '../support/people-app.js';
 
 const ID = '01938c5e-7a1b-7c3d-9e2f-4a5b6c7d8e9f';
 const JSON_TYPE = { 'content-type': 'application/json' };
@@ -34,16 +35,14 @@ describe('a text from outside', () => {
 });
 
 describe('an answer over HTTP names at most 20 problems, and 200 characters of each text, for', () => {
-  let app: PeopleApp;
   let before: unknown;
   const table = () => app.database.query(`SELECT id, name, data::text, xmin::text FROM people`);
 
+  const app = duringTests(() => startPeopleApp());
   beforeAll(async () => {
-    app = await startPeopleApp();
     await app.people.create({ id: ID, name: 'Ada' });
     before = await table();
   });
-  afterAll(() => app.close());
   afterEach(async () => expect(await table()).toEqual(before));
 
   const unknown = (pointer: string, count: number) =>

@@ -1,7 +1,8 @@
 import { Readable } from 'node:stream';
 import { JsonText } from '../../src/json/text.js';
 import { personLimits } from '../../src/people/person-limits.js';
-import { type PeopleApp, startPeopleApp } from '../support/people-app.js';
+import { duringTests } from '../support/during-tests.js';
+import { startPeopleApp } from '../support/people-app.js';
 
 const ID = '01938c5e-7a1b-7c3d-9e2f-4a5b6c7d8e9f';
 const MERGE = { 'content-type': 'application/merge-patch+json' };
@@ -11,16 +12,16 @@ const NDJSON = { 'content-type': 'application/x-ndjson' };
 const dataOf = (bytes: number) => `{"a":"${'x'.repeat(bytes - 8)}"}`;
 
 describe('a person larger than PEOPLE_MAX_DATA_BYTES and PEOPLE_MAX_NAME_BYTES allow', () => {
-  let app: PeopleApp;
   let before: unknown;
   const table = () => app.database.query('SELECT id, name, data::text, xmin::text FROM people');
 
+  const app = duringTests(() =>
+    startPeopleApp({ PEOPLE_MAX_DATA_BYTES: '1000', PEOPLE_MAX_NAME_BYTES: '100' }),
+  );
   beforeAll(async () => {
-    app = await startPeopleApp({ PEOPLE_MAX_DATA_BYTES: '1000', PEOPLE_MAX_NAME_BYTES: '100' });
     await app.people.create({ id: ID, name: 'Ada', data: { b: 'y'.repeat(500) } });
     before = await table();
   });
-  afterAll(() => app.close());
 
   const DATA = (would: number) => `must be at most 1000 bytes of JSON, and would be ${would}`;
   const NAME = (would: number) => `must be at most 100 bytes of UTF-8, and would be ${would}`;

@@ -1,4 +1,5 @@
-import { type PeopleApp, startPeopleApp } from '../support/people-app.js';
+import { duringTests } from '../support/during-tests.js';
+import { startPeopleApp } from '../support/people-app.js';
 import { answersTo, RawClient } from '../support/raw-http.js';
 
 const ADA = '01938c5e-7a1b-7c3d-9e2f-4a5b6c7d8e9f';
@@ -331,18 +332,18 @@ const bodies: Row[] = [
   ],
 ];
 
-let app: PeopleApp;
 let before: unknown;
-beforeAll(async () => {
-  app = await startPeopleApp({
+const app = duringTests(() =>
+  startPeopleApp({
     HTTP_ALLOWED_HOSTS: 'people.test',
     HTTP_HEADERS_TIMEOUT_MS: '500',
     HTTP_LINGER_MS: '2000',
-  });
+  }),
+);
+beforeAll(async () => {
   await app.people.create({ id: ADA, name: 'Ada' });
   before = await table();
 });
-afterAll(() => app.close());
 
 const table = () => app.database.query('SELECT id, name, data::text, xmin::text FROM people ORDER BY id');
 

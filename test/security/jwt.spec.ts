@@ -9,6 +9,7 @@ import {
 } from 'jose';
 import { createServer, type RequestListener, type Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
+import { duringTests } from '../support/during-tests.js';
 import { type PeopleApp, startPeopleApp } from '../support/people-app.js';
 import { answersTo, RawClient } from '../support/raw-http.js';
 
@@ -63,13 +64,11 @@ async function isRefused(
 }
 
 describe('with a shared secret', () => {
-  let app: PeopleApp;
   let good: string;
+  const app = duringTests(() => startPeopleApp({ ...ISSUED, AUTH_SECRET: SECRET }));
   beforeAll(async () => {
-    app = await startPeopleApp({ ...ISSUED, AUTH_SECRET: SECRET });
     good = await hs256();
   });
-  afterAll(() => app.close());
 
   it.each<[string, () => string | Promise<string>]>([
     ['alg none', () => forged({ alg: 'none' }, undefined, '')],

@@ -1,16 +1,8 @@
+import { duringTests } from '../support/during-tests.js';
 import { KafkaPeer, startKafkaApp } from '../support/kafka.js';
-import type { PeopleApp } from '../support/people-app.js';
 
-let app: PeopleApp;
-const peer = new KafkaPeer();
-
-beforeAll(async () => {
-  app = await startKafkaApp(peer, { PEOPLE_EVENTS: 'off' });
-});
-afterAll(async () => {
-  await peer.close();
-  await app.close();
-});
+const peer = duringTests(() => new KafkaPeer());
+const app = duringTests(() => startKafkaApp(peer, { PEOPLE_EVENTS: 'off' }));
 
 interface Page {
   items: { id: string }[];

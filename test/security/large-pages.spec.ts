@@ -4,7 +4,8 @@ import type { PoolClient } from 'pg';
 import type { DataSource } from 'typeorm';
 import { ByteBudget } from '../../src/people/byte-budget.js';
 import { eventually } from '../support/barrier.js';
-import { type PeopleApp, startPeopleApp } from '../support/people-app.js';
+import { duringTests } from '../support/during-tests.js';
+import { startPeopleApp } from '../support/people-app.js';
 import { ServiceHome } from '../support/service-process.js';
 import { createDatabase, type TestDatabase } from '../support/test-database.js';
 
@@ -49,11 +50,7 @@ interface Page {
 }
 
 describe('a page', () => {
-  let app: PeopleApp;
-  beforeAll(async () => {
-    app = await startPeopleApp({ DB_POOL_SIZE: '1' });
-  });
-  afterAll(() => app.close());
+  const app = duringTests(() => startPeopleApp({ DB_POOL_SIZE: '1' }));
   beforeEach(() => app.database.query('TRUNCATE people'));
 
   const page = async (query: Record<string, string>) => {
@@ -174,7 +171,6 @@ function slowReader(url: string, accept: string): Socket {
 }
 
 describe('answers under way', () => {
-  let app: PeopleApp;
   let budget: ByteBudget;
   const open: Socket[] = [];
   const reader = (accept = 'application/json') => {
@@ -182,12 +178,13 @@ describe('answers under way', () => {
     open.push(socket);
     return socket;
   };
+  const app = duringTests(() =>
+    startPeopleApp({ HTTP_MEMORY_BUDGET_BYTES: String(9 * MEBIBYTE), DB_POOL_SIZE: '3' }),
+  );
   beforeAll(async () => {
-    app = await startPeopleApp({ HTTP_MEMORY_BUDGET_BYTES: String(9 * MEBIBYTE), DB_POOL_SIZE: '3' });
     budget = app.app.get(ByteBudget, { strict: false });
     await store(app.database, 'Ada', 8, MEBIBYTE - 100);
   });
-  afterAll(() => app.close());
   afterEach(async () => {
     for (const socket of open.splice(0)) socket.destroy();
     await eventually(() => budget.used === 0);

@@ -1,5 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises';
-import { type PeopleApp, startPeopleApp } from '../support/people-app.js';
+import { duringTests } from '../support/during-tests.js';
+import { startPeopleApp } from '../support/people-app.js';
 
 /** Asking without a break would take the time of what is asked beside it. */
 const ASK_EVERY_MS = 20;
@@ -34,16 +35,14 @@ const element = (index: number, detail: string) =>
 const NONE = [201, { inserted: 0 }];
 const MALFORMED = refused('The body must be a JSON array: malformed JSON.');
 
-let app: PeopleApp;
 let before: unknown;
 const table = () => app.database.query('SELECT count(*), min(xmin::text) FROM people');
 
+const app = duringTests(() => startPeopleApp());
 beforeAll(async () => {
-  app = await startPeopleApp();
   await app.people.create({ id: ID, name: 'Ada' });
   before = await table();
 });
-afterAll(() => app.close());
 afterEach(async () => expect(await table()).toEqual(before));
 
 /** Asks for Ada until `work` has ended, and resolves to what both were answered. */

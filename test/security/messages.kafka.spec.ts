@@ -6,16 +6,10 @@ import { MessageErrorFilter } from '../../src/errors/error-responses.js';
 import { KAFKA_CLIENTS } from '../../src/messaging/kafka/clients.js';
 import { Transactional } from '../../src/transactions/transactional.decorator.js';
 import { eventually } from '../support/barrier.js';
-import { KafkaPeer } from '../support/kafka.js';
-import {
-  count,
-  counters,
-  createCounters,
-  type MessagesHost,
-  startMessagesHost,
-} from '../support/messages-host.js';
+import { duringTests } from '../support/during-tests.js';
+import { broker, connectPeer } from '../support/kafka.js';
+import { count, counters, createCountersDatabase, startConsumingHost } from '../support/messages-host.js';
 import { GZIP, type RawRecord, sendRaw } from '../support/raw-records.js';
-import { createDatabase, type TestDatabase } from '../support/test-database.js';
 
 const KIBIBYTE = 1024;
 const LONG = 900_000;
@@ -170,20 +164,16 @@ describe.each(KAFKA_CLIENTS)('messages, by %s', (driver) => {
     ['the filter of this package', MessageErrorFilter],
     ['Nest’s own filter', undefined],
   ])('behind %s', (_, filter) => {
-    const broker = () => process.env.TEST_KAFKA_BROKERS!.split(',')[0]!;
     const topic = `hostile-${randomUUID()}`;
     const events = `events-${randomUUID()}`;
     const replies = `answers-${randomUUID()}`;
-    const peer = new KafkaPeer();
     /** Nest's own filter tells no more of what is not an RpcException. */
     const codeOfOthers = filter ? 'BAD_REQUEST' : 'error';
     const letters: KafkaMessage[] = [];
     const answers: KafkaMessage[] = [];
-    let database: TestDatabase;
-    let host: MessagesHost;
 
+    const peer = duringTests(() => connectPeer());
     beforeAll(async () => {
-      await peer.connect();
       await peer.admin.createTopics({
         topics: [
           {
@@ -194,23 +184,20 @@ describe.each(KAFKA_CLIENTS)('messages, by %s', (driver) => {
         ],
       });
       await peer.createTopics([replies]);
-      database = await createDatabase();
-      await createCounters(database);
-      host = await startMessagesHost(database, {
+    });
+    const database = duringTests(() => createCountersDatabase());
+    const host = duringTests(() =>
+      startConsumingHost(database, {
         controllers: [controllerOf(topic, filter)],
         transport: { driver, maxAttempts: MOST_ATTEMPTS, eventTopics: [events] },
-      });
-      await eventually(() => host.transport.unavailableReason === undefined, 30_000);
+      }),
+    );
+    beforeAll(async () => {
       await peer.consume([`${topic}-dlt`], (letter) => letters.push(letter));
       await peer.consume([replies], (answer) => answers.push(answer));
       Object.assign(own, { topic, events });
-    }, 60_000);
-    beforeEach(() => void Object.assign(own, { topic, events }));
-    afterAll(async () => {
-      await host.app.close();
-      await database.drop();
-      await peer.close();
     });
+    beforeEach(() => void Object.assign(own, { topic, events }));
 
     const letterAt = async (offset: bigint) =>
       (

@@ -1,8 +1,8 @@
 import { randomBytes, randomUUID } from 'node:crypto';
 import { KAFKA_CLIENTS } from '../../src/messaging/kafka/clients.js';
 import { eventually } from '../support/barrier.js';
-import { KafkaPeer, startKafkaApp } from '../support/kafka.js';
-import type { PeopleApp } from '../support/people-app.js';
+import { duringTests } from '../support/during-tests.js';
+import { broker, KafkaPeer, startKafkaApp } from '../support/kafka.js';
 import { type RawRecord, sendRaw } from '../support/raw-records.js';
 
 const LONG = 900_000;
@@ -44,17 +44,8 @@ const ROWS: [string, 'people.create' | 'people.commands', string, RawRecord][] =
 ]; // prettier-ignore
 
 describe.each(KAFKA_CLIENTS)('messages of people, by %s', (client) => {
-  const broker = () => process.env.TEST_KAFKA_BROKERS!.split(',')[0]!;
-  const peer = new KafkaPeer();
-  let app: PeopleApp;
-
-  beforeAll(async () => {
-    app = await startKafkaApp(peer, { KAFKA_CLIENT: client });
-  }, 60_000);
-  afterAll(async () => {
-    await peer.close();
-    await app.close();
-  });
+  const peer = duringTests(() => new KafkaPeer());
+  const app = duringTests(() => startKafkaApp(peer, { KAFKA_CLIENT: client }), 60_000);
 
   it.each(ROWS)('%s on %s: a dead letter %s, nobody is stored, and the next is handled', async (...row) => {
     const [, topic, code, record] = row;

@@ -11,16 +11,16 @@ import {
 import { MessageErrorFilter } from '../../src/errors/error-responses.js';
 import { Transactional } from '../../src/transactions/transactional.decorator.js';
 import { eventually } from '../support/barrier.js';
-import { KafkaPeer } from '../support/kafka.js';
+import { duringTests } from '../support/during-tests.js';
+import { broker, connectPeer, errorOf } from '../support/kafka.js';
 import {
+  codeOfLetter,
   count,
   counters,
-  createCounters,
-  type MessagesHost,
-  startMessagesHost,
+  createCountersDatabase,
+  startConsumingHost,
 } from '../support/messages-host.js';
 import { type RawRecord, sendRaw } from '../support/raw-records.js';
-import { createDatabase, type TestDatabase } from '../support/test-database.js';
 
 const PARTITIONS = 4;
 type Header = readonly [string, Buffer | string | null];
@@ -30,7 +30,6 @@ const int = (number: number) => {
   bytes.writeInt32BE(number);
   return bytes;
 };
-const broker = () => process.env.TEST_KAFKA_BROKERS!.split(',')[0]!;
 
 describe.each(KAFKA_CLIENTS)('requests, by %s', (driver) => {
   const run = randomUUID();
@@ -39,11 +38,8 @@ describe.each(KAFKA_CLIENTS)('requests, by %s', (driver) => {
   const replies = `answers-${run}`;
   /** What sending to these meets, whatever is sent. */
   const refused = { missing: `missing-${run}`, forbidden: `forbidden-${run}`, dead: `leaderless-${run}` };
-  const peer = new KafkaPeer();
   const answers: (KafkaMessage & { partition: number })[] = [];
   const groupId = `replies-${run}`;
-  let database: TestDatabase;
-  let host: MessagesHost;
 
   @Controller()
   @UseFilters(MessageErrorFilter)
@@ -66,27 +62,24 @@ describe.each(KAFKA_CLIENTS)('requests, by %s', (driver) => {
     }
   }
 
+  const peer = duringTests(() => connectPeer());
   beforeAll(async () => {
-    await peer.connect();
     await peer.createTopics([topic, elsewhere, `${topic}-odd`]);
     await peer.createTopics([replies], PARTITIONS);
-    database = await createDatabase();
-    await createCounters(database);
+  });
+  const database = duringTests(() => createCountersDatabase());
+  const host = duringTests(async () => {
     const create = await driverFactory(driver);
-    host = await startMessagesHost(database, {
+    return startConsumingHost(database, {
       controllers: [Handlers],
       transport: {
         ...{ groupId, replyTimeoutMs: 1 },
         driver: (settings, logger) => refusing(create(settings, logger), refused),
       },
     });
-    await eventually(() => host.transport.unavailableReason === undefined, 30_000);
+  });
+  beforeAll(async () => {
     await peer.consume([replies], (answer) => answers.push(answer));
-  }, 60_000);
-  afterAll(async () => {
-    await host.app.close();
-    await database.drop();
-    await peer.close();
   });
 
   const ask = async (headers: Header[], to = topic, rest: RawRecord = {}): Promise<string> => {
@@ -98,20 +91,12 @@ describe.each(KAFKA_CLIENTS)('requests, by %s', (driver) => {
     eventually(() =>
       answers.find(({ headers }) => Buffer.from(id).equals(headers!.kafka_correlationId as Buffer)),
     );
-  const errorOf = ({ headers }: KafkaMessage) =>
-    JSON.parse(String(headers!['kafka_nest-err'] ?? 'null')) as { code: string; message: string } | null;
   const wasHandled = async (name: string) => (await counters(database))[name] === 1;
   const expectBystander = async () => {
     const { value } = await peer.ask(elsewhere, '{"by":"stander"}');
     expect(JSON.parse(value!)).toEqual({ by: 'stander' });
     expect(host.transport.unavailableReason).toBeUndefined();
   };
-  const codeOfLetter = async (key: string) =>
-    (
-      await database.query<{ code: string }>('SELECT code FROM message_dead_letter WHERE key = $1', [
-        Buffer.from(key),
-      ])
-    )[0]?.code;
   /** All of the topic is done, so no message of it waits for its reply. */
   const isAllDone = async () => {
     const [all] = await peer.admin.fetchTopicOffsets(topic);
@@ -177,7 +162,7 @@ describe.each(KAFKA_CLIENTS)('requests, by %s', (driver) => {
       const answer = await answerTo(id);
       expect(errorOf(answer)).toMatchObject({ code });
       expect(answer.value).toBeNull();
-      expect(await eventually(() => codeOfLetter(name))).toBe(code);
+      expect(await eventually(() => codeOfLetter(database, name))).toBe(code);
       expect(await wasHandled(name)).toBe(false);
       await expectBystander();
     },

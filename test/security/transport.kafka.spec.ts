@@ -7,20 +7,19 @@ import type { KafkaTransportOptions } from '../../src/messaging/kafka/transport-
 import { KafkaTransport } from '../../src/messaging/kafka.transport.js';
 import { Transactional } from '../../src/transactions/transactional.decorator.js';
 import { eventually } from '../support/barrier.js';
-import { KafkaPeer } from '../support/kafka.js';
+import { duringTests } from '../support/during-tests.js';
+import { broker, connectPeer } from '../support/kafka.js';
 import {
   count,
   counters,
-  createCounters,
+  createCountersDatabase,
   type MessagesHost,
   startMessagesHost,
 } from '../support/messages-host.js';
 import { fetchRaw, type RawRecord, sendRaw } from '../support/raw-records.js';
-import { createDatabase, type TestDatabase } from '../support/test-database.js';
+import type { TestDatabase } from '../support/test-database.js';
 
 const MEGABYTE = 1_000_000;
-const broker = () => process.env.TEST_KAFKA_BROKERS!.split(',')[0]!;
-const peer = new KafkaPeer();
 let database: TestDatabase;
 let host: MessagesHost | undefined;
 let topic: string;
@@ -78,14 +77,12 @@ const ATTRIBUTES_AT = 21;
 const manyHeaders = (number: number): RawRecord['headers'] =>
   Array.from({ length: number }, (_, n) => [`h${n}`, 'v'] as const);
 
-beforeAll(() => peer.connect());
-afterAll(() => peer.close());
+const peer = duringTests(() => connectPeer());
 beforeEach(async () => {
   topic = `transport-${randomUUID()}`;
   held = undefined;
   host = undefined;
-  database = await createDatabase();
-  await createCounters(database);
+  database = await createCountersDatabase();
 });
 afterEach(async () => {
   await host?.app.close();

@@ -4,7 +4,8 @@ import { randomUUID } from 'node:crypto';
 import { driverFactory, KAFKA_CLIENTS } from '../../src/messaging/kafka/clients.js';
 import type { KafkaDriver, OutgoingRecord } from '../../src/messaging/kafka-driver.js';
 import { eventually } from '../support/barrier.js';
-import { KafkaPeer } from '../support/kafka.js';
+import { duringTests } from '../support/during-tests.js';
+import { connectPeer } from '../support/kafka.js';
 import { type MessagesHost, startMessagesHost } from '../support/messages-host.js';
 import { createDatabase, type TestDatabase } from '../support/test-database.js';
 
@@ -15,7 +16,6 @@ const AN_HOUR = 3_600_000;
 const MANY = Array.from({ length: 40 }, (_, n) => String(n));
 
 describe.each(KAFKA_CLIENTS)('answers that are not sent, by %s', (driver) => {
-  const peer = new KafkaPeer();
   let topic: string;
   let replies: string;
   let groupId: string;
@@ -69,8 +69,7 @@ describe.each(KAFKA_CLIENTS)('answers that are not sent, by %s', (driver) => {
     headers: { kafka_correlationId: id, kafka_replyTopic: to },
   });
 
-  beforeAll(() => peer.connect());
-  afterAll(() => peer.close());
+  const peer = duringTests(() => connectPeer());
   beforeEach(async () => {
     [topic, replies, groupId] = [`large-${randomUUID()}`, `answers-${randomUUID()}`, `waits-${randomUUID()}`];
     answered = [];

@@ -14,7 +14,9 @@ import { eventually } from './barrier.js';
 import { type PeopleApp, startPeopleApp } from './people-app.js';
 import type { TestDatabase } from './test-database.js';
 
-const runsBrokers = () => process.env.TEST_KAFKA_BROKERS!.split(',');
+/** Those of the run's Kafka. */
+export const brokers = () => process.env.TEST_KAFKA_BROKERS!.split(',');
+export const broker = () => brokers()[0]!;
 
 export interface Reply {
   /** The reply's value as text; null for none. */
@@ -25,8 +27,13 @@ export interface Reply {
     | undefined;
 }
 
+/** What an answer tells went wrong; null where nothing did. */
+export const errorOf = ({ headers }: KafkaMessage) =>
+  JSON.parse(String(headers!['kafka_nest-err'] ?? 'null')) as { code: string; message: string } | null;
+
 /** A foreign Kafka client: kafkajs alone, nothing of ours and nothing of Nest's. */
 export class KafkaPeer {
+  readonly brokers: string[];
   private readonly kafka: Kafka;
   private readonly producer: Producer;
   readonly admin: Admin;
@@ -34,9 +41,10 @@ export class KafkaPeer {
   private readonly waiting = new Map<string, (reply: Reply) => void>();
   private readonly consumers: Consumer[] = [];
 
-  /** @param brokers left out: those of the run's Kafka */
-  constructor(readonly brokers: string[] = runsBrokers()) {
-    this.kafka = new Kafka({ brokers, clientId: 'peer', logLevel: logLevel.NOTHING });
+  /** @param to left out: the run's Kafka */
+  constructor(to = brokers()) {
+    this.brokers = to;
+    this.kafka = new Kafka({ brokers: to, clientId: 'peer', logLevel: logLevel.NOTHING });
     this.producer = this.kafka.producer();
     this.admin = this.kafka.admin();
   }
@@ -116,6 +124,13 @@ export class KafkaPeer {
   }
 }
 
+/** @param to left out: the run's Kafka */
+export async function connectPeer(to?: string[]): Promise<KafkaPeer> {
+  const peer = new KafkaPeer(to);
+  await peer.connect();
+  return peer;
+}
+
 /**
  * Creates topics, and resolves once each has its leaders. kafkajs' own `waitForLeaders` throws when the broker that it asks has
  * not heard yet of what the controller has just created.
@@ -146,7 +161,7 @@ export async function startKafkaApp(
   await peer.deleteTopics();
   const app = await startPeopleApp(
     {
-      KAFKA_BROKERS: runsBrokers().join(','),
+      KAFKA_BROKERS: brokers().join(','),
       KAFKA_GROUP_ID: `test-${randomUUID()}`,
       KAFKA_TOPIC_PARTITIONS: '4',
       ...environment,

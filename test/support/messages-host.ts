@@ -16,13 +16,15 @@ import type { KafkaTransportOptions } from '../../src/messaging/kafka/transport-
 import { MessageStore } from '../../src/messaging/message-store.js';
 import { MessagingModule } from '../../src/messaging/messaging.module.js';
 import { currentTransaction } from '../../src/transactions/transaction-context.js';
-import type { TestDatabase } from './test-database.js';
+import { eventually } from './barrier.js';
+import { createDatabase, type TestDatabase } from './test-database.js';
 
 /** Somebody else's application whose handlers take messages through `KafkaTransport`. */
 export interface MessagesHost {
   app: INestApplication;
   transport: KafkaTransport;
   store: MessageStore;
+  close(): Promise<void>;
 }
 
 export interface MessagesHostOptions {
@@ -72,7 +74,17 @@ export async function startMessagesHost(
   app.connectMicroservice({ strategy: transport });
   await app.startAllMicroservices();
   await app.init();
-  return { app, transport, store };
+  return { app, transport, store, close: () => app.close() };
+}
+
+/** Such a host once it consumes. */
+export async function startConsumingHost(
+  database: TestDatabase,
+  options: MessagesHostOptions,
+): Promise<MessagesHost> {
+  const host = await startMessagesHost(database, options);
+  await eventually(() => host.transport.unavailableReason === undefined, 30_000);
+  return host;
 }
 
 /** With Nest's types a handler would have to take whatever comes. */
@@ -85,6 +97,13 @@ export class ParsedValue implements PipeTransform {
   }
 }
 
+/** With the migrations applied, and counters. */
+export async function createCountersDatabase(): Promise<TestDatabase> {
+  const database = await createDatabase();
+  await createCounters(database);
+  return database;
+}
+
 export const createCounters = (database: TestDatabase) =>
   database.query('CREATE TABLE counters (name text PRIMARY KEY, value int NOT NULL)');
 
@@ -94,6 +113,12 @@ export const count = (name: string) =>
     text: 'INSERT INTO counters VALUES ($1, 1) ON CONFLICT (name) DO UPDATE SET value = counters.value + 1',
     values: [name],
   });
+
+/** Why the message of this key is a dead letter; undefined where it is none. */
+export async function codeOfLetter(database: TestDatabase, key: string): Promise<string | undefined> {
+  const text = 'SELECT code FROM message_dead_letter WHERE key = $1';
+  return (await database.query<{ code: string }>(text, [Buffer.from(key)]))[0]?.code;
+}
 
 /** Every counter that is committed. */
 export async function counters(database: TestDatabase): Promise<Record<string, number>> {

@@ -2,13 +2,14 @@ import { type ClientKafka, ClientProxyFactory, Transport } from '@nestjs/microse
 import { logLevel } from 'kafkajs';
 import { type ChildProcessWithoutNullStreams, execFile, spawn } from 'node:child_process';
 import { randomUUID } from 'node:crypto';
-import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync } from 'node:fs';
 import path from 'node:path';
 import { createInterface } from 'node:readline';
 import { promisify } from 'node:util';
 import { lastValueFrom } from 'rxjs';
 import { runTool } from '../../src/dev/embedded-process.js';
 import { findJava } from '../../src/dev/kafka-jars.js';
+import { mavenClassPath } from '../../src/dev/maven.js';
 import { eventually } from './barrier.js';
 
 /** A reply as another client reads it. */
@@ -26,39 +27,8 @@ export interface OtherClient {
   close(): Promise<void>;
 }
 
-const SPRING_VERSION = '4.1.2';
+const JARS = ['org.springframework.kafka:spring-kafka:4.1.2', 'org.slf4j:slf4j-nop:2.0.17'];
 const SOURCE = 'test/messaging/other-clients/OtherClients.java';
-const MAVEN_MS = 300_000;
-const POM = `<?xml version="1.0" encoding="UTF-8"?>
-<project xmlns="http://maven.apache.org/POM/4.0.0">
-  <modelVersion>4.0.0</modelVersion>
-  <groupId>dev.people</groupId>
-  <artifactId>other-clients</artifactId>
-  <version>1</version>
-  <packaging>pom</packaging>
-  <dependencies>
-    <dependency>
-      <groupId>org.springframework.kafka</groupId>
-      <artifactId>spring-kafka</artifactId>
-      <version>${SPRING_VERSION}</version>
-    </dependency>
-    <dependency>
-      <groupId>org.slf4j</groupId>
-      <artifactId>slf4j-nop</artifactId>
-      <version>2.0.17</version>
-    </dependency>
-  </dependencies>
-  <build>
-    <plugins>
-      <plugin>
-        <groupId>org.apache.maven.plugins</groupId>
-        <artifactId>maven-dependency-plugin</artifactId>
-        <version>3.11.0</version>
-      </plugin>
-    </plugins>
-  </build>
-</project>
-`;
 
 /** How the Java program is started; undefined, and a line that says why, where this machine has not what it needs. */
 export async function findJavaClients(): Promise<string[] | undefined> {
@@ -86,33 +56,10 @@ export function findKcat(): string | undefined {
 const leftOut = (who: string, why: string) =>
   process.stderr.write(`The tests of ${who} were left out: ${why.split('\n').at(-1)}\n`);
 
-/** Maven is asked once for each version; the jars stay in its local repository. */
-async function classPath(): Promise<string> {
+function classPath(): Promise<string> {
   const directory = path.resolve('.data/other-clients');
-  const [pom, file] = [
-    path.join(directory, 'pom.xml'),
-    path.join(directory, `spring-kafka-${SPRING_VERSION}`),
-  ];
-  const known = () => (existsSync(file) ? readFileSync(file, 'utf8').trim() : '');
-  const isWhole = () =>
-    known() !== '' &&
-    known()
-      .split(path.delimiter)
-      .every((jar) => existsSync(jar));
-  if (isWhole()) return known();
   mkdirSync(directory, { recursive: true });
-  rmSync(file, { force: true });
-  writeFileSync(pom, POM);
-  await runTool(
-    'mvn',
-    [
-      ...['-B', '-q', '-Dstyle.color=never', '-f', pom, 'dependency:build-classpath'],
-      ...['-Dmdep.includeScope=runtime', `-Dmdep.outputFile=${file}`],
-    ],
-    { cwd: directory, timeout: MAVEN_MS },
-  );
-  if (!isWhole()) throw new Error('Maven named jars that are not there: empty its local repository.');
-  return known();
+  return mavenClassPath(directory, JARS);
 }
 
 /** The Java program, which is several clients. @param replies the beginning of the names of their reply topics */

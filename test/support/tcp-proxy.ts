@@ -20,6 +20,12 @@ export interface TcpProxy {
   close(): Promise<void>;
 }
 
+/** In front of the server of a url. */
+export function startTcpProxyTo(url: string): Promise<TcpProxy> {
+  const { hostname, port } = new URL(url);
+  return startTcpProxy({ host: hostname, port: Number(port) });
+}
+
 export async function startTcpProxy(target: { host: string; port: number }): Promise<TcpProxy> {
   const sockets = new Set<Socket>();
   const server = createServer((client) => {

@@ -1,24 +1,17 @@
 import { currentTransaction, type TransactionContext } from '../../src/transactions/transaction-context.js';
 import { Person } from '../../src/people/person.entity.js';
 import { barrier } from '../support/barrier.js';
-import { type PeopleApp, poolOf, startPeopleApp } from '../support/people-app.js';
+import { duringTests } from '../support/during-tests.js';
+import { poolOf, startPeopleApp } from '../support/people-app.js';
 
-let app: PeopleApp;
-/** The same database with a single connection. */
-let single: PeopleApp;
 let id: string;
-beforeAll(async () => {
-  app = await startPeopleApp();
-  single = await startPeopleApp({ DB_POOL_SIZE: '1' }, app.database);
-});
+const app = duringTests(() => startPeopleApp());
+/** The same database with a single connection. */
+const single = duringTests(() => startPeopleApp({ DB_POOL_SIZE: '1' }, app.database));
 beforeEach(async () => {
   ({ id } = await app.people.create({ name: 'Ada' }));
 });
 afterEach(() => expect(poolOf(single.dataSource).borrowed).toBe(0));
-afterAll(async () => {
-  await single.close();
-  await app.close();
-});
 
 const pidOf = async (transaction: TransactionContext) => {
   const { rows } = await transaction.query<{ pid: number }>({ text: 'SELECT pg_backend_pid() AS pid' });

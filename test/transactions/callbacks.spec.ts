@@ -1,19 +1,16 @@
 import { DataSource, type EntitySubscriberInterface } from 'typeorm';
 import { currentTransaction } from '../../src/transactions/transaction-context.js';
 import { AfterCommitError } from '../../src/transactions/transaction-errors.js';
-import { type PeopleApp, startPeopleApp } from '../support/people-app.js';
+import { duringTests } from '../support/during-tests.js';
+import { startPeopleApp } from '../support/people-app.js';
 
-let app: PeopleApp;
+const app = duringTests(() => startPeopleApp());
 let id: string;
 const called: string[] = [];
-beforeAll(async () => {
-  app = await startPeopleApp();
-});
 beforeEach(async () => {
   ({ id } = await app.people.create({ name: 'Ada' }));
   called.length = 0;
 });
-afterAll(() => app.close());
 
 const call = (name: string) => async () => {
   // Later than anything that does not wait for it.

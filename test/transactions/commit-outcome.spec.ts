@@ -4,14 +4,11 @@ import { readTicket } from '../../src/transactions/session/commit-ticket.js';
 import { resolveCommit } from '../../src/transactions/unit/commit-outcome.js';
 import { TransactionRunner } from '../../src/transactions/transaction-runner.js';
 import { eventually } from '../support/barrier.js';
-import { onServer, createDatabase, type TestDatabase } from '../support/test-database.js';
-import { startTcpProxy } from '../support/tcp-proxy.js';
+import { duringTests } from '../support/during-tests.js';
+import { onServer, createDatabase } from '../support/test-database.js';
+import { startTcpProxyTo } from '../support/tcp-proxy.js';
 
-let database: TestDatabase;
-beforeAll(async () => {
-  database = await createDatabase();
-});
-afterAll(() => database.drop());
+const database = duringTests(() => createDatabase());
 
 async function withRunner(
   options: { url?: string; extra?: object },
@@ -62,8 +59,7 @@ it('a session that is ended while its COMMIT waits for a standby is asked for un
   }));
 
 it('a COMMIT that pg gave up waiting for (query_timeout) is a lost one, and its client is used no more', async () => {
-  const { hostname, port } = new URL(database.url);
-  const proxy = await startTcpProxy({ host: hostname, port: Number(port) });
+  const proxy = await startTcpProxyTo(database.url);
   let swallowed = 0;
   proxy.onClientData = (data) => (data.includes('COMMIT') && swallowed++ === 0 ? 'swallow' : 'pass');
   await withRunner({ url: proxy.through(database.url), extra: { query_timeout: 300 } }, async (runner) => {

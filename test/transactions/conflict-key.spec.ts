@@ -1,18 +1,15 @@
 import { ConflictQueueFullError } from '../../src/transactions/transaction-errors.js';
 import { TransactionRunner } from '../../src/transactions/transaction-runner.js';
 import { barrier } from '../support/barrier.js';
-import { type PeopleApp, poolOf, startPeopleApp } from '../support/people-app.js';
+import { duringTests } from '../support/during-tests.js';
+import { poolOf, startPeopleApp } from '../support/people-app.js';
 import { watchRetries } from '../support/retries.js';
 
-let app: PeopleApp;
+const app = duringTests(() => startPeopleApp({ DB_POOL_SIZE: '4' }));
 let id: string;
-beforeAll(async () => {
-  app = await startPeopleApp({ DB_POOL_SIZE: '4' });
-});
 beforeEach(async () => {
   ({ id } = await app.people.create({ name: '0' }));
 });
-afterAll(() => app.close());
 
 const increment = (options: { conflictKey?: string }) =>
   app.transactions.run({ isolationLevel: 'SERIALIZABLE', ...options }, async (transaction) => {

@@ -1,10 +1,11 @@
 import { currentTransaction, type TransactionContext } from '../../src/transactions/transaction-context.js';
 import { TransactionRetriesExhaustedError } from '../../src/transactions/transaction-errors.js';
 import { barrier } from '../support/barrier.js';
-import { type PeopleApp, poolOf, startPeopleApp } from '../support/people-app.js';
+import { duringTests } from '../support/during-tests.js';
+import { poolOf, startPeopleApp } from '../support/people-app.js';
 import { nextRetry, watchRetries } from '../support/retries.js';
 
-let app: PeopleApp;
+const app = duringTests(() => startPeopleApp());
 const ids: string[] = [];
 const nameOf = async (id: string | undefined) => (await app.people.get(id!)).name;
 const rename = (transaction: TransactionContext, id: string | undefined, name: string) =>
@@ -12,13 +13,9 @@ const rename = (transaction: TransactionContext, id: string | undefined, name: s
 const append = (transaction: TransactionContext, id: string | undefined, text: string) =>
   transaction.query({ text: 'UPDATE people SET name = name || $2 WHERE id = $1', values: [id, text] });
 
-beforeAll(async () => {
-  app = await startPeopleApp();
-});
 beforeEach(async () => {
   ids.splice(0, ids.length, ...(await app.people.createMany([{ name: 'a' }, { name: 'b' }])).ids);
 });
-afterAll(() => app.close());
 
 describe('a conflict', () => {
   it('in which two units of work lock two rows in opposite order ends with both applied', async () => {

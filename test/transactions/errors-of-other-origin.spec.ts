@@ -1,13 +1,10 @@
 import pg from 'pg';
 import { barrier, eventually } from '../support/barrier.js';
+import { duringTests } from '../support/during-tests.js';
 import { poolOf } from '../support/people-app.js';
-import { startTransactionsHost, type TransactionsHost } from '../support/transactions-host.js';
+import { startTransactionsHost } from '../support/transactions-host.js';
 
-let host: TransactionsHost;
-beforeAll(async () => {
-  host = await startTransactionsHost();
-});
-afterAll(() => host.close());
+const host = duringTests(() => startTransactionsHost());
 
 const like = (properties: object, message = 'x') => Object.assign(new Error(message), properties);
 const LOOK_ALIKES: [string, unknown][] = [

@@ -1,27 +1,16 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import pg from 'pg';
 import { eventually } from '../support/barrier.js';
-import { fatalError, type HeldAnswer, type LossyProxy, startLossyProxy } from '../support/lossy-proxy.js';
-import { type PeopleApp, startPeopleApp } from '../support/people-app.js';
+import { duringTests } from '../support/during-tests.js';
+import { fatalError, type HeldAnswer, startLossyProxy } from '../support/lossy-proxy.js';
+import { startPeopleApp } from '../support/people-app.js';
 import { judge, prepare, prepareAll, WRITE, WRITE_NAMES } from '../support/people-writes.js';
-import { createDatabase, openDatabase, type TestDatabase } from '../support/test-database.js';
+import { createDatabase, openDatabase } from '../support/test-database.js';
 
-let database: TestDatabase;
-let proxy: LossyProxy;
-let app: PeopleApp;
-
-beforeAll(async () => {
-  database = await createDatabase();
-  proxy = await startLossyProxy(database.url);
-  const environment = { DB_POOL_SIZE: '20', DB_ACQUIRE_TIMEOUT_MS: '1000' };
-  app = await startPeopleApp(environment, await openDatabase(proxy.url, () => Promise.resolve()));
-});
-afterAll(async () => {
-  await app.close();
-  await app.database.drop();
-  await proxy.close();
-  await database.drop();
-});
+const database = duringTests(() => createDatabase());
+const proxy = duringTests(() => startLossyProxy(database.url));
+const behind = duringTests(() => openDatabase(proxy.url));
+const app = duringTests(() => startPeopleApp({ DB_POOL_SIZE: '20', DB_ACQUIRE_TIMEOUT_MS: '1000' }, behind));
 
 afterEach(() => proxy.recover());
 

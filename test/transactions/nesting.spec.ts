@@ -2,14 +2,11 @@ import { from as copyFrom } from 'pg-copy-streams';
 import { TransactionUsageError } from '../../src/transactions/transaction-errors.js';
 import { currentTransaction } from '../../src/transactions/transaction-context.js';
 import { barrier } from '../support/barrier.js';
-import { type PeopleApp, poolOf, startPeopleApp } from '../support/people-app.js';
+import { duringTests } from '../support/during-tests.js';
+import { poolOf, startPeopleApp } from '../support/people-app.js';
 
-let app: PeopleApp;
-beforeAll(async () => {
-  app = await startPeopleApp({ DB_POOL_SIZE: '2' });
-});
+const app = duringTests(() => startPeopleApp({ DB_POOL_SIZE: '2' }));
 afterEach(() => expect(poolOf(app.dataSource).borrowed).toBe(0));
-afterAll(() => app.close());
 
 const names = async () =>
   (await app.database.query<{ name: string }>('SELECT name FROM people ORDER BY name')).map(

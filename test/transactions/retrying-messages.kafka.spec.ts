@@ -18,7 +18,7 @@ import { KafkaTransport } from '../../src/messaging/kafka.transport.js';
 import { currentTransaction } from '../../src/transactions/transaction-context.js';
 import { Transactional } from '../../src/transactions/transactional.decorator.js';
 import { eventually } from '../support/barrier.js';
-import { KafkaPeer } from '../support/kafka.js';
+import { brokers, KafkaPeer } from '../support/kafka.js';
 import { startTransactionsHost, type TransactionsHost } from '../support/transactions-host.js';
 
 const run = randomUUID();
@@ -37,7 +37,6 @@ const MODULE_TIMEOUT_MS = 15_000;
 
 let host: TransactionsHost;
 const peer = new KafkaPeer();
-const brokers = () => process.env.TEST_KAFKA_BROKERS!.split(',');
 /** What handlers and heartbeats did, in order. */
 let seen: string[] = [];
 let deliveries = 0;

@@ -2,18 +2,15 @@ import { HttpException } from '@nestjs/common';
 import { RpcException } from '@nestjs/microservices';
 import type { TransactionContext } from '../../src/transactions/transaction-context.js';
 import { barrier } from '../support/barrier.js';
-import { type PeopleApp, poolOf, startPeopleApp } from '../support/people-app.js';
+import { duringTests } from '../support/during-tests.js';
+import { poolOf, startPeopleApp } from '../support/people-app.js';
 
-let app: PeopleApp;
+const app = duringTests(() => startPeopleApp());
 let id: string;
-beforeAll(async () => {
-  app = await startPeopleApp();
-});
 beforeEach(async () => {
   ({ id } = await app.people.create({ name: 'Ada' }));
 });
 afterEach(() => expect(poolOf(app.dataSource).borrowed).toBe(0));
-afterAll(() => app.close());
 
 const insertAgain = (transaction: TransactionContext) =>
   transaction.query({ text: `INSERT INTO people (id, name) VALUES ($1, 'again')`, values: [id] });

@@ -3,22 +3,18 @@ import { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import type { TransactionContext } from '../../src/transactions/transaction-context.js';
 import type { TransactionOptions } from '../../src/transactions/transaction-options.js';
-import { type PeopleApp, startPeopleApp } from '../support/people-app.js';
-import { startTcpProxy, type TcpProxy } from '../support/tcp-proxy.js';
+import { duringTests } from '../support/during-tests.js';
+import { startPeopleApp } from '../support/people-app.js';
+import { startTcpProxyTo } from '../support/tcp-proxy.js';
 
-let app: PeopleApp;
-let proxy: TcpProxy;
-let single: PeopleApp;
 let sent: Buffer[] = [];
 
+const app = duringTests(() => startPeopleApp());
+const proxy = duringTests(() => startTcpProxyTo(app.database.url));
+const single = duringTests(() =>
+  startPeopleApp({ DATABASE_URL: proxy.through(app.database.url), DB_POOL_SIZE: '1' }, app.database),
+);
 beforeAll(async () => {
-  app = await startPeopleApp();
-  const { hostname, port } = new URL(app.database.url);
-  proxy = await startTcpProxy({ host: hostname, port: Number(port) });
-  single = await startPeopleApp(
-    { DATABASE_URL: proxy.through(app.database.url), DB_POOL_SIZE: '1' },
-    app.database,
-  );
   await single.people.findByName('connects');
   proxy.onClientData = (data) => {
     sent.push(data);
@@ -27,11 +23,6 @@ beforeAll(async () => {
 });
 beforeEach(() => {
   sent = [];
-});
-afterAll(async () => {
-  await single.close();
-  await proxy.close();
-  await app.close();
 });
 
 const TICKET = 'nestjs_people_ticket';

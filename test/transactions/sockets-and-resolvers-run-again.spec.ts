@@ -7,7 +7,8 @@ import { createRequire } from 'node:module';
 import { defer, lastValueFrom } from 'rxjs';
 import { RetryingTransactionInterceptor } from '../../src/transactions/retrying-transaction.interceptor.js';
 import { Transactional } from '../../src/transactions/transactional.decorator.js';
-import { startTransactionsHost, type TransactionsHost } from '../support/transactions-host.js';
+import { duringTests } from '../support/during-tests.js';
+import { startTransactionsHost } from '../support/transactions-host.js';
 
 /** Node 20 has no WebSocket client of its own. */
 const WebSocket = createRequire(import.meta.url)('ws') as new (url: string) => EventEmitter & {
@@ -20,7 +21,12 @@ interface Basket {
   owner: { visits: number };
 }
 
-let host: TransactionsHost;
+const host = duringTests(() =>
+  startTransactionsHost({
+    providers: [ShopGateway],
+    prepare: (app) => app.useWebSocketAdapter(new WsAdapter(app)),
+  }),
+);
 /** What each attempt was given, as it was then. */
 let seen: string[] = [];
 
@@ -38,13 +44,6 @@ class ShopGateway {
   }
 }
 
-beforeAll(async () => {
-  host = await startTransactionsHost({
-    providers: [ShopGateway],
-    prepare: (app) => app.useWebSocketAdapter(new WsAdapter(app)),
-  });
-});
-afterAll(() => host.close());
 beforeEach(() => {
   seen = [];
 });

@@ -1,20 +1,17 @@
 import { ShuttingDownError } from '../../src/transactions/transaction-errors.js';
 import { TransactionRunner } from '../../src/transactions/transaction-runner.js';
 import { barrier, eventually } from '../support/barrier.js';
+import { duringTests } from '../support/during-tests.js';
 import { type PeopleApp, poolOf, startPeopleApp } from '../support/people-app.js';
 import { nextRetry } from '../support/retries.js';
-import { createDatabase, type TestDatabase } from '../support/test-database.js';
+import { createDatabase } from '../support/test-database.js';
 
-let database: TestDatabase;
+const database = duringTests(() => createDatabase());
 let app: PeopleApp;
-beforeAll(async () => {
-  database = await createDatabase();
-});
 beforeEach(async () => {
   await database.query('TRUNCATE people');
   app = await startPeopleApp({ DB_POOL_SIZE: '1' }, database);
 });
-afterAll(() => database.drop());
 
 const names = async () =>
   (await database.query<{ name: string }>('SELECT name FROM people ORDER BY name')).map(({ name }) => name);

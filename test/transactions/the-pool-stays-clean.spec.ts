@@ -1,30 +1,18 @@
 import { barrier, eventually } from '../support/barrier.js';
-import { type PeopleApp, poolOf, startPeopleApp } from '../support/people-app.js';
-import { type Decision, startTcpProxy, type TcpProxy } from '../support/tcp-proxy.js';
+import { duringTests } from '../support/during-tests.js';
+import { poolOf, startPeopleApp } from '../support/people-app.js';
+import { type Decision, startTcpProxyTo } from '../support/tcp-proxy.js';
 
-let app: PeopleApp;
-let proxy: TcpProxy;
+const app = duringTests(() => startPeopleApp());
+const proxy = duringTests(() => startTcpProxyTo(app.database.url));
 /** The same database through the proxy, with a single connection. */
-let single: PeopleApp;
-
-beforeAll(async () => {
-  app = await startPeopleApp();
-  const { hostname, port } = new URL(app.database.url);
-  proxy = await startTcpProxy({ host: hostname, port: Number(port) });
-  single = await startPeopleApp(
-    { DATABASE_URL: proxy.through(app.database.url), DB_POOL_SIZE: '1' },
-    app.database,
-  );
-});
+const single = duringTests(() =>
+  startPeopleApp({ DATABASE_URL: proxy.through(app.database.url), DB_POOL_SIZE: '1' }, app.database),
+);
 afterEach(async () => {
   proxy.onClientData = () => 'pass';
   // What looked for the outcome of a lost answer gives its connection back a moment after it has told.
   await eventually(() => poolOf(single.dataSource).borrowed === 0);
-});
-afterAll(async () => {
-  await single.close();
-  await proxy.close();
-  await app.close();
 });
 
 const ownPid = { text: 'SELECT pg_backend_pid() AS pid' };

@@ -1,25 +1,19 @@
 import pg from 'pg';
 import { barrier, eventually } from '../support/barrier.js';
-import { type PeopleApp, poolOf, startPeopleApp } from '../support/people-app.js';
-import { startTcpProxy, type TcpProxy } from '../support/tcp-proxy.js';
+import { duringTests } from '../support/during-tests.js';
+import { poolOf, startPeopleApp } from '../support/people-app.js';
+import { startTcpProxyTo } from '../support/tcp-proxy.js';
 
-let app: PeopleApp;
-let proxy: TcpProxy;
-/** The same database through the proxy, with a single connection. */
-let single: PeopleApp;
 let id: string;
 const BUDGET = { timeoutMs: 150 };
 const TIMEOUT = { type: 'transaction-timeout', status: 503, retryable: true };
 
-beforeAll(async () => {
-  app = await startPeopleApp();
-  const { hostname, port } = new URL(app.database.url);
-  proxy = await startTcpProxy({ host: hostname, port: Number(port) });
-  single = await startPeopleApp(
-    { DATABASE_URL: proxy.through(app.database.url), DB_POOL_SIZE: '1' },
-    app.database,
-  );
-});
+const app = duringTests(() => startPeopleApp());
+const proxy = duringTests(() => startTcpProxyTo(app.database.url));
+/** The same database through the proxy, with a single connection. */
+const single = duringTests(() =>
+  startPeopleApp({ DATABASE_URL: proxy.through(app.database.url), DB_POOL_SIZE: '1' }, app.database),
+);
 beforeEach(async () => {
   ({ id } = await app.people.create({ name: 'Ada' }));
 });
@@ -29,11 +23,6 @@ afterEach(async () => {
   // Whatever ended before it, the next one finds a connection that is idle.
   const status = await single.transactions.run({}, async ({ client }) => client.getTransactionStatus());
   expect(status).toBe('I');
-});
-afterAll(async () => {
-  await single.close();
-  await proxy.close();
-  await app.close();
 });
 
 const nameOf = async () => (await app.people.get(id)).name;

@@ -14,9 +14,12 @@ import type { EntityManager } from 'typeorm';
 import { currentTransaction } from '../../src/transactions/transaction-context.js';
 import { Transactional, TransactionManager } from '../../src/transactions/transactional.decorator.js';
 import { barrier } from '../support/barrier.js';
-import { Counter, startTransactionsHost, type TransactionsHost } from '../support/transactions-host.js';
+import { duringTests } from '../support/during-tests.js';
+import { Counter, startTransactionsHost } from '../support/transactions-host.js';
 
-let host: TransactionsHost;
+const host = duringTests(() =>
+  startTransactionsHost({ controllers: [CountersController], providers: [Counters] }),
+);
 let attempts: number[] = [];
 const attempted = () => attempts.push(currentTransaction()!.attempt);
 
@@ -118,15 +121,11 @@ class CountersController {
   }
 }
 
-beforeAll(async () => {
-  host = await startTransactionsHost({ controllers: [CountersController], providers: [Counters] });
-});
 beforeEach(() => {
   attempts = [];
   order = [];
   meeting = undefined;
 });
-afterAll(() => host.close());
 
 describe('a method of a provider', () => {
   it('is committed once, in the attempt that met no conflict', async () => {

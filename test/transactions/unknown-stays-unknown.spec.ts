@@ -4,27 +4,19 @@ import { TransactionOutcomeUnknownError } from '../../src/transactions/transacti
 import type { TransactionOptions } from '../../src/transactions/transaction-options.js';
 import type { TransactionContext } from '../../src/transactions/transaction-context.js';
 import { eventually } from '../support/barrier.js';
-import { type LossyProxy, startLossyProxy } from '../support/lossy-proxy.js';
-import { type PeopleApp, poolOf, startPeopleApp } from '../support/people-app.js';
-import { createDatabase, openDatabase, type TestDatabase } from '../support/test-database.js';
+import { duringTests } from '../support/during-tests.js';
+import { startLossyProxy } from '../support/lossy-proxy.js';
+import { poolOf, startPeopleApp } from '../support/people-app.js';
+import { createDatabase, openDatabase } from '../support/test-database.js';
 
-let database: TestDatabase;
-let proxy: LossyProxy;
-let app: PeopleApp;
 const POOL_SIZE = 3;
 
-beforeAll(async () => {
-  database = await createDatabase();
-  proxy = await startLossyProxy(database.url);
-  const environment = { DB_POOL_SIZE: String(POOL_SIZE), DB_ACQUIRE_TIMEOUT_MS: '500' };
-  app = await startPeopleApp(environment, await openDatabase(proxy.url));
-});
-afterAll(async () => {
-  await app.close();
-  await app.database.drop();
-  await proxy.close();
-  await database.drop();
-});
+const database = duringTests(() => createDatabase());
+const proxy = duringTests(() => startLossyProxy(database.url));
+const behind = duringTests(() => openDatabase(proxy.url));
+const app = duringTests(() =>
+  startPeopleApp({ DB_POOL_SIZE: String(POOL_SIZE), DB_ACQUIRE_TIMEOUT_MS: '500' }, behind),
+);
 beforeEach(() => database.query('TRUNCATE people'));
 afterEach(() => proxy.recover());
 

@@ -4,31 +4,22 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import { PoolExhaustedError } from '../../src/database/postgres-errors.js';
 import { barrier } from '../support/barrier.js';
-import { type PeopleApp, poolOf, startPeopleApp } from '../support/people-app.js';
-import { startTcpProxy, type TcpProxy } from '../support/tcp-proxy.js';
+import { duringTests } from '../support/during-tests.js';
+import { poolOf, startPeopleApp } from '../support/people-app.js';
+import { startTcpProxyTo } from '../support/tcp-proxy.js';
 
-let app: PeopleApp;
-let proxy: TcpProxy;
+const app = duringTests(() => startPeopleApp());
+const proxy = duringTests(() => startTcpProxyTo(app.database.url));
 /** The same database through the proxy, with a single connection. */
-let single: PeopleApp;
-
-beforeAll(async () => {
-  app = await startPeopleApp();
-  const { hostname, port } = new URL(app.database.url);
-  proxy = await startTcpProxy({ host: hostname, port: Number(port) });
-  single = await startPeopleApp(
+const single = duringTests(() =>
+  startPeopleApp(
     { DATABASE_URL: proxy.through(app.database.url), DB_POOL_SIZE: '1', DB_ACQUIRE_TIMEOUT_MS: '500' },
     app.database,
-  );
-});
+  ),
+);
 afterEach(() => {
   proxy.onClientData = () => 'pass';
   expect(poolOf(single.dataSource).borrowed).toBe(0);
-});
-afterAll(async () => {
-  await single.close();
-  await proxy.close();
-  await app.close();
 });
 
 const cutOnce = (word: string, decision: 'cut-before' | 'cut-after') => {

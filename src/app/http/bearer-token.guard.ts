@@ -11,7 +11,7 @@ import { HealthController } from '../../operations/health.controller.js';
 import { MetricsController } from '../../operations/metrics.controller.js';
 import { callerByClaims } from '../../people/http/caller.js';
 import { BearerTokenException, scopesOf, tokenVerifier, type TokenVerifier } from './bearer-tokens.js';
-import type { AuthSettings } from '../environment.js';
+import type { AuthSettings } from '../settings.js';
 
 export { TokenKeysUnavailableError } from './issuer-keys.js';
 

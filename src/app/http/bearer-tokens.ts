@@ -1,6 +1,6 @@
 import { UnauthorizedException } from '@nestjs/common';
 import { errors, type JWTPayload, jwtVerify } from 'jose';
-import type { AuthSettings } from '../environment.js';
+import type { AuthSettings } from '../settings.js';
 import { issuerKeys, TokenKeysUnavailableError } from './issuer-keys.js';
 
 /** Judges the bearer token of an `Authorization` header (RFC 6750). */

@@ -21,7 +21,6 @@ import { HttpAdapterHost } from '@nestjs/core';
 import { Readable } from 'node:stream';
 import { ProblemDetailsFilter } from '../../errors/error-responses.js';
 import { Inbox } from '../../messaging/inbox.js';
-import type { MessageIdentity } from '../../messaging/message-identity.js';
 import { assertRoomToWrite, holdUntilSent, holdWritten, roomUntilSent } from './answer-room.js';
 import { ByteBudget } from '../byte-budget.js';
 import { type CallerOf, callerOfUser } from './caller.js';
@@ -90,10 +89,7 @@ export class PeopleHttpController {
       const { person, created } = await this.people.createIfAbsent(input as unknown as NewPerson);
       return { created, id: person.id, etag: etagOf(person), json: personJson(person) };
     };
-    const identity =
-      idempotencyKey === undefined
-        ? undefined
-        : this.identityOf('POST /people', idempotencyKey, body, request);
+    const identity = this.identityOf('POST /people', idempotencyKey, body, request);
     const { value, isFirst } = identity
       ? await this.inbox.once(identity, {}, create)
       : { value: await create(), isFirst: true };
@@ -125,8 +121,8 @@ export class PeopleHttpController {
     });
     const create = () =>
       this.people.createEach(people as AsyncIterable<unknown> as AsyncIterable<NewPerson>, { ids });
-    if (idempotencyKey === undefined) return JSON.stringify(await create());
     const identity = this.identityOf('POST /people/bulk', idempotencyKey, body, request);
+    if (!identity) return JSON.stringify(await create());
     const { value, isFirst } = await this.inbox.once(identity, {}, create);
     if (!isFirst) this.adapter.status(response, 200);
     return JSON.stringify(value);
@@ -200,7 +196,9 @@ export class PeopleHttpController {
     return this.adapterHost.httpAdapter;
   }
 
-  private identityOf(route: string, key: string, body: Uint8Array, request: BodyRequest): MessageIdentity {
+  /** What makes a request one that was there before; undefined without an `Idempotency-Key`. */
+  private identityOf(route: string, key: string | undefined, body: Uint8Array, request: BodyRequest) {
+    if (key === undefined) return undefined;
     const { caller = callerOfUser as CallerOf } = this.options;
     return identityOfRequest(route, key, body, caller(request));
   }

@@ -50,9 +50,11 @@ const problem = (status: number, description: string) =>
 const INVALID = problem(400, 'Malformed JSON, or a field that fails validation; `errors` names each.');
 const NOT_FOUND = problem(404, 'No person has this id.');
 const CHANGED = problem(412, unchanged('The person is not the version named in `If-Match`'));
-const TOO_LARGE = problem(413, 'The body is larger than this service takes.');
-const TOO_SLOW = problem(408, unchanged('The body came too slowly'));
-const MEDIA_TYPE = problem(415, 'A content type, encoding or charset this route does not take.');
+const OF_A_BODY = applyDecorators(
+  problem(408, unchanged('The body came too slowly')),
+  problem(413, 'The body is larger than this service takes.'),
+  problem(415, 'A content type, encoding or charset this route does not take.'),
+);
 const ID = ApiParam({ name: 'id', format: 'uuid', example: '01938c5e-7a1b-7c3d-9e2f-4a5b6c7d8e9f' });
 const IF_MATCH = ApiHeader({
   name: 'If-Match',
@@ -102,9 +104,7 @@ export const DocumentCreate = () =>
     }),
     INVALID,
     problem(409, 'Another person has this id.'),
-    TOO_SLOW,
-    TOO_LARGE,
-    MEDIA_TYPE,
+    OF_A_BODY,
   );
 
 export const DocumentCreateMany = () =>
@@ -128,9 +128,7 @@ export const DocumentCreateMany = () =>
     }),
     INVALID,
     problem(409, 'An id exists already or stands twice; nothing was stored.'),
-    TOO_SLOW,
-    TOO_LARGE,
-    MEDIA_TYPE,
+    OF_A_BODY,
   );
 
 export const DocumentGet = () =>
@@ -182,9 +180,7 @@ export const DocumentUpdate = () =>
     INVALID,
     NOT_FOUND,
     CHANGED,
-    TOO_SLOW,
-    TOO_LARGE,
-    MEDIA_TYPE,
+    OF_A_BODY,
   );
 
 export const DocumentRemove = () =>

@@ -2,8 +2,9 @@ import { jest } from '@jest/globals';
 import { randomUUID } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { eventually } from '../../support/barrier.js';
-import { KafkaPeer } from '../../support/kafka.js';
-import { type KafkaCluster, startKafkaCluster, untilAllAre } from '../../support/kafka-cluster.js';
+import { duringTests } from '../../support/during-tests.js';
+import { connectPeer } from '../../support/kafka.js';
+import { startKafkaCluster, untilAllAre } from '../../support/kafka-cluster.js';
 import { ReplyReader } from '../../support/reply-reader.js';
 import { EACH_SUBJECT, PARTITIONS, ROW_MS, Subject, valueOf } from '../../support/strangers.js';
 
@@ -13,24 +14,16 @@ const ANSWER_MS = 30_000;
 /** Between two messages: all of them are to be handled in the end. */
 const PACE_MS = 20;
 
-let cluster: KafkaCluster;
-let peer: KafkaPeer;
-let replies: ReplyReader;
 let subject: Subject;
 jest.setTimeout(ROW_MS);
-beforeAll(async () => {
-  cluster = await startKafkaCluster({ nodes: NODES });
-  peer = new KafkaPeer(cluster.brokers);
-  await peer.connect();
-  replies = new ReplyReader(peer);
-  await replies.open();
-}, 300_000);
+const cluster = duringTests(() => startKafkaCluster({ nodes: NODES }), 300_000);
+const peer = duringTests(() => connectPeer(cluster.brokers));
+const replies = duringTests(async () => {
+  const reader = new ReplyReader(peer);
+  await reader.open();
+  return reader;
+});
 afterEach(() => subject.close());
-afterAll(async () => {
-  await replies.close();
-  await peer.close();
-  await cluster.stop();
-}, 60_000);
 
 /** Sends without an end to it, until told; each message has an id, so that one that is sent again is none more. */
 function sendOn() {

@@ -1,7 +1,8 @@
 import { jest } from '@jest/globals';
 import { eventually } from '../../support/barrier.js';
+import { duringTests } from '../../support/during-tests.js';
 import { type Codec, JavaClient } from '../../support/java-client.js';
-import { KafkaPeer } from '../../support/kafka.js';
+import { brokers, connectPeer } from '../../support/kafka.js';
 import { BREAKAGES, breakBatch, dataOfRun } from '../../support/kept-batches.js';
 import { answeredInTime, EACH_SUBJECT, ROW_MS, Subject, valueOf } from '../../support/strangers.js';
 
@@ -12,20 +13,11 @@ const NAME = 'Ada '.repeat(40).trim();
 const PLACE = { partition: 1, offset: 1 };
 const OTHERS = [0, 2, 3];
 
-let peer: KafkaPeer;
-let java: JavaClient;
 let subject: Subject;
 jest.setTimeout(ROW_MS);
-beforeAll(async () => {
-  peer = new KafkaPeer();
-  await peer.connect();
-  java = await JavaClient.start(process.env.TEST_KAFKA_BROKERS!.split(','));
-}, 120_000);
+const peer = duringTests(() => connectPeer());
+const java = duringTests(() => JavaClient.start(brokers()), 120_000);
 afterEach(() => subject.close());
-afterAll(async () => {
-  await java.stop();
-  await peer.close();
-});
 
 it.each(EACH_SUBJECT.flatMap(([client, kind]) => CODECS.map((codec) => ({ client, kind, codec }))))(
   "$client, $kind: what Java's client compresses with $codec is handled",

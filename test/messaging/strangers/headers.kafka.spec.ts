@@ -1,7 +1,8 @@
 import { jest } from '@jest/globals';
 import { randomUUID } from 'node:crypto';
 import { eventually } from '../../support/barrier.js';
-import { KafkaPeer } from '../../support/kafka.js';
+import { duringTests } from '../../support/during-tests.js';
+import { broker, connectPeer } from '../../support/kafka.js';
 import { type KeptRecord, readRaw } from '../../support/raw-reader.js';
 import { type RawRecord, sendRaw } from '../../support/raw-records.js';
 import {
@@ -28,20 +29,14 @@ const NASTY: [string, Headers][] = [
   ['an empty value', [['trace', ''], ['trace', Buffer.alloc(0)]]],
 ]; // prettier-ignore
 
-const broker = () => process.env.TEST_KAFKA_BROKERS!.split(',')[0]!;
 const ROWS = EACH_SUBJECT.flatMap(([client, kind]) =>
   NASTY.map(([what, headers]) => ({ client, kind, what, headers })),
 );
 
-let peer: KafkaPeer;
 let subject: Subject;
 jest.setTimeout(ROW_MS);
-beforeAll(async () => {
-  peer = new KafkaPeer();
-  await peer.connect();
-});
+const peer = duringTests(() => connectPeer());
 afterEach(() => subject.close());
-afterAll(() => peer.close());
 
 /** What was there before whoever put the record aside had written beside it what was wrong. */
 const asTheyCame = ({ headers }: KeptRecord) =>

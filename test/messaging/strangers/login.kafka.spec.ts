@@ -1,28 +1,22 @@
 import { jest } from '@jest/globals';
 import type { KafkaClientSettings } from '../../../src/messaging/kafka-driver.js';
-import { KafkaPeer } from '../../support/kafka.js';
-import { type KafkaCluster, startKafkaCluster } from '../../support/kafka-cluster.js';
+import { duringTests } from '../../support/during-tests.js';
+import { connectPeer } from '../../support/kafka.js';
+import { startKafkaCluster } from '../../support/kafka-cluster.js';
 import { SERVICE_USER } from '../../support/kafka-listeners.js';
 import { Permissions } from '../../support/permissions.js';
 import { CLIENTS, PARTITIONS, ROW_MS, Subject } from '../../support/strangers.js';
 
 const sasl = { mechanism: 'plain', ...SERVICE_USER } as const;
 
-let cluster: KafkaCluster;
-let peer: KafkaPeer;
 let subject: Subject;
 jest.setTimeout(ROW_MS);
+const cluster = duringTests(() => startKafkaCluster(), 180_000);
+const peer = duringTests(() => connectPeer(cluster.brokers));
 beforeAll(async () => {
-  cluster = await startKafkaCluster();
-  peer = new KafkaPeer(cluster.brokers);
-  await peer.connect();
   await new Permissions(peer.admin).grantAll();
 }, 180_000);
 afterEach(() => subject.close());
-afterAll(async () => {
-  await peer.close();
-  await cluster.stop();
-});
 
 describe.each(CLIENTS)('%s', (client) => {
   const start = (settings: KafkaClientSettings, isServing: boolean) =>

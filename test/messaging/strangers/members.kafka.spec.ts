@@ -2,32 +2,23 @@ import { jest } from '@jest/globals';
 import { randomUUID } from 'node:crypto';
 import { type Consumer, Kafka, logLevel } from 'kafkajs';
 import { eventually } from '../../support/barrier.js';
+import { duringTests } from '../../support/during-tests.js';
 import { JavaClient } from '../../support/java-client.js';
-import { KafkaPeer } from '../../support/kafka.js';
+import { brokers, connectPeer } from '../../support/kafka.js';
 import { NONE, sendRaw } from '../../support/raw-records.js';
 import { CLIENTS, EACH_SUBJECT, PARTITIONS, ROW_MS, Subject, valueOf } from '../../support/strangers.js';
 
-const brokers = () => process.env.TEST_KAFKA_BROKERS!.split(',');
 /** What a group takes to come to itself where a member has gone without a word. */
 const SESSION_MS = 6000;
 
-let peer: KafkaPeer;
-let java: JavaClient;
 const subjects: Subject[] = [];
 const leaving: (() => Promise<void>)[] = [];
 jest.setTimeout(ROW_MS);
-beforeAll(async () => {
-  peer = new KafkaPeer();
-  await peer.connect();
-  java = await JavaClient.start(brokers());
-}, 120_000);
+const peer = duringTests(() => connectPeer());
+const java = duringTests(() => JavaClient.start(brokers()), 120_000);
 afterEach(async () => {
   await Promise.all(leaving.splice(0).map((leave) => leave()));
   for (const subject of subjects.splice(0)) await subject.close();
-});
-afterAll(async () => {
-  await java.stop();
-  await peer.close();
 });
 
 const start = async (options: Omit<Parameters<typeof Subject.start>[0], 'peer'>, isServing = true) => {

@@ -2,8 +2,9 @@ import { jest } from '@jest/globals';
 import { randomUUID } from 'node:crypto';
 import { ConfigResourceTypes, Kafka, logLevel } from 'kafkajs';
 import { eventually } from '../../support/barrier.js';
-import { KafkaPeer } from '../../support/kafka.js';
-import { type KafkaCluster, startKafkaCluster } from '../../support/kafka-cluster.js';
+import { duringTests } from '../../support/during-tests.js';
+import { connectPeer } from '../../support/kafka.js';
+import { startKafkaCluster } from '../../support/kafka-cluster.js';
 import { readRaw } from '../../support/raw-reader.js';
 import { sendRaw } from '../../support/raw-records.js';
 import {
@@ -26,22 +27,17 @@ const TIMESTAMPS: [string, bigint][] = [
   ['the largest there is', 9_223_372_036_854_775_807n],
 ];
 
-let cluster: KafkaCluster;
-let peer: KafkaPeer;
 let subject: Subject;
 jest.setTimeout(ROW_MS);
-beforeAll(async () => {
-  cluster = await startKafkaCluster({
-    properties: { 'log.message.timestamp.after.max.ms': '9223372036854775807' },
-  });
-  peer = new KafkaPeer(cluster.brokers);
-  await peer.connect();
-}, 180_000);
+const cluster = duringTests(
+  () =>
+    startKafkaCluster({
+      properties: { 'log.message.timestamp.after.max.ms': '9223372036854775807' },
+    }),
+  180_000,
+);
+const peer = duringTests(() => connectPeer(cluster.brokers));
 afterEach(() => subject.close());
-afterAll(async () => {
-  await peer.close();
-  await cluster.stop();
-});
 
 const start = (client: (typeof EACH_SUBJECT)[number][0], kind: (typeof EACH_SUBJECT)[number][1]) =>
   Subject.start({ client, kind, peer, brokers: cluster.brokers });

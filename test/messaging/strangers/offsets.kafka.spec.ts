@@ -1,20 +1,16 @@
 import { jest } from '@jest/globals';
 import { eventually } from '../../support/barrier.js';
-import { KafkaPeer } from '../../support/kafka.js';
+import { duringTests } from '../../support/during-tests.js';
+import { connectPeer } from '../../support/kafka.js';
 import { EACH_SUBJECT, ROW_MS, Subject, valueOf } from '../../support/strangers.js';
 
 const PARTITION = 1;
 const OTHERS = [0, 2, 3];
 
-let peer: KafkaPeer;
 let subject: Subject;
 jest.setTimeout(ROW_MS);
-beforeAll(async () => {
-  peer = new KafkaPeer();
-  await peer.connect();
-});
+const peer = duringTests(() => connectPeer());
 afterEach(() => subject.close());
-afterAll(() => peer.close());
 
 const emit = (name: string) => subject.emit({ value: valueOf(name) }, PARTITION);
 /** While nobody is in the group. */

@@ -2,30 +2,24 @@ import { jest } from '@jest/globals';
 import { randomUUID } from 'node:crypto';
 import type { Consumer } from 'kafkajs';
 import { eventually } from '../../support/barrier.js';
-import { KafkaPeer } from '../../support/kafka.js';
-import { type KafkaCluster, startKafkaCluster } from '../../support/kafka-cluster.js';
+import { duringTests } from '../../support/during-tests.js';
+import { connectPeer } from '../../support/kafka.js';
+import { startKafkaCluster } from '../../support/kafka-cluster.js';
 import { Permissions } from '../../support/permissions.js';
 import { BAD, CLIENTS, EACH_SUBJECT, PARTITIONS, ROW_MS, Subject, valueOf } from '../../support/strangers.js';
 
-let cluster: KafkaCluster;
-let peer: KafkaPeer;
 let permissions: Permissions;
 let subject: Subject;
 jest.setTimeout(ROW_MS);
+const cluster = duringTests(() => startKafkaCluster(), 180_000);
+const peer = duringTests(() => connectPeer(cluster.brokers));
 beforeAll(async () => {
-  cluster = await startKafkaCluster();
-  peer = new KafkaPeer(cluster.brokers);
-  await peer.connect();
   permissions = new Permissions(peer.admin);
   await permissions.grantAll();
 }, 180_000);
 afterEach(async () => {
   await permissions.allow();
   await subject.close();
-});
-afterAll(async () => {
-  await peer.close();
-  await cluster.stop();
 });
 
 type Place = Pick<Parameters<typeof Subject.start>[0], 'client' | 'kind'>;

@@ -1,21 +1,15 @@
 import { jest } from '@jest/globals';
 import { randomBytes, randomUUID } from 'node:crypto';
 import { eventually } from '../../support/barrier.js';
-import { KafkaPeer, type Reply } from '../../support/kafka.js';
+import { duringTests } from '../../support/during-tests.js';
+import { broker, connectPeer, type Reply } from '../../support/kafka.js';
 import { readRaw } from '../../support/raw-reader.js';
 import { answeredInTime, CLIENTS, EACH_SUBJECT, ROW_MS, Subject, valueOf } from '../../support/strangers.js';
 
-const broker = () => process.env.TEST_KAFKA_BROKERS!.split(',')[0]!;
-
-let peer: KafkaPeer;
 let subject: Subject;
 jest.setTimeout(ROW_MS);
-beforeAll(async () => {
-  peer = new KafkaPeer();
-  await peer.connect();
-});
+const peer = duringTests(() => connectPeer());
 afterEach(() => subject.close());
-afterAll(() => peer.close());
 
 const int32 = (value: number) => {
   const bytes = Buffer.alloc(4);

@@ -1,7 +1,8 @@
 import { jest } from '@jest/globals';
 import { eventually } from '../../support/barrier.js';
+import { duringTests } from '../../support/during-tests.js';
 import { JavaClient } from '../../support/java-client.js';
-import { KafkaPeer } from '../../support/kafka.js';
+import { brokers, connectPeer } from '../../support/kafka.js';
 import {
   answeredInTime,
   BAD,
@@ -13,20 +14,11 @@ import {
   valueOf,
 } from '../../support/strangers.js';
 
-let peer: KafkaPeer;
-let java: JavaClient;
 let subject: Subject;
 jest.setTimeout(ROW_MS);
-beforeAll(async () => {
-  peer = new KafkaPeer();
-  await peer.connect();
-  java = await JavaClient.start(process.env.TEST_KAFKA_BROKERS!.split(','));
-}, 120_000);
+const peer = duringTests(() => connectPeer());
+const java = duringTests(() => JavaClient.start(brokers()), 120_000);
 afterEach(() => subject.close());
-afterAll(async () => {
-  await java.stop();
-  await peer.close();
-});
 
 /** Whoever looks for a topic by way of a client may make it: this one asks for the list alone. */
 const isThere = async (topic: string) => (await peer.admin.listTopics()).includes(topic);

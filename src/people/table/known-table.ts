@@ -1,12 +1,14 @@
 import { Inject, Injectable, Logger, type OnApplicationBootstrap } from '@nestjs/common';
 import type { DataSource } from 'typeorm';
-import { failureOf, hasSqlState } from '../database/database-failure.js';
-import { INVALID_COLUMN_REFERENCE } from '../database/postgres-errors.js';
-import { TransactionRunner } from '../transactions/transaction-runner.js';
-import { PEOPLE_DATA_SOURCE } from './people.options.js';
-import { Person } from './person.entity.js';
-import { differencesOf } from './table/fit.js';
-import { insertingInto, isNotUnderstood, shapeOf, type TableShape } from './table/shape.js';
+import { failureOf, hasSqlState } from '../../database/database-failure.js';
+import { INVALID_COLUMN_REFERENCE } from '../../database/postgres-errors.js';
+import { sameJsonb } from '../../json/jsonb.js';
+import { sameJson } from '../../json/text.js';
+import { TransactionRunner } from '../../transactions/transaction-runner.js';
+import { PEOPLE_DATA_SOURCE } from '../people.options.js';
+import { Person } from '../person.entity.js';
+import { differencesOf } from './fit.js';
+import { insertingInto, isNotUnderstood, shapeOf, type TableShape } from './shape.js';
 
 /** How long an answer to readiness serves: probes may come from many places. */
 const FRESH_MS = 500;
@@ -52,6 +54,12 @@ export class PeopleTable implements OnApplicationBootstrap {
   /** True where `data` is `jsonb`. */
   get isJsonb(): boolean {
     return this.known?.isJsonb ?? false;
+  }
+
+  /** Whether two texts of `data` are the same to the column. */
+  isSame(stored: string | null, given: string | null): boolean {
+    const same = this.isJsonb ? sameJsonb : sameJson;
+    return same(stored ?? 'null', given ?? 'null');
   }
 
   /** A host may migrate later, so a table that is not there is no news yet. */

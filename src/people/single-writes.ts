@@ -1,0 +1,115 @@
+import { mergeJson } from '../json/merge.js';
+import { invalid } from '../json/refusals.js';
+import type { Statement } from '../transactions/transaction-context.js';
+import type { CopyRow } from './importing/copy.js';
+import {
+  PersonChangedError,
+  PersonConflictError,
+  PersonNotFoundError,
+  PersonRefusedError,
+} from './people.errors.js';
+import type { PeopleStore } from './people-store.js';
+import { type Person, type PersonRow, versionOfRow, versionToRow } from './person.entity.js';
+import type { PersonRows } from './person-rows.js';
+import { WriteDoubt } from './write-doubt.js';
+
+/** A write that changes no row is repeated this often, in case that others were there in between, before the table is to blame. */
+const LOOKS = 3;
+
+/** Changes of one person queue up in this process; another process meets them as conflicts. */
+const keyOf = (id: string) => `people:${id.toLowerCase()}`;
+
+/** The versions that a change is for, as SQL has them; null: any. @throws InvalidInputError */
+export function toVersions(ifMatch: string | readonly string[] | undefined): string[] | null {
+  if (ifMatch === undefined) return null;
+  const versions: unknown[] = [ifMatch].flat();
+  if (versions.every((version) => typeof version === 'string')) return versions.map(versionToRow);
+  throw invalid([{ pointer: '#/ifMatch', detail: 'must be a version, or an array of versions' }]);
+}
+
+/**
+ * Stores a row, unless the same person is there.
+ *
+ * @param isOurs true: nobody else can know the id, as it was made here
+ * @throws PersonConflictError another person has this id
+ */
+export async function insertPerson(
+  store: PeopleStore,
+  [id, name, data]: CopyRow,
+  isOurs: boolean,
+): Promise<{ row: PersonRow; created: boolean }> {
+  const doubt = new WriteDoubt();
+  for (let look = 1; look <= LOOKS; look++) {
+    // Its key makes it harmless to store a person twice, so an answer that was lost is asked for by doing it again.
+    const { rows } = await store.write<PersonRow>(store.statements.create(id, name, data), {
+      idempotent: true,
+      beforeRetry: doubt.beforeRetry,
+    });
+    if (rows[0]) return { row: rows[0], created: true };
+    const existing = await doubt.ask((isProof) => store.find(id, isProof));
+    if (!existing) continue;
+    // What was stored under an id of ours is ours, whatever has become of it since.
+    const isSame = existing.name === name && store.table.isSame(existing.data, data);
+    if (isOurs || isSame) return { row: existing, created: isOurs };
+    throw doubt.error ?? new PersonConflictError(id);
+  }
+  throw doubt.error ?? new PersonRefusedError();
+}
+
+/**
+ * Changes or removes a row. Where the answer was lost, what is there then tells what became of it. It is not done again, as
+ * others may have followed; with versions it can be, for it fits one row only, unless they are digests of a content, which may come again.
+ *
+ * @param recognise what was done, by the row that is found; undefined where that can't be told
+ */
+export async function changePerson(
+  store: PeopleStore,
+  statement: Statement,
+  id: string,
+  versions: string[] | null,
+  recognise: (found: PersonRow | undefined) => { row: PersonRow | undefined } | undefined,
+): Promise<PersonRow | undefined> {
+  const doubt = new WriteDoubt();
+  const options = {
+    conflictKey: keyOf(id),
+    idempotent: versions !== null && store.table.hasRowVersions,
+    beforeRetry: doubt.beforeRetry,
+  };
+  for (let look = 1; look <= LOOKS; look++) {
+    const result = await doubt.of(store.write<PersonRow>(statement, options));
+    if (result?.rowCount) return result.rows[0];
+    const found = await doubt.ask((isProof) => store.find(id, isProof));
+    if (doubt.error) {
+      const recognised = recognise(found);
+      if (!recognised) throw doubt.error;
+      return recognised.row;
+    }
+    if (!found) throw new PersonNotFoundError(id);
+    if (versions && !versions.includes(versionOfRow(found))) throw new PersonChangedError(id);
+  }
+  throw new PersonRefusedError();
+}
+
+/** Merges `patch` (RFC 7396) into the `data` of a row, which is locked meanwhile. */
+export function mergePerson<Data extends object>(
+  store: PeopleStore,
+  rows: PersonRows<Data>,
+  {
+    id,
+    name,
+    patch,
+    versions,
+  }: { id: string; name: string | null; patch: string | null; versions: string[] | null },
+): Promise<Person<Data>> {
+  return store.transactions.run({ conflictKey: keyOf(id) }, async (transaction) => {
+    const stored = (await transaction.query<PersonRow>(store.statements.getForUpdate(id))).rows[0];
+    // One that is created from here on is not to be changed by what was merged with nothing.
+    if (!stored) throw new PersonNotFoundError(id);
+    const json = rows.ofMerged(await mergeJson(stored.data ?? 'null', patch ?? 'null'));
+    const merged = await store.write<PersonRow>(store.statements.update(id, name, true, json, versions));
+    if (merged.rows[0]) return rows.toPerson(merged.rows[0]);
+    throw versions && !versions.includes(versionOfRow(stored))
+      ? new PersonChangedError(id)
+      : new PersonRefusedError();
+  });
+}
