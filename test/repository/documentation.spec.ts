@@ -5,13 +5,13 @@ import { VARIABLES } from '../../src/app/environment-variables.js';
 import { FAULTS } from '../../src/database/faults.js';
 import * as api from '../../src/index.js';
 
-const readme = readFileSync('README.md', 'utf8');
+const reference = readFileSync('docs/reference.md', 'utf8');
 const sources = readdirSync('src', { recursive: true, encoding: 'utf8' })
   .filter((file) => file.endsWith('.ts'))
   .map((file) => readFileSync(path.join('src', file), 'utf8'));
 
-it('the README’s table of settings is the code’s', () => {
-  const rows = [...readme.matchAll(/^\| `([A-Z_]+)` \| (.*?) \| (.*?) \| (.*?) \|$/gm)].map(
+it('the reference’s table of settings is the code’s', () => {
+  const rows = [...reference.matchAll(/^\| `([A-Z_]+)` \| (.*?) \| (.*?) \| (.*?) \|$/gm)].map(
     ([, ...cells]) => cells,
   );
   const expected = Object.entries(VARIABLES).map(([name, { default: value, accepted, meaning }]) => [
@@ -23,12 +23,12 @@ it('the README’s table of settings is the code’s', () => {
   expect(rows).toEqual(expected);
 });
 
-it('the README names every type of error, and no other', () => {
+it('the reference names every type of error, and no other', () => {
   const inCode = sources.flatMap((text) =>
     [...text.matchAll(/type: '([a-z-]+)',\s+status:/g)].map(([, type]) => type!),
   );
-  const inReadme = [...readme.matchAll(/^\| `([a-z-]+)` \| \d{3} \|/gm)].map(([, type]) => type!);
-  expect(inReadme.sort()).toEqual([...new Set([...inCode, 'internal-error'])].sort());
+  const inReference = [...reference.matchAll(/^\| `([a-z-]+)` \| \d{3} \|/gm)].map(([, type]) => type!);
+  expect(inReference.sort()).toEqual([...new Set([...inCode, 'internal-error'])].sort());
 });
 
 it('the document of transactions has the code’s table of whose fault a failure is', () => {
@@ -44,19 +44,47 @@ it('one place of the code promises that nothing was changed', () => {
   expect(sources.flatMap((text) => text.match(/nothing was changed/gi) ?? [])).toHaveLength(1);
 });
 
-it('the README names every route and every topic', () => {
-  for (const route of ['POST /people', 'POST /people/bulk', 'GET /people/:id', 'GET /people?name=', 'PATCH /people/:id', 'DELETE /people/:id', '/health/live', '/health/ready', '/metrics', '/docs', '/docs-json']) expect(readme).toContain(route); // prettier-ignore
+it('the reference names every route and every topic', () => {
+  for (const route of ['POST /people', 'POST /people/bulk', 'GET /people/:id', 'GET /people?name=', 'PATCH /people/:id', 'DELETE /people/:id', '/health/live', '/health/ready', '/metrics', '/docs', '/docs-json']) expect(reference).toContain(route); // prettier-ignore
   const topics = sources.flatMap((text) =>
     [...text.matchAll(/@MessagePattern\('([\w.-]+)'[,)]/g)].map(([, topic]) => topic!),
   );
   const names = new Set(topics);
   expect(names.size).toBe(7);
-  for (const topic of names) expect(readme).toContain(`\`${topic}\``);
+  for (const topic of names) expect(reference).toContain(`\`${topic}\``);
 });
 
 it('the page of traps is what stands above the tests', () => {
   expect(() => execFileSync(process.execPath, ['.ci/traps.mjs'], { stdio: 'pipe' })).not.toThrow();
   expect(readFileSync('docs/traps.md', 'utf8').match(/^\| .* \|$/gm)!.length).toBeGreaterThan(70);
+});
+
+it('every link of a document leads to a file that is packed with it, and to a heading there', () => {
+  const { files } = JSON.parse(readFileSync('package.json', 'utf8')) as { files: string[] };
+  const documents = [
+    'README.md',
+    ...files.filter((file) => file.endsWith('.md')),
+    ...readdirSync('docs').map((file) => `docs/${file}`),
+  ];
+  const headingsOf = (document: string) =>
+    [...readFileSync(document, 'utf8').matchAll(/^#+ (.*)$/gm)].map(([, heading]) =>
+      heading!
+        .toLowerCase()
+        .replace(/[^\w -]/g, '')
+        .replaceAll(' ', '-'),
+    );
+  const broken = documents
+    .filter((document) => document.endsWith('.md'))
+    .flatMap((document) =>
+      [...readFileSync(document, 'utf8').matchAll(/\]\(([^):\s]+)\)/g)]
+        .map(([, link]) => [link!, ...link!.split('#')] as const)
+        .filter(([, file, heading]) => {
+          const target = file ? path.join(path.dirname(document), file) : document;
+          return !documents.includes(target) || (heading && !headingsOf(target).includes(heading));
+        })
+        .map(([link]) => `${document}: ${link}`),
+    );
+  expect(broken).toEqual([]);
 });
 
 it('every exported class and function of the package has a docstring', () => {

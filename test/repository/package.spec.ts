@@ -59,6 +59,8 @@ describe('the tarball', () => {
       'LICENSE',
       'ARCHITECTURE.md',
       'CHANGELOG.md',
+      'CONTRIBUTING.md',
+      'SECURITY.md',
       ...readdirSync('docs').map((file) => `docs/${file}`),
     ];
     const built = packed.filter((file) => /^dist\/.*\.(js|js\.map|d\.ts)$/.test(file));
