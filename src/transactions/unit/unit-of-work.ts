@@ -1,3 +1,8 @@
+// transactions/unit/: One unit of work from its first attempt to its last: session, COMMIT, its outcome, waiting for others of
+// its key.
+// Promises: each attempt has a connection and context of its own; the outcome of a COMMIT is known, or told as unknown.
+// May know: database/, and the options and errors of transactions/; nothing of Nest's handlers.
+
 import { Logger } from '@nestjs/common';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { v7 as uuidv7 } from 'uuid';
