@@ -1,11 +1,15 @@
 import { execFileSync } from 'node:child_process';
-import { readdirSync, readFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import path from 'node:path';
 import { VARIABLES } from '../../src/app/environment-variables.js';
 import { FAULTS } from '../../src/database/faults.js';
 import * as api from '../../src/index.js';
 
 const reference = readFileSync('docs/reference.md', 'utf8');
+const { files } = JSON.parse(readFileSync('package.json', 'utf8')) as { files: string[] };
+/** What comes with the package beside the code. */
+const packed = ['README.md', ...files, ...readdirSync('docs').map((file) => `docs/${file}`)];
+const documents = packed.filter((file) => file.endsWith('.md'));
 const sources = readdirSync('src', { recursive: true, encoding: 'utf8' })
   .filter((file) => file.endsWith('.ts'))
   .map((file) => readFileSync(path.join('src', file), 'utf8'));
@@ -60,12 +64,6 @@ it('the page of traps is what stands above the tests', () => {
 });
 
 it('every link of a document leads to a file that is packed with it, and to a heading there', () => {
-  const { files } = JSON.parse(readFileSync('package.json', 'utf8')) as { files: string[] };
-  const documents = [
-    'README.md',
-    ...files.filter((file) => file.endsWith('.md')),
-    ...readdirSync('docs').map((file) => `docs/${file}`),
-  ];
   const headingsOf = (document: string) =>
     [...readFileSync(document, 'utf8').matchAll(/^#+ (.*)$/gm)].map(([, heading]) =>
       heading!
@@ -73,18 +71,29 @@ it('every link of a document leads to a file that is packed with it, and to a he
         .replace(/[^\w -]/g, '')
         .replaceAll(' ', '-'),
     );
-  const broken = documents
-    .filter((document) => document.endsWith('.md'))
-    .flatMap((document) =>
-      [...readFileSync(document, 'utf8').matchAll(/\]\(([^):\s]+)\)/g)]
-        .map(([, link]) => [link!, ...link!.split('#')] as const)
-        .filter(([, file, heading]) => {
-          const target = file ? path.join(path.dirname(document), file) : document;
-          return !documents.includes(target) || (heading && !headingsOf(target).includes(heading));
-        })
-        .map(([link]) => `${document}: ${link}`),
-    );
+  const broken = documents.flatMap((document) =>
+    [...readFileSync(document, 'utf8').matchAll(/\]\(([^):\s]+)\)/g)]
+      .map(([, link]) => link!)
+      .filter((link) => {
+        const [file, heading] = link.split('#');
+        const target = file ? path.join(path.dirname(document), file) : document;
+        return !packed.includes(target) || (heading && !headingsOf(target).includes(heading));
+      })
+      .map((link) => `${document}: ${link}`),
+  );
   expect(broken).toEqual([]);
+});
+
+it('every file and folder of src that a document names is there', () => {
+  const folders = readdirSync('src', { withFileTypes: true }).filter((entry) => entry.isDirectory());
+  const named = new RegExp(`\`((?:${folders.map(({ name }) => name).join('|')})/[\\w./-]+)\``, 'g');
+  const isThere = (name: string) => existsSync(path.join('src', name)) || existsSync(`src/${name}.ts`);
+  const wrong = documents.flatMap((document) =>
+    [...readFileSync(document, 'utf8').matchAll(named)]
+      .filter(([, name]) => !isThere(name!))
+      .map(([, name]) => `${document}: ${name}`),
+  );
+  expect(wrong).toEqual([]);
 });
 
 it('every exported class and function of the package has a docstring', () => {
