@@ -1,3 +1,7 @@
+// app/: The service around PeopleModule: its settings, its HTTP server, how it starts, migrates and stops.
+// Promises: a setting is checked before anything starts; stopping ends in time, and names what it has cut.
+// May know: every other room; it alone reads settings from the environment, and starts what is in dev/.
+
 import { type DynamicModule, Injectable, Logger, Module, type OnModuleDestroy } from '@nestjs/common';
 import { APP_FILTER, APP_GUARD, HttpAdapterHost } from '@nestjs/core';
 import { TypeOrmModule } from '@nestjs/typeorm';

@@ -16,7 +16,7 @@ import {
 
 /** One variable of the environment. */
 export interface Variable<T> {
-  /** What the README's table shows; undefined when unset means something of its own. */
+  /** What the table of docs/reference.md shows; undefined when unset means something of its own. */
   default: T;
   accepted: string;
   meaning: string;
@@ -90,7 +90,7 @@ const MINUTE = 60_000;
 const DAY = 24 * 60 * MINUTE;
 export const SASL_MECHANISMS = ['plain', 'scram-sha-256', 'scram-sha-512'] as const;
 
-/** Every variable, once: parser, default, the README's table and the texts of errors all come from here. */
+/** Every variable, once: parser, default, the table of docs/reference.md and the texts of errors all come from here. */
 // prettier-ignore
 export const VARIABLES = {
   DATABASE_URL: optional({ ...databaseUrl, meaning: 'The database; wins over the `DB_*` parts. Of several hosts the one that takes writes is used.', secret: true }),

@@ -1,3 +1,7 @@
+// database/: PostgreSQL under TypeORM: options, the lending of the pool's clients, what a failure is and whose fault.
+// Promises: a connection goes back to the pool only when it is known to be idle; nothing is guessed from texts of errors.
+// May know: pg, TypeORM and errors/.
+
 import type { DataSourceOptions } from 'typeorm';
 import { urlsOfHosts } from './database-url.js';
 import { writableClient } from './hosts/writable-client.js';

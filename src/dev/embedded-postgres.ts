@@ -1,3 +1,7 @@
+// dev/: The PostgreSQL and the Kafka that `npm start` and the tests run on this machine.
+// Promises: what was started is stopped, also after a crash; data stays where it was until somebody removes it.
+// May know: nothing else of src.
+
 import { randomBytes } from 'node:crypto';
 import {
   existsSync,

@@ -1,3 +1,8 @@
+// errors/: How a failure looks from outside, at every door.
+// Promises: one mapping to problem details and to error replies; no SQL, no values, no text of more than 200 characters from
+// outside.
+// May know: nothing else of src.
+
 import {
   type ArgumentsHost,
   Catch,

@@ -1,3 +1,7 @@
+// json/: JSON as text: checked, parsed, merged and compared without changing a number, key or escape.
+// Promises: work is linear in the bytes, whatever their shape; what goes through many elements lets other requests run.
+// May know: bytes and errors/; neither people nor a database.
+
 import { shown } from '../errors/shown.js';
 import {
   assertEnd,

@@ -1,3 +1,7 @@
+// messaging/dead-letters/: Messages that can't be handled, or wait: dead letters, quarantined keys, what kills the process.
+// Promises: a dead letter is written in the transaction that marks its message; what waits for a key stays in order.
+// May know: a `Delivery`, transactions/ and the producer of the port; not how messages are handled.
+
 import { Inject, Injectable } from '@nestjs/common';
 import type { DataSource } from 'typeorm';
 import type { MessageError } from '../errors/error-responses.js';

@@ -1,3 +1,7 @@
+// messaging/inbox/: What was handled, and what the answer was.
+// Promises: a message that comes again changes nothing and is answered as the first time.
+// May know: transactions/ and the identity of a message; no broker.
+
 import { Inject, Injectable } from '@nestjs/common';
 import type { DataSource } from 'typeorm';
 import type { PipelinedStatement } from '../database/pg/pipelined-query.js';

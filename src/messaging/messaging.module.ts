@@ -1,3 +1,8 @@
+// messaging/: Messages that are applied once, events that leave with their transaction, and the transport between Kafka and
+// Nest.
+// Promises: a message, its effect and its events are one transaction; nothing is lost when a process, broker or database dies.
+// May know: transactions/ and below; nothing of people. What stands beside the rooms here is what all of them may know.
+
 import { type DynamicModule, Module } from '@nestjs/common';
 import {
   knownNow,

@@ -1,3 +1,7 @@
+// messaging/outbox/: Events that are written with their transaction, and the relay that sends them.
+// Promises: sent at least once, first occurrences in order per aggregate; no connection is held while the broker is waited for.
+// May know: transactions/, the producer of the port, and dead-letters/ for letters that are sent the same way.
+
 import { Inject, Injectable, Logger, type OnModuleDestroy } from '@nestjs/common';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { DataSource } from 'typeorm';

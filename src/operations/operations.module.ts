@@ -1,3 +1,7 @@
+// operations/: Health, metrics and logs, for the people on call.
+// Promises: works for any feature; a log line and an answer are bounded, whatever is in them.
+// May know: transactions/ and below; nothing of people.
+
 import { type DynamicModule, Module } from '@nestjs/common';
 import { ModuleRef } from '@nestjs/core';
 import { TerminusModule } from '@nestjs/terminus';

@@ -1,3 +1,7 @@
+// people/: The feature: people, what may be done with them, and the module that a host imports.
+// Promises: each operation is one unit of work, refused alike at every door; no digit of `data` changes.
+// May know: messaging/ and everything below it.
+
 import {
   type DynamicModule,
   type InjectionToken,

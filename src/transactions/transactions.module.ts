@@ -1,3 +1,7 @@
+// transactions/: Units of work that retry, and their doors into Nest: runner, decorator, interceptor.
+// Promises: what returns is committed, what throws is not; 40001 and 40P01 run again, at most ten attempts.
+// May know: database/ and below; nothing of messages or people.
+
 import {
   type DynamicModule,
   Module,

@@ -14,6 +14,7 @@ afterAll(() => home.remove());
 const brokerOf = () =>
   home.pids().find((pid) => readFileSync(`/proc/${pid}/cmdline`, 'utf8').includes('kafka.Kafka'))!;
 
+// @trap the broker hangs while the service stops
 it.each(['kafkajs', 'platformatic'])(
   'a broker that hangs (%s) does not hold up stopping past the deadline: it is told, nothing is left, and the exit code is 1',
   async (client) => {

@@ -41,6 +41,7 @@ it(
   MINUTES,
 );
 
+// @trap SIGTERM under load
 it.each(['SIGINT', 'SIGTERM'] as const)(
   '%s finishes and answers what runs, then stops everything and exits 0',
   async (signal) => {
@@ -69,6 +70,7 @@ it.each(['SIGINT', 'SIGTERM'] as const)(
   MINUTES,
 );
 
+// @trap a second SIGTERM
 it(
   'a second signal ends it at once with exit code 1, and leaves no embedded server',
   async () => {
@@ -94,6 +96,7 @@ it(
   MINUTES,
 );
 
+// @trap stopping takes longer than its deadline
 it(
   'what does not end before the deadline of stopping is cut and told, everything is stopped, and the exit code is 1',
   async () => {

@@ -13,6 +13,15 @@ beforeEach(() => {
 });
 afterEach(() => rmSync(directory, { recursive: true, force: true }));
 
+// @trap killed between the commit of the effect and that of the offset
+// @trap killed before the commit
+// @trap stopped (SIGSTOP) past its session, and then goes on as if nothing had been
+// @trap the broker is killed under load
+// @trap the database is killed under load, alone and together with the broker or a service
+// @trap the broker or the database hangs for longer than a session, with its connections open
+// @trap the instance that relays is killed before an event is sent, and before its row is removed
+// @trap instances come and go under load
+// @trap killed after the commit, before the reply
 it('services, broker and database killed at every step lose nothing, apply nothing twice, and keep the order of each key', async () => {
   const counts = await checkDelivery({
     // All at once: what takes its time is the sessions of those that are killed.

@@ -165,6 +165,7 @@ describe.each([
   ['that time out in the database', TIMED],
   ['without one', PLAIN],
 ])('of messages %s', (_, topic) => {
+  // @trap a message that is tried again for ever, with a backlog of its key
   it('a key whose head fails again and again, with more behind it than the buffer takes, delays no other; then all of it is handled, once and in order', async () => {
     await start();
     await block(topic, key, BACKLOG);

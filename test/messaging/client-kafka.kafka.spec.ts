@@ -166,6 +166,7 @@ describe.each([
     });
   });
 
+  // @trap a handler gives nothing, or several values
   it('every value of an Observable arrives, in order, and then its end', async () => {
     expect(await lastValueFrom(client.send(SEVERAL, {}).pipe(toArray()))).toEqual([
       'one',

@@ -19,6 +19,7 @@ afterAll(async () => {
   await app.close();
 });
 
+// @trap messages take every connection, HTTP waits
 it('while messages hold every connection that they may have, HTTP reads and writes', async () => {
   app = await startKafkaApp(peer, { DB_POOL_SIZE: '5' });
   const MESSAGES_AT_ONCE = 3;
@@ -52,6 +53,7 @@ describe.each(KAFKA_CLIENTS)('with %s', (client) => {
   /** What had been asked for when the limit was reached: one fetch that is being taken, one under way, each of a partition more at most. */
   const IN_FETCHES = 2 * (4 * MEBIBYTE + MEBIBYTE);
 
+  // @trap a backlog is read into memory
   it('of a backlog no more is held than the limit and what fetches under way bring, and each of it is handled', async () => {
     const topic = `backlog-${randomUUID()}`;
     const database = await createDatabase();

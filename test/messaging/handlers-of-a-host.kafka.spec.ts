@@ -155,6 +155,7 @@ describe.each([
     }
   });
 
+  // @trap several handlers of one message
   it('shares a message with another handler, each once', async () => {
     await startHost(connect);
     const headers = { 'message-id': randomUUID() };
@@ -200,6 +201,7 @@ it('events of a process that has no relay are sent by that of another, which is 
   await other.close();
 });
 
+// @trap messages are done in another order than they came
 it('one key whose handler takes its time delays no other key of its partition, and its offset stays', async () => {
   await startHost(ours());
   await peer.emit(topic('slow'), { key: 'a', value: '{"name":"slow"}' });
@@ -212,6 +214,8 @@ it('one key whose handler takes its time delays no other key of its partition, a
   expect(seen.slice(3)).toEqual(['a slow', 'a behind']);
 });
 
+// @trap a message that always fails
+// @trap an error of the handler stops the consumer
 it('a handler that throws whatever it likes is tried a few times, dead-lettered, and stops nobody', async () => {
   const dead: string[] = [];
   await startHost(ours({ maxAttempts: 3 }));
@@ -226,6 +230,7 @@ it('a handler that throws whatever it likes is tried a few times, dead-lettered,
   expect(dead).toEqual(['3']);
 });
 
+// @trap the database is away
 it('while the database is away nothing is dead-lettered or lost, the place in the group is kept, and work goes on by itself', async () => {
   const groupId = `host-${randomUUID()}`;
   await startHost(ours({ groupId, sessionTimeoutMs: 6000 }));
@@ -272,6 +277,7 @@ describe('a group whose offset is not in the partition any more', () => {
   const committed = async (groupId: string) =>
     (await peer.admin.fetchOffsets({ groupId, topics: [topic('count')] }))[0]!.partitions[0]!.offset;
 
+  // @trap the committed offset is not there any more
   it('stops with what to do, and skips nothing', async () => {
     const groupId = `host-${randomUUID()}`;
     await leaveBehind(groupId);

@@ -250,6 +250,7 @@ export function describeDriverContract(
           ).toEqual(numbers(0, 6));
       });
 
+      // @trap records of aborted transactions, and the marks of transactions
       it('sees nothing of aborted transactions, and passes their records and the ends of transactions', async () => {
         const topic = await newTopic();
         const transact = async (values: string[], end: 'commit' | 'abort'): Promise<void> => {
@@ -441,6 +442,7 @@ export function describeDriverContract(
         expect(first.values().sort()).toEqual(numbers(0, 4));
       });
 
+      // @trap old and new instances, with other client libraries, in one group
       it.each(['first', 'last'])(
         'shares a group with members of kafkajs, also when it is there %s',
         async (when) => {
@@ -506,6 +508,7 @@ export function describeDriverContract(
         expect(await committed(first.groupId, topic, kept!.partition)).toBe('3');
       });
 
+      // @trap the group refuses a commit, or throws the member out
       it('refuses the commit of a member that the group has thrown out, which then comes back', async () => {
         const topic = await newTopic();
         await producer.send(numbered(topic, 0, 3));
@@ -587,6 +590,7 @@ export function describeDriverContract(
         rmSync(directory, { recursive: true, force: true });
       });
 
+      // @trap the broker is stopped and started again
       it(
         'rejects when no broker can be reached, goes on when it is back, loses nothing, and closes while it is away',
         async () => {

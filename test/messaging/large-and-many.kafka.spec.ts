@@ -28,6 +28,7 @@ describe('a message that is too large', () => {
   /** No JSON, as the string does not end. */
   const bad = (bytes: number) => `{"name":"${'x'.repeat(bytes)}`;
 
+  // @trap a dead letter is larger than its message, a message larger than a fetch
   it.each([
     ['to be a dead letter with the headers of one', MEGABYTE + 48_250],
     ['for one fetch', 6 * MEGABYTE],
@@ -75,6 +76,7 @@ describe('one bad of a thousand people', () => {
   const stored = async (name: string) =>
     (await app.database.query('SELECT FROM people WHERE name = $1', [name])).length;
 
+  // @trap one bad person of a thousand, in one message
   it('in one message: none is stored, the sender is told which, and is told the same again', async () => {
     const value = JSON.stringify({
       people: people('all or none').map((person, n) => (n === 500 ? { name: 5 } : person)),
@@ -86,6 +88,7 @@ describe('one bad of a thousand people', () => {
     expect(await stored('all or none')).toBe(0);
   });
 
+  // @trap one bad message of a thousand
   it('in a thousand messages: the others are stored and it is put aside, once each, also when all are sent again', async () => {
     const messages = people('each by itself').map((person, n) => ({
       key: person.id,
@@ -108,6 +111,7 @@ describe('one bad of a thousand people', () => {
   });
 });
 
+// @trap no value, where that means to delete
 it('a message of people.commands without a value deletes the person that is its key, where that was chosen', async () => {
   const { app: host } = await startMessagesHost(app.database, {
     imports: [PeopleModule.forRoot({ tombstones: 'delete', controllers: { http: false, messages: true } })],

@@ -51,6 +51,7 @@ afterEach(async () => {
   await database.drop();
 });
 
+// @trap a message that kills the process
 it(
   'a message that kills the process is a dead letter after two restarts, and all others are applied once',
   async () => {
@@ -74,6 +75,7 @@ it(
   2 * PATIENCE_MS,
 );
 
+// @trap a kill from outside is taken for the message’s doing
 it(
   'a message over which the process was killed from outside is handled, and is no dead letter',
   async () => {

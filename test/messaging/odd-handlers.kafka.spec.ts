@@ -149,6 +149,7 @@ describe.each(KAFKA_CLIENTS)('a handler of a host, by %s, that', (driver) => {
     expect(host.transport.unavailableReason).toBeUndefined();
   };
 
+  // @trap a handler that gives nothing, a stream, a value twice, or never ends
   it.each(Object.keys(ODD))('%s: its request has one answer', async (what) => {
     const { values, code } = ODD[what]!;
     const { id } = await ask(plain, what);
@@ -189,6 +190,7 @@ describe.each(KAFKA_CLIENTS)('a handler of a host, by %s, that', (driver) => {
     },
   );
 
+  // @trap a handler that ends after its time
   it('ends after its time changes nothing any more, as its sender was told', async () => {
     const headers = { 'message-id': randomUUID() };
     const { id, name } = await ask(gated, '', headers);

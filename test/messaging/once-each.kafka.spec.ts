@@ -32,6 +32,7 @@ describe.each(KAFKA_CLIENTS)('with %s', (client) => {
     });
 
   describe('a message that is delivered again', () => {
+    // @trap a request is asked again after its reply was lost
     it('is answered as the first time, and changes nothing, whatever has happened since', async () => {
       const headers = { 'message-id': randomUUID() };
       const first = await peer.ask('people.create', '{"name":"Ada","data":{"n":18446744073709551615}}', {
@@ -56,6 +57,7 @@ describe.each(KAFKA_CLIENTS)('with %s', (client) => {
       expect((await app.people.get(id)).name).toBe('there now');
     });
 
+    // @trap the same id, another body
     it('with another body is told that the id is taken, and changes nothing', async () => {
       const headers = { 'message-id': randomUUID() };
       await peer.ask('people.create', '{"name":"first of the id"}', { headers });
@@ -64,6 +66,7 @@ describe.each(KAFKA_CLIENTS)('with %s', (client) => {
       expect((await app.people.findByName('second of the id')).items).toEqual([]);
     });
 
+    // @trap the same message twice
     it('many times at once is applied once', async () => {
       const headers = { 'message-id': randomUUID() };
       const replies = await Promise.all(
@@ -76,6 +79,7 @@ describe.each(KAFKA_CLIENTS)('with %s', (client) => {
     });
   });
 
+  // @trap an update that overtakes its create
   it('what happens to a person by people.commands happens in order, and its events tell so', async () => {
     const ids = Array.from({ length: 20 }, () => randomUUID());
     for (const id of ids) await command(id, 'create', { name: '0' });
@@ -144,6 +148,7 @@ describe.each(KAFKA_CLIENTS)('with %s', (client) => {
       expect(String(letter!.headers?.['kafka_dlt-exception-fqcn'])).toBe('INVALID_INPUT');
     });
 
+    // @trap no value
     it.each([
       ['no value', null],
       ['an unknown operation', '{}'],

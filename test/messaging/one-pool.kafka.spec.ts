@@ -6,6 +6,7 @@ import { onServer } from '../support/test-database.js';
 const peer = duringTests(() => new KafkaPeer());
 const app = duringTests(() => startKafkaApp(peer, { DB_POOL_SIZE: '2', KAFKA_CONCURRENCY: '8' }));
 
+// @trap HTTP and messages on one pool
 it('HTTP and Kafka under load together never open more than DB_POOL_SIZE backends, and nothing is lost', async () => {
   const PEOPLE = 200;
   let most = 0;
@@ -88,6 +89,7 @@ it('missing topics and their dead letter topics were created, with the partition
   expect(topics.map(({ partitions }) => partitions.length)).toEqual([4, 4, 4]);
 });
 
+// @trap headers that look like JSON, a reply topic that can’t be
 it('a reply topic that does not exist does not stop the partition', async () => {
   const headers = { kafka_correlationId: '{"a":1}', kafka_replyTopic: 'not-there' };
   await peer.emit('people.create', { key: 'same', value: '{"name":"nobody listens"}', headers });

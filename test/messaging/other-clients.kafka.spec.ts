@@ -81,6 +81,7 @@ describe.each(KAFKA_CLIENTS)('by %s', (library) => {
       return /\{.*\}/s.exec(reply.error ?? '')?.[0];
     };
 
+    // @trap clients that are not Nest’s
     it('creates, gets, finds and removes a person', async () => {
       const id = randomUUID();
       const person = { id, name: `Zoë ${randomUUID()}`, data: { a: [1, null] } };

@@ -37,6 +37,7 @@ const held = () => {
 };
 
 describe('while a broker hangs', () => {
+  // @trap the relay holds a connection while the broker hangs
   it('the relay holds no connection and no transaction: on a pool of one HTTP reads, writes and is ready', async () => {
     await start({ DB_POOL_SIZE: '1', DB_ACQUIRE_TIMEOUT_MS: '2000' });
     const broker = new Broker();
@@ -59,6 +60,7 @@ describe('while a broker hangs', () => {
     expect(broker.of('one')).toEqual(['first']);
   });
 
+  // @trap the relay that hangs comes back
   it('another instance takes over, nothing is lost, and each first occurrence is in order', async () => {
     await start();
     const other = await startPeopleApp({}, app.database);
@@ -97,6 +99,7 @@ describe('while a broker hangs', () => {
 describe('events behind a refused one', () => {
   const BEHIND = 20_000;
 
+  // @trap thousands of events behind a refused one are read again and again
   it('wait for hardly a transaction, unread, and are sent in their order once it is taken', async () => {
     await start({ DB_POOL_SIZE: '2' });
     const broker = new Broker();
@@ -155,6 +158,7 @@ describe('events behind a refused one', () => {
     expect(broker.of(beside)).toEqual(['1', '2', '3', '4', '5']);
   });
 
+  // @trap a refused event is removed by hand
   it('go on when somebody removes it', async () => {
     await start();
     const broker = new Broker();
@@ -187,6 +191,7 @@ describe('a stranger who holds what the relay needs', () => {
   });
   const told = () => collected.logs.filter((entry) => entry.includes('a stranger'));
 
+  // @trap somebody else locks the outbox
   it.each([
     ['the outbox', 'LOCK TABLE message_outbox'],
     ['the outbox against changes', 'LOCK TABLE message_outbox IN SHARE MODE'],

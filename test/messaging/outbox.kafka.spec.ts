@@ -58,6 +58,7 @@ async function idsOfOneShard(): Promise<[string, string]> {
   return [ids!.a, ids!.b];
 }
 
+// @trap an event with a lower number commits later
 it('an event that commits later than one with a higher number is sent as well, and in the order of its aggregate', async () => {
   const [late, early] = await idsOfOneShard();
   let release!: () => void;
@@ -80,6 +81,7 @@ it('an event that commits later than one with a higher number is sent as well, a
   expect(namesOf(late)).toEqual(['created', 'updated']);
 });
 
+// @trap two relays
 it('two instances send the events of each person in the order of its changes', async () => {
   const ids = Array.from({ length: 20 }, () => randomUUID());
   const names = Array.from({ length: 15 }, (_, n) => String(n));
@@ -103,6 +105,7 @@ it('units that change one person at once publish in the order in which they held
   expect(namesOf(id).slice(1).sort()).toEqual([...names].sort());
 });
 
+// @trap an event that is too large
 it('an event that is too large for its topic is sent as a reference, in its place, and nothing waits', async () => {
   const [large] = await idsOfOneShard();
   await app.people.create({ id: large, name: 'large', data: { text: 'x'.repeat(1_048_560) } });
@@ -119,6 +122,7 @@ it('an event that is too large for its topic is sent as a reference, in its plac
 });
 
 describe('an event that the brokers refuse delays its own aggregate and no other:', () => {
+  // @trap an event whose topic does not exist
   it('one whose topic does not exist; it is sent once there is one', async () => {
     const outbox = app.app.get(Outbox, { strict: false });
     const [lost, beside] = await idsOfOneShard();
@@ -135,6 +139,7 @@ describe('an event that the brokers refuse delays its own aggregate and no other
   });
 });
 
+// @trap a million events that were sent
 it('what is sent is deleted, and the relay does not read what is left of a million rows', async () => {
   const query = <Row extends object>(text: string) => app.database.query<Row>(text);
   await eventually(async () => (await query('SELECT FROM message_outbox')).length === 0);
@@ -170,6 +175,7 @@ class AppliesController {
   }
 }
 
+// @trap killed between sending an event and deleting its row
 it('an event that is sent again because its row could not be deleted has the id of the first, and is applied once', async () => {
   const database = await createCountersDatabase();
   // The first of the relay's transactions fails when its events are with the broker.

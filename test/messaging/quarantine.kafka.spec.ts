@@ -120,6 +120,7 @@ describe.each([
     await database.query(`DELETE FROM applied WHERE key = 'null'`);
   });
 
+  // @trap messages behind a dead letter overtake it
   it('a replayed dead letter, what is parked, and what comes then are applied in the order they came', async () => {
     await start();
     await quarantine();

@@ -104,6 +104,7 @@ afterEach(async () => {
   await database.drop();
 });
 
+// @trap a commit of the old owner sets back the new one’s
 it('a message that is held while its partition moves to another instance does not set back what that one has committed', async () => {
   await peer.createTopics([HELD], 2);
   const groupId = `group-${randomUUID()}`;
@@ -130,6 +131,7 @@ it('a message that is held while its partition moves to another instance does no
   expect((await committed()).get(moved[0])).toBe('2');
 });
 
+// @trap a handler that takes longer than the session
 it('an instance whose handler takes longer than the session stays in the group, and is given the message once', async () => {
   const groupId = `group-${randomUUID()}`;
   const topic = `slow-${run}`;
@@ -156,6 +158,7 @@ it('an instance whose handler takes longer than the session stays in the group, 
   expect(await members()).toEqual(before);
 });
 
+// @trap the event loop is blocked longer than the session
 it('an instance whose event loop is blocked longer than its session is put out of the group, comes back by itself, and has applied each message once', async () => {
   await peer.createTopics([BLOCKED]);
   const groupId = `group-${randomUUID()}`;
@@ -176,6 +179,7 @@ it('an instance whose event loop is blocked longer than its session is put out o
   expect(await counters(database)).toEqual({ blocks: 1, behind: 1, afterwards: 1 });
 });
 
+// @trap a deadlock between batches
 it.each([
   ['two messages of two batches of one', 1],
   ['two messages in the midst of two batches', 2],
@@ -202,6 +206,7 @@ it.each([
   expect(left).toEqual({ letters: 0, handled: all.length });
 });
 
+// @trap a deadlock of two who claim the same messages
 it('two instances that claim the same messages in opposite orders never lock each other out', async () => {
   const { store } = await start(AnyController);
   const claim = async (messages: { consumer: string; messageId: string; digest: string }[]) =>

@@ -97,6 +97,7 @@ const peer = duringTests(() => connectPeer());
 const database = duringTests(() => createCountersDatabase());
 afterEach(stop);
 
+// @trap a topic is deleted and made anew
 it('messages without an id in a topic that was deleted and made anew are no repetition of those in the old one', async () => {
   await start();
   await peer.ask(ANEW, '{"name":"anew"}', { key: 'k' });
@@ -114,6 +115,7 @@ it('messages without an id in a topic that was deleted and made anew are no repe
   await eventually(async () => (await counters(database)).anew === 2);
 });
 
+// @trap the inbox is pruned before a late redelivery
 it('the inbox forgets what is old and below the committed offset, and nothing else; what it forgot is applied again when it is sent again', async () => {
   const { store } = await start();
   const headers = { 'message-id': 'late' };
@@ -139,6 +141,7 @@ it('the inbox forgets what is old and below the committed offset, and nothing el
   expect(await counters(database)).toMatchObject({ late: 2, next: 1 });
 });
 
+// @trap the sender’s reply topic is gone
 it('a sender whose reply topic is gone by then gets the first answer when it asks again', async () => {
   await start();
   const headers = { 'message-id': randomUUID() };
@@ -162,6 +165,7 @@ it('a sender whose handler makes something else of a database that is away is to
   expect(error).toMatchObject({ code: 'DATABASE_UNAVAILABLE', retryable: true });
 });
 
+// @trap a sender is told that it failed for good when only the database was away
 it('a sender whose transaction is cut off is told to try again, and is answered then', async () => {
   await start();
   cuts = 1;
@@ -190,6 +194,7 @@ describe('the same id', () => {
   const send = (operation: string, headers: Record<string, string>, name = 'one id') =>
     peer.ask(COUNT_OR_NOT, JSON.stringify({ name }), { key: 'k', headers: { operation, ...headers } });
 
+  // @trap the same id, another operation
   it('with another of the headers that the handler reads is a conflict, and changes nothing', async () => {
     await start();
     const id = { 'message-id': randomUUID() };
@@ -209,6 +214,7 @@ describe('the same id', () => {
     expect(await counters(database)).toMatchObject({ 'another trace': 1 });
   });
 
+  // @trap an id conflict that nobody waits for
   it('of a message that asks for no reply, with another value, becomes a dead letter that says so', async () => {
     await start();
     const headers = { 'message-id': randomUUID() };
@@ -224,6 +230,7 @@ describe('the same id', () => {
   });
 });
 
+// @trap healthy messages reset the count of attempts
 it('a message that always fails is dead-lettered after its attempts, however many healthy ones pass by meanwhile', async () => {
   let sent = 0;
   beside = () => peer.emit(FAIL, { key: `key ${sent % 3}`, value: `{"name":"healthy ${++sent}"}` });

@@ -57,6 +57,7 @@ describe.each([1, 2, 3, 4])('on a pool of %i', (poolSize) => {
     await eventually(async () => (await waiting()) === 0);
   });
 
+  // @trap a pool with hardly a connection
   it('HTTP goes on while the broker hangs, and the events are sent once it is back', async () => {
     isHanging = true;
     const ids: string[] = [];

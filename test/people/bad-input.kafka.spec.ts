@@ -154,6 +154,7 @@ describe('a bad message changes nothing:', () => {
     expect(await table()).toEqual(before);
   });
 
+  // @trap values that are no JSON, or no object
   it.each(cases)(
     '%s (people.%s), unasked, becomes a dead letter and the partition goes on',
     async (_title, name, value, error) => {

@@ -50,6 +50,7 @@ describe('the JSON of a person survives between the doors', () => {
       expect((await app.people.get(id)).dataJson).toBe(data);
     };
 
+    // @trap big integers and `__proto__`
     it('the u64 of the article and all that other parsers change come out of each the same', async () => {
       await Promise.all(surprises.map(isTheSameEverywhere));
       const { data } = await app.people.get(await store(`{"many_many_fields":${U64_MAX}}`));

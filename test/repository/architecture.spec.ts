@@ -13,6 +13,7 @@ const ROOMS: Record<string, string[]> = {
   transactions: ['unit', 'session'],
   database: ['hosts', 'pg'],
 };
+const LINES_OF_A_HEADER = 5;
 const FILES_OF_A_FOLDER = 15;
 const LINES_OF_A_FILE = 250;
 const SOURCE = path.resolve('src');
@@ -78,6 +79,21 @@ it('every room is one that the order knows', () => {
   const folders = new Set(files.map((file) => path.dirname(file)).filter((folder) => folder.includes('/')));
   const known = Object.entries(ROOMS).flatMap(([folder, rooms]) => rooms.map((room) => `${folder}/${room}`));
   expect([...folders].sort()).toEqual(known.sort());
+});
+
+it('every room is a row of ARCHITECTURE.md, and says the same at the top of its entry file', () => {
+  const architecture = readFileSync('ARCHITECTURE.md', 'utf8');
+  const rows = [...architecture.matchAll(/^\| `(\S+)\/` \| `(\S+)` \| (.*) \| (.*) \| (.*) \|$/gm)];
+  const folders = new Set(files.map((file) => path.dirname(file)).filter((folder) => folder !== '.'));
+  expect(rows.map(([, room]) => room).sort()).toEqual([...folders].sort());
+  for (const [, room, entry, purpose, promises, knows] of rows) {
+    const [header] = /^(?:\/\/ .*\n)*/.exec(readFileSync(path.join(SOURCE, entry!), 'utf8'))!;
+    const lines = header.trimEnd().split('\n');
+    expect(lines.map((line) => line.slice('// '.length)).join(' ')).toBe(
+      `${room}/: ${purpose} Promises: ${promises} May know: ${knows}`,
+    );
+    expect([entry, lines.length <= LINES_OF_A_HEADER]).toEqual([entry, true]);
+  }
 });
 
 it(`no folder has more than ${FILES_OF_A_FOLDER} files, and no file more than ${LINES_OF_A_FILE} lines`, () => {

@@ -59,11 +59,9 @@ describe('the tarball', () => {
       'LICENSE',
       'ARCHITECTURE.md',
       'CHANGELOG.md',
-      'docs/messaging.md',
-      'docs/pg-hooks.md',
-      'docs/engines.md',
-      'docs/table.md',
-      'docs/transactions.md',
+      'CONTRIBUTING.md',
+      'SECURITY.md',
+      ...readdirSync('docs').map((file) => `docs/${file}`),
     ];
     const built = packed.filter((file) => /^dist\/.*\.(js|js\.map|d\.ts)$/.test(file));
     expect([...packed].sort()).toEqual([...built, ...documents].sort());

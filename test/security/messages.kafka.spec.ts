@@ -217,6 +217,7 @@ describe.each(KAFKA_CLIENTS)('messages, by %s', (driver) => {
     const isSame = (found: Buffer | null, sent: Buffer | string | null | undefined) =>
       found === null ? sent === null : found.equals(Buffer.from(sent!));
 
+    // @trap hostile headers, keys, values, ids, reply topics, errors
     it.each(DEAD)('%s: a dead letter with its bytes', async (_name, rowOf) => {
       const row = rowOf();
       const before = (await counters(database)).asked;

@@ -104,6 +104,7 @@ describe.each(KAFKA_CLIENTS)('requests, by %s', (driver) => {
     return found!.partitions[0]!.offset === all!.high;
   };
 
+  // @trap a correlation id of any bytes
   it.each([
     ['a UUID’s bytes', Buffer.from(randomUUID().replaceAll('-', ''), 'hex')],
     ['bytes that are text as well', Buffer.from('sixteen letters!')],
@@ -133,6 +134,7 @@ describe.each(KAFKA_CLIENTS)('requests, by %s', (driver) => {
     await expectBystander();
   });
 
+  // @trap a reply partition as an int, or one that is not there
   it.each<[string, Header[]]>([
     ['is empty', [['kafka_replyPartition', '']]],
     ['is null', [['kafka_replyPartition', null]]],
@@ -149,6 +151,7 @@ describe.each(KAFKA_CLIENTS)('requests, by %s', (driver) => {
 
   const tooLong = randomBytes(2000);
   const many = Array.from({ length: 1500 }, (_, n) => [`h${n}`, 'v'] as const);
+  // @trap a reply address that can’t be read
   it.each<[string, string, Header[], Buffer?]>([
     ['a partition that is no number', 'INVALID_INPUT', [['kafka_replyPartition', 'x']]],
     ['a partition below 0, as an int', 'INVALID_INPUT', [['kafka_replyPartition', int(-1)]]],
@@ -168,6 +171,7 @@ describe.each(KAFKA_CLIENTS)('requests, by %s', (driver) => {
     },
   );
 
+  // @trap a reply address that alone is out of reach
   it.each(Object.keys(refused) as (keyof typeof refused)[])(
     'a reply topic that is %s holds up nobody: the effect stays, the offset moves on',
     async (which) => {

@@ -90,6 +90,7 @@ afterEach(async () => {
 });
 
 describe.each(KAFKA_CLIENTS)('by %s', (driver) => {
+  // @trap an answer that is too large
   it('an answer that its topic does not take is told as an error, to a handler that is applied once as to any', async () => {
     await start({ driver });
     for (const to of [topic, `${topic}-plain`]) {
@@ -191,6 +192,7 @@ it('replies go to topics of the allow-list alone, and to its own never, whatever
   expect((await counters(database)).refused).toBeUndefined();
 });
 
+// @trap a partition stands still, and readiness is green
 it('readiness tells of a partition of which nothing is done though messages wait, and no more once they go on', async () => {
   let release!: () => void;
   held = new Promise((resolve) => (release = resolve));

@@ -82,6 +82,7 @@ describe.each(KAFKA_CLIENTS)('answers that are not sent, by %s', (driver) => {
     await database.drop();
   });
 
+  // @trap answers that the brokers don’t take
   it('keep more from being handled than there is room for, and all are answered in the end', async () => {
     let open!: () => void;
     const gate = new Promise<void>((resolve) => (open = resolve));

@@ -29,6 +29,7 @@ const insert = { text: `INSERT INTO people (name) VALUES ('once')` };
 const stored = async () => (await database.query(`SELECT FROM people WHERE name = 'once'`)).length;
 beforeEach(() => database.query('TRUNCATE people'));
 
+// @trap the answer to COMMIT is lost
 it('a session that is ended while its COMMIT waits for a standby is asked for until the server knows: it is done', () =>
   withRunner({}, async (runner) => {
     const waiting = `SELECT pid FROM pg_stat_activity WHERE wait_event = 'SyncRep' AND datname = current_database()`;

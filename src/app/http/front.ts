@@ -1,3 +1,7 @@
+// app/http/: What clients may take of the service over HTTP, and who they are: bounds, hosts, tokens, documentation.
+// Promises: no body is read before it is known who sends it; every connection has a bound in bytes and in time.
+// May know: people/http and operations/ for what they let others ask; nothing of messages.
+
 import {
   createServer,
   type IncomingMessage,

@@ -1,3 +1,7 @@
+// app/migrating/: Applies migrations when the service starts, one instance at a time, also behind a pooler.
+// Promises: no timeout ends a migration, and no setting or lock of it stays on a connection.
+// May know: database/ and the list of migrations.
+
 import { type DataSource, MigrationExecutor } from 'typeorm';
 import { cutConnection, type Lease, withClient } from '../../database/pooled-client.js';
 import { cancelStatement } from './cancel-statement.js';

@@ -1,3 +1,7 @@
+// database/hosts/: Which of several hosts takes writes.
+// Promises: one that says nothing costs a head start, not the whole time; the pool sees one client.
+// May know: pg, and the URL of a database.
+
 import pg, { type Client, type ClientConfig } from 'pg';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { PostgresError } from '../database-failure.js';

@@ -1,3 +1,7 @@
+// messaging/consuming/: From a delivery to a handled message: lanes, batches, retries, what waits and what is parked.
+// Promises: messages of a key in order, keys side by side; each ends handled, dead-lettered or tried again; memory is bounded.
+// May know: a `Delivery` and dead-letters/; no broker: neither how messages come nor how their place is remembered.
+
 import type { ParkLane } from '../dead-letters/lane-store.js';
 import { bytesOf, type Delivery } from '../delivery.js';
 import { type Batch, cut, type Lane, laneOf } from './lane.js';

@@ -1,3 +1,7 @@
+// messaging/kafka/: What is Kafka's alone: topics, replies, what an answer of a broker means, and the clients below.
+// Promises: what is wrong with one topic, partition or reply address stops that one only.
+// May know: the port (`kafka-driver`), dead-letters/ and records/; a second broker would be a folder beside it.
+
 /** Where a broker listens. */
 export interface BrokerAddress {
   host: string;

@@ -1,3 +1,7 @@
+// messaging/records/: Kafka's record batches read and written, with every codec, in linear time and bounded memory.
+// Promises: a record that is past a limit is handed on unread; bytes that are no batch are an error, never a loop.
+// May know: bytes, and what the port calls a record.
+
 import { type Codec, decompress } from './codecs.js';
 import type { IncomingRecord, RecordLimits, UnreadPart } from './record.js';
 import { headersByName, noHeaders, pastLimits } from './limits.js';

@@ -1,3 +1,7 @@
+// people/http/: The routes of /people: bodies in, answers out, ETags, idempotency keys, OpenAPI.
+// Promises: a request is one call of PeopleService; what it takes of memory is counted in the budget until it is sent.
+// May know: the service, and importing/ for uploads.
+
 import {
   Controller,
   Delete,

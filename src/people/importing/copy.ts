@@ -1,3 +1,7 @@
+// people/importing/: Many people at once: read in pieces, checked, and stored by COPY or by INSERTs of many rows.
+// Promises: all or none; memory is bounded; a slow sender holds no connection while it sends nothing.
+// May know: the statements of people, and the transaction it is given.
+
 import type { Client, PoolClient, QueryConfig } from 'pg';
 import { from as copyFrom } from 'pg-copy-streams';
 import { Readable } from 'node:stream';

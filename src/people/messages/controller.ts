@@ -1,3 +1,7 @@
+// people/messages/: The topics people.*: values in, replies out.
+// Promises: a message is one call of PeopleService, and is refused as a request would be.
+// May know: the service, and of messaging/ what marks a handler; not how a message came.
+
 import { Controller, Inject, UseFilters } from '@nestjs/common';
 import { Ctx, KafkaContext, MessagePattern, Payload } from '@nestjs/microservices';
 import { MessageErrorFilter } from '../../errors/error-responses.js';

@@ -1,3 +1,7 @@
+// people/table/: What the table `people` is like in this database, and what of it does not fit.
+// Promises: each difference is a sentence that says what to do; nothing is changed.
+// May know: the catalog of PostgreSQL, and what a statement is.
+
 import type { TableColumn, TableShape } from './shape.js';
 
 /** What the module needs of a column, beside that an INSERT may give it. */

@@ -1,3 +1,7 @@
+// transactions/session/: The connection of one attempt: what is sent on it, in which order, and the state it is in.
+// Promises: BEGIN goes with the first statement, nothing is sent once it is over, and a dead client is replaced before anything began.
+// May know: database/, and the errors of transactions/; neither attempts nor retries.
+
 import type { QueryConfig, QueryResult, QueryResultRow } from 'pg';
 import type { PipelinedStatement } from '../../database/pg/pipelined-query.js';
 import { TransactionUsageError } from '../transaction-errors.js';

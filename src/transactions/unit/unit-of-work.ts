@@ -1,3 +1,7 @@
+// transactions/unit/: One unit of work from its first attempt to its last: the outcome of its COMMIT, waiting for others of its key.
+// Promises: each attempt has a connection and context of its own; the outcome of a COMMIT is known, or told as unknown.
+// May know: session/, database/, and the options and errors of transactions/; nothing of Nest's handlers.
+
 import { v7 as uuidv7 } from 'uuid';
 import type { DatabaseFailure } from '../../database/database-failure.js';
 import type { PipelinedStatement } from '../../database/pg/pipelined-query.js';

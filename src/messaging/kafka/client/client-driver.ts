@@ -1,3 +1,7 @@
+// messaging/kafka/client/: A Kafka client over given connections: group member, fetching, producing, the making of topics.
+// Promises: what test/messaging/kafka-driver.contract asks of a driver, with any library's connections.
+// May know: protocol/, `BrokerConnections` and the port; no library.
+
 import type { Logger } from '@nestjs/common';
 import type {
   ConsumerListener,

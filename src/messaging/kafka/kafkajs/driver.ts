@@ -1,3 +1,7 @@
+// messaging/kafka/kafkajs/: Connections to brokers as kafkajs makes them: TCP, TLS, SASL.
+// Promises: the same `BrokerConnections` as with any other library; nothing else of kafkajs is relied on.
+// May know: kafkajs, which nobody else imports, and client/.
+
 import type { Logger } from '@nestjs/common';
 import { Kafka, type KafkaConfig, type logCreator, logLevel } from 'kafkajs';
 import { type ClientLibrary, ClientDriver } from '../client/client-driver.js';

@@ -1,3 +1,7 @@
+// messaging/kafka/platformatic/: Connections to brokers as @platformatic/kafka makes them: TCP, TLS, SASL.
+// Promises: the same `BrokerConnections` as with any other library; nothing else of the library is relied on.
+// May know: @platformatic/kafka, which nobody else imports, and client/.
+
 import type { Logger } from '@nestjs/common';
 import { Admin, Consumer, Producer } from '@platformatic/kafka';
 import { type ClientLibrary, ClientDriver } from '../client/client-driver.js';

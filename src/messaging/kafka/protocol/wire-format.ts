@@ -1,3 +1,7 @@
+// messaging/kafka/protocol/: Requests to brokers and their answers, byte by byte, in fixed versions.
+// Promises: pure functions of bytes; versions that brokers since Kafka 2.3 have.
+// May know: records/ for what batches are.
+
 import { RecordReader } from '../../records/reader.js';
 
 /** Writes what Kafka's requests are made of, one after another. */

@@ -1,3 +1,7 @@
+// messaging/kafka/replies/: Answers to messages: where they go, where they may not, and how they are sent.
+// Promises: a sender whose address works gets an answer; one that does not holds up nobody else; waiting answers are bounded in bytes.
+// May know: the producer of the port, records/ and what an answer is; not how messages are handled.
+
 import { isUtf8 } from 'node:buffer';
 import { Logger } from '@nestjs/common';
 import { KafkaHeaders, type OutgoingResponse } from '@nestjs/microservices';
