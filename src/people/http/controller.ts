@@ -40,7 +40,7 @@ import {
 } from '../../json/body.decorator.js';
 import { jsonArray } from '../../json/array.js';
 import { readJsonObject } from '../../json/input.js';
-import { KnownAddressGuard, TakesQuery } from './known-address.guard.js';
+import { idsOf, KnownAddressGuard, TakesQuery } from './known-address.guard.js';
 import { NDJSON, NdjsonReader } from '../../json/ndjson.js';
 import {
   DocumentCreate,
@@ -53,7 +53,6 @@ import {
 } from './openapi.js';
 import { PEOPLE_OPTIONS, type PeopleOptions } from '../people.options.js';
 import { type NewPerson, PeopleService, type PersonChanges } from '../people.service.js';
-import { invalid } from '../../json/refusals.js';
 import { pageJson, type Person, personJson } from '../person.entity.js';
 import { personLimits } from '../person-limits.js';
 import { RequestBodyInterceptor, TakesBody } from './request-body.js';
@@ -241,12 +240,4 @@ export class PeopleHttpController {
     }
     return new StreamableFile(Readable.from(lines(), { objectMode: false }), { type: NDJSON });
   }
-}
-
-/** Whether the ids of many people are asked for; those of a stream would have to be kept to its end. */
-function idsOf(value: unknown, isStream: boolean): boolean {
-  const refuse = (detail: string) => invalid([{ pointer: '#/ids', detail }]);
-  if (value !== undefined && value !== 'true' && value !== 'false') throw refuse('must be true or false');
-  if (value === 'true' && isStream) throw refuse('must be false for newline-delimited JSON');
-  return value === 'true';
 }

@@ -58,3 +58,11 @@ function decode(text: string): string | undefined {
     return undefined;
   }
 }
+
+/** Whether the ids of many people are asked for; those of a stream would have to be kept to its end. */
+export function idsOf(value: unknown, isStream: boolean): boolean {
+  const refuse = (detail: string) => invalid([{ pointer: '#/ids', detail }]);
+  if (value !== undefined && value !== 'true' && value !== 'false') throw refuse('must be true or false');
+  if (value === 'true' && isStream) throw refuse('must be false for newline-delimited JSON');
+  return value === 'true';
+}
