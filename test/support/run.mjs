@@ -9,8 +9,8 @@ import { existsSync, mkdirSync, readFileSync, rmSync, statSync, writeFileSync } 
 import path from 'node:path';
 
 const SHARES = 4;
-/** Tests among the strangers of a real cluster have servers of their own, and a command of their own: `npm run test:strangers`. */
-const STRANGERS = '/test/messaging/strangers/';
+/** Tests among the strangers of a real cluster, and with their clients, have a command of their own: `npm run test:strangers`. */
+const STRANGERS = /\/test\/messaging\/(strangers\/|other-clients)/;
 const SHARES_OF_STRANGERS = 2;
 /** So many files may fail beside others and pass alone; where more do, something is wrong with all. */
 const ONCE_MORE = 3;
@@ -56,7 +56,7 @@ async function runWhole(isOfStrangers) {
   const listed = spawnSync(process.execPath, [...jest, '--listTests', ...options], { encoding: 'utf8' });
   const files = listed.stdout
     .split('\n')
-    .filter((line) => line !== '' && line.includes(STRANGERS) === isOfStrangers);
+    .filter((line) => line !== '' && STRANGERS.test(line) === isOfStrangers);
   if (listed.status !== 0 || files.length === 0) throw new Error(`No tests were found: ${listed.stderr}`);
   const directory = path.resolve('.data', `results-${process.pid}`);
   mkdirSync(directory, { recursive: true });
