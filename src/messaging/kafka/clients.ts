@@ -28,5 +28,8 @@ export async function driverFactory(client: KafkaClientName): Promise<KafkaDrive
 
 function explain(cause: Error & { code?: string }): never {
   if (cause.code !== 'ERR_MODULE_NOT_FOUND' || !cause.message.includes('@platformatic/kafka')) throw cause;
-  throw new Error('This Kafka client is not installed: npm install @platformatic/kafka@~1.35.0', { cause });
+  throw new Error(
+    'This Kafka client is not installed: npm install @platformatic/kafka@~1.35.0, or @^2.12.1 on Node 22.22 and later',
+    { cause },
+  );
 }
