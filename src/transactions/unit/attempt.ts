@@ -179,8 +179,10 @@ class Attempt<T> {
     } catch {
       // Of TypeORM's subscribers: the error that led here is the one to report.
     }
-    // A nested transaction that was left open makes TypeORM roll back to its savepoint only.
-    if (this.session.state.now.is !== 'rolled back') await this.session.rollBack();
+    // Behind a COMMIT that failed TypeORM is not heard, and a nested transaction that was left open makes it roll back to its
+    // savepoint only.
+    const { is } = this.session.state.now;
+    if (is === 'ending' || is === 'commit failed') await this.session.rollBack();
   }
 
   private rolledBack(cause: unknown): unknown {
