@@ -1,7 +1,3 @@
-// messaging/consuming/: From a fetched record to a handled message: lanes, batches, retries, what waits and what is put aside.
-// Promises: messages of a key in order, keys side by side; an offset moves only over what is handled; memory is bounded.
-// May know: a `Delivery`, the port and dead-letters/; neither a client library nor how a broker is asked.
-
 import type { Logger } from '@nestjs/common';
 import { type Delivery, placeOf } from '../delivery.js';
 import {

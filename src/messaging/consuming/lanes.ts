@@ -1,3 +1,7 @@
+// messaging/consuming/: Messages on their way to a handler: lanes, batches, retries, what waits and what is put aside.
+// Promises: messages of a key in order, keys side by side; what is tried again delays its key alone; memory is bounded.
+// May know: a `Delivery`, the port and dead-letters/; neither a client library nor how a broker is asked.
+
 import type { LeavingLane } from '../dead-letters/lane-store.js';
 import { bytesOf, type Delivery } from '../delivery.js';
 import { cut, type Lane, laneOf } from './lane.js';
