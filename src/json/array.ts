@@ -1,4 +1,4 @@
-import { checked, decodeJson, type JsonInput, refuseJson, toInput } from './input.js';
+import { checked, decodeJson, type JsonInput, type KnownMembers, refuseJson, toInput } from './input.js';
 import {
   BACKSLASH,
   CLOSE_BRACE,
@@ -22,6 +22,8 @@ export interface ArrayPlace {
   pointer: string;
   /** What one element may be long, in bytes. */
   elementBytes: number;
+  /** The members that an element may have. */
+  known: KnownMembers;
 }
 
 /** White space is skipped in pieces of so many bytes. */
@@ -43,19 +45,19 @@ export const jsonArray = (bytes: Uint8Array, place: ArrayPlace): AsyncIterable<J
 export function memberArray(
   input: JsonInput,
   name: string,
-  elementBytes: number,
+  elements: Pick<ArrayPlace, 'elementBytes' | 'known'>,
 ): AsyncIterable<JsonInput> | readonly JsonInput[] {
   const pointer = `#/${name}`;
   const value = input[name];
   if (Array.isArray(value)) return value as JsonInput[];
   if (!(value instanceof JsonText)) throw invalid([{ pointer, detail: 'must be an array' }]);
   if (!value.text.startsWith('[')) throw refuseJson(`${name} must be an array.`, pointer, 'must be an array');
-  return jsonArray(Buffer.from(value.text), { what: name, pointer, elementBytes });
+  return jsonArray(Buffer.from(value.text), { what: name, pointer, ...elements });
 }
 
 async function* elementsOf(
   bytes: Uint8Array,
-  { what, pointer, elementBytes }: ArrayPlace,
+  { what, pointer, elementBytes, known }: ArrayPlace,
 ): AsyncGenerator<JsonInput> {
   const slices = new WorkSlices();
   const expected = `${what} must be a JSON array`;
@@ -88,7 +90,7 @@ async function* elementsOf(
       if (at - from > elementBytes) throw tooLong(index, pointer, elementBytes);
       if (at === from || at === bytes.length) throw refuseMalformed();
       const text = decodeJson(bytes.subarray(from, at), what, false);
-      yield toInput(text, `${pointer}/${index}`, `element ${index}`);
+      yield toInput(text, `${pointer}/${index}`, `element ${index}`, known);
       index++;
       expects = 'comma';
       done += at - from + BESIDE;

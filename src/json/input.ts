@@ -3,43 +3,47 @@ import { JsonError } from './scanner.js';
 import { JsonText, type Members, readMembers } from './text.js';
 import { escapePointer, invalid } from './refusals.js';
 
-/** The members of a JSON object, parsed; `data` and `people` stay the text they came as. */
+/** The members that an object may have. What others hold is not looked at: they will be refused. */
+export interface KnownMembers {
+  parsed: ReadonlySet<string>;
+  /** Those that stay the text they came as, so that no number in them can change. */
+  asText: ReadonlySet<string>;
+}
+
+/** The members of a JSON object, as `KnownMembers` has them. */
 export type JsonInput = Record<string, unknown>;
 
 /**
- * The JSON object in `bytes`, for `validateInput`: `data` stays text, so no number in it can change.
+ * The JSON object in `bytes`, still to be validated.
  *
  * @throws InvalidInputError no UTF-8, no JSON, no object, a member twice, or nested too deep
  */
-export function readJsonObject(bytes: Uint8Array, what: string): JsonInput {
-  return toInput(decodeJson(bytes, what), '#', what);
+export function readJsonObject(bytes: Uint8Array, what: string, known: KnownMembers): JsonInput {
+  return toInput(decodeJson(bytes, what), '#', what, known);
 }
 
-const KEPT_AS_TEXT = new Set(['data', 'people']);
-/** The members that any input has. */
-const KNOWN = new Set([...KEPT_AS_TEXT, 'id', 'name', 'ifMatch', 'limit', 'cursor', 'ids']);
 /** Longer than any member that is neither a text nor kept as one: what it holds is not looked at. */
 const LONG_MEMBER = 10_000;
 
 /** As `readJsonObject`, of a text that stands at `pointer`. */
-export function toInput(json: string, pointer: string, what: string): JsonInput {
+export function toInput(json: string, pointer: string, what: string, known: KnownMembers): JsonInput {
   const read = checked(() => readMembers(json), pointer, what);
   if (!read) throw refuseJson(`${what} must be a JSON object.`, pointer, 'must be a JSON object');
-  if (read.more > 0) throw tooManyMembers(read, pointer);
+  if (read.more > 0) throw tooManyMembers(read, pointer, known);
   // fromEntries defines properties; assigning would make `__proto__` the prototype.
-  return Object.fromEntries([...read.members].map(([key, member]) => [key, valueOf(key, member)]));
+  return Object.fromEntries([...read.members].map(([key, member]) => [key, valueOf(key, member, known)]));
 }
 
-function valueOf(key: string, member: JsonText): unknown {
-  if (KEPT_AS_TEXT.has(key)) return member;
+function valueOf(key: string, member: JsonText, known: KnownMembers): unknown {
+  if (!known.parsed.has(key)) return member;
   const isText = member.text.startsWith('"');
   // It will be refused for what it is, which takes no parsing.
   if (!isText && member.text.length > LONG_MEMBER) return member;
-  return KNOWN.has(key) ? (JSON.parse(member.text) as unknown) : member;
+  return JSON.parse(member.text) as unknown;
 }
 
-function tooManyMembers({ members, more }: Members, pointer: string): InvalidInputError {
-  const unknown = [...members.keys()].filter((key) => !KNOWN.has(key));
+function tooManyMembers({ members, more }: Members, pointer: string, known: KnownMembers): InvalidInputError {
+  const unknown = [...members.keys()].filter((key) => !known.parsed.has(key) && !known.asText.has(key));
   const named = unknown.slice(0, 20);
   const detail = 'is not a known field';
   return invalid(

@@ -1,6 +1,6 @@
 import type { Readable } from 'node:stream';
 import { InvalidInputError } from '../errors/application-error.js';
-import { type JsonInput, readJsonObject } from './input.js';
+import { type JsonInput, type KnownMembers, readJsonObject } from './input.js';
 import { relocate } from './refusals.js';
 import { WorkSlices } from './work-slices.js';
 
@@ -24,6 +24,7 @@ export class NdjsonReader implements AsyncIterableIterator<JsonInput> {
 
   constructor(
     source: Readable,
+    private readonly known: KnownMembers,
     private readonly lineBytes = MAX_LINE_BYTES,
   ) {
     this.objects = this.read(source);
@@ -90,7 +91,7 @@ export class NdjsonReader implements AsyncIterableIterator<JsonInput> {
   private parse(line: Buffer): JsonInput {
     if (line.length > this.lineBytes) throw this.tooLong();
     try {
-      return readJsonObject(line, 'the line');
+      return readJsonObject(line, 'the line', this.known);
     } catch (error) {
       this.refusal = error;
       throw error;

@@ -1,4 +1,5 @@
 import type { PeopleOptions } from './people.options.js';
+import { INPUT_MEMBERS } from './person.dto.js';
 
 const MEBIBYTE = 1024 * 1024;
 /** What a person has beside name and data when it comes in: id, keys, white space. */
@@ -22,3 +23,9 @@ export function personLimits({
   const isMore = maxDataBytes > MEBIBYTE || maxNameBytes > MEBIBYTE;
   return { data: maxDataBytes, name: maxNameBytes, element, line: isMore ? element : MEBIBYTE };
 }
+
+/** What an array of people takes for an element. */
+export const personElements = (options: PeopleOptions) => ({
+  elementBytes: personLimits(options).element,
+  known: INPUT_MEMBERS,
+});

@@ -1,6 +1,7 @@
 import { ApiProperty, ApiPropertyOptional, PartialType, PickType } from '@nestjs/swagger';
 import { Allow, IsInt, IsOptional, Max, Min, ValidateBy, ValidateIf, validateSync } from 'class-validator';
 import type { Type } from '@nestjs/common';
+import type { KnownMembers } from '../json/input.js';
 import type { JsonText } from '../json/text.js';
 import type { JsonObject } from '../json/lossless.js';
 import { escapePointer, fieldsOf, invalid, noRefusals, refuse, refuseFields } from '../json/refusals.js';
@@ -27,6 +28,12 @@ const DATA_SCHEMA = {
   additionalProperties: true,
   example: { many_many_fields: 42, dict: { first: 'a', second: 'b' } },
 } as const;
+
+/** The members of all that clients send. */
+export const INPUT_MEMBERS: KnownMembers = {
+  parsed: new Set(['id', 'name', 'ifMatch', 'limit', 'cursor', 'ids']),
+  asText: new Set(['data', 'people']),
+};
 
 /** What a client sends to create a person. */
 export class CreatePersonDto<Data extends object = JsonObject> {

@@ -102,7 +102,7 @@ const textShapes = Object.fromEntries(
 );
 
 const person = { version: '1.0.1' };
-const place = { what: 'the body', pointer: '#', elementBytes: 1e9 };
+const place = { what: 'the body', pointer: '#', elementBytes: 1e9, known: dto.INPUT_MEMBERS };
 const goThrough = async (iterable) => {
   for await (const each of iterable) void each;
 };
@@ -138,21 +138,26 @@ const json = {
   mergeJson: (body) => (JSON.parse(body), merge.mergeJson(body, body)),
   jsonbRefusal: (body) => (JSON.parse(body), jsonb.jsonbRefusal(body)),
   sameJsonb: (body) => jsonb.sameJsonb(body, body.replace('{', '{"z":1,')),
-  readJsonObject: (body) => input.readJsonObject(Buffer.from(body), 'the body'),
+  readJsonObject: (body) => input.readJsonObject(Buffer.from(body), 'the body', dto.INPUT_MEMBERS),
   validateInput: (body) =>
-    dto.validateInput(dto.CreatePersonDto, input.readJsonObject(Buffer.from(body), 'the body')),
+    dto.validateInput(
+      dto.CreatePersonDto,
+      input.readJsonObject(Buffer.from(body), 'the body', dto.INPUT_MEMBERS),
+    ),
   'MessageInputPipe, parsed before': (body) => new pipe.MessageInputPipe().transform(JSON.parse(body)),
   jsonArray: (body) => goThrough(array.jsonArray(Buffer.from(`[${body}]`), place)),
   'jsonArray of many': (body) =>
     goThrough(array.jsonArray(Buffer.from(body.replace(/^\{"[a-z]+":/, '').slice(0, -1)), place)),
-  'NdjsonReader in one chunk': (body) => goThrough(new ndjson.NdjsonReader(chunks(body, 1e9), 1e9)),
-  'NdjsonReader byte by byte': (body) => goThrough(new ndjson.NdjsonReader(chunks(body, 1), 1e9)),
+  'NdjsonReader in one chunk': (body) =>
+    goThrough(new ndjson.NdjsonReader(chunks(body, 1e9), dto.INPUT_MEMBERS, 1e9)),
+  'NdjsonReader byte by byte': (body) =>
+    goThrough(new ndjson.NdjsonReader(chunks(body, 1), dto.INPUT_MEMBERS, 1e9)),
 };
 const texts = {
   'NdjsonReader of blank lines': (body) =>
-    goThrough(new ndjson.NdjsonReader(chunks(body.replace(/./gsu, '\n'), 1000))),
+    goThrough(new ndjson.NdjsonReader(chunks(body.replace(/./gsu, '\n'), 1000), dto.INPUT_MEMBERS)),
   'NdjsonReader of white space': (body) =>
-    goThrough(new ndjson.NdjsonReader(chunks(body.replace(/./gsu, ' \n'), 1000))),
+    goThrough(new ndjson.NdjsonReader(chunks(body.replace(/./gsu, ' \n'), 1000), dto.INPUT_MEMBERS)),
   decodeCursor: (body) => dto.decodeCursor(body),
   assertPersonId: (body) => dto.assertPersonId(body),
   toIfMatch: (body) => preconditions.toIfMatch(body),

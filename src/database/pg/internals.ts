@@ -1,3 +1,7 @@
+// database/pg/: All that leans on what pg does not document; what is proposed to pg stands in docs/pg-hooks.md.
+// Promises: a pg that has changed is refused at start by a sentence that says what to do.
+// May know: pg; nobody else reaches into it.
+
 import type { Client, PoolClient } from 'pg';
 import type { EventEmitter } from 'node:events';
 import type { Duplex } from 'node:stream';

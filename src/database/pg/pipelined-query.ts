@@ -1,7 +1,3 @@
-// database/pg/: All that leans on what pg does not promise: several statements in one write, and the insides of clients and pools.
-// Promises: a pg that is built otherwise is refused at start, by a sentence that says so (self-test).
-// May know: pg and nothing else of src.
-
 import type { PoolClient, QueryConfig, QueryResult, QueryResultRow } from 'pg';
 
 /**

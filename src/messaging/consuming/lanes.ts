@@ -1,6 +1,6 @@
-// messaging/consuming/: From a delivery to a handled message: lanes, batches, retries, what waits and what is parked.
-// Promises: messages of a key in order, keys side by side; each ends handled, dead-lettered or tried again; memory is bounded.
-// May know: a `Delivery` and dead-letters/; no broker: neither how messages come nor how their place is remembered.
+// messaging/consuming/: Messages on their way to a handler: lanes, batches, retries, what waits and what is parked.
+// Promises: messages of a key in order, keys side by side; what is tried again delays its key alone; memory is bounded.
+// May know: a `Delivery`, the port and dead-letters/; neither a client library nor how a broker is asked.
 
 import type { ParkLane } from '../dead-letters/lane-store.js';
 import { bytesOf, type Delivery } from '../delivery.js';

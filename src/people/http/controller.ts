@@ -54,7 +54,8 @@ import {
 import { PEOPLE_OPTIONS, type PeopleOptions } from '../people.options.js';
 import { type NewPerson, PeopleService, type PersonChanges } from '../people.service.js';
 import { pageJson, type Person, personJson } from '../person.entity.js';
-import { personLimits } from '../person-limits.js';
+import { INPUT_MEMBERS } from '../person.dto.js';
+import { personElements, personLimits } from '../person-limits.js';
 import { RequestBodyInterceptor, TakesBody } from './request-body.js';
 import { Upload } from './upload.js';
 
@@ -87,7 +88,7 @@ export class PeopleHttpController {
     @Headers('idempotency-key') idempotencyKey: string | undefined,
     @Res({ passthrough: true }) response: unknown,
   ): Promise<string> {
-    const input = readJsonObject(body, 'the body');
+    const input = readJsonObject(body, 'the body', INPUT_MEMBERS);
     const create = async () => {
       const { person, created } = await this.people.createIfAbsent(input as unknown as NewPerson);
       return { created, id: person.id, etag: etagOf(person), json: personJson(person) };
@@ -117,11 +118,7 @@ export class PeopleHttpController {
     const ids = idsOf(wantsIds, isStream);
     if (isStream) return this.importMany(request, response);
     const body = bodyBytes(request);
-    const people = jsonArray(body, {
-      what: 'the body',
-      pointer: '#',
-      elementBytes: personLimits(this.options).element,
-    });
+    const people = jsonArray(body, { what: 'the body', pointer: '#', ...personElements(this.options) });
     const create = () =>
       this.people.createEach(people as AsyncIterable<unknown> as AsyncIterable<NewPerson>, { ids });
     const identity = this.identityOf('POST /people/bulk', idempotencyKey, body, request);
@@ -176,7 +173,7 @@ export class PeopleHttpController {
     @Headers('if-match') ifMatch: string | undefined,
     @Res({ passthrough: true }) response: unknown,
   ): Promise<string | undefined> {
-    const changes = readJsonObject(body, 'the body') as PersonChanges;
+    const changes = readJsonObject(body, 'the body', INPUT_MEMBERS) as PersonChanges;
     assertRoomToWrite(this.budget);
     const merge = mediaTypeOf(request) === MERGE_PATCH;
     const person = await this.people.update(id, changes, { ...toIfMatch(ifMatch), merge });
@@ -208,7 +205,7 @@ export class PeopleHttpController {
 
   private async importMany(request: BodyRequest, response: unknown): Promise<string> {
     const upload = new Upload(bodyStream(request), this.budget);
-    const people = new NdjsonReader(upload.stream, personLimits(this.options).line);
+    const people = new NdjsonReader(upload.stream, INPUT_MEMBERS, personLimits(this.options).line);
     const { importIdleMs: idleMs = DEFAULT_IDLE_MS } = this.options;
     try {
       const persons = people as unknown as AsyncIterable<NewPerson>;

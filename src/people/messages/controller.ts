@@ -17,7 +17,7 @@ import { type IfMatch, type NewPerson, PeopleService } from '../people.service.j
 import { encodeCursor, PeopleDto, PersonIdDto, validateInput } from '../person.dto.js';
 import { relocate } from '../../json/refusals.js';
 import { pageJsonWithin, personJson } from '../person.entity.js';
-import { personLimits } from '../person-limits.js';
+import { personElements } from '../person-limits.js';
 
 const OPERATION = 'people-operation';
 
@@ -65,7 +65,7 @@ export class PeopleMessagesController {
   @Transactional()
   async createMany(@Payload(MessageInputPipe) input: JsonInput): Promise<string> {
     const { ids = false } = validateInput(PeopleDto, input);
-    const people = memberArray(input, 'people', personLimits(this.options).element) as Iterable<unknown>;
+    const people = memberArray(input, 'people', personElements(this.options)) as Iterable<unknown>;
     try {
       return JSON.stringify(await this.people.createEach(people as Iterable<NewPerson>, { ids }));
     } catch (error) {

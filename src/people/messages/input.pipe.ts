@@ -2,6 +2,7 @@ import { Injectable, type PipeTransform } from '@nestjs/common';
 import { InvalidInputError } from '../../errors/application-error.js';
 import { type JsonInput, readJsonObject } from '../../json/input.js';
 import { MAX_JSON_DEPTH, tooDeep } from '../../json/scanner.js';
+import { INPUT_MEMBERS } from '../person.dto.js';
 
 /**
  * Makes the value of a message the input of a handler. From the bytes (KafkaTransport, or Nest's own transport with
@@ -13,7 +14,8 @@ import { MAX_JSON_DEPTH, tooDeep } from '../../json/scanner.js';
 @Injectable()
 export class MessageInputPipe implements PipeTransform<unknown, JsonInput> {
   transform(value: unknown): JsonInput {
-    if (value instanceof Uint8Array && value.length > 0) return readJsonObject(value, 'the message');
+    if (value instanceof Uint8Array && value.length > 0)
+      return readJsonObject(value, 'the message', INPUT_MEMBERS);
     if (isRecordOfNull(value)) throw noValue();
     if (typeof value !== 'object' || Array.isArray(value)) {
       throw new InvalidInputError('The message must be a JSON object.');

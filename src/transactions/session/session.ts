@@ -1,6 +1,6 @@
-// transactions/session/: The connection of one attempt: what is sent on it, in which order, and the state it is in.
-// Promises: BEGIN goes with the first statement, nothing is sent once it is over, and a dead client is replaced before anything began.
-// May know: database/, and the errors of transactions/; neither attempts nor retries.
+// transactions/session/: The connection of one attempt: every statement goes through it, and one state says what may be sent.
+// Promises: nothing is sent once the attempt is over; what COMMIT may have done is never told as plain failure.
+// May know: database/, and the options and errors of transactions/; neither retries nor Nest.
 
 import type { QueryConfig, QueryResult, QueryResultRow } from 'pg';
 import type { PipelinedStatement } from '../../database/pg/pipelined-query.js';

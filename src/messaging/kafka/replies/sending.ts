@@ -1,6 +1,6 @@
-// messaging/kafka/replies/: Answers to messages: where they go, where they may not, and how they are sent.
-// Promises: a sender whose address works gets an answer; one that does not holds up nobody else; waiting answers are bounded in bytes.
-// May know: the producer of the port, records/ and what an answer is; not how messages are handled.
+// messaging/kafka/replies/: Where a reply goes, how it is sent, and what waits to be sent.
+// Promises: what an address alone keeps from being sent holds up nobody else; memory is bounded.
+// May know: the producer of the port, a `Delivery` and records/; neither a client nor how messages are handled.
 
 import { isUtf8 } from 'node:buffer';
 import { Logger } from '@nestjs/common';
