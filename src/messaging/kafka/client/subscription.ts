@@ -47,12 +47,10 @@ export class Subscription {
     const isChanged = seen !== this.seen;
     this.seen = seen;
     for (const name of this.topics) this.see(name, topics.get(name));
+    const absent = (topic: string) => topicError(`The topic ${topic}`, topic, view);
     const missing = named
       .filter((name) => !topics.has(name))
-      .map((topic) => ({
-        ...{ topic, partition: ALL_PARTITIONS },
-        reason: topicError(`The topic ${topic}`, topic, view),
-      }));
+      .map((topic) => ({ topic, partition: ALL_PARTITIONS, reason: absent(topic) }));
     return { isChanged, missing };
   }
 
