@@ -40,7 +40,7 @@ const [
 ]);
 
 /** Sizes in characters, of which the larger ones are compared to the smallest. */
-const SIZES = [20_000, 60_000];
+const SIZES = [10_000, 30_000];
 const SEED = 20260101;
 
 const fill = (unit, size) => unit.repeat(Math.max(1, Math.floor(size / unit.length)));

@@ -9,8 +9,11 @@ import { existsSync, mkdirSync, readFileSync, rmSync, statSync, writeFileSync } 
 import path from 'node:path';
 
 const SHARES = 4;
-/** Tests among the strangers of a real cluster, and with their clients, have a command of their own: `npm run test:strangers`. */
-const STRANGERS = /\/test\/messaging\/(strangers\/|other-clients)/;
+/**
+ * Tests among the strangers of a real cluster, with their clients, and with our package in an application of theirs have a command
+ * of their own: `npm run test:strangers`.
+ */
+const STRANGERS = /\/test\/(messaging\/(strangers\/|other-clients)|repository\/package)/;
 const SHARES_OF_STRANGERS = 2;
 /** So many files may fail beside others and pass alone; where more do, something is wrong with all. */
 const ONCE_MORE = 3;
@@ -72,7 +75,7 @@ async function runWhole(isOfStrangers) {
     if (!outputs.every((output) => existsSync(output))) return 1;
     const told = outputs.map((output) => JSON.parse(readFileSync(output, 'utf8')));
     const results = told.flatMap(({ testResults }) => testResults);
-    if (process.env.RECORD_DURATIONS && !isOfStrangers) record(results);
+    if (process.env.RECORD_DURATIONS) record(results);
     // One that has passed and left something open was ended above, and Jest has said so.
     if (codes.every((code, index) => code === 0 || told[index].success)) return 0;
     const failed = results.filter(({ status }) => status === 'failed').map(({ name }) => name);
@@ -89,11 +92,12 @@ async function runWhole(isOfStrangers) {
   }
 }
 
+/** Those of files that did not run stay as they were. */
 function record(results) {
-  const entries = results.map(({ name, startTime, endTime }) => [
-    path.relative('.', name),
-    Math.ceil((endTime - startTime) / 1000),
-  ]);
+  const known = JSON.parse(readFileSync(DURATIONS, 'utf8'));
+  for (const { name, startTime, endTime } of results)
+    known[path.relative('.', name)] = Math.ceil((endTime - startTime) / 1000);
+  const entries = Object.entries(known).filter(([file]) => existsSync(file));
   const sorted = Object.fromEntries(entries.sort(([a], [b]) => (a < b ? -1 : 1)));
   writeFileSync(DURATIONS, `${JSON.stringify(sorted, null, 2)}\n`);
 }
