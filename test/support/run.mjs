@@ -1,6 +1,6 @@
 /**
  * What `npm test` runs: Jest, with the arguments that it was given. The whole suite is several runs side by side, each of a share
- * of the files and with servers of its own, as topics have fixed names: most of the time each waits for something. A file that
+ * of the files and with servers of its own, as topics have fixed names: while one waits for something the others work. A file that
  * fails there is run once more by itself, as a machine that does all this at once may be too slow for it; the end says which.
  */
 import { spawn, spawnSync } from 'node:child_process';
