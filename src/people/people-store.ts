@@ -1,5 +1,6 @@
 import type { QueryResult } from 'pg';
 import type { DataSource } from 'typeorm';
+import { failureOf } from '../database/database-failure.js';
 import type { Outbox } from '../messaging/outbox.js';
 import {
   currentTransaction,
@@ -8,6 +9,7 @@ import {
 } from '../transactions/transaction-context.js';
 import type { TransactionOptions } from '../transactions/transaction-options.js';
 import type { TransactionRunner } from '../transactions/transaction-runner.js';
+import { Batches } from '../transactions/unit/batches.js';
 import { toPersonError } from './people.errors.js';
 import { peopleStatements, type PeopleStatements } from './people.statements.js';
 import type { PersonRow } from './person.entity.js';
@@ -18,6 +20,13 @@ import { isMisfit } from './table/shape.js';
 export class PeopleStore {
   private byRow = peopleStatements('people');
   private byContent = peopleStatements('people', undefined, 'content');
+
+  /** People that are asked for together are read together. */
+  private readonly reads = new Batches<string, PersonRow | undefined>({
+    one: (id) => this.findOne(id, false, true),
+    many: (ids) => this.findMany(ids),
+    isOfOne: (error) => failureOf(error)?.isLost === false,
+  });
 
   constructor(
     readonly transactions: TransactionRunner,
@@ -42,10 +51,23 @@ export class PeopleStore {
   /**
    * @param isProof true: asks with a lock, which a standby refuses. One that was the primary may have rows that no other server has.
    */
-  async find(id: string, isProof = false): Promise<PersonRow | undefined> {
+  find(id: string, isProof = false): Promise<PersonRow | undefined> {
+    if (isProof || !this.transactions.mayShare) return this.findOne(id, isProof);
+    return this.transactions.share(() => this.reads.add(id));
+  }
+
+  private async findOne(id: string, isProof = false, continues = false): Promise<PersonRow | undefined> {
     const statement = isProof ? this.statements.getForUpdate(id) : this.statements.get(id);
-    const { rows } = await this.send<PersonRow>(statement, { writes: false });
+    const { rows } = await this.send<PersonRow>(statement, { writes: false, continues });
     return rows[0];
+  }
+
+  private async findMany(ids: readonly string[]): Promise<(PersonRow | undefined)[]> {
+    // pg's own way to write an array takes longer than the statement.
+    const statement = this.statements.getMany(`{${ids.join()}}`);
+    const { rows } = await this.send<PersonRow>(statement, { writes: false, continues: true });
+    const found = new Map(rows.map((row) => [row.id, row]));
+    return ids.map((id) => found.get(id.toLowerCase()));
   }
 
   /** @throws PersonConflictError, PersonRefusedError the table refuses it */

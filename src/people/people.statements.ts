@@ -83,6 +83,8 @@ export function peopleStatements(table: string, outbox?: string, versionBy: Vers
     createRest: (values: unknown[]): Statement => ({ text: creating(values.length / 3), values }),
     /** id */
     get: named('get', `SELECT ${person} FROM ${table} WHERE id = $1`),
+    /** ids, as the literal of an array */
+    getMany: named('get_many', `SELECT ${person} FROM ${table} WHERE id = ANY ($1::uuid[])`),
     /** id */
     getForUpdate: named('get_for_update', `SELECT ${person} FROM ${table} WHERE id = $1 FOR UPDATE`),
     /** name, id the page begins at, limit, bytes that each row may have; see `PersonRow.withheld` */

@@ -52,12 +52,15 @@ export class TransactionRunner implements BeforeApplicationShutdown {
   private readonly common: Pick<AttemptOptions<never>, 'dataSource' | 'recycling' | 'sessions'>;
   private readonly stopping = new AbortController();
   private stopsSince: number | undefined;
+  /** Whether a single statement with these settings needs no transaction begun for it. */
+  private readonly settingsShare: boolean;
 
   constructor(
     @Inject(TRANSACTIONS_DATA_SOURCE) readonly dataSource: DataSource,
     @Inject(TRANSACTION_SETTINGS) readonly settings: TransactionRunnerSettings,
   ) {
     validateOptions(settings);
+    this.settingsShare = !needsBegin(settings) && settings.timeoutMs === undefined;
     this.common = { dataSource, recycling: settings.recycling ?? 'fast', sessions: this.units.sessions };
     if (settings.preparedStatements === 'unnamed') KnownServer.of(dataSource).useNoNames();
     // Every unit that waits between attempts listens.
@@ -126,6 +129,37 @@ export class TransactionRunner implements BeforeApplicationShutdown {
     return this.unit(options, PIPELINE_DEPTH, (unit, attempt) =>
       attemptStatement<Row>({ unit, attempt, statement, writes, ...this.common }),
     );
+  }
+
+  /**
+   * True where a single statement of the calling code may travel with those of others: it is in no unit of work, and nothing is
+   * asked for that would need a transaction begun for it alone.
+   */
+  get mayShare(): boolean {
+    const { isKnown, dropsSettings } = KnownServer.of(this.dataSource);
+    return this.settingsShare && isKnown && !dropsSettings && currentTransaction() === undefined;
+  }
+
+  /**
+   * Waits for what is sent together with others' as the unit of work of the calling code.
+   *
+   * @param add has it sent; what it resolves with is committed
+   * @throws what `add` throws, ShuttingDownError
+   */
+  async share<T>(add: () => Promise<T>): Promise<T> {
+    if (this.stopping.signal.aborted) throw new ShuttingDownError();
+    const done = add();
+    this.units.add(done);
+    try {
+      const value = await done;
+      noteFailure(undefined);
+      return value;
+    } catch (error) {
+      noteFailure(error);
+      throw error;
+    } finally {
+      this.units.delete(done);
+    }
   }
 
   /** Learns what decides how statements are sent. Where it can't be asked they can't be sent either, and say so. */
