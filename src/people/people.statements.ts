@@ -7,6 +7,9 @@ export type PeopleStatement = (...values: unknown[]) => Statement & { name: stri
 /** Rows of one prepared INSERT: one fixed size keeps one plan, and 3 × 1000 parameters are far below 65,535. */
 export const ROWS_PER_INSERT = 1000;
 
+/** Rows of one INSERT that several callers share. */
+const SHARED_SIZES = [2, 4, 8, 16, 32, 64];
+
 /** Names longer than this are not in the index, see `Person`. */
 export const INDEXED_NAME_BYTES = 2000;
 
@@ -66,6 +69,15 @@ export function peopleStatements(table: string, outbox?: string, versionBy: Vers
     if (!outbox) return insert;
     return `WITH changed AS (${insert} RETURNING id, name, data) ${event('created', 'changed', whole)}`;
   };
+  const shared = new Map(
+    SHARED_SIZES.map((size) => [
+      size,
+      named(
+        `create_shared_${size}`,
+        changing('created', `${insertRows(table, size)} ON CONFLICT (id) DO NOTHING`),
+      ),
+    ]),
+  );
   const ifVersion = (parameter: string) =>
     `(${parameter}::text[] IS NULL OR ${version.text} = ANY (${parameter}))`;
   return {
@@ -77,6 +89,13 @@ export function peopleStatements(table: string, outbox?: string, versionBy: Vers
         `INSERT INTO ${table} (id, name, data) VALUES ($1, $2, $3) ON CONFLICT (id) DO NOTHING`,
       ),
     ),
+    /** For as many rows as there are values, of which those are returned whose id was free. */
+    createShared: (rows: readonly (readonly unknown[])[]): Statement & { name: string } => {
+      const size = SHARED_SIZES.find((each) => each >= rows.length)!;
+      // One size of a few, so that each is prepared once: what is left over is the last row again, which ON CONFLICT passes by.
+      const filled = [...rows, ...Array.from({ length: size - rows.length }, () => rows.at(-1)!)];
+      return shared.get(size)!(...filled.flat());
+    },
     /** 3 × `ROWS_PER_INSERT` values */
     createMany: named(`create_${ROWS_PER_INSERT}`, creating(ROWS_PER_INSERT)),
     /** For the rows that are left over; without a name, or each size would stay prepared for ever. */

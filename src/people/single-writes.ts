@@ -40,12 +40,8 @@ export async function insertPerson(
 ): Promise<{ row: PersonRow; created: boolean }> {
   const doubt = new WriteDoubt();
   for (let look = 1; look <= LOOKS; look++) {
-    // Its key makes it harmless to store a person twice, so an answer that was lost is asked for by doing it again.
-    const { rows } = await store.write<PersonRow>(store.statements.create(id, name, data), {
-      idempotent: true,
-      beforeRetry: doubt.beforeRetry,
-    });
-    if (rows[0]) return { row: rows[0], created: true };
+    const row = await store.insert([id, name, data], doubt.beforeRetry);
+    if (row) return { row, created: true };
     const existing = await doubt.ask((isProof) => store.find(id, isProof));
     if (!existing) continue;
     // What was stored under an id of ours is ours, whatever has become of it since.

@@ -8,6 +8,8 @@ export interface SharedCalls<Item, Result> {
   many(items: readonly Item[]): Promise<readonly Result[]>;
   /** True where an error is about one of the items, so that the others are tried without it. */
   isOfOne(error: unknown): boolean;
+  /** Items of one key are not in one batch. */
+  keyOf?(item: Item): string;
 }
 
 interface Waiting<Item, Result> {
@@ -53,7 +55,7 @@ export class Batches<Item, Result> extends AsyncResource {
   private readonly next = () =>
     this.runInAsyncScope(() => {
       this.isDue = false;
-      const batch = this.waiting.splice(0, MOST);
+      const batch = this.take();
       this.underWay++;
       void this.send(batch).then(() => {
         this.underWay--;
@@ -61,6 +63,23 @@ export class Batches<Item, Result> extends AsyncResource {
       });
       this.goOn();
     });
+
+  /** Those that came first, of each key one. */
+  private take(): Waiting<Item, Result>[] {
+    const { keyOf } = this.calls;
+    if (!keyOf) return this.waiting.splice(0, MOST);
+    const keys = new Set<string>();
+    const batch: Waiting<Item, Result>[] = [];
+    const left: Waiting<Item, Result>[] = [];
+    for (const each of this.waiting) {
+      const key = keyOf(each.item);
+      const isTaken = batch.length < MOST && !keys.has(key);
+      keys.add(key);
+      (isTaken ? batch : left).push(each);
+    }
+    this.waiting = left;
+    return batch;
+  }
 
   /** A batch that fails because of one of its items is sent again by halves. Never rejects. */
   private async send(batch: readonly Waiting<Item, Result>[]): Promise<void> {
