@@ -44,8 +44,10 @@ export interface IfMatch {
  */
 @Injectable()
 export class PeopleService<Data extends object = JsonObject> implements OnModuleInit {
-  private readonly store: PeopleStore;
-  private readonly rows: PersonRows<Data>;
+  /** @internal */
+  readonly store: PeopleStore;
+  /** @internal */
+  readonly rows: PersonRows<Data>;
   private readonly pages: PeoplePages<Data>;
   private readonly importer: PeopleImporter<Data>;
 

@@ -20,12 +20,6 @@ export interface Lane {
   isBeingParked: boolean;
 }
 
-/** Messages to be handled together, and the lanes they are of. */
-export interface Batch {
-  lanes: Lane[];
-  messages: Delivery[];
-}
-
 /** An empty lane. */
 export const laneOf = (key: string): Lane => ({
   ...{ key, queue: [], bytes: 0, taken: 0, begunAt: 0, pace: 0 },
