@@ -17,6 +17,8 @@ export interface ReplyAddress {
 /** One message on its way through the transport, from its fetch to the move of its offset. */
 export interface Delivery {
   readonly record: IncomingRecord;
+  /** `placeOf` the record, once it was asked for. */
+  place?: string;
   /** Messages of one lane are handled one after another. */
   readonly laneKey: string;
   readonly message: MessageIdentity;

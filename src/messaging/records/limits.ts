@@ -15,6 +15,8 @@ export function pastLimits(
   { headers, headerBytes, keyBytes }: Record<'headers' | 'headerBytes' | 'keyBytes', number>,
   limits: RecordLimits,
 ): Pick<UnreadPart, 'code' | 'reason'> | undefined {
+  if (headers <= limits.headers && headerBytes <= limits.headerBytes && keyBytes <= limits.keyBytes)
+    return undefined;
   const past = [
     [`${headers} headers`, headers, limits.headers],
     [`headers of ${headerBytes} bytes`, headerBytes, limits.headerBytes],
@@ -23,7 +25,6 @@ export function pastLimits(
   const reasons = past
     .filter(([, is, atMost]) => is > atMost)
     .map(([what, , atMost]) => `${what} (at most ${atMost})`);
-  if (reasons.length === 0) return undefined;
   return { code: 'RECORD_TOO_LARGE', reason: `The record has ${reasons.join(' and ')}` };
 }
 

@@ -57,6 +57,9 @@ export class RecordReader {
 
   /** A zigzag number of at most 64 bits. */
   varlong(): bigint {
+    const first = this.bytes[this.at];
+    // Most are of one byte: the time since the record before.
+    if (first !== undefined && first < 0x80) return BigInt(this.varint());
     let value = 0n;
     for (let shift = 0n; ; shift += 7n) {
       const byte = this.bytes[this.next(1)]!;

@@ -1,0 +1,222 @@
+import type { KafkaMessage, Message } from 'kafkajs';
+import { randomUUID } from 'node:crypto';
+import { eventually } from '../support/barrier.js';
+import { duringTests } from '../support/during-tests.js';
+import { KafkaPeer, startKafkaApp } from '../support/kafka.js';
+import { type TransactionRollback, transactionChannels } from '../../src/transactions/transaction-events.js';
+
+const DIGITS = '18446744073709551615';
+/** More than a batch of handlers that are called one by one. */
+const MANY = 300;
+
+describe('messages that came together', () => {
+  const events: KafkaMessage[] = [];
+  const peer = duringTests(() => new KafkaPeer());
+  const app = duringTests(() => startKafkaApp(peer, { KAFKA_CONCURRENCY: '2' }));
+  beforeAll(async () => {
+    await peer.consume(['people.events'], (event) => events.push(event));
+  });
+
+  /** One batch of records, which one fetch brings. */
+  const send = (topic: string, messages: Message[], partition = 0) =>
+    peer.emitAll(
+      topic,
+      messages.map((message) => ({ partition, ...message })),
+    );
+  const command = (id: string, operation: string, body: object = {}): Message => ({
+    key: id,
+    value: JSON.stringify({ id, ...body }),
+    headers: { 'people-operation': operation },
+  });
+  const letters = async (id: string) =>
+    app.database.query<{ code: string }>('SELECT code FROM message_dead_letter WHERE message_id = $1', [id]);
+  const letterOf = (id: string) =>
+    eventually(async () => {
+      const found = await letters(id);
+      return found.length > 0 && found.map(({ code }) => code);
+    });
+  const typesOf = (id: string) =>
+    events.filter(({ key }) => String(key) === id).map(({ headers }) => String(headers?.ce_type));
+  const named = async (name: string) =>
+    app.database.query<{ id: string; xmin: string; data: string }>(
+      'SELECT id, xmin::text, data::text FROM people WHERE name = $1',
+      [name],
+    );
+  const newPeople = async (count: number, name: string) => {
+    const people = Array.from({ length: count }, () => ({ id: randomUUID(), name }));
+    await app.people.createMany(people);
+    return people.map(({ id }) => id);
+  };
+
+  it('are applied together, digit for digit, and an event is sent of each', async () => {
+    const ids = Array.from({ length: MANY }, () => randomUUID());
+    const value = (id: string) =>
+      `{"id":"${id}","name":"many","data":{"n":${DIGITS},"s":"\\u0000 \\ud800 \\" é"}}`;
+    await send(
+      'people.create',
+      ids.map((id) => ({ key: id, value: value(id) })),
+    );
+    await eventually(async () => (await named('many')).length === MANY);
+    const rows = await named('many');
+    expect(new Set(rows.map(({ id }) => id))).toEqual(new Set(ids));
+    expect(new Set(rows.map(({ data }) => data))).toEqual(
+      new Set([`{"n":${DIGITS},"s":"\\u0000 \\ud800 \\" é"}`]),
+    );
+    // Two batches may be under way, and the first takes what it finds.
+    expect(new Set(rows.map(({ xmin }) => xmin)).size).toBeLessThanOrEqual(2);
+    await eventually(() => ids.every((id) => typesOf(id).length > 0));
+    for (const id of ids) expect(typesOf(id)).toEqual(['person.created']);
+    const inbox = await app.database.query(
+      `SELECT FROM message_inbox WHERE topic = 'people.create' AND reply IS NULL`,
+    );
+    expect(inbox).toHaveLength(MANY);
+  });
+
+  it('are each answered, as one that comes alone is', async () => {
+    const [known, gone, changed, taken] = await newPeople(4, 'to be asked for');
+    await app.people.remove(gone!);
+    const stale = (await app.people.get(changed!)).version;
+    await app.people.update(changed!, { name: 'changed meanwhile' });
+    const ask = (id: string, operation: string, body: object = {}) => {
+      const { id: correlation, reply } = peer.awaitReply();
+      const message = command(id, operation, body);
+      const headers = {
+        ...message.headers,
+        kafka_correlationId: correlation,
+        kafka_replyTopic: peer.replyTopic,
+      };
+      return { message: { ...message, headers }, reply };
+    };
+    const fresh = randomUUID();
+    const asked = [
+      ask(fresh, 'create', { name: 'fresh' }),
+      ask(taken!, 'create', { name: 'somebody else' }),
+      ask(known!, 'update', { name: 'renamed', data: { a: 1 } }),
+      ask(gone!, 'update', { name: 'nobody' }),
+      ask(changed!, 'update', { name: 'too late', ifMatch: stale }),
+      ask(randomUUID(), 'create', { name: 7 }),
+      ask(fresh, 'get'),
+      ask(fresh, 'delete'),
+    ];
+    await send(
+      'people.commands',
+      asked.map(({ message }) => message),
+    );
+    const replies = await Promise.all(asked.map(({ reply }) => reply));
+    expect(replies.map(({ value, error }) => error?.code ?? value)).toEqual([
+      `{"id":"${fresh}","name":"fresh","data":null}`,
+      'PERSON_CONFLICT',
+      `{"id":"${known}","name":"renamed","data":{"a":1}}`,
+      'PERSON_NOT_FOUND',
+      'PERSON_CHANGED',
+      'INVALID_INPUT',
+      `{"id":"${fresh}","name":"fresh","data":null}`,
+      null,
+    ]);
+    expect((await app.people.get(changed!)).name).toBe('changed meanwhile');
+    expect((await app.people.get(taken!)).name).toBe('to be asked for');
+  });
+
+  it('are applied once each where some are refused, and those become dead letters', async () => {
+    const ids = Array.from({ length: 40 }, () => randomUUID());
+    const [taken] = await newPeople(1, 'here before');
+    const bad = [randomUUID(), randomUUID()];
+    const messages = ids.map((id) => ({
+      key: id,
+      value: JSON.stringify({ id, name: 'beside refused ones' }),
+    }));
+    await send('people.create', [
+      ...messages.slice(0, 10),
+      { key: 'bad', value: '{"name":', headers: { 'message-id': bad[0]! } },
+      ...messages.slice(10, 30),
+      {
+        key: taken!,
+        value: JSON.stringify({ id: taken, name: 'another' }),
+        headers: { 'message-id': bad[1]! },
+      },
+      ...messages.slice(30),
+    ]);
+    await eventually(async () => (await named('beside refused ones')).length === ids.length);
+    expect(await letterOf(bad[0]!)).toEqual(['INVALID_INPUT']);
+    expect(await letterOf(bad[1]!)).toEqual(['PERSON_CONFLICT']);
+    await eventually(() => ids.every((id) => typesOf(id).length > 0));
+    for (const id of ids) expect(typesOf(id)).toEqual(['person.created']);
+  });
+
+  it('of which one fails for its version alone leave the others changed', async () => {
+    const ids = await newPeople(30, 'in its first version');
+    const versions = await Promise.all(ids.map(async (id) => (await app.people.get(id)).version!));
+    await app.people.update(ids[12]!, { name: 'in its second version' });
+    const late = randomUUID();
+    await send(
+      'people.update',
+      ids.map((id, n) => ({
+        key: id,
+        value: JSON.stringify({ id, ifMatch: versions[n], name: 'in a version of the batch' }),
+        headers: { 'message-id': n === 12 ? late : randomUUID() },
+      })),
+    );
+    expect(await letterOf(late)).toEqual(['PERSON_CHANGED']);
+    await eventually(async () => (await named('in a version of the batch')).length === 29);
+    expect((await app.people.get(ids[12]!)).name).toBe('in its second version');
+  });
+
+  it('about one person are applied in their order', async () => {
+    const ids = Array.from({ length: 20 }, () => randomUUID());
+    const batch = ids.flatMap((id, n) => [
+      command(id, 'create', { name: 'first' }),
+      command(id, 'update', { name: 'second', data: { n } }),
+      command(id, 'update', { name: 'third' }),
+      ...(n % 2 ? [command(id, 'delete'), command(id, 'create', { name: 'fourth' })] : []),
+    ]);
+    await send('people.commands', batch);
+    const whole = ['person.created', 'person.updated', 'person.updated'];
+    for (const [n, id] of ids.entries()) {
+      const expected = n % 2 ? [...whole, 'person.deleted', 'person.created'] : whole;
+      await eventually(() => typesOf(id).length >= expected.length);
+      expect(typesOf(id)).toEqual(expected);
+      const { name, data } = await app.people.get(id);
+      expect({ name, data }).toEqual(n % 2 ? { name: 'fourth', data: null } : { name: 'third', data: { n } });
+    }
+  });
+
+  // @trap a batch is handled again without a message that was refused
+  it('without a key are not applied before one that is refused and stands before them', async () => {
+    const id = randomUUID();
+    const early = randomUUID();
+    const create = { ...command(id, 'create', { name: 'behind it' }), key: null };
+    const headers = { 'people-operation': 'update', 'message-id': early };
+    await send('people.commands', [
+      { ...command(randomUUID(), 'create', { name: 'before it' }), key: null },
+      { ...command(id, 'update', { name: 'too early' }), key: null, headers },
+      create,
+    ]);
+    expect(await letterOf(early)).toEqual(['PERSON_NOT_FOUND']);
+    expect((await eventually(() => app.people.get(id).catch(() => false as const))).name).toBe('behind it');
+  });
+
+  it('in two batches that are about the same people in opposite order do not deadlock', async () => {
+    const ids = await newPeople(200, 'of two batches');
+    const codes: string[] = [];
+    const note = (event: unknown) => codes.push((event as TransactionRollback).code);
+    transactionChannels.rollback.subscribe(note);
+    try {
+      for (let round = 0; round < 5; round++) {
+        const messages = (order: string[], by: string) =>
+          order.map((id) => ({ key: id, value: JSON.stringify({ id, data: { round, by } }) }));
+        await Promise.all([
+          send('people.update', messages(ids, 'one'), 0),
+          send('people.update', messages(ids.toReversed(), 'other'), 1),
+        ]);
+        await eventually(async () => {
+          const text = `SELECT FROM people WHERE name = 'of two batches' AND (data->>'round')::int = $1`;
+          return (await app.database.query(text, [round])).length === ids.length;
+        });
+      }
+      await eventually(() => ids.every((id) => typesOf(id).length === 11), 20_000);
+    } finally {
+      transactionChannels.rollback.unsubscribe(note);
+    }
+    expect(codes).toEqual([]);
+  });
+});
