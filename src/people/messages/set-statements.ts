@@ -52,9 +52,9 @@ export function setStatements(table: string, outbox?: string) {
   const given = 'given AS MATERIALIZED (SELECT * FROM json_to_recordset($1)';
   const locked = `locked AS MATERIALIZED (SELECT id FROM ${table} WHERE id IN (SELECT person FROM given) ORDER BY id FOR UPDATE)`;
   const isVersion = `(versions IS NULL OR xmin::text || ctid::text = ANY (versions))`;
-  const create = `WITH ${given} AS g(id uuid, name text, data text)),
+  const create = (returned: string) => `WITH ${given} AS g(id uuid, name text, data text)),
       changed AS (INSERT INTO ${table} (id, name, data) SELECT id, name, data::json FROM given
-        ON CONFLICT (id) DO NOTHING RETURNING id, name, data, xmin, ctid)${event('created', whole)}`;
+        ON CONFLICT (id) DO NOTHING RETURNING ${returned})${event('created', whole)}`;
   const update = `WITH ${given} AS g(person uuid, called text, content text, "setsData" bool, versions text[])), ${locked},
       changed AS (UPDATE ${table} AS p SET name = coalesce(called, name),
           data = CASE WHEN "setsData" THEN content::json ELSE data::json END
@@ -65,10 +65,10 @@ export function setStatements(table: string, outbox?: string) {
         WHERE p.id = person AND person IN (SELECT id FROM locked) AND ${isVersion}
         RETURNING id)${event('deleted', `json_build_object('id', id)`)}`;
   // How many are stored, and the ids of those that are not: mostly none.
-  const createdCount = `${create} SELECT (SELECT count(*)::int FROM changed) AS stored,
+  const createdCount = `${create(outbox ? 'id, name, data' : 'id')} SELECT (SELECT count(*)::int FROM changed) AS stored,
       ARRAY(SELECT id::text FROM given WHERE id NOT IN (SELECT id FROM changed)) AS taken`;
   const statements = {
-    created: named('created', `${create} SELECT ${person} FROM changed`),
+    created: named('created', `${create('id, name, data, xmin, ctid')} SELECT ${person} FROM changed`),
     createdCount: named('created_count', createdCount),
     updated: named('updated', `${update} SELECT ${person} FROM changed`),
     updatedIds: named('updated_ids', `${update} SELECT id FROM changed`),
