@@ -2,7 +2,8 @@ import type { DataSource } from 'typeorm';
 import type { IncomingRecord } from '../records/record.js';
 
 /** A message as a batch handler is given it. */
-export interface BatchMessage extends Pick<IncomingRecord, 'topic' | 'key' | 'value' | 'headers'> {
+export interface BatchMessage {
+  record: IncomingRecord;
   /** True when the sender waits for an answer. */
   isAnswered: boolean;
 }

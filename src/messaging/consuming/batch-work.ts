@@ -13,10 +13,7 @@ export type BatchWork = () => Promise<unknown[][]>;
 export async function readTogether(batch: readonly Delivery[]): Promise<BatchWork | undefined> {
   const { batchHandler } = batch[0]!;
   if (!batchHandler || batch.length === 1) return undefined;
-  const messages = batch.map(({ record: { topic, key, value, headers }, replyTo }) => ({
-    ...{ topic, key, value, headers },
-    isAnswered: replyTo !== undefined,
-  }));
+  const messages = batch.map(({ record, replyTo }) => ({ record, isAnswered: replyTo !== undefined }));
   const apply = await batchHandler(messages);
   if (!apply) return undefined;
   return async () => {

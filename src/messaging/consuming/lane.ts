@@ -22,8 +22,15 @@ export interface Lane {
 
 /** An empty lane. */
 export const laneOf = (key: string): Lane => ({
-  ...{ key, queue: [], bytes: 0, taken: 0, begunAt: 0, pace: 0 },
-  ...{ timer: undefined, waitMs: 0, isBeingParked: false },
+  key,
+  queue: [],
+  bytes: 0,
+  taken: 0,
+  begunAt: 0,
+  pace: 0,
+  timer: undefined,
+  waitMs: 0,
+  isBeingParked: false,
 });
 
 /** Takes from the lane what stands there from the index on. */

@@ -56,7 +56,11 @@ export function inboxStatements(dataSource: DataSource) {
   return {
     claim: (messages: readonly MessageIdentity[]) => {
       const rows = messages.map(({ consumer, messageId: id, digest, place }) => ({
-        ...{ consumer, id, digest, topic: place?.topic, partition: place?.partition },
+        consumer,
+        id,
+        digest,
+        topic: place?.topic,
+        partition: place?.partition,
         offset: place && String(place.offset),
       }));
       return claim(JSON.stringify(rows));

@@ -33,7 +33,13 @@ export function deliveriesFor(
     const isBatchable = store !== undefined && handler?.extras?.batchable === true;
     const batchHandler = isBatchable && !refusal ? handlersOfBatches?.(record.topic) : undefined;
     return {
-      ...{ record, message, handler, isBatchable, batchHandler, replyTo, refusal },
+      record,
+      message,
+      handler,
+      isBatchable,
+      batchHandler,
+      replyTo,
+      refusal,
       laneKey: laneKeyOf(record),
       bytes: sizeOf(record),
       attempts: 0,

@@ -57,7 +57,7 @@ export function peopleBatchHandler<Data extends object>(
       const write = writeOrNone(people, options, message);
       if (write) writes.push(write);
       else refused.add(place);
-      if (slices.isOver(message.value?.length ?? 0)) await slices.giveWay();
+      if (slices.isOver(message.record.value?.length ?? 0)) await slices.giveWay();
     }
     if (refused.size > 0) throw new HandledApartError(refused);
     const wantsRows = options.dataType !== undefined || messages.some(({ isAnswered }) => isAnswered);
@@ -94,7 +94,7 @@ function writeOrNone<Data extends object>(
 function writeOf<Data extends object>(
   { rows }: PeopleService<Data>,
   { tombstones }: PeopleOptions<Data>,
-  { topic, key, value, headers }: BatchMessage,
+  { record: { topic, key, value, headers } }: BatchMessage,
 ): SetWrite | undefined {
   const isCommand = !KINDS.has(topic);
   if (value === null) {

@@ -77,7 +77,11 @@ export function setStatements(table: string, outbox?: string) {
   const lock = `SELECT FROM ${table} WHERE id = ANY ($1::uuid[]) ORDER BY id FOR UPDATE`;
   const changes = (rows: readonly ChangedRow[]) =>
     rows.map(({ id, name, data, setsData, versions }) => ({
-      ...{ person: id, called: name, content: data, setsData, versions },
+      person: id,
+      called: name,
+      content: data,
+      setsData,
+      versions,
     }));
   return {
     /** Gives the rows whose ids were free. */
