@@ -1,51 +1,32 @@
 import type { QueryResult } from 'pg';
 import type { DataSource } from 'typeorm';
-import { DatabaseUnavailableError, PoolExhaustedError } from '../database/postgres-errors.js';
 import type { Outbox } from '../messaging/outbox.js';
 import {
   currentTransaction,
   type Statement,
   type TransactionContext,
 } from '../transactions/transaction-context.js';
-import {
-  TransactionOutcomeUnknownError,
-  TransactionRetriesExhaustedError,
-} from '../transactions/transaction-errors.js';
 import type { TransactionOptions } from '../transactions/transaction-options.js';
 import type { TransactionRunner } from '../transactions/transaction-runner.js';
-import { Batches } from '../transactions/unit/batches.js';
 import type { CopyRow } from './importing/copy.js';
 import { toPersonError } from './people.errors.js';
 import { peopleStatements, type PeopleStatements } from './people.statements.js';
 import type { PersonRow } from './person.entity.js';
+import { type Change, type Insert, SharedPeople } from './sharing/shared-people.js';
 import type { PeopleTable } from './table/known-table.js';
 import { isMisfit } from './table/shape.js';
+import type { WriteDoubt } from './write-doubt.js';
 
-type BeforeRetry = NonNullable<TransactionOptions['beforeRetry']>;
-interface Insert {
-  row: CopyRow;
-  beforeRetry: BeforeRetry;
-}
+/** A row that is longer, in characters, travels by itself. */
+const SHORT_CHARACTERS = 8192;
+
+type WriteOptions = TransactionOptions & { continues?: boolean };
 
 /** Sends the statements on the table of people, each as a unit of work, or in the one around it. */
 export class PeopleStore {
   private byRow = peopleStatements('people');
   private byContent = peopleStatements('people', undefined, 'content');
-
-  /** People that are asked for together are read together. */
-  private readonly reads = new Batches<string, PersonRow | undefined>({
-    one: (id) => this.findOne(id, false, true),
-    many: (ids) => this.findMany(ids),
-    isOfOne,
-  });
-
-  /** The same of people that are stored. Two of one id are not stored together: only the first would know that it was. */
-  private readonly inserts = new Batches<Insert, PersonRow | undefined>({
-    one: (insert) => this.insertOne(insert, true),
-    many: (inserts) => this.insertMany(inserts),
-    isOfOne,
-    keyOf: ({ row: [id] }) => id,
-  });
+  private readonly shared = new SharedPeople(this);
 
   constructor(
     readonly transactions: TransactionRunner,
@@ -70,64 +51,73 @@ export class PeopleStore {
   /**
    * @param isProof true: asks with a lock, which a standby refuses. One that was the primary may have rows that no other server has.
    */
-  find(id: string, isProof = false): Promise<PersonRow | undefined> {
-    if (isProof || !this.transactions.mayShare) return this.findOne(id, isProof);
-    return this.transactions.share(() => this.reads.add(id));
+  async find(id: string, isProof = false): Promise<PersonRow | undefined> {
+    if (isProof) return this.rowOf(this.statements.getForUpdate(id), { writes: false });
+    if (!this.mayShare()) return this.findAlone(id);
+    return (await this.transactions.share(() => this.shared.reads.add(id))) ?? undefined;
   }
 
-  private async findOne(id: string, isProof = false, continues = false): Promise<PersonRow | undefined> {
-    const statement = isProof ? this.statements.getForUpdate(id) : this.statements.get(id);
-    const { rows } = await this.send<PersonRow>(statement, { writes: false, continues });
-    return rows[0];
-  }
-
-  private async findMany(ids: readonly string[]): Promise<(PersonRow | undefined)[]> {
-    // pg's own way to write an array takes longer than the statement.
-    const statement = this.statements.getMany(`{${ids.join()}}`);
-    const { rows } = await this.send<PersonRow>(statement, { writes: false, continues: true });
-    const found = new Map(rows.map((row) => [row.id, row]));
-    return ids.map((id) => found.get(id.toLowerCase()));
+  findAlone(id: string, options: { continues?: boolean } = {}): Promise<PersonRow | undefined> {
+    return this.rowOf(this.statements.get(id), { ...options, writes: false });
   }
 
   /**
-   * Stores a row where its id is free. An answer that was lost is asked for by doing it again, which its key makes harmless.
+   * Stores a row where its id is free.
    *
-   * @returns undefined where the id is taken, also by an attempt whose answer was lost
+   * @param isOurs true: nobody else knows the id, so that others' locks on it are not to be waited for
+   * @returns undefined where the id is taken
    * @throws PersonConflictError, PersonRefusedError the table refuses it
    */
-  insert(row: CopyRow, beforeRetry: BeforeRetry): Promise<PersonRow | undefined> {
-    const insert = { row, beforeRetry };
-    if (!this.transactions.mayShare) return this.insertOne(insert);
-    return this.transactions.share(() => this.inserts.add(insert));
+  async insert(row: CopyRow, isOurs: boolean, doubt: WriteDoubt): Promise<PersonRow | undefined> {
+    const insert = { row, doubt };
+    if (!isOurs || !this.mayShare() || !isShort(row)) return this.insertAlone(insert);
+    return (await this.transactions.share(() => this.shared.inserts.add(insert))) ?? undefined;
   }
 
-  private async insertOne(
-    { row: [id, name, data], beforeRetry }: Insert,
-    continues = false,
+  /** Its key makes it harmless to store a person twice, so an answer that was lost is asked for by doing it again. */
+  async insertAlone({ row, doubt }: Insert, options: WriteOptions = {}): Promise<PersonRow | undefined> {
+    const { beforeRetry } = doubt;
+    const statement = this.statements.create(...row);
+    return (await this.write<PersonRow>(statement, { ...options, idempotent: true, beforeRetry })).rows[0];
+  }
+
+  /**
+   * Changes or removes a person, in the turn of its key.
+   *
+   * @returns the row as it was changed or removed; undefined where none was
+   * @throws PersonRefusedError the table refuses it
+   */
+  async change(change: Change, conflictKey: string): Promise<PersonRow | undefined> {
+    if (!this.mayShare(conflictKey) || !isShort(change.values))
+      return this.changeAlone(change, { conflictKey });
+    const shared = change.kind === 'update' ? this.shared.updates : this.shared.removals;
+    return (await this.transactions.share(() => shared.add(change), conflictKey)) ?? undefined;
+  }
+
+  async changeAlone(
+    { kind, values, idempotent, doubt }: Change,
+    options: WriteOptions,
   ): Promise<PersonRow | undefined> {
-    const statement = this.statements.create(id, name, data);
-    const { rows } = await this.write<PersonRow>(statement, { idempotent: true, beforeRetry, continues });
-    return rows[0];
+    const { beforeRetry } = doubt;
+    const statement = this.statements[kind](...values);
+    return (await this.write<PersonRow>(statement, { ...options, idempotent, beforeRetry })).rows[0];
   }
 
-  private async insertMany(inserts: readonly Insert[]): Promise<(PersonRow | undefined)[]> {
-    // In one order, so that two statements never wait for each other.
-    const sorted = inserts.map(({ row }) => row).sort(([a], [b]) => (a < b ? -1 : 1));
-    const { rows } = await this.write<PersonRow>(this.statements.createShared(sorted), {
-      idempotent: true,
-      beforeRetry: async (retry) => {
-        for (const { beforeRetry } of inserts) await beforeRetry(retry);
-      },
-      continues: true,
-    });
-    const stored = new Map(rows.map((row) => [row.id, row]));
-    return inserts.map(({ row: [id] }) => stored.get(id));
+  private mayShare(conflictKey?: string): boolean {
+    return this.table.hasRowVersions && this.transactions.mayShare(conflictKey);
+  }
+
+  private async rowOf(
+    statement: Statement,
+    options: { writes: false; continues?: boolean },
+  ): Promise<PersonRow | undefined> {
+    return (await this.send<PersonRow>(statement, options)).rows[0];
   }
 
   /** @throws PersonConflictError, PersonRefusedError the table refuses it */
   async write<Row extends object>(
     statement: Statement,
-    options: TransactionOptions & { continues?: boolean } = {},
+    options: WriteOptions = {},
   ): Promise<QueryResult<Row>> {
     try {
       const result = await this.send<Row>(statement, { ...options, writes: true });
@@ -149,7 +139,7 @@ export class PeopleStore {
 
   async send<Row extends object>(
     statement: Statement,
-    options: TransactionOptions & { writes: boolean; continues?: boolean },
+    options: WriteOptions & { writes: boolean },
   ): Promise<QueryResult<Row>> {
     try {
       return await this.transactions.runStatement<Row>(statement, options);
@@ -169,11 +159,8 @@ export class PeopleStore {
   }
 }
 
-/** False for what would meet each of them alone as well, and for what leaves it open whether they were stored. */
-const isOfOne = (error: unknown): boolean =>
-  ![
-    PoolExhaustedError,
-    DatabaseUnavailableError,
-    TransactionRetriesExhaustedError,
-    TransactionOutcomeUnknownError,
-  ].some((kind) => error instanceof kind);
+const isShort = (values: readonly unknown[]): boolean => {
+  let characters = 0;
+  for (const value of values) if (typeof value === 'string') characters += value.length;
+  return characters <= SHORT_CHARACTERS;
+};

@@ -194,10 +194,10 @@ export class PeopleService<Data extends object = JsonObject> implements OnModule
     if (merge && data)
       return mergePerson(this.store, this.rows, { id, name, patch: this.rows.toPatch(data), versions });
     const json = data === undefined ? null : this.rows.toJson(data);
-    const statement = this.store.statements.update(id, name, data !== undefined, json, versions);
+    const values = [id, name, data !== undefined, json, versions];
     const isThere = (row: PersonRow) =>
       (name === null || row.name === name) && (data === undefined || this.table.isSame(row.data, json));
-    const row = await changePerson(this.store, statement, id, versions, (found) =>
+    const row = await changePerson(this.store, { kind: 'update', values }, versions, (found) =>
       found && isThere(found) ? { row: found } : undefined,
     );
     return this.rows.toPerson(row!);
@@ -208,8 +208,8 @@ export class PeopleService<Data extends object = JsonObject> implements OnModule
     assertPersonId(id);
     const versions = toVersions(ifMatch);
     if (!this.table.isKnown) await this.table.learn();
-    const statement = this.store.statements.remove(id, versions);
-    const removed = changePerson(this.store, statement, id, versions, (found) =>
+    const change = { kind: 'remove', values: [id, versions] } as const;
+    const removed = changePerson(this.store, change, versions, (found) =>
       found ? undefined : { row: undefined },
     );
     await removed.catch((error: unknown) => {

@@ -1,6 +1,5 @@
 import { mergeJson } from '../json/merge.js';
 import { invalid } from '../json/refusals.js';
-import type { Statement } from '../transactions/transaction-context.js';
 import type { CopyRow } from './importing/copy.js';
 import {
   PersonChangedError,
@@ -11,6 +10,7 @@ import {
 import type { PeopleStore } from './people-store.js';
 import { type Person, type PersonRow, versionOfRow, versionToRow } from './person.entity.js';
 import type { PersonRows } from './person-rows.js';
+import type { Change } from './sharing/shared-people.js';
 import { WriteDoubt } from './write-doubt.js';
 
 /** A write that changes no row is repeated this often, in case that others were there in between, before the table is to blame. */
@@ -40,7 +40,7 @@ export async function insertPerson(
 ): Promise<{ row: PersonRow; created: boolean }> {
   const doubt = new WriteDoubt();
   for (let look = 1; look <= LOOKS; look++) {
-    const row = await store.insert([id, name, data], doubt.beforeRetry);
+    const row = await store.insert([id, name, data], isOurs, doubt);
     if (row) return { row, created: true };
     const existing = await doubt.ask((isProof) => store.find(id, isProof));
     if (!existing) continue;
@@ -56,24 +56,21 @@ export async function insertPerson(
  * Changes or removes a row. Where the answer was lost, what is there then tells what became of it. It is not done again, as
  * others may have followed; with versions it can be, for it fits one row only, unless they are digests of a content, which may come again.
  *
+ * @param change the values of its statement, the id first
  * @param recognise what was done, by the row that is found; undefined where that can't be told
  */
 export async function changePerson(
   store: PeopleStore,
-  statement: Statement,
-  id: string,
+  { kind, values }: Pick<Change, 'kind' | 'values'>,
   versions: string[] | null,
   recognise: (found: PersonRow | undefined) => { row: PersonRow | undefined } | undefined,
 ): Promise<PersonRow | undefined> {
   const doubt = new WriteDoubt();
-  const options = {
-    conflictKey: keyOf(id),
-    idempotent: versions !== null && store.table.hasRowVersions,
-    beforeRetry: doubt.beforeRetry,
-  };
+  const [id] = values as [string];
+  const idempotent = versions !== null && store.table.hasRowVersions;
   for (let look = 1; look <= LOOKS; look++) {
-    const result = await doubt.of(store.write<PersonRow>(statement, options));
-    if (result?.rowCount) return result.rows[0];
+    const row = await doubt.of(store.change({ kind, values, idempotent, doubt }, keyOf(id)));
+    if (row) return row;
     const found = await doubt.ask((isProof) => store.find(id, isProof));
     if (doubt.error) {
       const recognised = recognise(found);

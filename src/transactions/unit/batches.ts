@@ -1,19 +1,30 @@
 import { AsyncResource } from 'node:async_hooks';
+import { DatabaseUnavailableError, PoolExhaustedError } from '../../database/postgres-errors.js';
+import { TransactionOutcomeUnknownError, TransactionRetriesExhaustedError } from '../transaction-errors.js';
+import { SharingPause } from './sharing-pause.js';
 
 /** Calls of one kind that may share a statement. */
 export interface SharedCalls<Item, Result> {
-  /** For one that is alone: its own statement is the cheaper one. */
-  one(item: Item): Promise<Result>;
-  /** @returns the results in the order of the items */
-  many(items: readonly Item[]): Promise<readonly Result[]>;
-  /** True where an error is about one of the items, so that the others are tried without it. */
-  isOfOne(error: unknown): boolean;
-  /** Items of one key are not in one batch. */
-  keyOf?(item: Item): string;
+  /**
+   * The statement of one alone, with all that is owed to it: it waits for locks, and is repeated.
+   *
+   * @param tried attempts that have met a conflict together with others
+   */
+  alone(item: Item, tried: number): Promise<Result>;
+  /**
+   * One statement for several, tried once, which does not wait for the locks of others.
+   *
+   * @returns the results in the order of the items; undefined for one that has to be sent alone
+   * @throws TransactionRetriesExhaustedError it has met a conflict
+   */
+  together(items: readonly Item[]): Promise<readonly (Result | undefined)[]>;
+  /** Told that nobody knows whether the statement was applied. @returns true: it is harmless to send this one alone now */
+  repeats?(item: Item, doubt: TransactionOutcomeUnknownError): boolean;
 }
 
 interface Waiting<Item, Result> {
   item: Item;
+  since: number;
   resolve: (result: Result) => void;
   reject: (error: unknown) => void;
 }
@@ -21,16 +32,18 @@ interface Waiting<Item, Result> {
 /** Batches that are under way at once: with one the server would wait for this process between two. */
 const AT_ONCE = 2;
 /** Items of a batch at most: more share no more of a statement's cost. */
-const MOST = 64;
+export const MOST_SHARED = 64;
 
 /**
  * What arrives together travels together: calls that come while batches are under way form the next one. There is no timer, so one
- * that is alone is sent at once.
+ * that is alone is sent at once. A batch that fails is sent again by halves and then one by one, so that each call has the
+ * outcome it would have had alone.
  */
 export class Batches<Item, Result> extends AsyncResource {
   private waiting: Waiting<Item, Result>[] = [];
   private underWay = 0;
   private isDue = false;
+  private readonly pause = new SharingPause();
 
   constructor(private readonly calls: SharedCalls<Item, Result>) {
     super('nestjs-people:batches');
@@ -38,16 +51,17 @@ export class Batches<Item, Result> extends AsyncResource {
 
   add(item: Item): Promise<Result> {
     return new Promise((resolve, reject) => {
-      this.waiting.push({ item, resolve, reject });
+      this.waiting.push({ item, since: performance.now(), resolve, reject });
       this.goOn();
     });
   }
 
   private goOn(): void {
-    if (this.isDue || this.waiting.length === 0 || this.underWay >= AT_ONCE) return;
+    if (this.isDue || this.waiting.length === 0) return;
+    if (this.underWay >= AT_ONCE && !this.pause.isOn) return;
     this.isDue = true;
     // Beside a batch that is under way there is time to see what else this turn of the event loop brings.
-    if (this.underWay === 0) queueMicrotask(this.next);
+    if (this.underWay === 0 || this.pause.isOn) queueMicrotask(this.next);
     else setImmediate(this.next);
   }
 
@@ -55,7 +69,7 @@ export class Batches<Item, Result> extends AsyncResource {
   private readonly next = () =>
     this.runInAsyncScope(() => {
       this.isDue = false;
-      const batch = this.take();
+      const batch = this.waiting.splice(0, this.pause.isOn ? 1 : MOST_SHARED);
       this.underWay++;
       void this.send(batch).then(() => {
         this.underWay--;
@@ -64,35 +78,58 @@ export class Batches<Item, Result> extends AsyncResource {
       this.goOn();
     });
 
-  /** Those that came first, of each key one. */
-  private take(): Waiting<Item, Result>[] {
-    const { keyOf } = this.calls;
-    if (!keyOf) return this.waiting.splice(0, MOST);
-    const keys = new Set<string>();
-    const batch: Waiting<Item, Result>[] = [];
-    const left: Waiting<Item, Result>[] = [];
-    for (const each of this.waiting) {
-      const key = keyOf(each.item);
-      const isTaken = batch.length < MOST && !keys.has(key);
-      keys.add(key);
-      (isTaken ? batch : left).push(each);
+  /** Never rejects. */
+  private async send(batch: readonly Waiting<Item, Result>[]): Promise<void> {
+    const since = performance.now();
+    if (batch.length === 1) {
+      await this.sendAlone(batch[0]!);
+      this.pause.tookAlone(performance.now() - since);
+      return;
     }
-    this.waiting = left;
-    return batch;
+    const items = batch.map(({ item }) => item);
+    try {
+      const results = await this.calls.together(items);
+      this.pause.tookTogether(performance.now() - since, items.length);
+      const rest: Promise<void>[] = [];
+      for (const [index, each] of batch.entries()) {
+        const result = results[index];
+        if (result === undefined) rest.push(this.sendAlone(each));
+        else each.resolve(result);
+      }
+      if (rest.length > 0) await Promise.all(rest);
+    } catch (error) {
+      await this.afterFailure(batch, since, error);
+    }
   }
 
-  /** A batch that fails because of one of its items is sent again by halves. Never rejects. */
-  private async send(batch: readonly Waiting<Item, Result>[]): Promise<void> {
-    try {
-      const [first] = batch;
-      if (batch.length === 1) return first!.resolve(await this.calls.one(first!.item));
-      const results = await this.calls.many(batch.map(({ item }) => item));
-      batch.forEach(({ resolve }, index) => resolve(results[index]!));
-    } catch (error) {
-      if (batch.length === 1 || !this.calls.isOfOne(error))
-        return batch.forEach(({ reject }) => reject(error));
+  private async afterFailure(
+    batch: readonly Waiting<Item, Result>[],
+    since: number,
+    error: unknown,
+  ): Promise<void> {
+    if (error instanceof PoolExhaustedError || error instanceof DatabaseUnavailableError) {
+      // Who has waited as long as that for others to get a connection would wait as long again for none.
+      const late = this.waiting.filter((each) => each.since <= since);
+      this.waiting = this.waiting.filter((each) => each.since > since);
+      for (const { reject } of [...batch, ...late]) reject(error);
+    } else if (error instanceof TransactionOutcomeUnknownError) {
+      const harmless = batch.filter(({ item }) => this.calls.repeats?.(item, error));
+      for (const each of batch) if (!harmless.includes(each)) each.reject(error);
+      await Promise.all(harmless.map((each) => this.sendAlone(each, 1)));
+    } else if (error instanceof TransactionRetriesExhaustedError) {
+      await Promise.all(batch.map((each) => this.sendAlone(each, 1)));
+    } else {
+      this.pause.failed();
       const half = batch.length >> 1;
       await Promise.all([this.send(batch.slice(0, half)), this.send(batch.slice(half))]);
+    }
+  }
+
+  private async sendAlone({ item, resolve, reject }: Waiting<Item, Result>, tried = 0): Promise<void> {
+    try {
+      resolve(await this.calls.alone(item, tried));
+    } catch (error) {
+      reject(error);
     }
   }
 }
