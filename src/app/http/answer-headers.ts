@@ -9,12 +9,12 @@ const DOCS_POLICY =
 
 /** The headers that every answer has, whatever it is: what browsers may make of it, and who may keep it. */
 export async function setAnswerHeaders(fastify: FastifyInstance, isStopping: () => boolean): Promise<void> {
-  fastify.addHook('onSend', async ({ raw, routeOptions }, reply, payload) => {
+  fastify.addHook('onSend', ({ raw, routeOptions }, reply, payload, done) => {
     const route = routeOptions.url ?? '';
     if (/^\/docs\b/.test(route)) reply.header('Content-Security-Policy', DOCS_POLICY);
     if (route !== '/docs/*') reply.header('Cache-Control', 'no-store');
     if (endsConnection(raw, isStopping())) reply.header('Connection', 'close');
-    return payload;
+    done(null, payload);
   });
   await fastify.register(helmet, {
     contentSecurityPolicy: {

@@ -9,6 +9,7 @@ import {
   PayloadTooLargeException,
   RequestTimeoutException,
   SetMetadata,
+  UseInterceptors,
 } from '@nestjs/common';
 import { Readable, type Writable } from 'node:stream';
 import { unchanged } from '../../errors/application-error.js';
@@ -48,7 +49,10 @@ interface TakenBody {
 
 /** Says which media types a handler takes; its body is then read behind the guards, by `RequestBodyInterceptor`. */
 export const TakesBody = (types: readonly string[], { isBulk = false } = {}) =>
-  applyDecorators(SetMetadata<symbol, TakenBody>(TAKES_BODY, { types, isBulk }));
+  applyDecorators(
+    SetMetadata<symbol, TakenBody>(TAKES_BODY, { types, isBulk }),
+    UseInterceptors(RequestBodyInterceptor),
+  );
 
 /**
  * Reads the bodies that no parser of the host application has read, so that who asks is known before a byte of it is in
