@@ -8,25 +8,19 @@ import {
 } from '../transactions/transaction-context.js';
 import type { TransactionOptions } from '../transactions/transaction-options.js';
 import type { TransactionRunner } from '../transactions/transaction-runner.js';
-import type { CopyRow } from './importing/copy.js';
 import { toPersonError } from './people.errors.js';
 import { peopleStatements, type PeopleStatements } from './people.statements.js';
 import type { PersonRow } from './person.entity.js';
-import { type Change, type Insert, SharedPeople } from './sharing/shared-people.js';
 import type { PeopleTable } from './table/known-table.js';
 import { isMisfit } from './table/shape.js';
-import type { WriteDoubt } from './write-doubt.js';
 
-/** A row that is longer, in characters, travels by itself. */
-const SHORT_CHARACTERS = 8192;
-
-type WriteOptions = TransactionOptions & { continues?: boolean };
+/** `continues`: part of something that was begun before the application stopped. */
+export type WriteOptions = TransactionOptions & { continues?: boolean };
 
 /** Sends the statements on the table of people, each as a unit of work, or in the one around it. */
 export class PeopleStore {
   private byRow = peopleStatements('people');
   private byContent = peopleStatements('people', undefined, 'content');
-  private readonly shared = new SharedPeople(this);
 
   constructor(
     readonly transactions: TransactionRunner,
@@ -48,70 +42,14 @@ export class PeopleStore {
     return this.table.hasRowVersions ? this.byRow : this.byContent;
   }
 
-  /**
-   * @param isProof true: asks with a lock, which a standby refuses. One that was the primary may have rows that no other server has.
-   */
-  async find(id: string, isProof = false): Promise<PersonRow | undefined> {
-    if (isProof) return this.rowOf(this.statements.getForUpdate(id), { writes: false });
-    if (!this.mayShare()) return this.findAlone(id);
-    return (await this.transactions.share(() => this.shared.reads.add(id))) ?? undefined;
-  }
-
-  findAlone(id: string, options: { continues?: boolean } = {}): Promise<PersonRow | undefined> {
-    return this.rowOf(this.statements.get(id), { ...options, writes: false });
-  }
-
-  /**
-   * Stores a row where its id is free.
-   *
-   * @param isOurs true: nobody else knows the id, so that others' locks on it are not to be waited for
-   * @returns undefined where the id is taken
-   * @throws PersonConflictError, PersonRefusedError the table refuses it
-   */
-  async insert(row: CopyRow, isOurs: boolean, doubt: WriteDoubt): Promise<PersonRow | undefined> {
-    const insert = { row, doubt };
-    if (!isOurs || !this.mayShare() || !isShort(row)) return this.insertAlone(insert);
-    return (await this.transactions.share(() => this.shared.inserts.add(insert))) ?? undefined;
-  }
-
-  /** Its key makes it harmless to store a person twice, so an answer that was lost is asked for by doing it again. */
-  async insertAlone({ row, doubt }: Insert, options: WriteOptions = {}): Promise<PersonRow | undefined> {
-    const { beforeRetry } = doubt;
-    const statement = this.statements.create(...row);
-    return (await this.write<PersonRow>(statement, { ...options, idempotent: true, beforeRetry })).rows[0];
-  }
-
-  /**
-   * Changes or removes a person, in the turn of its key.
-   *
-   * @returns the row as it was changed or removed; undefined where none was
-   * @throws PersonRefusedError the table refuses it
-   */
-  async change(change: Change, conflictKey: string): Promise<PersonRow | undefined> {
-    if (!this.mayShare(conflictKey) || !isShort(change.values))
-      return this.changeAlone(change, { conflictKey });
-    const shared = change.kind === 'update' ? this.shared.updates : this.shared.removals;
-    return (await this.transactions.share(() => shared.add(change), conflictKey)) ?? undefined;
-  }
-
-  async changeAlone(
-    { kind, values, idempotent, doubt }: Change,
-    options: WriteOptions,
+  /** The row of one person. @param isProof true: asks with a lock, which a standby refuses. One that was the primary may have rows that no other server has. */
+  async find(
+    id: string,
+    isProof: boolean,
+    options: { continues?: boolean } = {},
   ): Promise<PersonRow | undefined> {
-    const { beforeRetry } = doubt;
-    const statement = this.statements[kind](...values);
-    return (await this.write<PersonRow>(statement, { ...options, idempotent, beforeRetry })).rows[0];
-  }
-
-  private mayShare(conflictKey?: string): boolean {
-    return this.table.hasRowVersions && this.transactions.mayShare(conflictKey);
-  }
-
-  private async rowOf(
-    statement: Statement,
-    options: { writes: false; continues?: boolean },
-  ): Promise<PersonRow | undefined> {
-    return (await this.send<PersonRow>(statement, options)).rows[0];
+    const statement = isProof ? this.statements.getForUpdate(id) : this.statements.get(id);
+    return (await this.send<PersonRow>(statement, { ...options, writes: false })).rows[0];
   }
 
   /** @throws PersonConflictError, PersonRefusedError the table refuses it */
@@ -158,9 +96,3 @@ export class PeopleStore {
     else this.outbox.wake();
   }
 }
-
-const isShort = (values: readonly unknown[]): boolean => {
-  let characters = 0;
-  for (const value of values) if (typeof value === 'string') characters += value.length;
-  return characters <= SHORT_CHARACTERS;
-};

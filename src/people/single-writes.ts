@@ -10,7 +10,7 @@ import {
 import type { PeopleStore } from './people-store.js';
 import { type Person, type PersonRow, versionOfRow, versionToRow } from './person.entity.js';
 import type { PersonRows } from './person-rows.js';
-import type { Change } from './sharing/shared-people.js';
+import type { Change, SharedPeople } from './sharing/shared-people.js';
 import { WriteDoubt } from './write-doubt.js';
 
 /** A write that changes no row is repeated this often, in case that others were there in between, before the table is to blame. */
@@ -34,18 +34,18 @@ export function toVersions(ifMatch: string | readonly string[] | undefined): str
  * @throws PersonConflictError another person has this id
  */
 export async function insertPerson(
-  store: PeopleStore,
+  people: SharedPeople,
   [id, name, data]: CopyRow,
   isOurs: boolean,
 ): Promise<{ row: PersonRow; created: boolean }> {
   const doubt = new WriteDoubt();
   for (let look = 1; look <= LOOKS; look++) {
-    const row = await store.insert([id, name, data], isOurs, doubt);
+    const row = await people.insert([id, name, data], isOurs, doubt);
     if (row) return { row, created: true };
-    const existing = await doubt.ask((isProof) => store.find(id, isProof));
+    const existing = await doubt.ask((isProof) => people.find(id, isProof));
     if (!existing) continue;
     // What was stored under an id of ours is ours, whatever has become of it since.
-    const isSame = existing.name === name && store.table.isSame(existing.data, data);
+    const isSame = existing.name === name && people.table.isSame(existing.data, data);
     if (isOurs || isSame) return { row: existing, created: isOurs };
     throw doubt.error ?? new PersonConflictError(id);
   }
@@ -60,18 +60,18 @@ export async function insertPerson(
  * @param recognise what was done, by the row that is found; undefined where that can't be told
  */
 export async function changePerson(
-  store: PeopleStore,
+  people: SharedPeople,
   { kind, values }: Pick<Change, 'kind' | 'values'>,
   versions: string[] | null,
   recognise: (found: PersonRow | undefined) => { row: PersonRow | undefined } | undefined,
 ): Promise<PersonRow | undefined> {
   const doubt = new WriteDoubt();
   const [id] = values as [string];
-  const idempotent = versions !== null && store.table.hasRowVersions;
+  const idempotent = versions !== null && people.table.hasRowVersions;
   for (let look = 1; look <= LOOKS; look++) {
-    const row = await doubt.of(store.change({ kind, values, idempotent, doubt }, keyOf(id)));
+    const row = await doubt.of(people.change({ kind, values, idempotent, doubt }, keyOf(id)));
     if (row) return row;
-    const found = await doubt.ask((isProof) => store.find(id, isProof));
+    const found = await doubt.ask((isProof) => people.find(id, isProof));
     if (doubt.error) {
       const recognised = recognise(found);
       if (!recognised) throw doubt.error;

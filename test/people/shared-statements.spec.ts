@@ -200,7 +200,7 @@ describe('single operations that are ready together', () => {
     await each((index) => host.people.update(people[index]!.id, { name: `m${index}` }));
     await each((index) => host.people.remove(people[index]!.id));
     const events = await database.query<{ aggregateid: string; type: string; name: string | null }>(
-      `SELECT aggregateid, type, payload->>'name' AS name FROM message_outbox ORDER BY id`,
+      `SELECT aggregateid, type, payload->>'name' AS name FROM message_outbox ORDER BY seq`,
     );
     for (const [index, { id }] of people.entries())
       expect(events.filter(({ aggregateid }) => aggregateid === id)).toEqual([

@@ -1,4 +1,4 @@
-import { MOST_SHARED } from '../../transactions/unit/batches.js';
+import { MOST_SHARED } from '../../transactions/sharing/batches.js';
 import type { Statement } from '../../transactions/transaction-context.js';
 
 type Named = (name: string, text: string) => (...values: unknown[]) => Statement & { name: string };

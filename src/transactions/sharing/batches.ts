@@ -1,7 +1,11 @@
+// transactions/sharing/: Calls that arrive together share a statement.
+// Promises: each call has the outcome that it would have had alone; at most two shared statements of a kind are under way; no timer.
+// May know: errors of transactions/ and database/; not what is sent.
+
 import { AsyncResource } from 'node:async_hooks';
 import { DatabaseUnavailableError, PoolExhaustedError } from '../../database/postgres-errors.js';
 import { TransactionOutcomeUnknownError, TransactionRetriesExhaustedError } from '../transaction-errors.js';
-import { SharingPause } from './sharing-pause.js';
+import { SharingPause } from './pause.js';
 
 /** Calls of one kind that may share a statement. */
 export interface SharedCalls<Item, Result> {
