@@ -1,0 +1,58 @@
+import { execFile } from 'node:child_process';
+import { createReadStream } from 'node:fs';
+import { pipeline } from 'node:stream/promises';
+import { promisify } from 'node:util';
+import pg from 'pg';
+import { from as copyFrom } from 'pg-copy-streams';
+
+const execute = promisify(execFile);
+
+async function timed(act) {
+  const begin = performance.now();
+  await act();
+  return (performance.now() - begin) / 1000;
+}
+
+/** The first is what the others are compared with. `take` resolves with the seconds that an import took. */
+export const CONTESTANTS = [
+  {
+    key: 'people-http',
+    title: 'nestjs-people, NDJSON over HTTP',
+    file: 'contestants/people-http.mjs',
+    take: ({ contestant, files, rows, upload }) => upload({ url: contestant.url, file: files?.ndjson, rows }),
+  },
+  {
+    key: 'psql',
+    title: 'psql \\copy, ids of the column’s default',
+    find: async () => {
+      try {
+        return (await execute('psql', ['--version'])).stdout.trim().split('\n')[0].replace(/ \(.*/, '');
+      } catch {
+        return undefined;
+      }
+    },
+    take: ({ databaseUrl, files }) =>
+      timed(() =>
+        execute('psql', ['-qXd', databaseUrl, '-c', `\\copy people (name, data) FROM '${files.copy}'`]),
+      ),
+  },
+  {
+    key: 'copy-by-hand',
+    title: 'pg-copy-streams from a file of COPY’s own format, ids of the column’s default',
+    find: async () => 'in the bench’s process',
+    take: async ({ databaseUrl, files }) => {
+      const client = new pg.Client(databaseUrl);
+      await client.connect();
+      try {
+        return await timed(() =>
+          pipeline(
+            createReadStream(files.copy),
+            client.query(copyFrom('COPY people (name, data) FROM STDIN')),
+          ),
+        );
+      } finally {
+        await client.end();
+      }
+    },
+  },
+];
