@@ -21,8 +21,6 @@ export function startProgram(bench, name, { command, args = [], env }) {
     cwd: bench.directory,
     env: { PATH, HOME, LANG, JAVA_HOME, NODE_ENV: 'production', SWC_NODE_PROJECT: TSCONFIG, ...env },
     stdio: ['ignore', out, out],
-    // A terminal's Ctrl-C reaches it no sooner than it is asked to end.
-    detached: true,
   });
   let failure;
   child.once('error', (error) => (failure = error));

@@ -29,7 +29,7 @@ export function showCpu(turns) {
   const perOperation = (key) => {
     if (!turns.every((turn) => Number.isFinite(turn[key]))) return '–';
     const sum = (what) => turns.reduce((total, turn) => total + turn[what], 0);
-    return (sum(key) / sum('operations')).toFixed(0);
+    return sum('operations') > 0 ? (sum(key) / sum('operations')).toFixed(0) : '–';
   };
   return `${perOperation('ownMicros')} + ${perOperation('postgresMicros')}`;
 }

@@ -40,6 +40,7 @@ answerParent({
     const headers = { 'content-type': 'application/x-ndjson' };
     const sent = request(`${url}/people/bulk`, { method: 'POST', headers });
     const answered = once(sent, 'response');
+    answered.catch(() => undefined);
     const source = file ? createReadStream(file) : Readable.from(lines(rows, FORMATS.ndjson));
     // What it answers tells more than that it hung up.
     await Promise.race([pipeline(source, sent), answered]);

@@ -168,10 +168,10 @@ async function rates(client) {
   const { rows } = await client.query(
     `WITH t AS MATERIALIZED (SELECT pg_xact_commit_timestamp(xmin) AS at FROM people),
       e AS (SELECT min(at) AS first, max(at) AS last, percentile_disc(0.5) WITHIN GROUP (ORDER BY at) AS middle FROM t)
-     SELECT (SELECT count(*) FROM t WHERE at > first) / extract(epoch FROM last - first) AS whole,
+     SELECT (SELECT count(*) FROM t WHERE at > first) / nullif(extract(epoch FROM last - first), 0) AS whole,
       (SELECT count(*) FROM t WHERE at > middle) / nullif(extract(epoch FROM last - middle), 0) AS half FROM e`,
   );
-  return { perSecond: Number(rows[0].whole), laterHalf: Number(rows[0].half ?? NaN) };
+  return { perSecond: Number(rows[0].whole ?? NaN), laterHalf: Number(rows[0].half ?? NaN) };
 }
 
 /** Messages applied per second, by contestant. */
