@@ -36,7 +36,7 @@ export async function checkAnswers(contestant, postgres, operations) {
     await remove(id);
     if (await stored(id)) throw new WrongAnswerError(`${contestant.title}: remove left the person there.`);
   }
-  return changed.size > 0 ? `changes digits of a u64 (${[...changed].join(', ')})` : undefined;
+  return changed.size > 0 ? `changes digits (${[...changed].join(', ')})` : undefined;
 }
 
 /** @throws WrongAnswerError when fewer or more people are stored than the contestant said */

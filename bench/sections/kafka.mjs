@@ -160,7 +160,7 @@ async function checkApplied(client, { title: name }, messages, isAll) {
     throw new WrongAnswerError(
       `${name}: ${n} people of ${distinct} messages are there; ${messages} are right.`,
     );
-  return exact < n ? 'changes digits of a u64' : undefined;
+  return exact < n ? 'changes digits' : undefined;
 }
 
 /** From the first commit to the last, and of the half that came later, when all is warm. */
