@@ -4,6 +4,7 @@ import { pipeline } from 'node:stream/promises';
 import { promisify } from 'node:util';
 import pg from 'pg';
 import { from as copyFrom } from 'pg-copy-streams';
+import { versionOf } from '../harness/versions.mjs';
 
 const execute = promisify(execFile);
 
@@ -26,7 +27,7 @@ export const CONTESTANTS = [
     title: 'psql \\copy, ids of the column’s default',
     find: async () => {
       try {
-        return (await execute('psql', ['--version'])).stdout.trim().split('\n')[0].replace(/ \(.*/, '');
+        return `psql ${/\d[\d.]*/.exec((await execute('psql', ['--version'])).stdout)[0]}`;
       } catch {
         return undefined;
       }
@@ -39,7 +40,7 @@ export const CONTESTANTS = [
   {
     key: 'copy-by-hand',
     title: 'pg-copy-streams from a file of COPY’s own format, ids of the column’s default',
-    find: async () => 'in the bench’s process',
+    find: async () => `pg-copy-streams ${versionOf('pg-copy-streams')}`,
     take: async ({ databaseUrl, files }) => {
       const client = new pg.Client(databaseUrl);
       await client.connect();

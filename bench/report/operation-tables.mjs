@@ -27,6 +27,5 @@ export function operationTables({ contestants, turns }, { operations, many, one 
   return [`#### ${many}`, table(MANY), `#### ${one}`, table(1)].join('\n\n');
 }
 
-/** As a row's first cell: with its version, and with what it does to a number. */
-export const named = ({ title, version, note }) =>
-  [title, version && `(${version})`, note && `— **${note}**`].filter(Boolean).join(' ');
+/** As a row's first cell: with what it does to a number. */
+export const named = ({ title, note }) => (note ? `${title} — **${note}**` : title);

@@ -36,10 +36,14 @@ export function toMarkdown(results, sections) {
 }
 
 function sectionOf({ title, render }, result) {
-  const { where, about, leftOut } = result;
+  const { where, about, leftOut, contestants } = result;
+  const versions = [...new Set(contestants.map(({ version }) => version).filter(Boolean))];
   return [
     `## ${title}`,
-    [...about, `${where.date}, commit ${where.commit}; ${where.machine}; ${where.versions}.`].join('\n'),
+    [
+      ...about,
+      `${where.date}, commit ${where.commit}; ${where.machine}; ${[where.versions, ...versions].join(', ')}.`,
+    ].join('\n'),
     render(result),
     ...leftOut.map(({ title: name, reason }) => `Left out: ${name}, as ${reason}.`),
   ].join('\n\n');
