@@ -39,7 +39,7 @@ export const CONTESTANTS = [
   },
   {
     key: 'copy-by-hand',
-    title: 'pg-copy-streams from a file of COPY’s own format, ids of the column’s default',
+    title: 'pg-copy-streams by hand, ids of the column’s default',
     find: async () => `pg-copy-streams ${versionOf('pg-copy-streams')}`,
     take: async ({ databaseUrl, files }) => {
       const client = new pg.Client(databaseUrl);

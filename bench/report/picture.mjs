@@ -9,8 +9,8 @@ const GROUPS = [
   ['kafka', 'create', 'Kafka: messages applied'],
   ['bulk', 'import', 'Import of NDJSON'],
 ];
-const WIDTH = 860;
-const LABEL = 400;
+const WIDTH = 900;
+const LABEL = 440;
 const BAR = WIDTH - LABEL - 60;
 const ROW = 18;
 const HEADING = 34;
