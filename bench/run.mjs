@@ -1,3 +1,4 @@
+import { setMaxListeners } from 'node:events';
 import { rmSync } from 'node:fs';
 import path from 'node:path';
 import { WrongAnswerError } from './harness/check.mjs';
@@ -9,6 +10,8 @@ const DATA_DIRECTORY = path.join(import.meta.dirname, '../.data/bench');
 const say = (text) => console.error(`bench: ${text}`);
 const ending = new AbortController();
 const interrupted = ending.signal;
+// Every process that is started listens.
+setMaxListeners(0, interrupted);
 
 async function main(options) {
   const results = {};

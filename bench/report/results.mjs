@@ -37,13 +37,11 @@ export function toMarkdown(results, sections) {
 
 function sectionOf({ title, render }, result) {
   const { where, about, leftOut, contestants } = result;
-  const versions = [...new Set(contestants.map(({ version }) => version).filter(Boolean))];
+  const told = [where.versions, ...contestants.map(({ version }) => version).filter(Boolean)];
+  const versions = [...new Set(told.flatMap((list) => list.split(', ')))].join(', ');
   return [
     `## ${title}`,
-    [
-      ...about,
-      `${where.date}, commit ${where.commit}; ${where.machine}; ${[where.versions, ...versions].join(', ')}.`,
-    ].join('\n'),
+    [...about, `${where.date}, commit ${where.commit}; ${where.machine}; ${versions}.`].join('\n'),
     render(result),
     ...leftOut.map(({ title: name, reason }) => `Left out: ${name}, as ${reason}.`),
   ].join('\n\n');
