@@ -7,7 +7,7 @@ import {
   PeopleService,
   TransactionRetriesExhaustedError,
   TransactionRunner,
-} from '../dist/src/index.js';
+} from '../../dist/src/index.js';
 
 const POOL_SIZE = 10;
 const HOT_ROWS = 4;
@@ -44,40 +44,47 @@ export async function openContestants(databaseUrl) {
   );
   const readPool = (row) => pool.query({ ...SELECT, values: [row] });
   const readRunner = (row) => transactions.runStatement({ ...SELECT, values: [row] }, { writes: false });
-  const retried = (title, policy) => ({
+  const retried = (key, title, policy) => ({
+    key,
     title,
     unit: (row) => counted(readModifyWrite(pool, row, policy)),
     read: readPool,
   });
-  const run = (title, keyOf) => ({
+  const run = (key, title, keyOf) => ({
+    key,
     title,
     unit: (row) => counted(runUnit(transactions, row, keyOf(row))),
     read: readRunner,
   });
   const contestants = [
     {
+      key: 'limit',
       title: 'one UPDATE at READ COMMITTED (the limit)',
       unit: (row) => counted(pool.query({ ...INCREMENT, values: [row] }).then(() => 1)),
       read: readPool,
     },
     {
+      key: 'increment-in-turn',
       title: 'TransactionRunner, conflictKey, the same UPDATE',
       unit: (row) => counted(incrementInTurn(transactions, row)),
       read: readRunner,
     },
-    run('TransactionRunner, conflictKey, read-modify-write', (row) => ({ conflictKey: `hot:${row}` })),
-    run('TransactionRunner, default policy, read-modify-write', () => ({})),
+    run('read-modify-write', 'TransactionRunner, conflictKey, read-modify-write', (row) => ({
+      conflictKey: `hot:${row}`,
+    })),
+    run('default-policy', 'TransactionRunner, default policy, read-modify-write', () => ({})),
     {
+      key: 'people-update',
       title: 'PeopleService.update',
       unit: (row) => people.update(ids[row], { name: 'new' }).then(() => 1),
       read: (row) => people.get(ids[row]),
     },
-    retried('slonik’s policy: 6 attempts at once', { attempts: 6, delay: () => 0 }),
-    retried('zapatos’ policy: 5 attempts, 25 to 250 ms, connection held', {
+    retried('slonik', 'slonik’s policy: 6 attempts at once', { attempts: 6, delay: () => 0 }),
+    retried('zapatos', 'zapatos’ policy: 5 attempts, 25 to 250 ms, connection held', {
       attempts: 5,
       delay: () => 25 + Math.random() * 225,
     }),
-    retried('no retry', { attempts: 1, delay: () => 0 }),
+    retried('no-retry', 'no retry', { attempts: 1, delay: () => 0 }),
   ];
   return {
     contestants,

@@ -1,27 +1,17 @@
 import autocannon from 'autocannon';
-import { anyNumber, personOf, seededId } from './people.mjs';
 import { answerParent } from './process.mjs';
 
-// The process that loads the HTTP contestants, so that their CPU time is theirs alone.
+// The process that loads the HTTP contestants where wrk is not installed, so that their CPU time is theirs alone.
 
-/** Requests made ready for each connection, which sends them in turn: making them while loading would cost CPU. */
-const REQUESTS = 128;
 /** For the answers that are underway when the turn is over. */
 const END_WITHIN_MS = 10_000;
-
-const MAKE = {
-  get: () => ({ method: 'GET', path: `/people/${seededId(anyNumber())}` }),
-  create: () => ({
-    method: 'POST',
-    path: '/people',
-    headers: { 'content-type': 'application/json' },
-    body: JSON.stringify(personOf(anyNumber())),
-  }),
-};
+const HEADERS = { 'content-type': 'application/json' };
 
 answerParent({
   /** `callers` connections that are kept, each with one request at a time, for `ms` milliseconds. */
-  async turn({ url, operation, ms, callers }) {
+  async turn({ url, requests, ms, callers }) {
+    const prepared = requests.map((request) => (request.body ? { ...request, headers: HEADERS } : request));
+    const share = Math.floor(prepared.length / callers);
     const clients = [];
     let operations = 0;
     let first;
@@ -33,7 +23,7 @@ answerParent({
       // How often autocannon looks whether all is done.
       sampleInt: 20,
       setupClient(client) {
-        client.setRequests(Array.from({ length: REQUESTS }, MAKE[operation]));
+        client.setRequests(prepared.slice(share * clients.length, share * (clients.length + 1)));
         clients.push(client);
       },
     });

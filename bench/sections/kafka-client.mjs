@@ -1,46 +1,38 @@
 import { Logger } from '@nestjs/common';
 import { randomBytes, randomUUID } from 'node:crypto';
-import { rmSync } from 'node:fs';
-import path from 'node:path';
-import { startEmbeddedKafka } from '../dist/src/dev/embedded-kafka.js';
-import { driverFactory, KAFKA_CLIENTS } from '../dist/src/messaging/kafka/clients.js';
-import { OptionError, readOptions } from './options.mjs';
-import { shuffled } from './shuffled.mjs';
-import { median, spread } from './table.mjs';
+import { driverFactory, KAFKA_CLIENTS } from '../../dist/src/messaging/kafka/clients.js';
+import { median, ratioOf, showRatio, toTable } from '../harness/ratios.mjs';
+import { openKafka } from '../harness/servers.mjs';
+import { shuffled } from '../harness/shuffled.mjs';
 
-const DATA_DIRECTORY = path.join(import.meta.dirname, '../.data/bench-kafka-client');
 const PARTITIONS = 8;
 const CONSUMED = 200_000;
 /** Records of one `send`, and how many of those are under way. */
 const SENDS = { 'send 100 at once': [100, 4], 'send one by one': [1, 16] };
 const OPERATIONS = [...Object.keys(SENDS), 'consume'];
-const say = (text) => console.error(`bench: ${text}`);
-const ending = new AbortController();
 
-async function main({ rounds, turnMs }) {
-  const kafka = await startEmbeddedKafka({ directory: DATA_DIRECTORY, onProgress: say });
+/** The drivers that `KAFKA_CLIENT` chooses from, in turns of this process. */
+export async function run(bench) {
+  const { isQuick, rounds = 9, turnMs } = bench.options;
+  const consumed = isQuick ? CONSUMED / 100 : CONSUMED;
+  const kafka = await openKafka(bench);
   const contestants = [];
-  try {
-    for (const name of KAFKA_CLIENTS) contestants.push(await open(name, kafka.brokers));
-    const topics = await fill(contestants[0]);
-    const turns = new Map(contestants.map(({ name }) => [name, emptyTurns()]));
-    // The first round warms up.
-    for (let round = 0; round <= rounds; round++) {
-      say(`round ${round} of ${rounds} …`);
-      for (const operation of OPERATIONS) {
-        for (const contestant of shuffled(contestants)) {
-          ending.signal.throwIfAborted();
-          const result = await measured(() => turn(contestant, operation, topics, turnMs));
-          if (round > 0) turns.get(contestant.name)[operation].push(result);
-        }
+  bench.started.push(() => Promise.all(contestants.map(({ producer }) => producer.close())));
+  for (const name of KAFKA_CLIENTS) contestants.push(await open(name, kafka.brokers));
+  const topics = await fill(contestants[0], consumed);
+  const turns = new Map(contestants.map(({ name }) => [name, emptyTurns()]));
+  // The first round warms up.
+  for (let round = 0; round <= rounds; round++) {
+    bench.say(`round ${round} of ${rounds} …`);
+    for (const operation of OPERATIONS) {
+      for (const contestant of shuffled(contestants)) {
+        bench.interrupted.throwIfAborted();
+        const result = await measured(() => turn(contestant, operation, topics, { turnMs, consumed }));
+        if (round > 0) turns.get(contestant.name)[operation].push(result);
       }
     }
-    console.log(table(turns, rounds, turnMs));
-  } finally {
-    await Promise.all(contestants.map(({ producer }) => producer.close()));
-    await kafka.stop();
-    rmSync(DATA_DIRECTORY, { recursive: true, force: true });
   }
+  console.log(table(turns, { rounds, turnMs, consumed }));
 }
 
 async function open(name, brokers) {
@@ -51,16 +43,16 @@ async function open(name, brokers) {
 }
 
 /** @returns the topic that is sent to, and the one that is consumed, which is full */
-async function fill({ driver, producer }) {
+async function fill({ driver, producer }, consumed) {
   const topics = { sent: 'bench.sent', consumed: 'bench.consumed' };
   await driver.createMissingTopics(Object.values(topics), { partitions: PARTITIONS, replication: 1 });
-  for (let sent = 0; sent < CONSUMED; sent += 1000) await producer.send(recordsOf(topics.consumed, 1000));
+  for (let sent = 0; sent < consumed; sent += 1000) await producer.send(recordsOf(topics.consumed, 1000));
   return topics;
 }
 
-function turn(contestant, operation, topics, turnMs) {
+function turn(contestant, operation, topics, { turnMs, consumed }) {
   return operation === 'consume'
-    ? consume(contestant, topics.consumed)
+    ? consume(contestant, topics.consumed, consumed)
     : produce(contestant, topics.sent, SENDS[operation], turnMs);
 }
 
@@ -79,7 +71,7 @@ async function produce({ producer }, topic, [size, callers], turnMs) {
 }
 
 /** All of a full topic, in a new group; measured from its assignment on. */
-async function consume({ driver }, topic) {
+async function consume({ driver }, topic, wanted) {
   let received = 0;
   let begin;
   let onEnd;
@@ -94,7 +86,7 @@ async function consume({ driver }, topic) {
     failed: onFailure,
     records: ({ records }) => {
       received += records.length;
-      if (received >= CONSUMED) onEnd(usage());
+      if (received >= wanted) onEnd(usage());
     },
   };
   const settings = {
@@ -114,7 +106,7 @@ async function consume({ driver }, topic) {
   } finally {
     await consumer.close();
   }
-  if (received !== CONSUMED) throw new Error(`${received} records came, and not ${CONSUMED}.`);
+  if (received !== wanted) throw new Error(`${received} records came, and not ${wanted}.`);
   return { records: received, begin, end };
 }
 
@@ -138,33 +130,21 @@ async function measured(act) {
 
 const emptyTurns = () => Object.fromEntries(OPERATIONS.map((operation) => [operation, []]));
 
-function table(turns, rounds, turnMs) {
+function table(turns, { rounds, turnMs, consumed }) {
   const base = turns.get(KAFKA_CLIENTS[0]);
-  const line = (cells) => `| ${cells.join(' | ')} |`;
   const cells = (own) =>
     OPERATIONS.flatMap((operation) => {
-      const ratios = own[operation].map(
-        ({ perSecond }, round) => perSecond / base[operation][round].perSecond,
-      );
+      const perSecond = (these) => these[operation].map((each) => each.perSecond);
       const micros = median(own[operation].map((each) => each.micros));
-      return [spread(ratios), micros.toFixed(1)];
+      return [showRatio(ratioOf(perSecond(own), perSecond(base))), micros.toFixed(1)];
     });
   return [
-    `${rounds} rounds, ${turnMs} ms a turn of sending, ${CONSUMED} records a turn of consuming; ${PARTITIONS} partitions; Node ${process.versions.node}.`,
-    'Records per second are the median (lowest..highest) of ratios to the first row within one round; CPU is this process’s.',
+    `${rounds} rounds, ${turnMs} ms a turn of sending, ${consumed} records a turn of consuming; ${PARTITIONS} partitions; Node ${process.versions.node}.`,
+    'Records per second are ratios to the first row; CPU is this process’s.',
     '',
-    line(['', ...OPERATIONS.flatMap((operation) => [operation, 'CPU µs'])]),
-    line(['---', ...OPERATIONS.flatMap(() => ['---:', '---:'])]),
-    ...[...turns].map(([name, own]) => line([name, ...cells(own)])),
+    toTable(
+      ['', ...OPERATIONS.flatMap((operation) => [operation, 'CPU µs'])],
+      [...turns].map(([name, own]) => [name, ...cells(own)]),
+    ),
   ].join('\n');
-}
-
-for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) {
-  process.on(signal, () => ending.abort(new Error(`interrupted by ${signal}`)));
-}
-try {
-  await main(readOptions(process.argv.slice(2), process.env));
-} catch (error) {
-  process.exitCode = ending.signal.aborted ? 130 : 1;
-  say(error instanceof OptionError || ending.signal.aborted ? error.message : error.stack);
 }

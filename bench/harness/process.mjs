@@ -6,7 +6,7 @@ const ANSWER_WITHIN_MS = 90_000;
 const END_WITHIN_MS = 5_000;
 
 /**
- * Runs `file` of this folder as a process of its own, see `answerParent`.
+ * Runs `file` of this folder as a process of its own, see `answerParent`; `pid` is its id.
  *
  * @param name what errors call it
  * @param interrupted ends every wait for an answer
@@ -14,7 +14,8 @@ const END_WITHIN_MS = 5_000;
 export function startProcess(file, { name = file, args = [], execArgv = [], interrupted }) {
   // Standard output is for the table alone.
   const stdio = ['ignore', process.stderr.fd, process.stderr.fd, 'ipc'];
-  const child = fork(fileURLToPath(new URL(file, import.meta.url)), args, { execArgv, stdio });
+  const env = { ...process.env, NODE_ENV: 'production' };
+  const child = fork(fileURLToPath(new URL(file, import.meta.url)), args, { execArgv, env, stdio });
   const waiting = new Map();
   let asked = 0;
   const refuseAll = (reason) => {
@@ -32,6 +33,7 @@ export function startProcess(file, { name = file, args = [], execArgv = [], inte
   interrupted.addEventListener('abort', () => refuseAll(interrupted.reason));
 
   return {
+    pid: child.pid,
     /** What the process answers to `command`. @throws Error its own, or that it ended or was too slow */
     async ask(command, argument) {
       interrupted.throwIfAborted();
