@@ -8,7 +8,12 @@ import { PoolExhaustedError } from '../database/postgres-errors.js';
 import type { PipelinedStatement } from '../database/pg/pipelined-query.js';
 import { inTurn } from './unit/conflict-queue.js';
 import { type AttemptOptions, attemptTransaction } from './unit/attempt.js';
-import { currentTransaction, type Statement, type TransactionContext } from './transaction-context.js';
+import {
+  currentTransaction,
+  joinContext,
+  type Statement,
+  type TransactionContext,
+} from './transaction-context.js';
 import { ShuttingDownError, TransactionUsageError } from './transaction-errors.js';
 import {
   needsBegin,
@@ -103,7 +108,7 @@ export class TransactionRunner implements BeforeApplicationShutdown {
         `Transaction ${outer.id} has ended: await what runs in it, begin what outlives it in afterCommit, or with propagation: 'REQUIRES_NEW'.`,
       );
     await assertCompatible(options, outer);
-    return propagation === 'NESTED' ? outer.nest(work) : work(outer);
+    return propagation === 'NESTED' ? outer.nest(work) : joinContext(outer, work);
   }
 
   /**

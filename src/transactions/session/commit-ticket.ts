@@ -1,7 +1,7 @@
 import type { DataSource } from 'typeorm';
 import { KnownServer } from '../../database/known-server.js';
 import { preparedName } from '../../database/prepared-name.js';
-import { ticketQuery } from '../../database/transaction-ids.js';
+import { assigningTicketQuery, ticketQuery } from '../../database/transaction-ids.js';
 
 /** What is remembered of a transaction before COMMIT, to ask for its outcome afterwards. */
 export interface CommitTicket {
@@ -24,6 +24,8 @@ export class KnownTicket {
     private readonly dataSource: DataSource,
     /** False where the server is not to be asked. */
     private readonly isTracked: boolean,
+    /** True to have an id given at once, see `SessionOptions.assignsXid`. */
+    private readonly isAssigned: boolean,
   ) {}
 
   /** What to ask the server for after a lost COMMIT; undefined where it can't be asked. */
@@ -43,7 +45,7 @@ export class KnownTicket {
 
   /** What to ask behind a statement. */
   get question(): { name: string; text: string } {
-    return ticketStatement(this.dataSource);
+    return ticketStatement(this.dataSource, this.isAssigned ? assigningTicketQuery : ticketQuery);
   }
 
   /** @param column what the question gave */
@@ -60,10 +62,10 @@ export class KnownTicket {
 
 const names = new Map<string, string>();
 
-/** `ticketQuery` for the server of a DataSource, to be prepared. */
-function ticketStatement(dataSource: DataSource): { name: string; text: string } {
+/** The question for the server of a DataSource, to be prepared. */
+function ticketStatement(dataSource: DataSource, query: typeof ticketQuery): { name: string; text: string } {
   const { transactionIds } = KnownServer.of(dataSource);
-  const text = ticketQuery(dataSource.driver.version ?? '', transactionIds || undefined);
+  const text = query(dataSource.driver.version ?? '', transactionIds || undefined);
   let name = names.get(text);
   if (!name) names.set(text, (name = preparedName('nestjs_people_ticket', text)));
   return { name, text };

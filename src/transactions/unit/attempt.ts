@@ -1,3 +1,4 @@
+import type { QueryConfig } from 'pg';
 import type { DataSource, QueryRunner } from 'typeorm';
 import { beforeAbort } from '../../database/before-abort.js';
 import type { RecyclingMethod } from '../../database/client-check.js';
@@ -16,8 +17,9 @@ import {
 } from '../transaction-errors.js';
 import type { TransactionPhase } from '../transaction-events.js';
 import type { TransactionSession } from '../session/session.js';
-import { askForOutcome } from './lost-commit.js';
 import { openSession, repeats } from './attempt-session.js';
+import { askForOutcome } from './outcome-rows.js';
+import { OwnCommit } from './own-commit.js';
 import type { AttemptOutcome, Unit } from './unit-of-work.js';
 
 export interface AttemptOptions<T> {
@@ -49,6 +51,8 @@ export async function attemptTransaction<T>(options: AttemptOptions<T>): Promise
 class Attempt<T> {
   private readonly queryRunner: QueryRunner;
   private readonly context: TransactionContext;
+  /** There where the work has asked for one. */
+  private ownCommit: OwnCommit<T> | undefined;
 
   constructor(
     private readonly session: TransactionSession,
@@ -60,7 +64,22 @@ class Attempt<T> {
     const client = clientOf(session);
     this.queryRunner.connect = () => Promise.resolve(client);
     const { manager } = this.queryRunner;
-    this.context = new TransactionContext({ unit, attempt, manager, client, session }, currentTransaction());
+    const commitWith = (statement: QueryConfig) =>
+      (this.ownCommit ??= this.prepareOwnCommit()).send(this.context, statement);
+    const parts = { unit, attempt, manager, client, session, commitWith };
+    this.context = new TransactionContext(parts, currentTransaction());
+  }
+
+  private prepareOwnCommit(): OwnCommit<T> {
+    const { session } = this;
+    return new OwnCommit(session, {
+      commit: () => this.commit(undefined as T),
+      rolledBack: (failure) => this.rolledBack(failure),
+      failed: ({ error, phase }, end) => {
+        session.sender.firstFailure ??= error;
+        return this.failed('thrown' in end ? this.decisive(end.thrown) : this.rolledBack(error), phase);
+      },
+    });
   }
 
   /** In the context also where TypeORM begins and ends, for its subscribers. */
@@ -76,12 +95,18 @@ class Attempt<T> {
       session.state.on('start work');
       value = await this.work();
     } catch (error) {
+      if (this.ownCommit?.isAskedFor) return this.ownCommit.after({ thrown: error });
       context.close();
       session.state.on('end work');
       await this.rollBack();
       const atBegin = session.sender.firstFailure !== undefined && !session.state.hasBegun;
       return this.failed(this.decisive(error), atBegin ? 'begin' : 'statement');
     }
+    return this.ownCommit?.isAskedFor ? this.ownCommit.after({ value }) : this.commit(value);
+  }
+
+  private async commit(value: T): Promise<AttemptOutcome<T>> {
+    const { session, context, queryRunner } = this;
     session.state.on('end work');
     try {
       session.lastStatements = context.callbacks.atCommit.flatMap((last) => last() ?? []);
@@ -99,8 +124,16 @@ class Attempt<T> {
     const { signal } = options.unit;
     signal?.throwIfAborted();
     // Also of what waits for something that is no statement: who stops the application waits for no work longer than that.
-    const working = Promise.race([options.work(context), session.connection.cutOff]);
-    const value = await (signal ? beforeAbort(working, signal) : working);
+    const working = options.work(context);
+    const orCut = Promise.race([working, session.connection.cutOff]);
+    let value: T;
+    try {
+      value = await (signal ? beforeAbort(orCut, signal) : orCut);
+    } catch (error) {
+      if (!this.ownCommit?.isAskedFor) throw error;
+      value = await this.ownCommit.orElse(working, error);
+    }
+    if (this.ownCommit?.isAskedFor) return value;
     context.close();
     const { firstFailure } = session.sender;
     if (firstFailure !== undefined) throw this.rolledBack(firstFailure);
@@ -137,7 +170,7 @@ class Attempt<T> {
     const isUndecided = isLost || !postgres || isInternal(postgres);
     if (failed?.isSent && isUndecided && !claimIsTaken) return this.afterLostCommit(value, error);
     await this.rollBack();
-    return this.failed(error, 'commit');
+    return this.failed(error, this.session.final && failed && !failed.isSent ? 'statement' : 'commit');
   }
 
   private async afterLostCommit(value: T, cause: unknown): Promise<AttemptOutcome<T>> {
