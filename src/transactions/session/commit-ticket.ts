@@ -1,7 +1,7 @@
 import type { DataSource } from 'typeorm';
 import { KnownServer } from '../../database/known-server.js';
 import { preparedName } from '../../database/prepared-name.js';
-import { assigningTicketQuery, ticketQuery } from '../../database/transaction-ids.js';
+import { assigningTicketQuery, ticketQuery, type TransactionIds } from '../../database/transaction-ids.js';
 
 /** What is remembered of a transaction before COMMIT, to ask for its outcome afterwards. */
 export interface CommitTicket {
@@ -60,15 +60,27 @@ export class KnownTicket {
   }
 }
 
-const names = new Map<string, string>();
+interface Question {
+  name: string;
+  text: string;
+  /** For which it was made. */
+  ids: TransactionIds | false | undefined;
+}
+
+const questions = new Map(
+  [ticketQuery, assigningTicketQuery].map((query) => [query, new WeakMap<DataSource, Question>()]),
+);
 
 /** The question for the server of a DataSource, to be prepared. */
-function ticketStatement(dataSource: DataSource, query: typeof ticketQuery): { name: string; text: string } {
-  const { transactionIds } = KnownServer.of(dataSource);
-  const text = query(dataSource.driver.version ?? '', transactionIds || undefined);
-  let name = names.get(text);
-  if (!name) names.set(text, (name = preparedName('nestjs_people_ticket', text)));
-  return { name, text };
+function ticketStatement(dataSource: DataSource, query: typeof ticketQuery): Question {
+  const known = questions.get(query)!;
+  const { transactionIds: ids } = KnownServer.of(dataSource);
+  const before = known.get(dataSource);
+  if (before && before.ids === ids) return before;
+  const text = query(dataSource.driver.version ?? '', ids || undefined);
+  const question = { name: preparedName('nestjs_people_ticket', text), text, ids };
+  known.set(dataSource, question);
+  return question;
 }
 
 /** What `ticketQuery` gave, taken apart. */

@@ -19,7 +19,8 @@ export interface OutcomeRow {
 export interface SessionOptions {
   dataSource: DataSource;
   recycling: RecyclingMethod;
-  transactionId: string;
+  /** Made when something first has to name the unit. */
+  transactionId: () => string;
   /** The statements that begin the transaction. */
   begin: readonly string[];
   /** True where it is not to write. */

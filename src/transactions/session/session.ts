@@ -186,7 +186,7 @@ export class TransactionSession {
   /** For what comes too late. */
   ended(): TransactionUsageError {
     return new TransactionUsageError(
-      `Transaction ${this.options.transactionId} has ended: await every statement before the work returns.`,
+      `Transaction ${this.options.transactionId()} has ended: await every statement before the work returns.`,
     );
   }
 }

@@ -22,7 +22,7 @@ export async function openSession(
   const session = await TransactionSession.open({
     dataSource,
     recycling,
-    transactionId: unit.id,
+    transactionId: () => unit.id,
     // Also what the session has by default: a pooler may have handed on another one.
     begin: beginStatements(
       { ...options, ...(isolationLevel && { isolationLevel }) },
