@@ -7,6 +7,7 @@ import { TransactionUsageError } from './transaction-errors.js';
 import { Places } from './session/places.js';
 import type { TransactionSession } from './session/session.js';
 import type { Statement } from './session/statements.js';
+import type { TypeOrm } from './session/type-orm.js';
 import type { Unit } from './unit/unit-of-work.js';
 
 export type { Statement } from './session/statements.js';
@@ -16,8 +17,7 @@ type Callback = () => unknown;
 interface ContextParts {
   unit: Unit;
   attempt: number;
-  manager: EntityManager;
-  client: PoolClient;
+  typeOrm: TypeOrm;
   session: TransactionSession;
   /** COMMIT, with the work's last statement. */
   commitWith: (statement: QueryConfig) => Promise<QueryResult>;
@@ -72,12 +72,12 @@ export class TransactionContext {
   }
 
   get dataSource(): DataSource {
-    return this.manager.dataSource;
+    return this.parts.typeOrm.dataSource;
   }
 
   /** TypeORM's manager inside this transaction; repositories come from `manager.getRepository(Entity)`. */
   get manager(): EntityManager {
-    return this.parts.manager;
+    return this.parts.typeOrm.manager;
   }
 
   /**
@@ -85,7 +85,7 @@ export class TransactionContext {
    * nothing once the attempt is over.
    */
   get client(): PoolClient {
-    return this.parts.client;
+    return this.parts.typeOrm.client;
   }
 
   /** The level that was chosen; undefined when it is the session's default. */

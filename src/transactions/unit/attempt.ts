@@ -1,5 +1,5 @@
 import type { QueryConfig } from 'pg';
-import type { DataSource, QueryRunner } from 'typeorm';
+import type { DataSource } from 'typeorm';
 import { beforeAbort } from '../../database/before-abort.js';
 import type { RecyclingMethod } from '../../database/client-check.js';
 import { failureOf, hasSqlState, isFailureOf } from '../../database/database-failure.js';
@@ -7,7 +7,6 @@ import { isInternal } from '../../database/faults.js';
 import { IN_FAILED_SQL_TRANSACTION } from '../../database/postgres-errors.js';
 import { RolledBackByServer } from '../session/commit.js';
 import type { OpenSessions } from './open-sessions.js';
-import { clientOf } from '../session/client.js';
 import { currentTransaction, runInContext, TransactionContext } from '../transaction-context.js';
 import {
   ClaimTakenError,
@@ -17,6 +16,7 @@ import {
 } from '../transaction-errors.js';
 import type { TransactionPhase } from '../transaction-events.js';
 import type { TransactionSession } from '../session/session.js';
+import { TypeOrm } from '../session/type-orm.js';
 import { openSession, repeats } from './attempt-session.js';
 import { askForOutcome } from './outcome-rows.js';
 import { OwnCommit } from './own-commit.js';
@@ -49,7 +49,7 @@ export async function attemptTransaction<T>(options: AttemptOptions<T>): Promise
 }
 
 class Attempt<T> {
-  private readonly queryRunner: QueryRunner;
+  private readonly typeOrm: TypeOrm;
   private readonly context: TransactionContext;
   /** There where the work has asked for one. */
   private ownCommit: OwnCommit<T> | undefined;
@@ -59,14 +59,10 @@ class Attempt<T> {
     private readonly options: AttemptOptions<T>,
   ) {
     const { unit, attempt, dataSource } = options;
-    this.queryRunner = dataSource.createQueryRunner();
-    // TypeORM's own words for begin and end go through the session as well, and keep its state and its subscribers right.
-    const client = clientOf(session);
-    this.queryRunner.connect = () => Promise.resolve(client);
-    const { manager } = this.queryRunner;
+    const typeOrm = (this.typeOrm = new TypeOrm(dataSource, session));
     const commitWith = (statement: QueryConfig) =>
       (this.ownCommit ??= this.prepareOwnCommit()).send(this.context, statement);
-    const parts = { unit, attempt, manager, client, session, commitWith };
+    const parts = { unit, attempt, typeOrm, session, commitWith };
     this.context = new TransactionContext(parts, currentTransaction());
   }
 
@@ -88,10 +84,10 @@ class Attempt<T> {
   }
 
   private async runInside(): Promise<AttemptOutcome<T>> {
-    const { session, context, queryRunner } = this;
+    const { session, context, typeOrm } = this;
     let value: T;
     try {
-      await queryRunner.startTransaction();
+      await typeOrm.begin();
       session.state.on('start work');
       value = await this.work();
     } catch (error) {
@@ -106,11 +102,11 @@ class Attempt<T> {
   }
 
   private async commit(value: T): Promise<AttemptOutcome<T>> {
-    const { session, context, queryRunner } = this;
+    const { session, context, typeOrm } = this;
     session.state.on('end work');
     try {
       session.lastStatements = context.callbacks.atCommit.flatMap((last) => last() ?? []);
-      await queryRunner.commitTransaction();
+      await typeOrm.commit();
       if (session.state.now.is !== 'committed')
         throw new TransactionUsageError('The work began a nested transaction and left it open.');
     } catch (error) {
@@ -208,7 +204,7 @@ class Attempt<T> {
 
   private async rollBack(): Promise<void> {
     try {
-      await this.queryRunner.rollbackTransaction();
+      await this.typeOrm.rollBack();
     } catch {
       // Of TypeORM's subscribers: the error that led here is the one to report.
     }
