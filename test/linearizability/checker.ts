@@ -1,4 +1,4 @@
-import { describe, type Operation, type State, step } from './history.js';
+import { describe, type Operation, type State, statesAfter } from './history.js';
 
 /** Far more than a history takes that is in order. */
 const MOST_STEPS = 2_000_000;
@@ -24,26 +24,28 @@ export function violationsOf(history: readonly Operation[]): string[] {
 function violationOf(history: readonly Operation[]): string | undefined {
   const list = listOf(history);
   const seen = new Set<string>();
-  /** What is taken as done, in order, and the state before each. */
-  const done: { entry: Entry; before: State }[] = [];
+  /** What is taken as done, in order, with the state before each and which of the states after it was tried. */
+  const done: { entry: Entry; before: State; choice: number }[] = [];
   let state: State = null;
   let taken = 0n;
   let deepest = { count: -1, stuckAt: history[0] };
-  let steps = 0;
   let entry = list.next;
-  while (entry) {
-    if (++steps > MOST_STEPS) return `It took too long to look for an order of ${history.length} operations.`;
+  let choice = 0;
+  for (let steps = 0; entry; steps++) {
+    if (steps > MOST_STEPS) return `It took too long to look for an order of ${history.length} operations.`;
     if (!entry.isAnswer) {
-      const after = step(state, entry.operation);
+      const after: State | undefined = statesAfter(state, entry.operation)[choice];
       const bits = taken | entry.bit;
       const key = `${bits.toString(36)} ${after}`;
-      if (after !== undefined && !seen.has(key)) {
+      if (after === undefined) [entry, choice] = [entry.next, 0];
+      else if (seen.has(key)) choice++;
+      else {
         seen.add(key);
-        done.push({ entry, before: state });
+        done.push({ entry, before: state, choice });
         [state, taken] = [after, bits];
         lift(entry);
-        entry = list.next;
-      } else entry = entry.next;
+        [entry, choice] = [list.next, 0];
+      }
       continue;
     }
     // Its answer has come, and it can't have been done yet: something before it was taken too early.
@@ -52,7 +54,7 @@ function violationOf(history: readonly Operation[]): string | undefined {
     if (!last) return sentence(history, deepest.stuckAt!);
     unlift(last.entry);
     [state, taken] = [last.before, taken & ~last.entry.bit];
-    entry = last.entry.next;
+    [entry, choice] = [last.entry, last.choice + 1];
   }
   // Of what is left nobody knows whether it was done.
   return undefined;

@@ -11,7 +11,10 @@ export type Call =
  * taken; it was done; or nobody knows, and it may be done at any time from then on, or never.
  */
 export type Outcome =
-  { is: 'found'; name: string } | { is: 'missing' | 'changed' | 'taken' | 'done' | 'unknown' };
+  | { is: 'found'; name: string }
+  | { is: 'missing' | 'changed' | 'taken' | 'done' | 'unknown' }
+  // Only `withLostAnswers` says so.
+  | { is: 'gone' | 'done again' };
 
 /** One call and its answer, by the clock that all clients share. */
 export interface Operation {
@@ -28,29 +31,49 @@ export interface Operation {
 /** A person as a register: the name that is stored, or null where there is none. */
 export type State = string | null;
 
-/** The state after an operation, were it done now; undefined where it could not have been answered so. */
-export function step(state: State, { call, outcome }: Operation): State | undefined {
+/** The states that there may be after an operation, were it done now; none where it could not have been answered so. */
+export function statesAfter(state: State, { call, outcome }: Operation): readonly State[] {
   switch (outcome.is) {
     case 'found':
-      return state === outcome.name ? state : undefined;
+      return state === outcome.name ? [state] : [];
     case 'missing':
-      return state === null ? state : undefined;
+      return state === null ? [state] : [];
     case 'taken':
-      return state === null ? undefined : state;
+      return state === null ? [] : [state];
     case 'changed':
-      return state === null || state === overOf(call) ? undefined : state;
+      return state === null || state === overOf(call) ? [] : [state];
+    case 'gone':
+      return [...effect(state, call), ...(state === null ? [state] : [])];
+    case 'done again':
+      return [...effect(state, call), state];
     case 'done':
     case 'unknown':
       return effect(state, call);
   }
 }
 
-function effect(state: State, call: Call): State | undefined {
-  if (call.kind === 'get') return state;
-  if (call.kind === 'create') return state === null ? call.name : undefined;
+/** Empty where it would not be done. */
+function effect(state: State, call: Call): readonly State[] {
+  if (call.kind === 'get') return [state];
+  if (call.kind === 'create') return state === null ? [call.name] : [];
   const isMatched = state !== null && (call.over === undefined || call.over === state);
-  if (!isMatched) return undefined;
-  return call.kind === 'update' ? call.name : null;
+  if (!isMatched) return [];
+  return [call.kind === 'update' ? call.name : null];
+}
+
+/**
+ * The history as it may have been where instances do not hear what became of their own statements, because an answer was lost or a
+ * session has ended. They look, and do again what is harmless to do again, before they answer: a person that is gone is removed,
+ * whoever has done it; and a create is repeated under its id, which stores the person once more where somebody has removed it meanwhile.
+ */
+export function withLostAnswers(history: readonly Operation[]): Operation[] {
+  return history.flatMap((operation): Operation[] => {
+    const { call, outcome } = operation;
+    if (call.kind === 'remove' && outcome.is === 'done') return [{ ...operation, outcome: { is: 'gone' } }];
+    if (call.kind === 'create' && outcome.is === 'done')
+      return [operation, { ...operation, outcome: { is: 'done again' } }];
+    return [operation];
+  });
 }
 
 const overOf = (call: Call) => ('over' in call ? call.over : undefined);

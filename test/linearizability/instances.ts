@@ -53,8 +53,10 @@ export class Instance {
         () => undefined,
       );
       const { code, stderr } = await service.ended;
+      const wasUp = this.url !== undefined;
       this.url = undefined;
-      if (!this.isKilled) this.onViolation(`an instance ended with ${code}: ${stderr.slice(-2000)}`);
+      // It may find no database when it starts, and is started once more.
+      if (wasUp && !this.isKilled) this.onViolation(`an instance ended with ${code}: ${stderr.slice(-2000)}`);
     }
   }
 }

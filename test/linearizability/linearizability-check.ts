@@ -6,7 +6,7 @@ import { startLossyProxy } from '../support/lossy-proxy.js';
 import { randomOf } from '../support/random.js';
 import { violationsOf } from './checker.js';
 import { type CallCounts, Client, People } from './clients.js';
-import type { Operation } from './history.js';
+import { type Operation, withLostAnswers } from './history.js';
 import { Instance } from './instances.js';
 
 export interface CheckOptions {
@@ -95,7 +95,7 @@ async function check(options: CheckOptions, closers: (() => Promise<unknown>)[])
     sleep(seconds * 1000).then(stopLosing),
   ]);
   counts.overlapping = overlappingOf(history);
-  violations.push(...violationsOf(history));
+  violations.push(...violationsOf(hasFaults ? withLostAnswers(history) : history));
   return counts;
 }
 

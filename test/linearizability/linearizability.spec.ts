@@ -1,7 +1,7 @@
 import { mkdirSync, mkdtempSync, rmSync } from 'node:fs';
 import path from 'node:path';
 import { violationsOf } from './checker.js';
-import type { Call, Operation, Outcome } from './history.js';
+import { type Call, type Operation, type Outcome, withLostAnswers } from './history.js';
 import { checkLinearizability } from './linearizability-check.js';
 
 describe('a history of one person', () => {
@@ -62,6 +62,21 @@ describe('a history of one person', () => {
   };
   it.each(Object.keys(possible))('%s, is one that a register could have', (name) => {
     expect(violationsOf(possible[name]!)).toEqual([]);
+  });
+
+  it('in which answers of the database were lost may have a create done again, and a remove that another one did', () => {
+    const again = [
+      create(0, 9, 'a'),
+      get(1, 2, 'a'),
+      remove(3, 4),
+      remove(3, 9),
+      get(5, 6, null),
+      get(7, 8, 'a'),
+    ];
+    expect(violationsOf(again)).toHaveLength(1);
+    expect(violationsOf(withLostAnswers(again))).toEqual([]);
+    const tooLate = [create(0, 1, 'a'), remove(3, 4), get(5, 6, null), get(7, 8, 'a')];
+    expect(violationsOf(withLostAnswers(tooLate))).toHaveLength(1);
   });
 
   const impossible: Record<string, Operation[]> = {
