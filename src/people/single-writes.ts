@@ -1,5 +1,6 @@
 import { mergeJson } from '../json/merge.js';
 import { invalid } from '../json/refusals.js';
+import { AfterCommitError } from '../transactions/transaction-errors.js';
 import type { CopyRow } from './importing/copy.js';
 import {
   PersonChangedError,
@@ -14,7 +15,9 @@ import type { Change, SharedPeople } from './sharing/shared-people.js';
 import { WriteDoubt } from './write-doubt.js';
 
 /** A write that changes no row is repeated this often, in case that others were there in between, before the table is to blame. */
-const LOOKS = 3;
+const LOOKS = 10;
+/** But where the same row is found each time, the table is to blame sooner. */
+const LOOKS_AT_ONE = 3;
 
 /** Changes of one person queue up in this process; another process meets them as conflicts. */
 const keyOf = (id: string) => `people:${id.toLowerCase()}`;
@@ -68,6 +71,8 @@ export async function changePerson(
   const doubt = new WriteDoubt();
   const [id] = values as [string];
   const idempotent = versions !== null && people.table.hasRowVersions;
+  let before: string | undefined;
+  let unchanged = 0;
   for (let look = 1; look <= LOOKS; look++) {
     const row = await doubt.of(people.change({ kind, values, idempotent, doubt }, keyOf(id)));
     if (row) return row;
@@ -78,13 +83,17 @@ export async function changePerson(
       return recognised.row;
     }
     if (!found) throw new PersonNotFoundError(id);
-    if (versions && !versions.includes(versionOfRow(found))) throw new PersonChangedError(id);
+    const version = versionOfRow(found);
+    if (versions && !versions.includes(version)) throw new PersonChangedError(id);
+    unchanged = version === before ? unchanged + 1 : 1;
+    if (unchanged === LOOKS_AT_ONE) break;
+    before = version;
   }
   throw new PersonRefusedError();
 }
 
 /** Merges `patch` (RFC 7396) into the `data` of a row, which is locked meanwhile. */
-export function mergePerson<Data extends object>(
+export async function mergePerson<Data extends object>(
   store: PeopleStore,
   rows: PersonRows<Data>,
   {
@@ -94,15 +103,27 @@ export function mergePerson<Data extends object>(
     versions,
   }: { id: string; name: string | null; patch: string | null; versions: string[] | null },
 ): Promise<Person<Data>> {
-  return store.transactions.run({ conflictKey: keyOf(id) }, async (transaction) => {
+  const merged = await store.run({ conflictKey: keyOf(id) }, async (transaction) => {
     const stored = (await transaction.query<PersonRow>(store.statements.getForUpdate(id))).rows[0];
     // One that is created from here on is not to be changed by what was merged with nothing.
     if (!stored) throw new PersonNotFoundError(id);
+    if (versions && !versions.includes(versionOfRow(stored))) throw new PersonChangedError(id);
     const json = rows.ofMerged(await mergeJson(stored.data ?? 'null', patch ?? 'null'));
-    const merged = await store.write<PersonRow>(store.statements.update(id, name, true, json, versions));
-    if (merged.rows[0]) return rows.toPerson(merged.rows[0]);
-    throw versions && !versions.includes(versionOfRow(stored))
-      ? new PersonChangedError(id)
-      : new PersonRefusedError();
+    store.published();
+    const isIt = (row: PersonRow) => row.name === (name ?? stored.name) && store.table.isSame(row.data, json);
+    try {
+      const update = store.statements.update(id, name, true, json, versions);
+      return { row: (await transaction.commitWith<PersonRow>(update)).rows[0] };
+    } catch (error) {
+      if (error instanceof AfterCommitError) return { lost: error, isIt };
+      throw error;
+    }
   });
+  const { row, lost, isIt } = merged;
+  if (row) return rows.toPerson(row);
+  if (!lost) throw new PersonRefusedError();
+  // It is applied, and is what is there, unless others have followed.
+  const found = await store.find(id, true).catch(() => undefined);
+  if (found && isIt(found)) return rows.toPerson(found);
+  throw lost;
 }
