@@ -1,6 +1,5 @@
 import { mergeJson } from '../json/merge.js';
 import { invalid } from '../json/refusals.js';
-import { AfterCommitError } from '../transactions/transaction-errors.js';
 import type { CopyRow } from './importing/copy.js';
 import {
   PersonChangedError,
@@ -93,7 +92,7 @@ export async function changePerson(
 }
 
 /** Merges `patch` (RFC 7396) into the `data` of a row, which is locked meanwhile. */
-export async function mergePerson<Data extends object>(
+export function mergePerson<Data extends object>(
   store: PeopleStore,
   rows: PersonRows<Data>,
   {
@@ -103,27 +102,15 @@ export async function mergePerson<Data extends object>(
     versions,
   }: { id: string; name: string | null; patch: string | null; versions: string[] | null },
 ): Promise<Person<Data>> {
-  const merged = await store.run({ conflictKey: keyOf(id) }, async (transaction) => {
+  return store.transactions.run({ conflictKey: keyOf(id) }, async (transaction) => {
     const stored = (await transaction.query<PersonRow>(store.statements.getForUpdate(id))).rows[0];
     // One that is created from here on is not to be changed by what was merged with nothing.
     if (!stored) throw new PersonNotFoundError(id);
-    if (versions && !versions.includes(versionOfRow(stored))) throw new PersonChangedError(id);
     const json = rows.ofMerged(await mergeJson(stored.data ?? 'null', patch ?? 'null'));
-    store.published();
-    const isIt = (row: PersonRow) => row.name === (name ?? stored.name) && store.table.isSame(row.data, json);
-    try {
-      const update = store.statements.update(id, name, true, json, versions);
-      return { row: (await transaction.commitWith<PersonRow>(update)).rows[0] };
-    } catch (error) {
-      if (error instanceof AfterCommitError) return { lost: error, isIt };
-      throw error;
-    }
+    const merged = await store.write<PersonRow>(store.statements.update(id, name, true, json, versions));
+    if (merged.rows[0]) return rows.toPerson(merged.rows[0]);
+    throw versions && !versions.includes(versionOfRow(stored))
+      ? new PersonChangedError(id)
+      : new PersonRefusedError();
   });
-  const { row, lost, isIt } = merged;
-  if (row) return rows.toPerson(row);
-  if (!lost) throw new PersonRefusedError();
-  // It is applied, and is what is there, unless others have followed.
-  const found = await store.find(id, true).catch(() => undefined);
-  if (found && isIt(found)) return rows.toPerson(found);
-  throw lost;
 }

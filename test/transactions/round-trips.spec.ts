@@ -199,13 +199,6 @@ it('a failed attempt costs its statements and a ROLLBACK', async () => {
   expect(roundTrips()).toEqual([['START TRANSACTION', 'SELECT $1::int', 'xid?'], ['ROLLBACK']]);
 });
 
-it('a merge patch is two: the read that locks, and the write with COMMIT', async () => {
-  const { id } = await single.people.create({ name: 'merged', data: { a: 1 } });
-  sent = [];
-  expect((await single.people.update(id, { data: { b: 2 } }, { merge: true })).data).toEqual({ a: 1, b: 2 });
-  expect(roundTrips().map((trip) => trip.at(-1))).toEqual(['xid?', 'COMMIT']);
-});
-
 it('an operation of one statement is one round trip, and two where its COMMIT is to be known', async () => {
   const { id } = await single.people.create({ name: 'lean' });
   await single.people.get(id);
