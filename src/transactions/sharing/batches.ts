@@ -1,5 +1,5 @@
 // transactions/sharing/: Calls that arrive together share a statement.
-// Promises: each call has the outcome that it would have had alone; at most two shared statements of a kind are under way; no timer.
+// Promises: each call has the outcome that it would have had alone; nobody waits for others to come.
 // May know: errors of transactions/ and database/; not what is sent.
 
 import { AsyncResource } from 'node:async_hooks';
@@ -35,12 +35,14 @@ interface Waiting<Item, Result> {
 
 /** Batches that are under way at once: with one the server would wait for this process between two. */
 const AT_ONCE = 2;
+/** One that takes longer does not count among them any more: a connection may be lost without a word, or a table locked. */
+const SLOW_MS = 100;
 /** Items of a batch at most: more share no more of a statement's cost. */
 export const MOST_SHARED = 64;
 
 /**
- * What arrives together travels together: calls that come while batches are under way form the next one. There is no timer, so one
- * that is alone is sent at once. A batch that fails is sent again by halves and then one by one, so that each call has the
+ * What arrives together travels together: calls that come while batches are under way form the next one. Who is alone is sent at
+ * once. A batch that fails is sent again by halves and then one by one, so that each call has the
  * outcome it would have had alone.
  */
 export class Batches<Item, Result> extends AsyncResource {
@@ -64,9 +66,8 @@ export class Batches<Item, Result> extends AsyncResource {
     if (this.isDue || this.waiting.length === 0) return;
     if (this.underWay >= AT_ONCE && !this.pause.isOn) return;
     this.isDue = true;
-    // Beside a batch that is under way there is time to see what else this turn of the event loop brings.
-    if (this.underWay === 0 || this.pause.isOn) queueMicrotask(this.next);
-    else setImmediate(this.next);
+    // Behind what the calling code does in one go.
+    queueMicrotask(this.next);
   }
 
   /** In no caller's context: what is sent is of several. */
@@ -75,9 +76,16 @@ export class Batches<Item, Result> extends AsyncResource {
       this.isDue = false;
       const batch = this.waiting.splice(0, this.pause.isOn ? 1 : MOST_SHARED);
       this.underWay++;
-      void this.send(batch).then(() => {
-        this.underWay--;
+      let isCounted = true;
+      const over = () => {
+        if (isCounted) this.underWay--;
+        isCounted = false;
         this.goOn();
+      };
+      const slow = setTimeout(over, SLOW_MS);
+      void this.send(batch).then(() => {
+        clearTimeout(slow);
+        over();
       });
       this.goOn();
     });
