@@ -50,10 +50,10 @@ export async function openContestants(databaseUrl) {
     unit: (row) => counted(readModifyWrite(pool, row, policy)),
     read: readPool,
   });
-  const run = (key, title, keyOf) => ({
+  const run = (key, title, keyOf, last) => ({
     key,
     title,
-    unit: (row) => counted(runUnit(transactions, row, keyOf(row))),
+    unit: (row) => counted(runUnit(transactions, row, keyOf(row), last)),
     read: readRunner,
   });
   const contestants = [
@@ -72,6 +72,12 @@ export async function openContestants(databaseUrl) {
     run('read-modify-write', 'TransactionRunner, conflictKey, read-modify-write', (row) => ({
       conflictKey: `hot:${row}`,
     })),
+    run(
+      'commit-with',
+      'TransactionRunner, conflictKey, read-modify-write, COMMIT with the last statement (commitWith)',
+      (row) => ({ conflictKey: `hot:${row}` }),
+      'commitWith',
+    ),
     run('default-policy', 'TransactionRunner, default policy, read-modify-write', () => ({})),
     {
       key: 'people-update',
@@ -122,11 +128,12 @@ async function incrementInTurn(transactions, row) {
   return 1;
 }
 
-async function runUnit(transactions, row, options) {
+/** @param last how the last statement is sent: `query`, or `commitWith` */
+async function runUnit(transactions, row, options, last = 'query') {
   try {
     return await transactions.run({ isolationLevel: 'SERIALIZABLE', ...options }, async (transaction) => {
       const { rows } = await transaction.query({ ...SELECT, values: [row] });
-      await transaction.query({ ...UPDATE, values: [row, rows[0].n + 1] });
+      await transaction[last]({ ...UPDATE, values: [row, rows[0].n + 1] });
       return transaction.attempt;
     });
   } catch (error) {

@@ -14,7 +14,9 @@ import type { Change, SharedPeople } from './sharing/shared-people.js';
 import { WriteDoubt } from './write-doubt.js';
 
 /** A write that changes no row is repeated this often, in case that others were there in between, before the table is to blame. */
-const LOOKS = 3;
+const LOOKS = 10;
+/** But where the same row is found each time, the table is to blame sooner. */
+const LOOKS_AT_ONE = 3;
 
 /** Changes of one person queue up in this process; another process meets them as conflicts. */
 const keyOf = (id: string) => `people:${id.toLowerCase()}`;
@@ -68,6 +70,8 @@ export async function changePerson(
   const doubt = new WriteDoubt();
   const [id] = values as [string];
   const idempotent = versions !== null && people.table.hasRowVersions;
+  let before: string | undefined;
+  let unchanged = 0;
   for (let look = 1; look <= LOOKS; look++) {
     const row = await doubt.of(people.change({ kind, values, idempotent, doubt }, keyOf(id)));
     if (row) return row;
@@ -78,7 +82,11 @@ export async function changePerson(
       return recognised.row;
     }
     if (!found) throw new PersonNotFoundError(id);
-    if (versions && !versions.includes(versionOfRow(found))) throw new PersonChangedError(id);
+    const version = versionOfRow(found);
+    if (versions && !versions.includes(version)) throw new PersonChangedError(id);
+    unchanged = version === before ? unchanged + 1 : 1;
+    if (unchanged === LOOKS_AT_ONE) break;
+    before = version;
   }
   throw new PersonRefusedError();
 }

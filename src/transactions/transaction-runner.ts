@@ -7,7 +7,12 @@ import { knowServer } from '../database/pooled-client.js';
 import type { PipelinedStatement } from '../database/pg/pipelined-query.js';
 import { inFreeTurn, inTurn, isFree } from './unit/conflict-queue.js';
 import { type AttemptOptions, attemptTransaction } from './unit/attempt.js';
-import { currentTransaction, type Statement, type TransactionContext } from './transaction-context.js';
+import {
+  currentTransaction,
+  joinContext,
+  type Statement,
+  type TransactionContext,
+} from './transaction-context.js';
 import { ShuttingDownError, TransactionUsageError } from './transaction-errors.js';
 import {
   needsBegin,
@@ -108,7 +113,7 @@ export class TransactionRunner implements BeforeApplicationShutdown {
         `Transaction ${outer.id} has ended: await what runs in it, begin what outlives it in afterCommit, or with propagation: 'REQUIRES_NEW'.`,
       );
     await assertCompatible(options, outer);
-    return propagation === 'NESTED' ? outer.nest(work) : work(outer);
+    return propagation === 'NESTED' ? outer.nest(work) : joinContext(outer, work);
   }
 
   /**
