@@ -60,7 +60,7 @@ export async function createApp(
   });
   warnOfForeignTokens(auth, logger);
   const stopping = app.get(Stopping);
-  await setAnswerHeaders(fastify, () => stopping.hasBegun);
+  setAnswerHeaders(fastify, () => stopping.hasBegun);
   observeRequests(adapter, app.get(Metrics), logger);
   serveDocumentation(app);
   if (settings.kafka) {

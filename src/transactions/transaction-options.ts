@@ -84,6 +84,11 @@ export interface TransactionRunnerSettings extends Omit<
    */
   preparedStatements?: PreparedStatements;
   /**
+   * False: each single statement of `PeopleService` travels by itself. Otherwise those that are ready together share a statement and
+   * its commit, where nothing is asked for that would need a transaction begun for one alone. Default true.
+   */
+  sharedStatements?: boolean;
+  /**
    * What is done about a query of TypeORM that goes to the pool (a repository of `@InjectRepository`) while the code that
    * asks for it runs in a unit of work. Default `warn`, and `off` with `NODE_ENV=production`.
    */

@@ -74,6 +74,7 @@ export function setStatements(table: string, outbox?: string) {
     updatedIds: named('updated_ids', `${update} SELECT id FROM changed`),
     removed: named('removed', `${remove} SELECT id FROM changed`),
   };
+  const find = `SELECT ${person} FROM ${table} WHERE id = ANY ($1::uuid[])`;
   const lock = `SELECT FROM ${table} WHERE id = ANY ($1::uuid[]) ORDER BY id FOR UPDATE`;
   const changes = (rows: readonly ChangedRow[]) =>
     rows.map(({ id, name, data, setsData, versions }) => ({
@@ -95,6 +96,10 @@ export function setStatements(table: string, outbox?: string) {
     /** Gives the ids of those that were there, in a version that is meant. */
     remove: (rows: readonly RemovedRow[]) =>
       statements.removed(rows.map(({ id, versions }) => ({ person: id, versions }))),
+    find: (ids: readonly string[]): Statement => ({
+      ...{ name: preparedName('people_set_find', find), text: find },
+      values: [`{${ids.join()}}`],
+    }),
     /** Locks people that more than one statement is about. */
     lock: (ids: readonly string[]): Statement => ({
       ...{ name: preparedName('people_set_lock', lock), text: lock },

@@ -66,7 +66,7 @@ export class SetWriter {
     if (isThere.length === 0) return;
     // Who stores the same person again is told that it is there.
     const ids = isThere.map(({ row }) => row.id);
-    const { rows } = await this.store.send<PersonRow>(this.store.statements.getMany(`{${ids.join()}}`), {
+    const { rows } = await this.store.send<PersonRow>(this.statements.find(ids), {
       writes: false,
     });
     const found = new Map(rows.map((row) => [row.id, row]));
