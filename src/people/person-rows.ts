@@ -1,10 +1,10 @@
-import { v7 as uuidv7 } from 'uuid';
 import { jsonbRefusal } from '../json/jsonb.js';
 import type { JsonObject } from '../json/lossless.js';
 import { assertBytes, invalid } from '../json/refusals.js';
 import { JsonText } from '../json/text.js';
 import { WorkSlices } from '../json/work-slices.js';
 import type { CopyRow } from './importing/copy.js';
+import { newId } from './importing/new-id.js';
 import type { PeopleOptions } from './people.options.js';
 import { PersonDataMapper } from './person-data.js';
 import { personLimits, type PersonLimits } from './person-limits.js';
@@ -44,7 +44,7 @@ export class PersonRows<Data extends object = JsonObject> {
 
   /** @throws InvalidInputError with pointers that begin with `pointer` */
   toRow(input: NewPerson<Data>, pointer: string): CopyRow {
-    const { id = uuidv7(), name, data } = validateInput(CreatePersonDto, input, pointer);
+    const { id = newId(), name, data } = validateInput(CreatePersonDto, input, pointer);
     this.assertName(name, pointer);
     return [id.toLowerCase(), name, this.toJson(data, `${pointer}/data`)];
   }
