@@ -1,4 +1,4 @@
-import { UnsupportedMediaTypeException } from '@nestjs/common';
+import { createParamDecorator, type ExecutionContext, UnsupportedMediaTypeException } from '@nestjs/common';
 import { Readable } from 'node:stream';
 import { InvalidInputError } from '../errors/application-error.js';
 
@@ -33,6 +33,15 @@ export const mediaTypeOf = (request: BodyRequest) =>
     .split(';', 1)[0]
     ?.trim()
     .toLowerCase() ?? '';
+
+/** Injects the bytes of the body, unparsed, when the request's media type is one of `accepted`; see `bodyBytes`. */
+export const RawBodyOf = createParamDecorator(
+  (accepted: readonly string[], context: ExecutionContext): Uint8Array => {
+    const request = context.switchToHttp().getRequest<BodyRequest>();
+    assertMediaType(request, accepted);
+    return bodyBytes(request);
+  },
+);
 
 /**
  * @throws InvalidInputError no body

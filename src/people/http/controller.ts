@@ -29,7 +29,14 @@ import { ByteBudget } from '../byte-budget.js';
 import { type CallerOf, callerOfUser } from './caller.js';
 import { etagOf, identityOfRequest, matchesAny, toIfMatch } from './preconditions.js';
 import { DEFAULT_IDLE_MS, ImportStalledError } from '../importing/pace.js';
-import { type BodyRequest, bodyStream, mediaTypeOf, pathOf } from '../../json/body.decorator.js';
+import {
+  bodyBytes,
+  type BodyRequest,
+  bodyStream,
+  mediaTypeOf,
+  pathOf,
+  RawBodyOf,
+} from '../../json/body.decorator.js';
 import { jsonArray } from '../../json/array.js';
 import { readJsonObject } from '../../json/input.js';
 import { idsOf, KnownAddressGuard, TakesQuery } from './known-address.guard.js';
@@ -48,7 +55,7 @@ import { type NewPerson, PeopleService, type PersonChanges } from '../people.ser
 import { pageJson, type Person, personJson } from '../person.entity.js';
 import { INPUT_MEMBERS } from '../person.dto.js';
 import { personElements, personLimits } from '../person-limits.js';
-import { RequestBody } from './request-body.js';
+import { TakesBody } from './request-body.js';
 import { Upload } from './upload.js';
 
 const JSON_TYPE = 'application/json';
@@ -70,10 +77,11 @@ export class PeopleHttpController {
   ) {}
 
   @Post()
+  @TakesBody([JSON_TYPE])
   @ANSWERS_JSON
   @DocumentCreate()
   async create(
-    @RequestBody([JSON_TYPE]) body: Uint8Array,
+    @RawBodyOf([JSON_TYPE]) body: Uint8Array,
     @Req() request: BodyRequest,
     @Headers('idempotency-key') idempotencyKey: string | undefined,
     @Res({ passthrough: true }) response: unknown,
@@ -94,18 +102,20 @@ export class PeopleHttpController {
   }
 
   @Post('bulk')
+  @TakesBody([JSON_TYPE, NDJSON], { isBulk: true })
   @TakesQuery('ids')
   @ANSWERS_JSON
   @DocumentCreateMany()
   async createMany(
-    @RequestBody([JSON_TYPE, NDJSON], { isBulk: true }) body: Uint8Array | undefined,
     @Req() request: BodyRequest,
     @Headers('idempotency-key') idempotencyKey: string | undefined,
     @Query('ids') wantsIds: string | undefined,
     @Res({ passthrough: true }) response: unknown,
   ): Promise<string> {
-    const ids = idsOf(wantsIds, body === undefined);
-    if (body === undefined) return this.importMany(request, response);
+    const isStream = mediaTypeOf(request) === NDJSON;
+    const ids = idsOf(wantsIds, isStream);
+    if (isStream) return this.importMany(request, response);
+    const body = bodyBytes(request);
     const people = jsonArray(body, { what: 'the body', pointer: '#', ...personElements(this.options) });
     const create = () =>
       this.people.createEach(people as AsyncIterable<unknown> as AsyncIterable<NewPerson>, { ids });
@@ -151,11 +161,12 @@ export class PeopleHttpController {
   }
 
   @Patch(':id')
+  @TakesBody([JSON_TYPE, MERGE_PATCH])
   @ANSWERS_JSON
   @DocumentUpdate()
   async update(
     @Param('id') id: string,
-    @RequestBody([JSON_TYPE, MERGE_PATCH]) body: Uint8Array,
+    @RawBodyOf([JSON_TYPE, MERGE_PATCH]) body: Uint8Array,
     @Req() request: BodyRequest,
     @Headers('if-match') ifMatch: string | undefined,
     @Res({ passthrough: true }) response: unknown,

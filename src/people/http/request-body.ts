@@ -1,19 +1,21 @@
 import {
-  createParamDecorator,
+  applyDecorators,
+  type CallHandler,
   type ExecutionContext,
   HttpException,
   Inject,
   Injectable,
+  type NestInterceptor,
   PayloadTooLargeException,
-  type PipeTransform,
   RequestTimeoutException,
+  SetMetadata,
+  UseInterceptors,
 } from '@nestjs/common';
 import { Readable, type Writable } from 'node:stream';
 import { unchanged } from '../../errors/application-error.js';
 import { ByteBudget, type ByteShare } from '../byte-budget.js';
 import {
   assertMediaType,
-  bodyBytes,
   type BodyRequest,
   bodyStream,
   hasBody,
@@ -39,40 +41,42 @@ export class ClientLeftException extends HttpException {
   }
 }
 
-/** A body that its handler asks for. */
-class AskedBody {
-  constructor(
-    readonly request: BodyRequest,
-    readonly response: Writable,
-    readonly types: readonly string[],
-    readonly isBulk: boolean,
-  ) {}
+const TAKES_BODY = Symbol('TAKES_BODY');
+interface TakenBody {
+  types: readonly string[];
+  isBulk: boolean;
 }
 
-/**
- * Injects the bytes of the body, unparsed, when the request's media type is one of `types`; undefined for NDJSON, which stays a
- * stream. Read behind the guards, so that who asks is known before a byte of it is in memory.
- */
-export const RequestBody = (types: readonly string[], { isBulk = false } = {}): ParameterDecorator =>
-  createParamDecorator((_: undefined, context: ExecutionContext) => {
-    const http = context.switchToHttp();
-    const response = http.getResponse<Writable & { raw?: Writable }>();
-    return new AskedBody(http.getRequest<BodyRequest>(), response.raw ?? response, types, isBulk);
-  })(undefined, ReadBodyPipe);
+/** Says which media types a handler takes; its body is then read behind the guards, by `RequestBodyInterceptor`. */
+export const TakesBody = (types: readonly string[], { isBulk = false } = {}) =>
+  applyDecorators(
+    SetMetadata<symbol, TakenBody>(TAKES_BODY, { types, isBulk }),
+    UseInterceptors(RequestBodyInterceptor),
+  );
 
-/** Reads the bodies that no parser of the host application has read. */
+/**
+ * Reads the bodies that no parser of the host application has read, so that who asks is known before a byte of it is in
+ * memory. NDJSON stays a stream.
+ */
 @Injectable()
-class ReadBodyPipe implements PipeTransform<AskedBody, Promise<Uint8Array | undefined>> {
+export class RequestBodyInterceptor implements NestInterceptor {
   constructor(
     private readonly budget: ByteBudget,
     @Inject(PEOPLE_OPTIONS) private readonly options: PeopleOptions,
   ) {}
 
-  async transform({ request, response, types, isBulk }: AskedBody): Promise<Uint8Array | undefined> {
-    assertMediaType(request, types);
-    if (mediaTypeOf(request) === NDJSON) return undefined;
-    if (isUnread(request)) request.body = await this.read(request, response, isBulk);
-    return bodyBytes(request);
+  async intercept(context: ExecutionContext, next: CallHandler) {
+    const taken = Reflect.getMetadata(TAKES_BODY, context.getHandler()) as TakenBody | undefined;
+    if (taken) {
+      const http = context.switchToHttp();
+      const request = http.getRequest<BodyRequest>();
+      assertMediaType(request, taken.types);
+      if (isUnread(request) && mediaTypeOf(request) !== NDJSON) {
+        const response = http.getResponse<Writable & { raw?: Writable }>();
+        request.body = await this.read(request, response.raw ?? response, taken.isBulk);
+      }
+    }
+    return next.handle();
   }
 
   private async read(request: BodyRequest, response: Writable, isBulk: boolean): Promise<Buffer> {
