@@ -7,7 +7,7 @@ import {
   type TransactionContext,
 } from '../transactions/transaction-context.js';
 import type { TransactionOptions } from '../transactions/transaction-options.js';
-import type { TransactionRunner } from '../transactions/transaction-runner.js';
+import type { TransactionRunner, UnitOptions } from '../transactions/transaction-runner.js';
 import { toPersonError } from './people.errors.js';
 import { peopleStatements, type PeopleStatements } from './people.statements.js';
 import type { PersonRow } from './person.entity.js';
@@ -15,7 +15,7 @@ import type { PeopleTable } from './table/known-table.js';
 import { isMisfit } from './table/shape.js';
 
 /** `continues`: part of something that was begun before the application stopped. */
-export type WriteOptions = TransactionOptions & { continues?: boolean };
+export type WriteOptions = TransactionOptions & Pick<UnitOptions, 'continues' | 'doubt'>;
 
 /** Sends the statements on the table of people, each as a unit of work, or in the one around it. */
 export class PeopleStore {
@@ -42,7 +42,11 @@ export class PeopleStore {
     return this.table.hasRowVersions ? this.byRow : this.byContent;
   }
 
-  /** The row of one person. @param isProof true: asks with a lock, which a standby refuses. One that was the primary may have rows that no other server has. */
+  /**
+   * The row of one person.
+   *
+   * @param isProof true: asks with a lock, which a standby refuses. One that was the primary may have rows that no other server has.
+   */
   async find(
     id: string,
     isProof: boolean,

@@ -44,9 +44,9 @@ export class PersonRows<Data extends object = JsonObject> {
 
   /** @throws InvalidInputError with pointers that begin with `pointer` */
   toRow(input: NewPerson<Data>, pointer: string): CopyRow {
-    const { id, name, data } = validateInput(CreatePersonDto, input, pointer);
+    const { id = newId(), name, data } = validateInput(CreatePersonDto, input, pointer);
     this.assertName(name, pointer);
-    return [id?.toLowerCase() ?? newId(), name, this.toJson(data, `${pointer}/data`)];
+    return [id.toLowerCase(), name, this.toJson(data, `${pointer}/data`)];
   }
 
   /** @throws InvalidInputError */

@@ -4,7 +4,6 @@ import type { QueryResult, QueryResultRow } from 'pg';
 import type { DataSource } from 'typeorm';
 import { KnownServer } from '../database/known-server.js';
 import { knowServer } from '../database/pooled-client.js';
-import type { PipelinedStatement } from '../database/pg/pipelined-query.js';
 import { inFreeTurn, inTurn, isFree } from './unit/conflict-queue.js';
 import { type AttemptOptions, attemptTransaction } from './unit/attempt.js';
 import {
@@ -16,8 +15,8 @@ import {
 import { ShuttingDownError, TransactionUsageError } from './transaction-errors.js';
 import {
   needsBegin,
-  type TransactionOptions,
   type TransactionRunnerSettings,
+  type UnitOptions,
   validateOptions,
 } from './transaction-options.js';
 import { OutcomeRows } from './unit/outcome-rows.js';
@@ -32,13 +31,7 @@ import { type AttemptOutcome, Unit } from './unit/unit-of-work.js';
 export const TRANSACTIONS_DATA_SOURCE = Symbol.for('nestjs-people:TRANSACTIONS_DATA_SOURCE');
 export const TRANSACTION_SETTINGS = Symbol.for('nestjs-people:TRANSACTION_SETTINGS');
 
-/** Options of one unit of work that no default can be given for. */
-export interface UnitOptions extends TransactionOptions {
-  /** An INSERT that travels ahead of the first statement; where its row is there already, ClaimTakenError. */
-  claim?: PipelinedStatement;
-  /** True: part of something that had begun before, which goes on while the application stops, until the deadline. */
-  continues?: boolean;
-}
+export type { UnitOptions } from './transaction-options.js';
 
 const DEFAULT_DRAIN_MS = 20_000;
 const DEFAULT_QUEUE_SIZE = 1000;
@@ -125,7 +118,7 @@ export class TransactionRunner implements BeforeApplicationShutdown {
    */
   async runStatement<Row extends QueryResultRow>(
     statement: Statement,
-    { writes, ...options }: TransactionOptions & { writes: boolean; continues?: boolean },
+    { writes, ...options }: Omit<UnitOptions, 'claim'> & { writes: boolean },
   ): Promise<QueryResult<Row>> {
     const merged = { ...this.settings, ...options };
     const isResolved = writes && ['resolve', 'row'].includes(merged.commitOutcome ?? '');
@@ -219,12 +212,13 @@ export class TransactionRunner implements BeforeApplicationShutdown {
    * @param atOnce how many like it may have the turn of their key together
    */
   private async unit<T>(
-    { claim, continues = false, ...options }: UnitOptions,
+    { claim, continues = false, doubt, ...options }: UnitOptions,
     atOnce: number,
     attemptOnce: (unit: Unit, attempt: number) => Promise<AttemptOutcome<T>>,
   ): Promise<T> {
     if (this.stopping.signal.aborted && !continues && !isPartOfUnit()) throw new ShuttingDownError();
     const unit = new Unit({ ...this.settings, ...options }, this.stopping.signal, claim);
+    if (doubt) unit.doubt = { error: doubt, since: performance.now() };
     const { conflictQueueSize = DEFAULT_QUEUE_SIZE } = this.settings;
     const done = inTurn(this.dataSource, unit, { atOnce, atMost: conflictQueueSize }, () =>
       repeatUntilCommitted(unit, (attempt) => attemptOnce(unit, attempt)),

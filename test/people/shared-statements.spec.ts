@@ -1,3 +1,4 @@
+import { setTimeout as sleep } from 'node:timers/promises';
 import pg from 'pg';
 import type { Person } from '../../src/people/person.entity.js';
 import {
@@ -273,6 +274,45 @@ describe('an answer that is lost to several', () => {
       const stored = await database.query<{ name: string }>(`SELECT name FROM people WHERE name LIKE 'n%'`);
       expect(stored.map(({ name }) => name).sort()).toEqual(people.map(({ name }) => name).sort());
     }));
+
+  it.each(['create', 'update', 'remove'] as const)(
+    'is never told as if nothing was done, also where the server is away for a while (%s, harmless to repeat)',
+    async (kind) => {
+      const proxy = await startLossyProxy(database.url);
+      const proxied = await start({}, proxy.url);
+      try {
+        const people = await each((index) => host.people.create({ name: `n${index}` }));
+        const held = proxy.holdAnswers(new RegExp(`${kind}_shared`));
+        const calls = people.map(({ id, version }, index) => {
+          if (kind === 'create') return proxied.people.create({ name: `m${index}` });
+          if (kind === 'update')
+            return proxied.people.update(id, { name: `m${index}` }, { ifMatch: version! });
+          return proxied.people.remove(id, { ifMatch: version! });
+        });
+        const outcomes = settled<unknown>(calls);
+        await held;
+        await proxy.refuse();
+        await Promise.race([outcomes, sleep(1000)]);
+        await proxy.recover();
+        const told = (await outcomes).map((outcome) =>
+          outcome.status === 'fulfilled' ? 'done' : (outcome.reason as { type: string }).type,
+        );
+        const [{ left }] = (await database.query<{ left: number }>(
+          `SELECT count(*)::int AS left FROM people WHERE name LIKE 'n%'`,
+        )) as [{ left: number }];
+        const [{ made }] = (await database.query<{ made: number }>(
+          `SELECT count(*)::int AS made FROM people WHERE name LIKE 'm%'`,
+        )) as [{ made: number }];
+        const done = kind === 'remove' ? CALLERS - left : made;
+        const count = (what: string) => told.filter((one) => one === what).length;
+        expect(count('done')).toBeLessThanOrEqual(done);
+        expect(count('done') + count('transaction-outcome-unknown')).toBeGreaterThanOrEqual(done);
+      } finally {
+        await proxied.close();
+        await proxy.close();
+      }
+    },
+  );
 
   it('is asked for by each: those that were changed are told so', () =>
     through(async (proxied, lose) => {

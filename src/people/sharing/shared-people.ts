@@ -13,7 +13,7 @@ import type { PeopleTable } from '../table/known-table.js';
 import type { WriteDoubt } from '../write-doubt.js';
 
 /** A person to be stored. */
-export interface Insert {
+interface Insert {
   row: CopyRow;
   doubt: WriteDoubt;
 }
@@ -52,12 +52,14 @@ export class SharedPeople {
       together: (ids) => this.readTogether(ids),
     });
     this.inserts = new Batches<Insert, PersonRow | null>({
-      alone: async (insert, tried) => (await this.insertAlone(insert, this.after(tried))) ?? null,
+      alone: async (insert, tried, doubt) =>
+        (await this.insertAlone(insert, this.after(tried, insert, doubt))) ?? null,
       together: (inserts) => {
         const rows = inserts.map(({ row }) => row);
         return this.writeTogether(store.statements.createShared(rows), rows);
       },
-      repeats: inDoubt,
+      // Its key makes it harmless.
+      repeats: () => true,
     });
     this.updates = this.changes('updateShared');
     this.removals = this.changes('removeShared');
@@ -126,12 +128,13 @@ export class SharedPeople {
 
   private changes(shared: 'updateShared' | 'removeShared') {
     return new Batches<Change, PersonRow | null>({
-      alone: async (change, tried) => (await this.changeAlone(change, this.after(tried))) ?? null,
+      alone: async (change, tried, doubt) =>
+        (await this.changeAlone(change, this.after(tried, change, doubt))) ?? null,
       together: (changes) => {
         const rows = changes.map(({ values }) => values);
         return this.writeTogether(this.store.statements[shared](rows), rows);
       },
-      repeats: (change, doubt) => change.idempotent && inDoubt(change, doubt),
+      repeats: ({ idempotent }) => idempotent,
     });
   }
 
@@ -157,17 +160,17 @@ export class SharedPeople {
     return rows.map(([id]) => byId.get((id as string).toLowerCase()));
   }
 
-  /** What is left to one that has met a conflict together with others. */
-  private after(tried: number): WriteOptions {
+  /** How one is sent alone that was tried together with others. */
+  private after(
+    tried: number,
+    sent: { doubt: WriteDoubt },
+    error: TransactionOutcomeUnknownError | undefined,
+  ): WriteOptions {
     if (tried === 0) return CONTINUES;
+    if (error) sent.doubt.error ??= error;
     const { maxAttempts = DEFAULT_MAX_ATTEMPTS } = this.store.transactions.settings;
-    return { ...CONTINUES, maxAttempts: maxAttempts - tried };
+    return { ...CONTINUES, maxAttempts: maxAttempts - tried, ...(error && { doubt: error }) };
   }
-}
-
-function inDoubt({ doubt }: { doubt: WriteDoubt }, error: TransactionOutcomeUnknownError): true {
-  doubt.error ??= error;
-  return true;
 }
 
 function isShort(values: readonly unknown[]): boolean {

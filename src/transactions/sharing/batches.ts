@@ -12,9 +12,10 @@ export interface SharedCalls<Item, Result> {
   /**
    * The statement of one alone, with all that is owed to it: it waits for locks, and is repeated.
    *
-   * @param tried attempts that have met a conflict together with others
+   * @param tried attempts that were made together with others
+   * @param doubt of such an attempt: it may have been applied, so that this one is not to be told as if nothing was
    */
-  alone(item: Item, tried: number): Promise<Result>;
+  alone(item: Item, tried: number, doubt?: TransactionOutcomeUnknownError): Promise<Result>;
   /**
    * One statement for several, tried once, which does not wait for the locks of others.
    *
@@ -22,8 +23,8 @@ export interface SharedCalls<Item, Result> {
    * @throws TransactionRetriesExhaustedError it has met a conflict
    */
   together(items: readonly Item[]): Promise<readonly (Result | undefined)[]>;
-  /** Told that nobody knows whether the statement was applied. @returns true: it is harmless to send this one alone now */
-  repeats?(item: Item, doubt: TransactionOutcomeUnknownError): boolean;
+  /** True where it is harmless to send an item once more that may have been applied. */
+  repeats?(item: Item): boolean;
 }
 
 interface Waiting<Item, Result> {
@@ -42,8 +43,7 @@ export const MOST_SHARED = 64;
 
 /**
  * What arrives together travels together: calls that come while batches are under way form the next one. Who is alone is sent at
- * once. A batch that fails is sent again by halves and then one by one, so that each call has the
- * outcome it would have had alone.
+ * once. A batch that fails is sent again by halves and then one by one, so that each call has the outcome it would have had alone.
  */
 export class Batches<Item, Result> extends AsyncResource {
   private waiting: Waiting<Item, Result>[] = [];
@@ -125,9 +125,9 @@ export class Batches<Item, Result> extends AsyncResource {
       this.waiting = this.waiting.filter((each) => each.since > since);
       for (const { reject } of [...batch, ...late]) reject(error);
     } else if (error instanceof TransactionOutcomeUnknownError) {
-      const harmless = batch.filter(({ item }) => this.calls.repeats?.(item, error));
-      for (const each of batch) if (!harmless.includes(each)) each.reject(error);
-      await Promise.all(harmless.map((each) => this.sendAlone(each, 1)));
+      const settle = async (each: Waiting<Item, Result>) =>
+        this.calls.repeats?.(each.item) ? this.sendAlone(each, 1, error) : each.reject(error);
+      await Promise.all(batch.map(settle));
     } else if (error instanceof TransactionRetriesExhaustedError) {
       await Promise.all(batch.map((each) => this.sendAlone(each, 1)));
     } else {
@@ -137,9 +137,13 @@ export class Batches<Item, Result> extends AsyncResource {
     }
   }
 
-  private async sendAlone({ item, resolve, reject }: Waiting<Item, Result>, tried = 0): Promise<void> {
+  private async sendAlone(
+    { item, resolve, reject }: Waiting<Item, Result>,
+    tried = 0,
+    doubt?: TransactionOutcomeUnknownError,
+  ): Promise<void> {
     try {
-      resolve(await this.calls.alone(item, tried));
+      resolve(await this.calls.alone(item, tried, doubt));
     } catch (error) {
       reject(error);
     }

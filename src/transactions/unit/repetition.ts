@@ -165,6 +165,12 @@ function toFinalError(
 function publishCommit(unit: Unit, attempt: number): void {
   if (!transactionChannels.commit.hasSubscribers) return;
   const durationMs = performance.now() - unit.startedAt;
-  const { id: transactionId, queueWaitMs } = unit;
-  transactionChannels.commit.publish({ transactionId, attempt, durationMs, queueWaitMs });
+  const { queueWaitMs } = unit;
+  const commit = {
+    get transactionId() {
+      return unit.id;
+    },
+    ...{ attempt, durationMs, queueWaitMs },
+  };
+  transactionChannels.commit.publish(commit);
 }
