@@ -22,8 +22,6 @@ export function kafkaTransport(
     closeTimeoutMs: doorsMs - drainMs,
     // Every number of the JSON is kept.
     parser: { keepBinary: true },
-    // Nothing is bound to handlers of messages here that would have to be asked.
-    batchHandlers: true,
     eventTopics: [PEOPLE_EVENTS.topic],
     topics: { partitions: topicPartitions, replication: topicReplication },
   });

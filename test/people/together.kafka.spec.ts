@@ -4,6 +4,7 @@ import pg from 'pg';
 import { eventually } from '../support/barrier.js';
 import { duringTests } from '../support/during-tests.js';
 import { KafkaPeer, startKafkaApp } from '../support/kafka.js';
+import { startPeopleApp } from '../support/people-app.js';
 import { createDatabase } from '../support/test-database.js';
 import { type TransactionRollback, transactionChannels } from '../../src/transactions/transaction-events.js';
 
@@ -203,26 +204,30 @@ describe('messages that came together', () => {
     expect((await eventually(() => app.people.get(id).catch(() => false as const))).name).toBe('behind it');
   });
 
-  it('in two batches that are about the same people in opposite order do not deadlock', async () => {
-    const ids = (await newPeople(60, 'of two batches')).sort();
+  it('in two batches that are about the same people in opposite order lock them in one, and do not deadlock', async () => {
+    const ids = Array.from({ length: 60 }, () => randomUUID()).sort();
+    // Where the rows stand is an order as well, which is not the one that is meant.
+    await app.people.createMany(ids.toReversed().map((id) => ({ id, name: 'of two batches' })));
+    const [middle, behind] = [ids[30], ids.slice(31)];
     const codes: string[] = [];
     const note = (event: unknown) => codes.push((event as TransactionRollback).code);
     const waiting = async () =>
       (await database.query(`SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'`)).length; // prettier-ignore
+    const messages = (order: string[], by: string) =>
+      order.map((id) => ({ key: `${by} ${id}`, value: JSON.stringify({ id, data: { by } }) }));
     transactionChannels.rollback.subscribe(note);
     const holder = new pg.Client(database.url);
     await holder.connect();
     try {
-      // Both have begun, and neither has come further than this one.
       await holder.query('BEGIN');
-      await holder.query('SELECT FROM people WHERE id = $1 FOR UPDATE', [ids[30]]);
-      const messages = (order: string[], by: string) =>
-        order.map((id) => ({ key: `${by} ${id}`, value: JSON.stringify({ id, data: { by } }) }));
-      await Promise.all([
-        send('people.update', messages(ids, 'one'), 0),
-        send('people.update', messages(ids.toReversed(), 'other'), 1),
-      ]);
+      await holder.query('SELECT FROM people WHERE id = $1 FOR UPDATE', [middle]);
+      // Shared out among the two batches that may be under way: the first half and the second.
+      await send('people.update', [...messages(ids, 'one'), ...messages(ids.toReversed(), 'other')]);
       await eventually(async () => (await waiting()) >= 2);
+      const free = await database.query('SELECT FROM people WHERE id = ANY ($1) FOR UPDATE SKIP LOCKED', [
+        behind,
+      ]);
+      expect(free).toHaveLength(behind.length);
       await holder.query('COMMIT');
       await eventually(() => ids.every((id) => typesOf(id).length === 3));
     } finally {
@@ -230,5 +235,24 @@ describe('messages that came together', () => {
       transactionChannels.rollback.unsubscribe(note);
     }
     expect(codes).not.toContain('40P01');
+  });
+
+  describe('where KAFKA_BATCH_HANDLERS is off', () => {
+    const own = duringTests(() =>
+      startPeopleApp({
+        KAFKA_BROKERS: peer.brokers.join(),
+        KAFKA_GROUP_ID: `test-${randomUUID()}`,
+        KAFKA_BATCH_HANDLERS: 'off',
+      }),
+    );
+
+    it('are handled one by one, and 64 of them share a transaction at most', async () => {
+      // Those that the first of these tests has sent.
+      const many = () =>
+        own.database.query<{ xmin: string }>(`SELECT xmin::text FROM people WHERE name = 'many'`);
+      await eventually(async () => (await many()).length === MANY);
+      const transactions = new Set((await many()).map(({ xmin }) => xmin));
+      expect(transactions.size).toBeGreaterThanOrEqual(Math.ceil(MANY / 64));
+    });
   });
 });

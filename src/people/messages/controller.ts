@@ -1,6 +1,6 @@
 // people/messages/: The topics people.*: values in, replies out.
-// Promises: a message is one call of PeopleService, and is refused as a request would be.
-// May know: the service, and of messaging/ what marks a handler; not how a message came.
+// Promises: a message is one call of PeopleService, or many are one statement; each is refused as a request would be.
+// May know: the service and its store, and of messaging/ what is, or marks, a handler; not how a message came.
 
 import { Controller, Inject, type OnModuleInit, UseFilters } from '@nestjs/common';
 import { Ctx, KafkaContext, MessagePattern, Payload } from '@nestjs/microservices';
