@@ -71,6 +71,7 @@ const REFUSED: Partial<Record<Name, string[]>> = {
   EMBEDDED_POSTGRES_PORT: ['0', '65536'],
   EMBEDDED_KAFKA_PORT: ['0', '65536'],
   KAFKA_TOPIC_REPLICATION: ['0', '101'],
+  KAFKA_BATCH_HANDLERS: ['true', 'ON'],
   KAFKA_QUARANTINE_KEYS: ['true', 'ON'],
   KAFKA_MAX_HEADERS: ['0', '100001'],
   KAFKA_MAX_HEADER_BYTES: ['0', '64k'],
