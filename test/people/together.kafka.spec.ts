@@ -89,7 +89,7 @@ describe('messages that came together', () => {
     const [known, gone, changed, taken] = await newPeople(4, 'to be asked for');
     await app.people.remove(gone!);
     const stale = (await app.people.get(changed!)).version;
-    await app.people.update(changed!, { name: 'changed meanwhile' });
+    await app.people.update(changed!, { name: 'no more what it was' });
     const ask = (id: string, operation: string, body: object = {}) => {
       const { id: correlation, reply } = peer.awaitReply();
       const message = command(id, operation, body);
@@ -126,7 +126,7 @@ describe('messages that came together', () => {
       `{"id":"${fresh}","name":"fresh","data":null}`,
       null,
     ]);
-    expect((await app.people.get(changed!)).name).toBe('changed meanwhile');
+    expect((await app.people.get(changed!)).name).toBe('no more what it was');
     expect((await app.people.get(taken!)).name).toBe('to be asked for');
   });
 
@@ -190,6 +190,28 @@ describe('messages that came together', () => {
       expect(typesOf(id)).toEqual(expected);
       const { name, data } = await app.people.get(id);
       expect({ name, data }).toEqual(n % 2 ? { name: 'fourth', data: null } : { name: 'third', data: { n } });
+    }
+  });
+
+  it('do not wait for the one whose person is locked', async () => {
+    const ids = await newPeople(20, 'one of them locked');
+    const holder = new pg.Client(database.url);
+    await holder.connect();
+    try {
+      await holder.query('BEGIN');
+      await holder.query('SELECT FROM people WHERE id = $1 FOR UPDATE', [ids[0]]);
+      await send(
+        'people.commands',
+        ids.map((id, n) =>
+          command(id, n % 2 ? 'delete' : 'update', n % 2 ? {} : { name: 'changed meanwhile' }),
+        ),
+      );
+      await eventually(async () => (await named('changed meanwhile')).length === 9);
+      await eventually(async () => (await named('one of them locked')).length === 1);
+      await holder.query('COMMIT');
+      await eventually(async () => (await named('changed meanwhile')).length === 10);
+    } finally {
+      await holder.end();
     }
   });
 

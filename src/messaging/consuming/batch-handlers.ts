@@ -15,11 +15,15 @@ export interface BatchMessage {
  * with what Nest's handler would have answered to each, in the order of the messages. Where the unit runs again, it is called again.
  * Those of one key stand in their order. undefined: they are to be handled one after another, by Nest's handler.
  *
+ * With `skipsLocked` it waits for nobody's lock that it can do without: messages whose rows are locked are handled apart. It is given once
+ * the same messages have waited in vain.
+ *
  * @throws HandledApartError, from either, for messages that are not as easy as the others
  * @throws anything else for a failure whose cause is not known: the messages are then handled by halves
  */
 export type BatchHandler = (
   messages: readonly BatchMessage[],
+  options: { skipsLocked: boolean },
 ) => Promise<(() => Promise<readonly unknown[]>) | undefined>;
 
 /**

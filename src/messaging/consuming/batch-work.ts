@@ -10,11 +10,14 @@ export type BatchWork = () => Promise<unknown[][]>;
  * @returns undefined where they are not to be handled together
  * @throws as `BatchHandler`
  */
-export async function readTogether(batch: readonly Delivery[]): Promise<BatchWork | undefined> {
+export async function readTogether(
+  batch: readonly Delivery[],
+  skipsLocked: boolean,
+): Promise<BatchWork | undefined> {
   const { batchHandler } = batch[0]!;
   if (!batchHandler || batch.length === 1) return undefined;
   const messages = batch.map(({ record, replyTo }) => ({ record, isAnswered: replyTo !== undefined }));
-  const apply = await batchHandler(messages);
+  const apply = await batchHandler(messages, { skipsLocked });
   if (!apply) return undefined;
   return async () => {
     const values = await apply();

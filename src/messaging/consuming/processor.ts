@@ -1,4 +1,5 @@
 import { AfterCommitError, ClaimTakenError } from '../../transactions/transaction-errors.js';
+import { LockTimeoutError } from '../../database/postgres-errors.js';
 import type { CrashSuspects } from '../dead-letters/suspects.js';
 import type { Delivery } from '../delivery.js';
 import { mayBeItsOwn } from '../failure-policy.js';
@@ -72,13 +73,19 @@ export class MessageProcessor {
   }
 
   /** In one transaction. If a message fails, the ones before it, that one, and the ones behind it are handled apart. */
-  private async handleTogether(store: MessageStore, whole: readonly Delivery[], run: Run): Promise<void> {
+  private async handleTogether(
+    store: MessageStore,
+    whole: readonly Delivery[],
+    run: Run,
+    skipsLocked = false,
+  ): Promise<void> {
     const batch = await this.admitted(whole, run);
     if (batch.length === 0) return;
     // Whose fault it is where several are handled at once is not known.
     const reached = { index: batch.length };
+    let work: BatchWork | undefined;
     try {
-      const work = await readTogether(batch);
+      work = await readTogether(batch, skipsLocked);
       const results = await this.applyTogether(store, batch, work, reached);
       batch.forEach((delivery, index) => this.succeeded(delivery, results[index]!, run));
     } catch (error) {
@@ -88,6 +95,8 @@ export class MessageProcessor {
         for (const part of [together, ...after]) await this.handleTogether(store, part, run);
         return;
       }
+      if (work && !skipsLocked && error instanceof LockTimeoutError)
+        return this.handleTogether(store, batch, run, true);
       if (batch.length === 1) return this.settings.failures.settle(batch[0]!, error, run.settle);
       const { kind } = await this.settings.failures.causeOf(error);
       if (error instanceof AfterCommitError || kind === 'infrastructure' || !mayBeItsOwn(error)) {
@@ -101,7 +110,7 @@ export class MessageProcessor {
         index < batch.length
           ? [batch.slice(0, index), [batch[index]!], batch.slice(index + 1)]
           : [batch.slice(0, half), batch.slice(half)];
-      for (const part of parts) await this.handleTogether(store, part, run);
+      for (const part of parts) await this.handleTogether(store, part, run, skipsLocked);
     }
   }
 

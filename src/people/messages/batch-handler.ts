@@ -45,8 +45,8 @@ export function peopleBatchHandler<Data extends object>(
   outbox: string | undefined,
 ): BatchHandler {
   const { store, rows } = people;
-  let statements: SetStatements | undefined;
-  return async (messages) => {
+  let statements: Record<'waiting' | 'skipping', SetStatements> | undefined;
+  return async (messages, { skipsLocked }) => {
     if (!store.table.isKnown) await store.table.learn();
     // A view, or another engine, may not take what these statements ask for.
     if (!store.table.hasRowVersions) return undefined;
@@ -62,7 +62,8 @@ export function peopleBatchHandler<Data extends object>(
     if (refused.size > 0) throw new HandledApartError(refused);
     const wantsRows = options.dataType !== undefined || messages.some(({ isAnswered }) => isAnswered);
     // The table's schema is known by now.
-    const writer = new SetWriter(store, (statements ??= setStatements(store.table.name, outbox)), wantsRows);
+    statements ??= setStatements(store.table.name, outbox);
+    const writer = new SetWriter(store, statements[skipsLocked ? 'skipping' : 'waiting'], wantsRows);
     return async () => {
       const results = await writer.write(writes);
       if (results.size < writes.length)

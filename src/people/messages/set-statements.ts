@@ -26,18 +26,26 @@ export interface ChangedRow {
 /** A person that is to go. */
 export type RemovedRow = Pick<ChangedRow, 'id' | 'versions'>;
 
-export type SetStatements = ReturnType<typeof setStatements>;
+export type SetStatements = ReturnType<typeof statementsThat>;
+
+/**
+ * Statements that write many people, and wait for rows that others have locked, or leave those as they are.
+ *
+ * @param table `people`, or with the schema of the DataSource; one whose rows have `xmin` and `ctid`
+ * @param outbox the table of the outbox, where each change is to write its event with it
+ */
+export const setStatements = (table: string, outbox?: string) => ({
+  waiting: statementsThat('', table, outbox),
+  skipping: statementsThat(' SKIP LOCKED', table, outbox),
+});
 
 /**
  * Statements that write many people, each at most once, given as one JSON text: so one plan serves any number of them. They lock rows
  * in the order of the ids, so that two who write the same people never wait for each other.
  *
  * `data` is a text in that text: the server unescapes what it takes apart, and text can't hold \u0000.
- *
- * @param table `people`, or with the schema of the DataSource; one whose rows have `xmin` and `ctid`
- * @param outbox the table of the outbox, where each change is to write its event with it
  */
-export function setStatements(table: string, outbox?: string) {
+function statementsThat(skip: '' | ' SKIP LOCKED', table: string, outbox?: string) {
   const named = (name: string, text: string) => {
     const statement = { name: preparedName(`people_set_${name}`, text), text };
     return (rows: readonly object[]): Statement => ({ ...statement, values: [JSON.stringify(rows)] });
@@ -50,7 +58,7 @@ export function setStatements(table: string, outbox?: string) {
   const whole = `json_build_object('id', id, 'name', name, 'data', data)`;
   const person = 'id, name, data::text AS data, xmin, ctid';
   const given = 'given AS MATERIALIZED (SELECT * FROM json_to_recordset($1)';
-  const locked = `locked AS MATERIALIZED (SELECT id FROM ${table} WHERE id IN (SELECT person FROM given) ORDER BY id FOR UPDATE)`;
+  const locked = `locked AS MATERIALIZED (SELECT id FROM ${table} WHERE id IN (SELECT person FROM given) ORDER BY id FOR UPDATE${skip})`;
   const isVersion = `(versions IS NULL OR xmin::text || ctid::text = ANY (versions))`;
   const create = (returned: string) => `WITH ${given} AS g(id uuid, name text, data text)),
       changed AS (INSERT INTO ${table} (id, name, data) SELECT id, name, data::json FROM given
@@ -75,7 +83,7 @@ export function setStatements(table: string, outbox?: string) {
     removed: named('removed', `${remove} SELECT id FROM changed`),
   };
   const find = `SELECT ${person} FROM ${table} WHERE id = ANY ($1::uuid[])`;
-  const lock = `SELECT FROM ${table} WHERE id = ANY ($1::uuid[]) ORDER BY id FOR UPDATE`;
+  const lock = `SELECT FROM ${table} WHERE id = ANY ($1::uuid[]) ORDER BY id FOR UPDATE${skip}`;
   const changes = (rows: readonly ChangedRow[]) =>
     rows.map(({ id, name, data, setsData, versions }) => ({
       person: id,
