@@ -2,10 +2,8 @@
 // Promises: all or none; memory is bounded; a slow sender holds no connection while it sends nothing.
 // May know: the statements of people, and the transaction it is given.
 
-import type { Client, PoolClient, QueryConfig } from 'pg';
-import { from as copyFrom } from 'pg-copy-streams';
-import { Readable } from 'node:stream';
-import { pipeline } from 'node:stream/promises';
+import { copyIn } from '../../database/pg/copy-in.js';
+import type { QueryConfig } from 'pg';
 import type { TransactionContext } from '../../transactions/transaction-context.js';
 import { PersonRefusedError } from '../people.errors.js';
 import { type PeopleStatements, ROWS_PER_INSERT } from '../people.statements.js';
@@ -13,7 +11,15 @@ import { type PeopleStatements, ROWS_PER_INSERT } from '../people.statements.js'
 /** One row for COPY: id, name and the JSON text of data. */
 export type CopyRow = readonly [id: string, name: string, data: string | null];
 
+/** About; the server stores rows while the next ones arrive. */
 const BUFFER_CHARACTERS = 64 * 1024;
+
+/** A piece as it is sent. */
+interface ReadyPiece {
+  rows: number;
+  /** @returns the number of rows that are stored */
+  store: () => Promise<number>;
+}
 
 /**
  * Stores rows in the transaction, piece by piece: memory stays bounded, what a trigger keeps out is noticed, and the server waits for
@@ -32,64 +38,74 @@ export async function importPieces(
   next: () => Promise<CopyRow[]>,
 ): Promise<number> {
   const { rows: tables } = await transaction.query<{ copies: boolean }>(statements.takesCopy());
-  const storePiece = (tables[0]?.copies ?? true) ? copyPiece : insertPiece;
+  const ready = (tables[0]?.copies ?? true) ? readyToCopy : readyToInsert;
   let inserted = 0;
-  for (let piece = first; piece.length > 0;) {
-    // It is gathered while this one is stored. What the server says of this one comes first.
-    const following = next();
+  for (let piece = ready(transaction, statements, first); piece.rows > 0;) {
+    // It is gathered and written out while this one is stored. What the server says of this one comes first.
+    const following = next().then((rows) => ready(transaction, statements, rows));
     following.catch(() => undefined);
-    if ((await storePiece(transaction, statements, piece)) !== piece.length) throw new PersonRefusedError();
-    inserted += piece.length;
+    if ((await piece.store()) !== piece.rows) throw new PersonRefusedError();
+    inserted += piece.rows;
     piece = await following;
   }
   return inserted;
 }
 
-/** Its events are made of what is stored. @returns the number of rows */
-async function copyPiece(
+/** Its events are made of what is stored. */
+function readyToCopy(
   { client }: TransactionContext,
   { copy, publishCreated }: PeopleStatements,
   piece: CopyRow[],
-): Promise<number> {
-  const stored = await copyRows(client, copy, piece);
-  if (publishCreated && stored > 0)
-    await client.query(publishCreated(piece.map(([id]) => id)) as QueryConfig);
-  return stored;
+): ReadyPiece {
+  const buffers = copyText(piece);
+  const published = publishCreated?.(arrayOf(piece.map(([id]) => id)));
+  return {
+    rows: piece.length,
+    store: async () => {
+      const stored = await copyIn(client, copy, buffers);
+      if (published && stored > 0) await client.query(published as QueryConfig);
+      return stored;
+    },
+  };
 }
 
-/** For a view, and a table with row security, which take no COPY. @returns the number of rows */
-async function insertPiece(
+/** For a view, and a table with row security, which take no COPY. */
+function readyToInsert(
   transaction: TransactionContext,
   { createRest }: PeopleStatements,
   piece: CopyRow[],
-): Promise<number> {
-  let stored = 0;
-  for (let start = 0; start < piece.length; start += ROWS_PER_INSERT) {
-    const values = piece.slice(start, start + ROWS_PER_INSERT).flat();
-    stored += (await transaction.query(createRest(values))).rowCount ?? 0;
-  }
-  return stored;
+): ReadyPiece {
+  return {
+    rows: piece.length,
+    store: async () => {
+      let stored = 0;
+      for (let start = 0; start < piece.length; start += ROWS_PER_INSERT) {
+        const values = piece.slice(start, start + ROWS_PER_INSERT).flat();
+        stored += (await transaction.query(createRest(values))).rowCount ?? 0;
+      }
+      return stored;
+    },
+  };
 }
 
-/** Writes rows through COPY. @returns the number of rows @throws the server's error */
-async function copyRows(client: PoolClient, copy: string, rows: CopyRow[]): Promise<number> {
-  function* buffers() {
-    let buffer = '';
-    for (const row of rows) {
-      buffer += `${row.map(copyField).join('\t')}\n`;
-      if (buffer.length < BUFFER_CHARACTERS) continue;
-      yield Buffer.from(buffer);
-      buffer = '';
-    }
-    if (buffer) yield Buffer.from(buffer);
+/** The literal of an array of ids: pg's own way to write one takes longer than the statement. */
+const arrayOf = (ids: readonly string[]) => `{${ids.join()}}`;
+
+/** https://www.postgresql.org/docs/current/sql-copy.html, text format. */
+function copyText(rows: readonly CopyRow[]): Buffer[] {
+  const buffers: Buffer[] = [];
+  let text = '';
+  for (const [id, name, data] of rows) {
+    text += `${id}\t${escaped(name)}\t${data === null ? '\\N' : escaped(data)}\n`;
+    if (text.length < BUFFER_CHARACTERS) continue;
+    buffers.push(Buffer.from(text));
+    text = '';
   }
-  const stream = (client as unknown as Client).query(copyFrom(copy));
-  await pipeline(Readable.from(buffers(), { objectMode: false }), stream);
-  return stream.rowCount;
+  if (text) buffers.push(Buffer.from(text));
+  return buffers;
 }
 
 const ESCAPES: Record<string, string> = { '\\': '\\\\', '\n': '\\n', '\r': '\\r', '\t': '\\t' };
 
-/** https://www.postgresql.org/docs/current/sql-copy.html, text format. */
-const copyField = (field: string | null) =>
-  field === null ? '\\N' : field.replace(/[\\\n\r\t]/g, (character) => ESCAPES[character] ?? character);
+const escaped = (field: string) =>
+  field.replace(/[\\\n\r\t]/g, (character) => ESCAPES[character] ?? character);

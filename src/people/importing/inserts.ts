@@ -16,24 +16,24 @@ const charactersOf = ([, name, data]: CopyRow) => name.length + (data?.length ??
 export interface CheckedRows {
   count: number;
   /** From the beginning. */
-  again(): Iterable<CopyRow> | AsyncIterable<CopyRow>;
+  again(): Iterable<CopyRow[]> | AsyncIterable<CopyRow[]>;
 }
 
 /**
  * Goes through rows once, which checks them, and keeps them where they are few.
  *
- * @param read the rows from the beginning
+ * @param read the rows from the beginning, a few at a time
  * @throws what `read` throws
  */
-export async function checkRows(read: () => AsyncIterable<CopyRow>): Promise<CheckedRows> {
-  let kept: CopyRow[] | undefined = [];
+export async function checkRows(read: () => AsyncIterable<CopyRow[]>): Promise<CheckedRows> {
+  let kept: CopyRow[][] | undefined = [];
   let characters = 0;
   let count = 0;
-  for await (const row of read()) {
-    count++;
-    characters += charactersOf(row);
+  for await (const rows of read()) {
+    count += rows.length;
+    for (const row of rows) characters += charactersOf(row);
     if (characters > KEPT_CHARACTERS) kept = undefined;
-    kept?.push(row);
+    kept?.push(rows);
   }
   return { count, again: () => kept ?? read() };
 }
@@ -61,11 +61,13 @@ export async function insertRows(
     const { rowCount } = await transaction.query(statement);
     if (rowCount !== expected) throw new PersonRefusedError();
   };
-  for await (const row of rows.again()) {
-    values.push(...row);
-    characters += charactersOf(row);
-    stored(row[0]);
-    if (values.length === ROWS_PER_INSERT * 3 || characters > CHARACTERS_PER_INSERT) await insert();
+  for await (const batch of rows.again()) {
+    for (const row of batch) {
+      values.push(...row);
+      characters += charactersOf(row);
+      stored(row[0]);
+      if (values.length === ROWS_PER_INSERT * 3 || characters > CHARACTERS_PER_INSERT) await insert();
+    }
   }
   if (values.length > 0) await insert();
 }

@@ -23,11 +23,11 @@ export class ImportPieces {
   private fail: (error: unknown) => void = () => undefined;
 
   /**
-   * @param rows give way by themselves, as reading and checking them is the work
+   * @param rows a few at a time; they give way by themselves, as reading and checking them is the work
    * @param pace left out: the source takes whatever time it takes
    */
   constructor(
-    private readonly rows: AsyncIterator<CopyRow>,
+    private readonly rows: AsyncIterator<CopyRow[]>,
     private readonly budget: ByteBudget,
     pace?: Omit<PaceOptions, 'onStalled'>,
   ) {
@@ -67,17 +67,20 @@ export class ImportPieces {
     const piece: CopyRow[] = [];
     this.pace?.begin();
     for (let bytes = 0; bytes < PIECE_BYTES && piece.length < PIECE_ROWS;) {
-      const row = await this.read();
-      if (!row || this.hasEnded) break;
-      piece.push(row);
-      const more = bytesOf(row);
+      const rows = await this.read();
+      if (!rows || this.hasEnded) break;
+      let more = 0;
+      for (const row of rows) {
+        piece.push(row);
+        more += bytesOf(row);
+      }
       await share.grow(more);
       bytes += more;
     }
     return piece;
   }
 
-  private async read(): Promise<CopyRow | undefined> {
+  private async read(): Promise<CopyRow[] | undefined> {
     this.isReading = true;
     this.pace?.wait();
     try {

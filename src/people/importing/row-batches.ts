@@ -1,0 +1,75 @@
+import { BATCH_WORK, batchesOf, BESIDE } from '../../json/batches.js';
+import { WorkSlices } from '../../json/work-slices.js';
+import type { CopyRow } from './copy.js';
+
+/** People that come one after the other. */
+export type Many<Person> = Iterable<Person> | AsyncIterable<Person>;
+
+/**
+ * The rows of many people, several at a time and never none; others have their turn meanwhile. Not a generator, whose end would
+ * come behind what it waits for.
+ */
+export class RowBatches<Person> implements AsyncIterableIterator<CopyRow[]> {
+  private readonly source: AsyncIterator<Iterable<Person>>;
+  private readonly slices = new WorkSlices();
+  private batch: Iterator<Person> | undefined;
+  private isOver = false;
+  private index = 0;
+
+  /** @param toRow checks a person, which stands at `index` */
+  constructor(
+    people: Many<Person>,
+    private readonly toRow: (person: Person, index: number) => CopyRow,
+  ) {
+    this.source = batchesOf(people);
+  }
+
+  [Symbol.asyncIterator](): this {
+    return this;
+  }
+
+  async next(): Promise<IteratorResult<CopyRow[]>> {
+    const rows: CopyRow[] = [];
+    let work = 0;
+    while (work < BATCH_WORK) {
+      const person = this.nextOfBatch();
+      if (person) {
+        const row = this.toRow(person.value, this.index++);
+        rows.push(row);
+        work += row[1].length + (row[2]?.length ?? 0) + BESIDE;
+      } else if (rows.length > 0 || !(await this.nextBatch())) break;
+    }
+    if (this.slices.isOver(work)) await this.slices.giveWay();
+    return rows.length > 0 ? { value: rows } : { done: true, value: undefined };
+  }
+
+  async return(): Promise<IteratorResult<CopyRow[]>> {
+    this.batch?.return?.();
+    if (!this.isOver) await this.source.return?.();
+    return { done: true, value: undefined };
+  }
+
+  /** @returns undefined at its end */
+  private nextOfBatch(): IteratorYieldResult<Person> | undefined {
+    const { batch } = this;
+    // One that ends or throws is not to be told its end.
+    this.batch = undefined;
+    const next = batch?.next();
+    if (!next || next.done) return undefined;
+    this.batch = batch;
+    return next;
+  }
+
+  /** @returns false when there is none */
+  private async nextBatch(): Promise<boolean> {
+    try {
+      const { done = false, value } = await this.source.next();
+      this.isOver = done;
+      if (!done) this.batch = (value as Iterable<Person>)[Symbol.iterator]();
+    } catch (error) {
+      this.isOver = true;
+      throw error;
+    }
+    return !this.isOver;
+  }
+}
