@@ -7,6 +7,8 @@ interface CopyConnection {
   query(text: string): void;
 }
 
+/** The server takes what is in a message once it has the whole. */
+const MESSAGE_BYTES = 64 * 1024;
 const COPY_DATA = 0x64;
 /** Without a body: the message's letter, and its length. */
 const COPY_DONE = Buffer.from([0x63, 0, 0, 0, 4]);
@@ -16,11 +18,11 @@ const COPY_DONE = Buffer.from([0x63, 0, 0, 0, 4]);
  * for them. One that refuses the COPY passes by what comes of it
  * (https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-COPY).
  *
- * @param rows as the server reads them, in buffers of less than a gigabyte
+ * @param rows as the server reads them; not to be changed until it has answered
  * @returns the number of rows
  * @throws what pg throws
  */
-export function copyIn(client: PoolClient, text: string, rows: readonly Buffer[]): Promise<number> {
+export function copyIn(client: PoolClient, text: string, rows: Buffer): Promise<number> {
   return new Promise((resolve, reject) => {
     const copy = new CopyIn(text, rows, (error, count) => (error ? reject(error) : resolve(count)));
     client.query(copy as never);
@@ -35,7 +37,7 @@ class CopyIn {
 
   constructor(
     private readonly text: string,
-    private readonly rows: readonly Buffer[],
+    private readonly rows: Buffer,
     callback: (error: Error | null, count: number) => void,
   ) {
     this.callback = callback;
@@ -48,12 +50,13 @@ class CopyIn {
     // In one write, as far as the system takes it.
     stream.cork();
     connection.query(this.text);
-    for (const buffer of this.rows) {
+    for (let start = 0; start < this.rows.length; start += MESSAGE_BYTES) {
+      const part = this.rows.subarray(start, start + MESSAGE_BYTES);
       const head = Buffer.allocUnsafe(5);
       head[0] = COPY_DATA;
-      head.writeUInt32BE(buffer.length + 4, 1);
+      head.writeUInt32BE(part.length + 4, 1);
       stream.write(head);
-      stream.write(buffer);
+      stream.write(part);
     }
     stream.write(COPY_DONE);
     stream.uncork();

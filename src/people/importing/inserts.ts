@@ -1,5 +1,5 @@
 import type { TransactionContext } from '../../transactions/transaction-context.js';
-import type { CopyRow } from './copy.js';
+import type { CopyRow } from './piece.js';
 import { PersonRefusedError } from '../people.errors.js';
 import { type PeopleStatements, ROWS_PER_INSERT } from '../people.statements.js';
 

@@ -1,6 +1,6 @@
 import { BATCH_WORK, batchesOf, BESIDE } from '../../json/batches.js';
 import { WorkSlices } from '../../json/work-slices.js';
-import type { CopyRow } from './copy.js';
+import type { CopyRow } from './piece.js';
 
 /** People that come one after the other. */
 export type Many<Person> = Iterable<Person> | AsyncIterable<Person>;
