@@ -1,12 +1,36 @@
 import { parseArgs } from 'node:util';
 
-export const USAGE = `npm run bench -- [--rounds <1..99>] [--turn <milliseconds>]
+/** What `npm run bench` runs, in this order. */
+export const SECTIONS = ['service', 'http', 'kafka', 'bulk', 'hot-row'];
+/** What it runs only when it is named: these compare nothing that is a goal. */
+export const OTHER_SECTIONS = ['messages', 'kafka-client'];
 
-  --rounds, BENCH_ROUNDS    how often every contestant has its turn at every operation; default 9
-  --turn,   BENCH_TURN_MS   how long one turn is, 100 to 60000; default 700`;
+export const USAGE = `npm run bench -- [section ...] [options]
+
+sections: ${SECTIONS.join(', ')}; only when named: ${OTHER_SECTIONS.join(', ')}
+
+  --quick                   shows only that each section runs; measures nothing, builds nothing, writes no results
+  --only <a,b>              only these contestants, and what they are compared with
+  --rounds, BENCH_ROUNDS    how often every contestant has its turn; the default is the section's
+  --turn,   BENCH_TURN_MS   how long one turn is, 100 to 60000 ms; default 1000
+  --messages <number>       kafka: messages that wait; default 100000
+  --rows <number>           bulk: rows of an import; default 100000
+  --large-rows <number>     bulk: rows of the import whose memory is watched, 0 for none; default 5000000
+  --backlog, --seconds, --outage   messages: what waits, how long it is watched, how long the database is away`;
 
 /** An option that is not accepted; the message names it and what is. */
 export class OptionError extends Error {}
+
+const FLAGS = {
+  rounds: { variable: 'BENCH_ROUNDS', range: [1, 99] },
+  turn: { variable: 'BENCH_TURN_MS', range: [100, 60_000], standard: 1000, quick: 200 },
+  messages: { range: [100, 10_000_000], standard: 100_000, quick: 2000 },
+  rows: { range: [100, 100_000_000], standard: 100_000, quick: 2000 },
+  'large-rows': { range: [0, 100_000_000], standard: 5_000_000, quick: 0 },
+  backlog: { range: [1000, 100_000_000], standard: 1_000_000, quick: 10_000 },
+  seconds: { range: [2, 3600], standard: 60, quick: 2 },
+  outage: { range: [1, 3600], standard: 60, quick: 1 },
+};
 
 /**
  * The options of this run; a flag wins over its variable.
@@ -14,23 +38,39 @@ export class OptionError extends Error {}
  * @throws OptionError
  */
 export function readOptions(args, environment) {
-  const flags = parse(args);
-  const choose = (flag, variable, standard, range) => {
+  const { values, positionals } = parse(args);
+  const known = [...SECTIONS, ...OTHER_SECTIONS];
+  const unknown = positionals.find((name) => !known.includes(name));
+  if (unknown) throw new OptionError(`There is no section "${unknown}".`);
+  const isQuick = values.quick ?? false;
+  const numbers = Object.entries(FLAGS).map(([flag, definition]) => {
+    const { variable, range, standard, quick = isQuick ? 1 : undefined } = definition;
     const [name, text] =
-      flags[flag] === undefined ? [variable, environment[variable]] : [`--${flag}`, flags[flag]];
-    return text === undefined || text === '' ? standard : wholeNumber(name, text, range);
-  };
+      values[flag] === undefined ? [variable, environment[variable]] : [`--${flag}`, values[flag]];
+    const value = text === undefined || text === '' ? undefined : wholeNumber(name, text, range);
+    return [flag, value ?? (isQuick ? quick : standard)];
+  });
+  const { turn: turnMs, 'large-rows': largeRows, ...others } = Object.fromEntries(numbers);
   return {
-    help: flags.help ?? false,
-    rounds: choose('rounds', 'BENCH_ROUNDS', 9, [1, 99]),
-    turnMs: choose('turn', 'BENCH_TURN_MS', 700, [100, 60_000]),
+    help: values.help ?? false,
+    isQuick,
+    sections: positionals.length > 0 ? [...new Set(positionals)] : SECTIONS,
+    only: values.only?.split(','),
+    turnMs,
+    largeRows,
+    ...others,
   };
 }
 
 function parse(args) {
-  const options = { rounds: { type: 'string' }, turn: { type: 'string' }, help: { type: 'boolean' } };
+  const numbers = Object.keys(FLAGS).map((flag) => [flag, { type: 'string' }]);
+  const others = { quick: { type: 'boolean' }, help: { type: 'boolean' }, only: { type: 'string' } };
   try {
-    return parseArgs({ args, options }).values;
+    return parseArgs({
+      args,
+      allowPositionals: true,
+      options: { ...Object.fromEntries(numbers), ...others },
+    });
   } catch (cause) {
     throw new OptionError(cause.message, { cause });
   }

@@ -1,124 +1,51 @@
-import os from 'node:os';
+import { setMaxListeners } from 'node:events';
+import { rmSync } from 'node:fs';
 import path from 'node:path';
-import { checkAnswers, checkCreated, WrongAnswerError } from './check.mjs';
-import { openDatabase } from './database.mjs';
-import { OptionError, readOptions, USAGE } from './options.mjs';
-import { SEEDED } from './people.mjs';
-import { startProcess } from './process.mjs';
-import { shuffled } from './shuffled.mjs';
-import { toTable } from './table.mjs';
+import { WrongAnswerError } from './harness/check.mjs';
+import { whereAndWhen } from './harness/versions.mjs';
+import { OptionError, readOptions, SECTIONS, USAGE } from './options.mjs';
+import { readResults, toMarkdown, writeResults } from './report/results.mjs';
 
 const DATA_DIRECTORY = path.join(import.meta.dirname, '../.data/bench');
-const OPERATIONS = ['get', 'create'];
-const CALLERS = 32;
-const POOL_SIZE = 10;
-const WARM_UP_MS = 1000;
-
-/** The first of each layer is what the others are compared with. */
-const LAYERS = [
-  {
-    title: 'Data layer',
-    contestants: [
-      { title: 'pg, named statement', file: 'raw-pg.mjs' },
-      { title: 'pg, named statement, BEGIN … COMMIT', file: 'raw-pg-transaction.mjs' },
-      { title: 'nestjs-people, PeopleService', file: 'people-service.mjs' },
-      { title: 'TypeORM repository in a transaction', file: 'typeorm-repository.mjs' },
-    ],
-  },
-  {
-    title: 'HTTP',
-    contestants: [
-      { title: 'Fastify and pg, named statement', file: 'bare-fastify.mjs' },
-      { title: 'nestjs-people, the service', file: 'people-http.mjs' },
-      {
-        title: 'Nest on Express, ValidationPipe, TypeORM repository in a transaction',
-        file: 'stock-nest.ts',
-        execArgv: ['--import', '@swc-node/register/esm-register'],
-      },
-    ],
-  },
-];
-
 const say = (text) => console.error(`bench: ${text}`);
 const ending = new AbortController();
 const interrupted = ending.signal;
-/** What has to be ended, in the order it was started. */
-const started = [];
+// Every process that is started listens.
+setMaxListeners(0, interrupted);
 
-async function main({ rounds, turnMs }) {
-  say('starting PostgreSQL and the contestants …');
-  const database = await openDatabase({ directory: DATA_DIRECTORY, onProgress: say, interrupted });
-  started.push(database.close);
-  const load = startProcess('load.mjs', { interrupted });
-  started.push(load.stop);
-  for (const { contestants } of LAYERS) {
-    for (const contestant of contestants) await open(contestant, database.url, load);
+async function main(options) {
+  const results = {};
+  for (const name of options.sections) {
+    say(`${name}:`);
+    const section = await import(`./sections/${name}.mjs`);
+    const result = await inOwnDirectory(name, options, section.run);
+    // Those that compare nothing that is a goal print their tables themselves.
+    if (!SECTIONS.includes(name)) continue;
+    results[name] = { where: whereAndWhen(), ...result };
   }
-
-  say('checking that all of them do the same …');
-  for (const contestant of everyContestant()) await checkAnswers(contestant, database);
-
-  say('warming up …');
-  for (const operation of OPERATIONS) {
-    for (const contestant of everyContestant()) await measure(contestant, operation, WARM_UP_MS, database);
+  const sections = {};
+  for (const name of SECTIONS) sections[name] = await import(`./sections/${name}.mjs`);
+  if (Object.keys(results).length > 0) console.log(toMarkdown(results, sections));
+  if (options.isQuick) say('this was a quick run: it shows that all of it runs, and measures nothing.');
+  else if (options.only) say('nothing is written: not all contestants took part.');
+  else if (Object.keys(results).length > 0) {
+    const all = { ...readResults(), ...results };
+    writeResults(all, sections);
+    say('bench/results.md and docs/bench.svg have the figures, of other sections those of their last run.');
   }
-
-  // Short turns in a random order: what disturbs the machine for a while meets everybody, and nobody is always first.
-  const turns = new Map(everyContestant().map((contestant) => [contestant, { get: [], create: [] }]));
-  for (let round = 1; round <= rounds; round++) {
-    say(`round ${round} of ${rounds} …`);
-    for (const { contestants, operation } of shuffled(heats())) {
-      for (const contestant of shuffled(contestants)) {
-        turns.get(contestant)[operation].push(await measure(contestant, operation, turnMs, database));
-      }
-    }
-  }
-
-  const tables = LAYERS.map(({ title, contestants }) => toTable(title, contestants, OPERATIONS, turns));
-  console.log([describe(database, rounds, turnMs), ...tables].join('\n\n'));
 }
 
-const everyContestant = () => LAYERS.flatMap(({ contestants }) => contestants);
-/** Contestants that are compared have their turns right after one another. */
-const heats = () =>
-  LAYERS.flatMap(({ contestants }) => OPERATIONS.map((operation) => ({ contestants, operation })));
-
-/** Starts a contestant's process, which then keeps its connections for the whole run. */
-async function open(contestant, databaseUrl, load) {
-  const { title: name, file, execArgv } = contestant;
-  const args = [`./contestants/${file}`, databaseUrl, String(POOL_SIZE)];
-  const own = startProcess('contestant.mjs', { name, args, execArgv, interrupted });
-  started.push(own.stop);
-  const { url } = await own.ask('open');
-  contestant.url = url;
-  contestant.ask = own.ask;
-  contestant.turn = (turn) => (url ? load.ask('turn', { ...turn, url }) : own.ask('turn', turn));
-}
-
-/** One turn, with the CPU time it took here and in PostgreSQL. */
-async function measure(contestant, operation, ms, database) {
-  const cpu = async () => [await contestant.ask('cpuMicros'), database.cpuMicros()];
-  const people = operation === 'create' ? await database.count() : 0;
-  const [nodeBefore, postgresBefore] = await cpu();
-  const { operations, seconds } = await contestant.turn({ operation, ms, callers: CALLERS });
-  const [nodeAfter, postgresAfter] = await cpu();
-  if (operation === 'create') await checkCreated(contestant, database, people + operations);
-  return {
-    perSecond: operations / seconds,
-    operations,
-    nodeMicros: nodeAfter - nodeBefore,
-    postgresMicros: postgresAfter - postgresBefore,
-  };
-}
-
-function describe({ version }, rounds, turnMs) {
-  return [
-    `${rounds} rounds of ${turnMs} ms a turn; ${CALLERS} callers; pool of ${POOL_SIZE}; ${SEEDED} people;`,
-    `Node ${process.versions.node}, PostgreSQL ${version}, ${os.availableParallelism()} cores, ${os.platform()}.`,
-    'Median (lowest..highest) of the ratios of operations per second, each within one round.',
-    'CPU time: Node + PostgreSQL.',
-    ...(rounds < 5 ? ['Fewer than 5 rounds: shows that it runs, measures nothing.'] : []),
-  ].join('\n');
+/** Whatever becomes of a section, what it has started ends, the last first. */
+async function inOwnDirectory(name, options, run) {
+  const directory = path.join(DATA_DIRECTORY, name);
+  const started = [];
+  const bench = { options, directory, say, interrupted, started };
+  try {
+    return await run(bench);
+  } finally {
+    while (started.length > 0) await started.pop()();
+    rmSync(directory, { recursive: true, force: true });
+  }
 }
 
 for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) {
@@ -130,9 +57,7 @@ try {
   else await main(options);
 } catch (error) {
   process.exitCode = interrupted.aborted ? 130 : 1;
-  if (interrupted.aborted) say(`${interrupted.reason.message}; ending everything …`);
+  if (interrupted.aborted) say(`${interrupted.reason.message}; everything has been ended.`);
   else if (error instanceof OptionError) say(`${error.message}\n\n${USAGE}`);
   else say(error instanceof WrongAnswerError ? error.message : error.stack);
-} finally {
-  while (started.length > 0) await started.pop()();
 }

@@ -16,8 +16,11 @@ export async function open({ databaseUrl, poolSize }) {
   const context = await NestFactory.createApplicationContext(host, { logger: false });
   const people = context.get(PeopleService);
   return {
+    takesBigint: true,
     get: (id) => people.get(id),
     create: (person) => people.create(person),
+    update: (id, name) => people.update(id, { name }),
+    remove: (id) => people.remove(id),
     close: () => context.close(),
   };
 }

@@ -1,6 +1,6 @@
 import pg from 'pg';
 import { v7 as uuidv7 } from 'uuid';
-import { getById, insert } from './statements.mjs';
+import { getById, insert, oneRow, remove, rename } from './statements.mjs';
 
 /** The same statements inside BEGIN and COMMIT, each awaited: three round trips. */
 export async function open({ databaseUrl, poolSize }) {
@@ -9,9 +9,9 @@ export async function open({ databaseUrl, poolSize }) {
     const client = await pool.connect();
     try {
       await client.query('BEGIN');
-      const { rows } = await client.query(statement);
+      const row = oneRow(await client.query(statement));
       await client.query('COMMIT');
-      return rows[0];
+      return row;
     } catch (error) {
       await client.query('ROLLBACK');
       throw error;
@@ -22,6 +22,8 @@ export async function open({ databaseUrl, poolSize }) {
   return {
     get: (id) => inTransaction(getById(id)),
     create: (person) => inTransaction(insert(uuidv7(), person)),
+    update: (id, name) => inTransaction(rename(id, name)),
+    remove: (id) => inTransaction(remove(id)),
     close: () => pool.end(),
   };
 }

@@ -1,13 +1,16 @@
 import pg from 'pg';
 import { v7 as uuidv7 } from 'uuid';
-import { getById, insert } from './statements.mjs';
+import { getById, insert, oneRow, remove, rename } from './statements.mjs';
 
 /** The floor: one named statement, one round trip, and PostgreSQL's own transaction around it. */
 export async function open({ databaseUrl, poolSize }) {
   const pool = new pg.Pool({ connectionString: databaseUrl, max: poolSize });
+  const run = async (statement) => oneRow(await pool.query(statement));
   return {
-    get: async (id) => (await pool.query(getById(id))).rows[0],
-    create: async (person) => (await pool.query(insert(uuidv7(), person))).rows[0],
+    get: (id) => run(getById(id)),
+    create: (person) => run(insert(uuidv7(), person)),
+    update: (id, name) => run(rename(id, name)),
+    remove: (id) => run(remove(id)),
     close: () => pool.end(),
   };
 }

@@ -7,6 +7,7 @@ import {
   NotFoundException,
   Param,
   ParseUUIDPipe,
+  Patch,
   Post,
   ValidationPipe,
 } from '@nestjs/common';
@@ -37,6 +38,12 @@ class CreatePersonDto {
   data?: object | null;
 }
 
+class RenamePersonDto {
+  @IsString()
+  @IsNotEmpty()
+  name!: string;
+}
+
 @Controller('people')
 class PeopleController {
   constructor(private readonly dataSource: DataSource) {}
@@ -55,6 +62,16 @@ class PeopleController {
     return this.dataSource.transaction((manager) => {
       const repository = manager.getRepository(Person);
       return repository.save(repository.create(body));
+    });
+  }
+
+  @Patch(':id')
+  rename(@Param('id', new ParseUUIDPipe()) id: string, @Body() { name }: RenamePersonDto): Promise<Person> {
+    return this.dataSource.transaction(async (manager) => {
+      const repository = manager.getRepository(Person);
+      const { affected } = await repository.update(id, { name });
+      if (!affected) throw new NotFoundException();
+      return repository.findOneByOrFail({ id });
     });
   }
 }

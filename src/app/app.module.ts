@@ -41,8 +41,8 @@ export class Stopping implements OnModuleDestroy {
 @Module({})
 export class AppModule {
   static forRoot(settings: ServiceSettings): DynamicModule {
-    const { database, recycling, preparedStatements, maxAttempts, inboxRetentionMs, auth, kafka, events } =
-      settings;
+    const { database, recycling, preparedStatements, sharedStatements, maxAttempts } = settings;
+    const { inboxRetentionMs, auth, kafka, events } = settings;
     const times = stopTimesOf(settings.shutdownTimeoutMs);
     const pool = new Logger('Pool');
     return {
@@ -61,7 +61,10 @@ export class AppModule {
         PeopleModule.forRoot({
           controllers: { http: true, messages: kafka !== undefined },
           events: events && kafka !== undefined,
-          transactions: { recycling, preparedStatements, maxAttempts, drainTimeoutMs: times.drainMs },
+          transactions: {
+            ...{ recycling, preparedStatements, maxAttempts, drainTimeoutMs: times.drainMs },
+            ...(sharedStatements === false && { sharedStatements }),
+          },
           inboxRetentionMs,
           ...settings.people,
           memoryBudgetBytes: settings.http.memoryBudgetBytes,
@@ -96,11 +99,16 @@ export class AppModule {
       providers: [
         Stopping,
         { provide: APP_FILTER, useClass: ProblemDetailsFilter },
-        {
-          provide: APP_GUARD,
-          inject: [HttpAdapterHost],
-          useFactory: (adapterHost: HttpAdapterHost) => new BearerTokenGuard(auth, adapterHost),
-        },
+        // A guard costs each request a little, and without tokens it has nothing to do.
+        ...(auth.method === 'none'
+          ? []
+          : [
+              {
+                provide: APP_GUARD,
+                inject: [HttpAdapterHost],
+                useFactory: (adapterHost: HttpAdapterHost) => new BearerTokenGuard(auth, adapterHost),
+              },
+            ]),
         ...(kafka
           ? [
               {

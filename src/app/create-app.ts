@@ -60,7 +60,7 @@ export async function createApp(
   });
   warnOfForeignTokens(auth, logger);
   const stopping = app.get(Stopping);
-  await setAnswerHeaders(fastify, () => stopping.hasBegun);
+  setAnswerHeaders(fastify, () => stopping.hasBegun);
   observeRequests(adapter, app.get(Metrics), logger);
   serveDocumentation(app);
   if (settings.kafka) {
@@ -97,9 +97,10 @@ function observeRequests(adapter: FastifyAdapter, metrics: Metrics, logger: Json
   fastify.addHook('onResponse', (request, reply, done) => {
     const { method } = request;
     const route = request.routeOptions.url ?? 'none';
-    metrics.observeRequest(method, route, reply.statusCode, reply.elapsedTime / 1000);
-    const ms = Math.round(reply.elapsedTime * 10) / 10;
-    logger.log({ msg: 'request', requestId: request.id, method, route, status: reply.statusCode, ms });
+    const { elapsedTime, statusCode: status } = reply;
+    metrics.observeRequest(method, route, status, elapsedTime / 1000);
+    const ms = Math.round(elapsedTime * 10) / 10;
+    logger.log({ msg: 'request', requestId: request.id, method, route, status, ms });
     done();
   });
 }

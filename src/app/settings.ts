@@ -13,6 +13,8 @@ export interface Environment {
   database: Omit<DatabaseSettings, 'url'> & { url?: string };
   recycling: RecyclingMethod;
   preparedStatements: PreparedStatements;
+  /** Left out: statements are shared. */
+  sharedStatements?: false;
   maxAttempts: number;
   /** How long what was handled is remembered, in ms. */
   inboxRetentionMs: number;
@@ -103,6 +105,7 @@ export function toEnvironment(values: Values): Environment {
     },
     recycling: values.DB_RECYCLING,
     preparedStatements: values.DB_PREPARED_STATEMENTS === 'on' ? 'named' : 'unnamed',
+    ...(values.DB_SHARED_STATEMENTS === 'off' && { sharedStatements: false }),
     maxAttempts: values.TRANSACTION_MAX_ATTEMPTS,
     inboxRetentionMs: values.INBOX_RETENTION_MS,
     events: values.PEOPLE_EVENTS === 'on',

@@ -27,6 +27,10 @@ const FULL: TransactionIds = { hasTimeline: true };
 export const ticketQuery = (serverVersion: string, ids: TransactionIds = FULL): string =>
   `SELECT concat(${since13(serverVersion, 'pg_current_xact_id_if_assigned', 'txid_current_if_assigned')}(), '/', ${incarnation(ids)})`;
 
+/** The same, and a transaction that has no id is given one: for one that will write. A standby gives none. */
+export const assigningTicketQuery = (serverVersion: string, ids: TransactionIds = FULL): string =>
+  `SELECT concat(CASE WHEN NOT pg_is_in_recovery() THEN ${since13(serverVersion, 'pg_current_xact_id', 'txid_current')}() END, '/', ${incarnation(ids)})`;
+
 /**
  * One row: what became of the transaction with the id $1, as `status`, and the server's incarnation. A standby decides nothing:
  * it may lag, and it may be promoted.

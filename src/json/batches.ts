@@ -26,8 +26,8 @@ export async function* oneByOne<T>(batches: AsyncIterable<Iterable<T>>): AsyncGe
 function eachAlone<T>(each: AsyncIterator<T>): AsyncIterator<Iterable<T>> {
   return {
     next: async () => {
-      const { done = false, value } = await each.next();
-      return done ? { done, value: undefined } : { value: [value as T] };
+      const next = await each.next();
+      return next.done ? { done: true, value: undefined } : { value: [next.value] };
     },
     return: async () => {
       await each.return?.();

@@ -71,6 +71,10 @@ export class Outbox implements OnModuleDestroy {
       throw new TransactionUsageError(
         'outbox.publish() needs a unit of work around it: TransactionRunner.run or @Transactional.',
       );
+    if (transaction.hasEnded)
+      throw new TransactionUsageError(
+        `Transaction ${transaction.id} has ended: publish its events before that.`,
+      );
     const bytes = Buffer.byteLength(event.aggregateId);
     if (bytes > LONGEST_AGGREGATE_ID)
       throw new TransactionUsageError(

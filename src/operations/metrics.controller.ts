@@ -1,9 +1,10 @@
 import { Controller, Get, Header, Injectable, type OnApplicationShutdown } from '@nestjs/common';
 import { ApiOperation, ApiProduces, ApiTags } from '@nestjs/swagger';
-import { collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client';
+import { collectDefaultMetrics, Gauge, Registry } from 'prom-client';
 import { DataSource } from 'typeorm';
 import type { Pool } from 'pg';
 import { poolOf } from '../database/pooled-client.js';
+import { Histogram, type Series } from './histogram.js';
 import { TransactionMetrics } from './transaction-metrics.js';
 
 /** What this process counts, for Prometheus. Its own registry: two applications in one process stay apart. */
@@ -13,9 +14,9 @@ export class Metrics implements OnApplicationShutdown {
   private readonly requests = new Histogram({
     name: 'http_request_duration_seconds',
     help: 'Time from a request to the end of its answer.',
-    labelNames: ['method', 'route', 'status'],
-    registers: [this.registry],
+    registry: this.registry,
   });
+  private readonly series = new Map<string, Series>();
   private readonly transactions = new TransactionMetrics(this.registry);
 
   constructor(dataSource: DataSource) {
@@ -37,7 +38,11 @@ export class Metrics implements OnApplicationShutdown {
 
   /** @param route the pattern, not the path: ids would make a series each */
   observeRequest(method: string, route: string, status: number, seconds: number): void {
-    this.requests.observe({ method, route, status }, seconds);
+    const key = `${method} ${route} ${status}`;
+    let series = this.series.get(key);
+    if (!series)
+      this.series.set(key, (series = this.requests.labels({ method, route, status: String(status) })));
+    series.observe(seconds);
   }
 
   onApplicationShutdown(): void {

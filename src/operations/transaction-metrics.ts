@@ -1,4 +1,4 @@
-import { Counter, Histogram, type Registry } from 'prom-client';
+import { Counter, type Registry } from 'prom-client';
 import {
   type TransactionBegin,
   transactionChannels,
@@ -6,6 +6,7 @@ import {
   type TransactionRetry,
   type TransactionRollback,
 } from '../transactions/transaction-events.js';
+import { Histogram } from './histogram.js';
 
 const SECONDS = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10];
 type Channels = typeof transactionChannels;
@@ -28,14 +29,14 @@ export class TransactionMetrics {
       name: name('_attempts'),
       help: 'Attempts of a unit of work that was committed.',
       buckets: [1, 2, 3, 4, 5, 6, 7, 8, 9, 10],
-      registers,
-    });
+      registry,
+    }).labels();
     const duration = new Histogram({
       name: name('_duration_seconds'),
       help: 'Time of a unit of work that was committed, all attempts and waits included.',
       buckets: SECONDS,
-      registers,
-    });
+      registry,
+    }).labels();
     const retries = new Counter({
       name: name('_retries_total'),
       help: 'Attempts that failed and were repeated, by SQLSTATE and by where it showed: begin, statement, commit.',
@@ -52,14 +53,14 @@ export class TransactionMetrics {
       name: 'people_pool_wait_seconds',
       help: 'Time that an attempt waited for a connection of the pool.',
       buckets: SECONDS,
-      registers,
-    });
+      registry,
+    }).labels();
     const queueWait = new Histogram({
       name: name('_queue_wait_seconds'),
       help: 'Time that a unit of work waited for others with its conflict key.',
       buckets: SECONDS,
-      registers,
-    });
+      registry,
+    }).labels();
     this.listeners = {
       begin: (event) => poolWait.observe((event as TransactionBegin).poolWaitMs / 1000),
       retry: (event) => {

@@ -118,6 +118,13 @@ export class ByteShare {
     this.took(bytes, more);
   }
 
+  /** Takes so much more if that is so little that it is not counted. @returns false otherwise */
+  growFree(bytes: number): boolean {
+    if (this.uncounted(bytes) > 0) return false;
+    this.took(bytes, 0);
+    return true;
+  }
+
   /** As `grow`, without waiting: for what is in memory already. */
   growNow(bytes: number): void {
     const more = this.uncounted(bytes);

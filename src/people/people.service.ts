@@ -21,6 +21,7 @@ import {
 } from './person.dto.js';
 import { Person, type PersonRow } from './person.entity.js';
 import { type ManyPeople, PersonRows } from './person-rows.js';
+import { SharedPeople } from './sharing/shared-people.js';
 import { changePerson, insertPerson, mergePerson, toVersions } from './single-writes.js';
 import { PeopleTable } from './table/known-table.js';
 
@@ -45,6 +46,7 @@ export interface IfMatch {
 @Injectable()
 export class PeopleService<Data extends object = JsonObject> implements OnModuleInit {
   private readonly store: PeopleStore;
+  private readonly single: SharedPeople;
   private readonly rows: PersonRows<Data>;
   private readonly pages: PeoplePages<Data>;
   private readonly importer: PeopleImporter<Data>;
@@ -58,6 +60,7 @@ export class PeopleService<Data extends object = JsonObject> implements OnModule
     budget: ByteBudget,
   ) {
     this.store = new PeopleStore(transactions, dataSource, table, outbox, options.events ?? false);
+    this.single = new SharedPeople(this.store);
     this.rows = new PersonRows(table, options);
     this.pages = new PeoplePages(this.store, this.rows, options);
     this.importer = new PeopleImporter(this.store, this.rows, budget, options);
@@ -86,7 +89,7 @@ export class PeopleService<Data extends object = JsonObject> implements OnModule
   async createIfAbsent(input: NewPerson<Data>): Promise<{ person: Person<Data>; created: boolean }> {
     if (!this.table.isKnown) await this.table.learn();
     const given = this.rows.toRow(input, '#');
-    const { row, created } = await insertPerson(this.store, given, input.id === undefined);
+    const { row, created } = await insertPerson(this.single, given, input.id === undefined);
     return { person: this.rows.toPerson(row), created };
   }
 
@@ -147,7 +150,7 @@ export class PeopleService<Data extends object = JsonObject> implements OnModule
   async get(id: string): Promise<Person<Data>> {
     assertPersonId(id);
     if (!this.table.isKnown) await this.table.learn();
-    const row = await this.store.find(id);
+    const row = await this.single.find(id);
     if (!row) throw new PersonNotFoundError(id);
     return this.rows.toPerson(row);
   }
@@ -194,10 +197,10 @@ export class PeopleService<Data extends object = JsonObject> implements OnModule
     if (merge && data)
       return mergePerson(this.store, this.rows, { id, name, patch: this.rows.toPatch(data), versions });
     const json = data === undefined ? null : this.rows.toJson(data);
-    const statement = this.store.statements.update(id, name, data !== undefined, json, versions);
+    const values = [id, name, data !== undefined, json, versions];
     const isThere = (row: PersonRow) =>
       (name === null || row.name === name) && (data === undefined || this.table.isSame(row.data, json));
-    const row = await changePerson(this.store, statement, id, versions, (found) =>
+    const row = await changePerson(this.single, { kind: 'update', values }, versions, (found) =>
       found && isThere(found) ? { row: found } : undefined,
     );
     return this.rows.toPerson(row!);
@@ -208,8 +211,8 @@ export class PeopleService<Data extends object = JsonObject> implements OnModule
     assertPersonId(id);
     const versions = toVersions(ifMatch);
     if (!this.table.isKnown) await this.table.learn();
-    const statement = this.store.statements.remove(id, versions);
-    const removed = changePerson(this.store, statement, id, versions, (found) =>
+    const change = { kind: 'remove', values: [id, versions] } as const;
+    const removed = changePerson(this.single, change, versions, (found) =>
       found ? undefined : { row: undefined },
     );
     await removed.catch((error: unknown) => {

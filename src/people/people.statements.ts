@@ -1,14 +1,12 @@
 import { preparedName } from '../database/prepared-name.js';
 import type { Statement } from '../transactions/transaction-context.js';
+import { sharedStatements } from './sharing/statements.js';
 
 /** A prepared statement of the table `people` that waits for its values. */
 export type PeopleStatement = (...values: unknown[]) => Statement & { name: string };
 
 /** Rows of one prepared INSERT: one fixed size keeps one plan, and 3 × 1000 parameters are far below 65,535. */
 export const ROWS_PER_INSERT = 1000;
-
-/** Rows of one INSERT that several callers share. */
-const SHARED_SIZES = [2, 4, 8, 16, 32, 64];
 
 /** Names longer than this are not in the index, see `Person`. */
 export const INDEXED_NAME_BYTES = 2000;
@@ -69,18 +67,10 @@ export function peopleStatements(table: string, outbox?: string, versionBy: Vers
     if (!outbox) return insert;
     return `WITH changed AS (${insert} RETURNING id, name, data) ${event('created', 'changed', whole)}`;
   };
-  const shared = new Map(
-    SHARED_SIZES.map((size) => [
-      size,
-      named(
-        `create_shared_${size}`,
-        changing('created', `${insertRows(table, size)} ON CONFLICT (id) DO NOTHING`),
-      ),
-    ]),
-  );
   const ifVersion = (parameter: string) =>
     `(${parameter}::text[] IS NULL OR ${version.text} = ANY (${parameter}))`;
   return {
+    ...sharedStatements({ table, named, changing }),
     /** id, name, data */
     create: named(
       'create',
@@ -89,21 +79,12 @@ export function peopleStatements(table: string, outbox?: string, versionBy: Vers
         `INSERT INTO ${table} (id, name, data) VALUES ($1, $2, $3) ON CONFLICT (id) DO NOTHING`,
       ),
     ),
-    /** For as many rows as there are values, of which those are returned whose id was free. */
-    createShared: (rows: readonly (readonly unknown[])[]): Statement & { name: string } => {
-      const size = SHARED_SIZES.find((each) => each >= rows.length)!;
-      // One size of a few, so that each is prepared once: what is left over is the last row again, which ON CONFLICT passes by.
-      const filled = [...rows, ...Array.from({ length: size - rows.length }, () => rows.at(-1)!)];
-      return shared.get(size)!(...filled.flat());
-    },
     /** 3 × `ROWS_PER_INSERT` values */
     createMany: named(`create_${ROWS_PER_INSERT}`, creating(ROWS_PER_INSERT)),
     /** For the rows that are left over; without a name, or each size would stay prepared for ever. */
     createRest: (values: unknown[]): Statement => ({ text: creating(values.length / 3), values }),
     /** id */
     get: named('get', `SELECT ${person} FROM ${table} WHERE id = $1`),
-    /** ids, as the literal of an array */
-    getMany: named('get_many', `SELECT ${person} FROM ${table} WHERE id = ANY ($1::uuid[])`),
     /** id */
     getForUpdate: named('get_for_update', `SELECT ${person} FROM ${table} WHERE id = $1 FOR UPDATE`),
     /** name, id the page begins at, limit, bytes that each row may have; see `PersonRow.withheld` */

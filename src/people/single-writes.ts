@@ -1,6 +1,5 @@
 import { mergeJson } from '../json/merge.js';
 import { invalid } from '../json/refusals.js';
-import type { Statement } from '../transactions/transaction-context.js';
 import type { CopyRow } from './importing/copy.js';
 import {
   PersonChangedError,
@@ -11,10 +10,13 @@ import {
 import type { PeopleStore } from './people-store.js';
 import { type Person, type PersonRow, versionOfRow, versionToRow } from './person.entity.js';
 import type { PersonRows } from './person-rows.js';
+import type { Change, SharedPeople } from './sharing/shared-people.js';
 import { WriteDoubt } from './write-doubt.js';
 
 /** A write that changes no row is repeated this often, in case that others were there in between, before the table is to blame. */
-const LOOKS = 3;
+const LOOKS = 10;
+/** But where the same row is found each time, the table is to blame sooner. */
+const LOOKS_AT_ONE = 3;
 
 /** Changes of one person queue up in this process; another process meets them as conflicts. */
 const keyOf = (id: string) => `people:${id.toLowerCase()}`;
@@ -34,18 +36,18 @@ export function toVersions(ifMatch: string | readonly string[] | undefined): str
  * @throws PersonConflictError another person has this id
  */
 export async function insertPerson(
-  store: PeopleStore,
+  people: SharedPeople,
   [id, name, data]: CopyRow,
   isOurs: boolean,
 ): Promise<{ row: PersonRow; created: boolean }> {
   const doubt = new WriteDoubt();
   for (let look = 1; look <= LOOKS; look++) {
-    const row = await store.insert([id, name, data], doubt.beforeRetry);
+    const row = await people.insert([id, name, data], isOurs, doubt);
     if (row) return { row, created: true };
-    const existing = await doubt.ask((isProof) => store.find(id, isProof));
+    const existing = await doubt.ask((isProof) => people.find(id, isProof));
     if (!existing) continue;
     // What was stored under an id of ours is ours, whatever has become of it since.
-    const isSame = existing.name === name && store.table.isSame(existing.data, data);
+    const isSame = existing.name === name && people.table.isSame(existing.data, data);
     if (isOurs || isSame) return { row: existing, created: isOurs };
     throw doubt.error ?? new PersonConflictError(id);
   }
@@ -56,32 +58,35 @@ export async function insertPerson(
  * Changes or removes a row. Where the answer was lost, what is there then tells what became of it. It is not done again, as
  * others may have followed; with versions it can be, for it fits one row only, unless they are digests of a content, which may come again.
  *
+ * @param change the values of its statement, the id first
  * @param recognise what was done, by the row that is found; undefined where that can't be told
  */
 export async function changePerson(
-  store: PeopleStore,
-  statement: Statement,
-  id: string,
+  people: SharedPeople,
+  { kind, values }: Pick<Change, 'kind' | 'values'>,
   versions: string[] | null,
   recognise: (found: PersonRow | undefined) => { row: PersonRow | undefined } | undefined,
 ): Promise<PersonRow | undefined> {
   const doubt = new WriteDoubt();
-  const options = {
-    conflictKey: keyOf(id),
-    idempotent: versions !== null && store.table.hasRowVersions,
-    beforeRetry: doubt.beforeRetry,
-  };
+  const [id] = values as [string];
+  const idempotent = versions !== null && people.table.hasRowVersions;
+  let before: string | undefined;
+  let unchanged = 0;
   for (let look = 1; look <= LOOKS; look++) {
-    const result = await doubt.of(store.write<PersonRow>(statement, options));
-    if (result?.rowCount) return result.rows[0];
-    const found = await doubt.ask((isProof) => store.find(id, isProof));
+    const row = await doubt.of(people.change({ kind, values, idempotent, doubt }, keyOf(id)));
+    if (row) return row;
+    const found = await doubt.ask((isProof) => people.find(id, isProof));
     if (doubt.error) {
       const recognised = recognise(found);
       if (!recognised) throw doubt.error;
       return recognised.row;
     }
     if (!found) throw new PersonNotFoundError(id);
-    if (versions && !versions.includes(versionOfRow(found))) throw new PersonChangedError(id);
+    const version = versionOfRow(found);
+    if (versions && !versions.includes(version)) throw new PersonChangedError(id);
+    unchanged = version === before ? unchanged + 1 : 1;
+    if (unchanged === LOOKS_AT_ONE) break;
+    before = version;
   }
   throw new PersonRefusedError();
 }

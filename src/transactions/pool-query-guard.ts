@@ -1,5 +1,6 @@
 import { Logger } from '@nestjs/common';
 import type { BeforeQueryEvent, DataSource, EntitySubscriberInterface } from 'typeorm';
+import { isIndifferent } from './session/type-orm.js';
 import { currentTransaction } from './transaction-context.js';
 import { TransactionUsageError } from './transaction-errors.js';
 import type { PoolQueryMode } from './transaction-options.js';
@@ -12,7 +13,9 @@ const ADVICE =
 export class PoolQueryGuard implements EntitySubscriberInterface {
   private readonly logger = new Logger('Transactions');
 
-  private constructor(private readonly mode: Exclude<PoolQueryMode, 'off'>) {}
+  private constructor(private readonly mode: Exclude<PoolQueryMode, 'off'>) {
+    isIndifferent(this);
+  }
 
   /** Watches the queries of `dataSource`. */
   static watch(dataSource: DataSource, mode: PoolQueryMode = defaultMode()): void {

@@ -1,31 +1,26 @@
-import { AsyncLocalStorage } from 'node:async_hooks';
 import type { PoolClient, QueryConfig, QueryResult, QueryResultRow } from 'pg';
 import type { DataSource, EntityManager } from 'typeorm';
 import { hasSqlState } from '../database/database-failure.js';
 import { IN_FAILED_SQL_TRANSACTION } from '../database/postgres-errors.js';
 import type { PipelinedStatement } from '../database/pg/pipelined-query.js';
 import { TransactionUsageError } from './transaction-errors.js';
+import { Places } from './session/places.js';
 import type { TransactionSession } from './session/session.js';
+import type { Statement } from './session/statements.js';
+import type { TypeOrm } from './session/type-orm.js';
 import type { Unit } from './unit/unit-of-work.js';
 
-/**
- * One statement as data. `name` makes it a prepared statement of the connection, parsed and planned once; a name must
- * always stand for the same text.
- */
-export interface Statement {
-  name?: string;
-  text: string;
-  values?: readonly unknown[];
-}
+export type { Statement } from './session/statements.js';
 
 type Callback = () => unknown;
 
 interface ContextParts {
   unit: Unit;
   attempt: number;
-  manager: EntityManager;
-  client: PoolClient;
+  typeOrm: TypeOrm;
   session: TransactionSession;
+  /** COMMIT, with the work's last statement. */
+  commitWith: (statement: QueryConfig) => Promise<QueryResult>;
 }
 
 /** One attempt at a unit of work: what the work may use while that attempt lasts, and not longer. */
@@ -77,12 +72,12 @@ export class TransactionContext {
   }
 
   get dataSource(): DataSource {
-    return this.manager.dataSource;
+    return this.parts.typeOrm.dataSource;
   }
 
   /** TypeORM's manager inside this transaction; repositories come from `manager.getRepository(Entity)`. */
   get manager(): EntityManager {
-    return this.parts.manager;
+    return this.parts.typeOrm.manager;
   }
 
   /**
@@ -90,7 +85,7 @@ export class TransactionContext {
    * nothing once the attempt is over.
    */
   get client(): PoolClient {
-    return this.parts.client;
+    return this.parts.typeOrm.client;
   }
 
   /** The level that was chosen; undefined when it is the session's default. */
@@ -121,12 +116,29 @@ export class TransactionContext {
    * @throws TransactionUsageError the attempt is over: a forgotten `await` let the work's end overtake the statement
    */
   async query<Row extends QueryResultRow>(statement: Statement): Promise<QueryResult<Row>> {
-    if (this.hasEnded) {
+    if (this.hasEnded)
       throw new TransactionUsageError(
         `Transaction ${this.id} has ended: await every statement before the work returns.`,
       );
-    }
     return this.parts.session.query<Row>(statement as QueryConfig);
+  }
+
+  /**
+   * Runs the last statement of the work together with COMMIT, which costs no way there and back of its own then. Its result
+   * comes once COMMIT is confirmed; from the call on the transaction takes nothing more. Whatever the statement changes is
+   * committed: a result that may be a reason to roll back belongs to `query`. Where it or COMMIT fails, the unit of work fails or
+   * repeats as ever. What the work throws behind it reaches the caller as AfterCommitError.
+   *
+   * In a unit that is nested or has joined another, and in a message handler's, it is `query`: who commits is somebody else. COMMIT
+   * goes apart where the transaction has no id yet: it has one since a write, a locking read, or the start with a `conflictKey`.
+   *
+   * @throws AfterCommitError committed, as the server said later, but the result is lost: the work may return without it
+   * @throws TransactionUsageError the transaction has ended
+   */
+  async commitWith<Row extends QueryResultRow>(statement: Statement): Promise<QueryResult<Row>> {
+    const isOutermost = !this.isNested && !this.parts.unit.claim && places.isOwnWork(this);
+    if (this.hasEnded || !isOutermost) return this.query(statement);
+    return this.parts.commitWith(statement as QueryConfig) as Promise<QueryResult<Row>>;
   }
 
   /**
@@ -217,14 +229,22 @@ export class TransactionContext {
   }
 }
 
-const contexts = new AsyncLocalStorage<TransactionContext>();
+const places = new Places<TransactionContext>();
 
 /** The unit of work that the calling code runs in, whoever began it; undefined outside of any. */
 export function currentTransaction(): TransactionContext | undefined {
-  return contexts.getStore();
+  return places.current;
 }
 
 /** Runs `work` so that `currentTransaction()` is `context` in everything it calls and awaits. */
 export function runInContext<T>(context: TransactionContext, work: () => Promise<T>): Promise<T> {
-  return contexts.run(context, work);
+  return places.run(context, false, work);
+}
+
+/** Runs `work` as a part of the unit of work around it, which goes on behind it. */
+export function joinContext<T>(
+  context: TransactionContext,
+  work: (context: TransactionContext) => Promise<T>,
+): Promise<T> {
+  return places.run(context, true, () => work(context));
 }

@@ -3,7 +3,8 @@ import { PREPARED_STATEMENTS, type PreparedStatements } from '../database/known-
 import type { RecyclingMethod } from '../database/pooled-client.js';
 import type { Backoff, RetryPolicy } from './retry-policy.js';
 import type { TransactionRetry } from './transaction-events.js';
-import { TransactionUsageError } from './transaction-errors.js';
+import type { PipelinedStatement } from '../database/pg/pipelined-query.js';
+import { type TransactionOutcomeUnknownError, TransactionUsageError } from './transaction-errors.js';
 
 export const PROPAGATIONS = ['REQUIRED', 'REQUIRES_NEW', 'MANDATORY', 'NESTED'] as const;
 
@@ -67,6 +68,16 @@ export interface TransactionOptions {
   beforeRetry?: (retry: TransactionRetry) => boolean | void | Promise<boolean | void>;
 }
 
+/** Options of one unit of work that no default can be given for. */
+export interface UnitOptions extends TransactionOptions {
+  /** An INSERT that travels ahead of the first statement; where its row is there already, ClaimTakenError. */
+  claim?: PipelinedStatement;
+  /** True: part of something that had begun before, which goes on while the application stops, until the deadline. */
+  continues?: boolean;
+  /** An attempt at the same was made before, and may have been applied: nothing is told as if it was not. */
+  doubt?: TransactionOutcomeUnknownError;
+}
+
 /** What a query on the pool inside of a unit of work leads to: such a query is no part of the transaction. */
 export type PoolQueryMode = 'warn' | 'throw' | 'off';
 
@@ -83,6 +94,11 @@ export interface TransactionRunnerSettings extends Omit<
    * DataSource.
    */
   preparedStatements?: PreparedStatements;
+  /**
+   * False: each single statement of `PeopleService` travels by itself. Otherwise those that are ready together share a statement and
+   * its commit, where nothing is asked for that would need a transaction begun for one alone. Default true.
+   */
+  sharedStatements?: boolean;
   /**
    * What is done about a query of TypeORM that goes to the pool (a repository of `@InjectRepository`) while the code that
    * asks for it runs in a unit of work. Default `warn`, and `off` with `NODE_ENV=production`.

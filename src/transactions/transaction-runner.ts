@@ -3,17 +3,20 @@ import { setMaxListeners } from 'node:events';
 import type { QueryResult, QueryResultRow } from 'pg';
 import type { DataSource } from 'typeorm';
 import { KnownServer } from '../database/known-server.js';
-import { knowServer, poolOf } from '../database/pooled-client.js';
-import { PoolExhaustedError } from '../database/postgres-errors.js';
-import type { PipelinedStatement } from '../database/pg/pipelined-query.js';
-import { inTurn } from './unit/conflict-queue.js';
+import { knowServer } from '../database/pooled-client.js';
+import { inFreeTurn, inTurn, isFree } from './unit/conflict-queue.js';
 import { type AttemptOptions, attemptTransaction } from './unit/attempt.js';
-import { currentTransaction, type Statement, type TransactionContext } from './transaction-context.js';
+import {
+  currentTransaction,
+  joinContext,
+  type Statement,
+  type TransactionContext,
+} from './transaction-context.js';
 import { ShuttingDownError, TransactionUsageError } from './transaction-errors.js';
 import {
   needsBegin,
-  type TransactionOptions,
   type TransactionRunnerSettings,
+  type UnitOptions,
   validateOptions,
 } from './transaction-options.js';
 import { OutcomeRows } from './unit/outcome-rows.js';
@@ -21,20 +24,14 @@ import { repeatUntilCommitted } from './unit/repetition.js';
 import { RunningUnits } from './unit/running-units.js';
 import { attemptStatement } from './unit/single-statement.js';
 import { PIPELINE_DEPTH } from './unit/key-pipeline.js';
-import { assertCompatible, assertKeyIsFree } from './unit/nesting.js';
-import { noteFailure } from './unit-failures.js';
+import { assertCompatible, assertConnectionIsFree, assertKeyIsFree, isPartOfUnit } from './unit/nesting.js';
+import { inSpan } from './unit/tracing.js';
 import { type AttemptOutcome, Unit } from './unit/unit-of-work.js';
 
 export const TRANSACTIONS_DATA_SOURCE = Symbol.for('nestjs-people:TRANSACTIONS_DATA_SOURCE');
 export const TRANSACTION_SETTINGS = Symbol.for('nestjs-people:TRANSACTION_SETTINGS');
 
-/** Options of one unit of work that no default can be given for. */
-export interface UnitOptions extends TransactionOptions {
-  /** An INSERT that travels ahead of the first statement; where its row is there already, ClaimTakenError. */
-  claim?: PipelinedStatement;
-  /** True: part of something that had begun before, which goes on while the application stops, until the deadline. */
-  continues?: boolean;
-}
+export type { UnitOptions } from './transaction-options.js';
 
 const DEFAULT_DRAIN_MS = 20_000;
 const DEFAULT_QUEUE_SIZE = 1000;
@@ -52,15 +49,21 @@ export class TransactionRunner implements BeforeApplicationShutdown {
   private readonly common: Pick<AttemptOptions<never>, 'dataSource' | 'recycling' | 'sessions'>;
   private readonly stopping = new AbortController();
   private stopsSince: number | undefined;
-  /** Whether a single statement with these settings needs no transaction begun for it. */
-  private readonly settingsShare: boolean;
+  /** Whether a single statement needs no transaction begun for it with these settings, nor anything else of its own. */
+  private readonly isPlain: boolean;
 
   constructor(
     @Inject(TRANSACTIONS_DATA_SOURCE) readonly dataSource: DataSource,
     @Inject(TRANSACTION_SETTINGS) readonly settings: TransactionRunnerSettings,
   ) {
     validateOptions(settings);
-    this.settingsShare = !needsBegin(settings) && settings.timeoutMs === undefined;
+    const { sharedStatements = true, timeoutMs, commitOutcome = 'report', maxAttempts } = settings;
+    this.isPlain =
+      sharedStatements &&
+      maxAttempts !== 1 &&
+      !timeoutMs &&
+      commitOutcome === 'report' &&
+      !needsBegin(settings);
     this.common = { dataSource, recycling: settings.recycling ?? 'fast', sessions: this.units.sessions };
     if (settings.preparedStatements === 'unnamed') KnownServer.of(dataSource).useNoNames();
     // Every unit that waits between attempts listens.
@@ -103,7 +106,7 @@ export class TransactionRunner implements BeforeApplicationShutdown {
         `Transaction ${outer.id} has ended: await what runs in it, begin what outlives it in afterCommit, or with propagation: 'REQUIRES_NEW'.`,
       );
     await assertCompatible(options, outer);
-    return propagation === 'NESTED' ? outer.nest(work) : work(outer);
+    return propagation === 'NESTED' ? outer.nest(work) : joinContext(outer, work);
   }
 
   /**
@@ -115,7 +118,7 @@ export class TransactionRunner implements BeforeApplicationShutdown {
    */
   async runStatement<Row extends QueryResultRow>(
     statement: Statement,
-    { writes, ...options }: TransactionOptions & { writes: boolean; continues?: boolean },
+    { writes, ...options }: UnitOptions & { writes: boolean },
   ): Promise<QueryResult<Row>> {
     const merged = { ...this.settings, ...options };
     const isResolved = writes && ['resolve', 'row'].includes(merged.commitOutcome ?? '');
@@ -132,34 +135,25 @@ export class TransactionRunner implements BeforeApplicationShutdown {
   }
 
   /**
-   * True where a single statement of the calling code may travel with those of others: it is in no unit of work, and nothing is
-   * asked for that would need a transaction begun for it alone.
+   * Whether a single statement of the calling code may travel with those of others: it is in no unit of work, nothing is asked for
+   * that would need a transaction begun for it alone, and nobody has or waits for the turn of its key.
    */
-  get mayShare(): boolean {
-    const { isKnown, dropsSettings } = KnownServer.of(this.dataSource);
-    return this.settingsShare && isKnown && !dropsSettings && currentTransaction() === undefined;
+  mayShare(conflictKey?: string): boolean {
+    if (!this.isPlain || currentTransaction() !== undefined || this.stopping.signal.aborted) return false;
+    const { isKnown, dropsSettings, hasTransactionIds } = KnownServer.of(this.dataSource);
+    if (!isKnown || dropsSettings || !hasTransactionIds) return false;
+    return conflictKey === undefined || isFree(this.dataSource, conflictKey);
   }
 
   /**
-   * Waits for what is sent together with others' as the unit of work of the calling code.
+   * Sends what travels with the statements of others, as a unit of work of the calling code. Only where it `mayShare`.
    *
-   * @param add has it sent; what it resolves with is committed
-   * @throws what `add` throws, ShuttingDownError
+   * @param send what it resolves with is committed
+   * @throws what `send` throws
    */
-  async share<T>(add: () => Promise<T>): Promise<T> {
-    if (this.stopping.signal.aborted) throw new ShuttingDownError();
-    const done = add();
-    this.units.add(done);
-    try {
-      const value = await done;
-      noteFailure(undefined);
-      return value;
-    } catch (error) {
-      noteFailure(error);
-      throw error;
-    } finally {
-      this.units.delete(done);
-    }
+  share<T>(send: () => Promise<T>, conflictKey?: string): Promise<T> {
+    const run = () => inSpan('transaction', send);
+    return this.units.of(conflictKey === undefined ? run() : inFreeTurn(this.dataSource, conflictKey, run));
   }
 
   /** Learns what decides how statements are sent. Where it can't be asked they can't be sent either, and say so. */
@@ -202,21 +196,13 @@ export class TransactionRunner implements BeforeApplicationShutdown {
     );
   }
 
-  /** Whoever holds a connection must not wait for another one that those may hold who wait for it. */
   private beginBeside<T>(
     outer: TransactionContext,
     options: UnitOptions,
     work: (transaction: TransactionContext) => Promise<T>,
   ): Promise<T> {
     assertKeyIsFree(options, outer);
-    const { totalCount, idleCount, waitingCount, options: pool } = poolOf(this.dataSource);
-    const isExhausted = pool.max - totalCount + idleCount <= waitingCount;
-    if (isExhausted && !outer.hasEnded)
-      throw new PoolExhaustedError(
-        new TransactionUsageError(
-          `propagation: 'REQUIRES_NEW' needs a second connection, and the pool (${pool.max}) has none free. Make it larger than the number of units of work that run at once.`,
-        ),
-      );
+    assertConnectionIsFree(this.dataSource, outer);
     return this.begin(options, work);
   }
 
@@ -226,27 +212,22 @@ export class TransactionRunner implements BeforeApplicationShutdown {
    * @param atOnce how many like it may have the turn of their key together
    */
   private async unit<T>(
-    { claim, continues = false, ...options }: UnitOptions,
+    { claim, continues = false, doubt, ...options }: UnitOptions,
     atOnce: number,
     attemptOnce: (unit: Unit, attempt: number) => Promise<AttemptOutcome<T>>,
   ): Promise<T> {
     if (this.stopping.signal.aborted && !continues && !isPartOfUnit()) throw new ShuttingDownError();
     const unit = new Unit({ ...this.settings, ...options }, this.stopping.signal, claim);
+    if (doubt) unit.doubt = { error: doubt, since: performance.now() };
     const { conflictQueueSize = DEFAULT_QUEUE_SIZE } = this.settings;
     const done = inTurn(this.dataSource, unit, { atOnce, atMost: conflictQueueSize }, () =>
       repeatUntilCommitted(unit, (attempt) => attemptOnce(unit, attempt)),
     );
-    this.units.add(done);
     try {
-      const value = await done;
-      noteFailure(undefined);
+      const value = await this.units.of(done);
       if (unit.options.commitOutcome === 'row') this.pruneOutcomes();
       return value;
-    } catch (error) {
-      noteFailure(error);
-      throw error;
     } finally {
-      this.units.delete(done);
       unit.end();
     }
   }
@@ -256,15 +237,7 @@ export class TransactionRunner implements BeforeApplicationShutdown {
     if (!rows.isDueToPrune()) return;
     const pruning = rows
       .prune()
-      .catch((err: unknown) => this.logger.debug({ msg: 'old outcomes could not be removed', err }))
-      .finally(() => this.units.delete(pruning));
+      .catch((err: unknown) => this.logger.debug({ msg: 'old outcomes could not be removed', err }));
     this.units.add(pruning);
   }
-}
-
-/** True in a unit of work that runs, on whatever DataSource: what it needs is part of it, also while the application stops. */
-function isPartOfUnit(): boolean {
-  for (let context = currentTransaction(); context; context = context.parent)
-    if (!context.hasEnded) return true;
-  return false;
 }

@@ -4,7 +4,7 @@ import { type Fate, fatalError, type HeldAnswer, type LossyProxy } from '../supp
 /** What stands on the wire when something is lost. */
 const KINDS = {
   COMMIT: /COMMIT\0/,
-  statement: /people_(create|update|remove)\0/,
+  statement: /people_(create|update|remove)(_shared_\d+)?\0/,
   batch: /people_create_1000\0|INSERT INTO people/,
   import: /COPY people/,
 } as const;

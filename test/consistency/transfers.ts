@@ -6,6 +6,7 @@ import {
 } from '../../src/database/postgres-errors.js';
 import type { TransactionContext } from '../../src/transactions/transaction-context.js';
 import {
+  AfterCommitError,
   TransactionOutcomeUnknownError,
   TransactionRetriesExhaustedError,
   TransactionTimeoutError,
@@ -27,7 +28,7 @@ export interface TransferCounts {
 const ACCOUNTS = 24;
 const START_BALANCE = 1000;
 /** Parts of the transfers. */
-const [FOREIGN, SLOW] = [0.04, 0.04];
+const [FOREIGN, SLOW, WITH_COMMIT] = [0.04, 0.04, 0.5];
 /** What a transfer may end with that says that it has changed nothing. */
 const FAILURES = [
   TransactionRetriesExhaustedError,
@@ -81,6 +82,7 @@ export class Transfers {
     const [from, to, amount] = [pick(), pick(), 1 + Math.floor(random() * 10)];
     if (from === to) return;
     const isSlow = random() < SLOW;
+    const isWithCommit = random() < WITH_COMMIT;
     const fail =
       random() < FOREIGN ? FOREIGN_ERRORS[Math.floor(random() * FOREIGN_ERRORS.length)] : undefined;
     const id = crypto.randomUUID();
@@ -93,7 +95,10 @@ export class Transfers {
         await setBalance(transaction, from, balances[0] - amount);
         if (isSlow) await sleep(50 + random() * 300);
         await setBalance(transaction, to, balances[1] + amount);
-        await transaction.query({ text: 'INSERT INTO transfers VALUES ($1, $2)', values: [id, amount] });
+        const insert = { text: 'INSERT INTO transfers VALUES ($1, $2)', values: [id, amount] };
+        if (fail || !isWithCommit) await transaction.query(insert);
+        // Done, where its answer alone is lost.
+        else await transaction.commitWith(insert).catch(unlessCommitted);
         await fail?.().catch((error: Error) => {
           thrown = error;
           throw error;
@@ -137,6 +142,10 @@ export class Transfers {
     for (const id of stored) if (!told.has(id)) violations.push(`${id} is there and was not told`);
     return violations;
   }
+}
+
+function unlessCommitted(error: unknown): void {
+  if (!(error instanceof AfterCommitError)) throw error;
 }
 
 async function balanceOf(transaction: TransactionContext, id: string): Promise<number> {

@@ -161,7 +161,8 @@ it('TRANSACTION_ISOLATION_LEVEL is the level of every transaction, without a sta
 
 it('connections carry the name of the application and are never more than DB_POOL_SIZE', () =>
   withApp({ DB_POOL_SIZE: '3' }, async (app) => {
-    await Promise.all(Array.from({ length: 30 }, (_, n) => app.people.create({ name: `many ${n}` })));
+    const unit = (n: number) => app.transactions.run({}, () => app.people.create({ name: `many ${n}` }));
+    await Promise.all(Array.from({ length: 30 }, (_, n) => unit(n)));
     const backends = await database.query(`SELECT FROM pg_stat_activity WHERE application_name = 'nestjs-people' AND datname = current_database()`); // prettier-ignore
     expect(backends).toHaveLength(3);
     expect(poolOf(app.dataSource)).toEqual({ open: 3, borrowed: 0, waiting: 0 });

@@ -154,6 +154,30 @@ describe('what the table refuses is the caller’s to change, and is told so wit
       await run(database, role, ['DROP TRIGGER refuse ON people', 'DROP FUNCTION refuse']);
     }
   });
+
+  it('a person whom others change each time before it is none that the table refuses', async () => {
+    const { id } = await app.people.create({ name: 'there' });
+    // Others are there first, five times: the row is another one, and the statement has met none.
+    await database.query(`
+      CREATE SEQUENCE tries;
+      GRANT USAGE ON tries TO PUBLIC;
+      CREATE FUNCTION others() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN
+          IF pg_trigger_depth() > 1 OR nextval('tries') > 5 THEN RETURN NEW; END IF;
+          UPDATE people SET name = name || '!' WHERE id = OLD.id;
+          RETURN NULL;
+        END $$;
+      CREATE TRIGGER others BEFORE UPDATE ON people FOR EACH ROW EXECUTE FUNCTION others()`);
+    try {
+      expect((await app.people.update(id, { data: { a: 1 } })).name).toBe('there!!!!!');
+    } finally {
+      await run(database, role, [
+        'DROP TRIGGER others ON people',
+        'DROP FUNCTION others',
+        'DROP SEQUENCE tries',
+      ]);
+    }
+  });
 });
 
 describe('what the server can not do now is a 503 that may be sent again, and passes by itself', () => {

@@ -7,10 +7,10 @@ const FOLDERS = ['app', 'operations', 'people', 'messaging', 'transactions', 'da
 /** The same of the rooms in them; what stands beside the rooms is what all of them know. */
 const ROOMS: Record<string, string[]> = {
   app: ['http', 'migrating'],
-  people: ['http', 'messages', 'importing', 'table'],
+  people: ['http', 'messages', 'sharing', 'importing', 'table'],
   messaging: ['kafka', 'consuming', 'outbox', 'dead-letters', 'inbox', 'records'],
   'messaging/kafka': ['kafkajs', 'platformatic', 'client', 'protocol', 'replies'],
-  transactions: ['unit', 'session'],
+  transactions: ['sharing', 'unit', 'session'],
   database: ['hosts', 'pg'],
 };
 const LINES_OF_A_HEADER = 5;

@@ -3,7 +3,7 @@ import type { PeopleApp } from './people-app.js';
 import type { TestDatabase } from './test-database.js';
 
 /** What makes a change: the statement itself where it stands alone, else COMMIT. */
-export const WRITE = /COMMIT\0|people_(create|create_1000|update|remove)\0|INSERT INTO people/;
+export const WRITE = /COMMIT\0|people_(create|create_1000|update|remove)(_shared_\d+)?\0|INSERT INTO people/;
 
 /** A write that is ready to be sent. */
 export interface PreparedWrite {

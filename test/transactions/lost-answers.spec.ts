@@ -10,7 +10,10 @@ import { createDatabase, openDatabase } from '../support/test-database.js';
 const database = duringTests(() => createDatabase());
 const proxy = duringTests(() => startLossyProxy(database.url));
 const behind = duringTests(() => openDatabase(proxy.url));
-const app = duringTests(() => startPeopleApp({ DB_POOL_SIZE: '20', DB_ACQUIRE_TIMEOUT_MS: '1000' }, behind));
+const settings = { DB_POOL_SIZE: '20', DB_ACQUIRE_TIMEOUT_MS: '1000' };
+const app = duringTests(() => startPeopleApp(settings, behind));
+/** Each write by itself, so that they can be counted. */
+const apart = duringTests(() => startPeopleApp({ ...settings, DB_SHARED_STATEMENTS: 'off' }, behind));
 
 afterEach(() => proxy.recover());
 
@@ -59,7 +62,7 @@ describe('every kind of write at once, each made and none answered', () => {
   it.each(['refuse', 'hang'] as const)(
     'when the server goes away (connections: %s), is told as done or as unknown',
     async (outage) => {
-      const writes = await prepareAll(app);
+      const writes = await prepareAll(apart);
       const held = proxy.holdAnswers(WRITE, WRITE_NAMES.length);
       const responses = writes.send();
       await held;
@@ -74,7 +77,7 @@ describe('every kind of write at once, each waiting for a lock when its connecti
   it.each(['cut', 'refuse', 'hang'] as const)(
     'and made by the server later (connections: %s), is never told as not made',
     async (loss) => {
-      const writes = await prepareAll(app);
+      const writes = await prepareAll(apart);
       const locker = new pg.Client(database.url);
       await locker.connect();
       await locker.query('BEGIN');

@@ -79,6 +79,69 @@ it('BEGIN and the question for the transaction’s id travel with the first stat
   ]);
 });
 
+describe('COMMIT travels with the last statement where the work says so', () => {
+  const write = (transaction: TransactionContext) =>
+    transaction.commitWith({ text: INSERT, values: ['last'] });
+  const readAndWrite = async (transaction: TransactionContext) => {
+    await transaction.query({ text: 'SELECT $1::int', values: [1] });
+    await write(transaction);
+  };
+
+  it('behind a conflictKey: its transaction has its id from the start', async () => {
+    await run({ conflictKey: 'c' }, readAndWrite);
+    expect(roundTrips()).toEqual([
+      ['START TRANSACTION', 'SELECT $1::int', 'xid?'],
+      [INSERT, 'COMMIT'],
+    ]);
+  });
+
+  it('behind a write or a lock, by which it has its id', async () => {
+    await run({}, async (transaction) => {
+      await insert(transaction, 'first');
+      await write(transaction);
+    });
+    expect(roundTrips()).toEqual([
+      ['START TRANSACTION', INSERT, 'xid?'],
+      [INSERT, 'COMMIT'],
+    ]);
+    sent = [];
+    const LOCK = 'SELECT id FROM people LIMIT 1 FOR UPDATE';
+    await run({}, async (transaction) => {
+      await transaction.query({ text: LOCK });
+      await write(transaction);
+    });
+    expect(roundTrips()).toEqual([
+      ['START TRANSACTION', LOCK, 'xid?'],
+      [INSERT, 'COMMIT'],
+    ]);
+  });
+
+  it('behind no more than a read, where nobody asks for what became of it', async () => {
+    await run({ commitOutcome: 'report' }, readAndWrite);
+    expect(roundTrips()).toEqual([
+      ['START TRANSACTION', 'SELECT $1::int'],
+      [INSERT, 'COMMIT'],
+    ]);
+    sent = [];
+    // The id is to be known before COMMIT.
+    await run({}, readAndWrite);
+    expect(roundTrips()).toEqual([
+      ['START TRANSACTION', 'SELECT $1::int', 'xid?'],
+      [INSERT, 'xid?'],
+      ['COMMIT'],
+    ]);
+  });
+
+  it('with what else is written at the end', async () => {
+    const LATER = 'UPDATE people SET name = name';
+    await run({ conflictKey: 'c', statementTimeoutMs: 5000 }, async (transaction) => {
+      transaction.atCommit(() => ({ text: LATER, values: [] }));
+      await readAndWrite(transaction);
+    });
+    expect(roundTrips().at(-1)).toEqual([LATER, INSERT, 'COMMIT']);
+  });
+});
+
 it('so do the level, the mode and the timeouts', async () => {
   const options: TransactionOptions = {
     isolationLevel: 'SERIALIZABLE',

@@ -1,6 +1,6 @@
-import type { IncomingMessage } from 'node:http';
-import helmet from '@fastify/helmet';
+import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { FastifyInstance } from 'fastify';
+import helmet from 'helmet';
 
 /** What Swagger UI needs of a browser: its own scripts, and styles that it writes into the page. */
 const DOCS_POLICY =
@@ -8,15 +8,27 @@ const DOCS_POLICY =
   "connect-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'";
 
 /** The headers that every answer has, whatever it is: what browsers may make of it, and who may keep it. */
-export async function setAnswerHeaders(fastify: FastifyInstance, isStopping: () => boolean): Promise<void> {
-  fastify.addHook('onSend', async ({ raw, routeOptions }, reply, payload) => {
+export function setAnswerHeaders(fastify: FastifyInstance, isStopping: () => boolean): void {
+  const headers = helmetHeaders();
+  fastify.addHook('onRequest', (_request, reply, done) => {
+    reply.headers(headers);
+    done();
+  });
+  fastify.addHook('onSend', ({ raw, routeOptions }, reply, payload, done) => {
     const route = routeOptions.url ?? '';
     if (/^\/docs\b/.test(route)) reply.header('Content-Security-Policy', DOCS_POLICY);
     if (route !== '/docs/*') reply.header('Cache-Control', 'no-store');
     if (endsConnection(raw, isStopping())) reply.header('Connection', 'close');
-    return payload;
+    done(null, payload);
   });
-  await fastify.register(helmet, {
+}
+
+/** Helmet's, which are the same for every answer: asked for once, as it works each of them out anew. */
+function helmetHeaders(): Record<string, string> {
+  const headers: Record<string, string> = {};
+  const setHeader = (name: string, value: string) => void (headers[name] = value);
+  const answer = { setHeader, removeHeader: () => undefined } as unknown as ServerResponse;
+  const setAll = helmet({
     contentSecurityPolicy: {
       useDefaults: false,
       directives: { defaultSrc: ["'none'"], frameAncestors: ["'none'"] },
@@ -31,6 +43,10 @@ export async function setAnswerHeaders(fastify: FastifyInstance, isStopping: () 
     xPermittedCrossDomainPolicies: false,
     xXssProtection: false,
   });
+  setAll({} as IncomingMessage, answer, (error) => {
+    if (error) throw error as Error;
+  });
+  return headers;
 }
 
 /** True where the client is not to send another request: the rest of its body, which nobody wants, would be in the way. */

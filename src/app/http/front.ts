@@ -135,6 +135,7 @@ export class HttpFront {
 
 /** A target may name its host (`GET http://host/people`), which counts then in place of the header (RFC 9112, 3.2.2). */
 function toOriginForm(request: IncomingMessage): void {
+  if (request.url?.startsWith('/')) return;
   const [, host, target] = /^https?:\/\/([^/?#]*)([^#]*)/i.exec(request.url ?? '') ?? [];
   if (host === undefined) return;
   request.headers.host = host;

@@ -25,29 +25,37 @@ export function guardOperations(
   fastify: FastifyInstance,
   { verify, hasManagementPort }: { verify: TokenVerifier | undefined; hasManagementPort: boolean },
 ): void {
-  fastify.addHook('onRequest', async ({ raw, method, url, routeOptions }, reply) => {
+  fastify.addHook('onRequest', (request, reply, done) => {
+    const { raw, method, url, routeOptions } = request;
     // The route, not the path: what the router takes for one is one.
     const route = routeOptions.url ?? '';
     const isTheirs = isForOperators(route);
-    const absent = () => new NotFoundException(`Cannot ${method} ${url}`);
+    const isAbsent = () => done(new NotFoundException(`Cannot ${method} ${url}`));
     if (managed.has(raw)) {
-      if (!isTheirs && !route.startsWith('/health/')) throw absent();
+      if (!isTheirs && !route.startsWith('/health/')) return isAbsent();
       trusted.add(raw);
     } else if (hasManagementPort) {
-      if (isTheirs) throw absent();
-    } else if (!verify) trusted.add(raw);
-    else if (isTheirs) {
-      await verify(raw.headers.authorization).catch((error: unknown) => {
-        if (error instanceof BearerTokenException) reply.header('WWW-Authenticate', error.challenge);
-        throw error;
-      });
-    } else if (route === READINESS && raw.headers.authorization !== undefined) {
-      await verify(raw.headers.authorization).then(
-        () => trusted.add(raw),
-        // Probes are answered, whatever they bring.
-        () => undefined,
+      if (isTheirs) return isAbsent();
+    } else if (!verify) {
+      if (route === READINESS) trusted.add(raw);
+    } else if (isTheirs) {
+      verify(raw.headers.authorization).then(
+        () => done(),
+        (error: Error) => {
+          if (error instanceof BearerTokenException) reply.header('WWW-Authenticate', error.challenge);
+          done(error);
+        },
       );
+      return;
+    } else if (route === READINESS && raw.headers.authorization !== undefined) {
+      // Probes are answered, whatever they bring.
+      verify(raw.headers.authorization).then(
+        () => (trusted.add(raw), done()),
+        () => done(),
+      );
+      return;
     }
+    done();
   });
 }
 

@@ -16,17 +16,28 @@ export interface Around {
   before?: readonly (string | PipelinedStatement)[];
   /** A query of one row and one column, run when the statement has succeeded. */
   after?: { name?: string | undefined; text: string };
+  /** A text without parameters, run when all else has succeeded. */
+  last?: string;
 }
 
 /** How far the server got, also where it failed. */
 export interface Progress {
   /** How many of `before` are done. */
   beforeDone: number;
+  /** True once the statement itself is done. */
+  isDone: boolean;
   /** The value that `after` gave; undefined when it was not run. */
   after: string | null | undefined;
+  /** What the server says it has done for `last`; undefined when it was not run. */
+  lastCommand: string | undefined;
 }
 
-export const noProgress = (): Progress => ({ beforeDone: 0, after: undefined });
+export const noProgress = (): Progress => ({
+  beforeDone: 0,
+  isDone: false,
+  after: undefined,
+  lastCommand: undefined,
+});
 
 // What a subclass of pg's Query may rely on (pg/lib/query.js, pg/lib/connection.js); pg-cursor and pg-query-stream use the same.
 export interface QueryConnection {
@@ -43,7 +54,7 @@ interface Query {
   portal: string;
   submit(connection: QueryConnection): Error | null;
   prepare(connection: QueryConnection): void;
-  handleCommandComplete(message: object, connection: QueryConnection): void;
+  handleCommandComplete(message: { text: string }, connection: QueryConnection): void;
   handleDataRow(message: { fields: (string | null)[] }): void;
   handleEmptyQuery(connection: QueryConnection): void;
   handleError(error: Error, connection: QueryConnection): void;
@@ -115,7 +126,7 @@ function subclassOf(Base: QueryClass): PipelinedQueryClass {
     around: Around = {};
     progress: Progress = noProgress();
     private sent = false;
-    private done = false;
+    private afterDone = false;
     private ownName: string | undefined;
 
     /**
@@ -139,22 +150,26 @@ function subclassOf(Base: QueryClass): PipelinedQueryClass {
     /** pg's way to end `prepare`: the statement's Execute, then the Sync. */
     _getRows(connection: QueryConnection): void {
       connection.execute({ portal: this.portal });
-      const { after } = this.around;
+      const { after, last } = this.around;
       if (after) runPrepared(connection, after);
+      if (last !== undefined) run(connection, last);
       connection.sync();
     }
 
-    override handleCommandComplete(message: object, connection: QueryConnection): void {
-      const { after } = this.around;
-      if (this.done && after?.name) preparedOn(connection).add(after.name);
-      const first = this.around.before?.[this.progress.beforeDone];
+    override handleCommandComplete(message: { text: string }, connection: QueryConnection): void {
+      const { progress } = this;
+      const { before, after } = this.around;
+      const first = before?.[progress.beforeDone];
       if (first !== undefined) {
         if (typeof first !== 'string' && first.name) preparedOn(connection).add(first.name);
-        this.progress.beforeDone++;
-      } else if (!this.done) {
-        this.done = true;
+        progress.beforeDone++;
+      } else if (!progress.isDone) {
+        progress.isDone = true;
         super.handleCommandComplete(message, connection);
-      }
+      } else if (after && !this.afterDone) {
+        this.afterDone = true;
+        if (after.name) preparedOn(connection).add(after.name);
+      } else progress.lastCommand = message.text;
     }
 
     /** pg has noted the name when it sent the Parse, and asks `name`, which is hidden then, to forget it. */
@@ -164,12 +179,12 @@ function subclassOf(Base: QueryClass): PipelinedQueryClass {
     }
 
     override handleEmptyQuery(connection: QueryConnection): void {
-      this.done = true;
+      this.progress.isDone = true;
       super.handleEmptyQuery(connection);
     }
 
     override handleDataRow(message: { fields: (string | null)[] }): void {
-      if (this.done) this.progress.after = message.fields[0] ?? null;
+      if (this.progress.isDone) this.progress.after = message.fields[0] ?? null;
       else super.handleDataRow(message);
     }
   };

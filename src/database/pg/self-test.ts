@@ -57,10 +57,11 @@ const SENT = [
   ...['parse BEGIN', 'bind', 'execute'],
   ...['parse SELECT $1', 'bind', 'describe', 'execute'],
   ...['parse SELECT 2', 'bind', 'execute'],
+  ...['parse COMMIT', 'bind', 'execute'],
   'sync',
 ].join();
 
-/** Sends a statement with one before and one behind it to nobody, and answers it as a server would. */
+/** Sends a statement with one before and two behind it to nobody, and answers it as a server would. */
 function isPipelined(Query: QueryClass): boolean {
   const sent: string[] = [];
   const messages = ['parse', 'bind', 'describe', 'execute', 'close', 'sync', 'flush', 'query'];
@@ -81,7 +82,7 @@ function isPipelined(Query: QueryClass): boolean {
     const query = pipelinedQuery(
       Query,
       { name: 'rehearsal', text: 'SELECT $1', values: ['1'] },
-      { before: ['BEGIN'], after: { text: 'SELECT 2' } },
+      { before: ['BEGIN'], after: { text: 'SELECT 2' }, last: 'COMMIT' },
       progress,
       (error, result) => (command = error ? undefined : result.command),
     );
@@ -92,9 +93,11 @@ function isPipelined(Query: QueryClass): boolean {
     query.handleCommandComplete({ text: 'SELECT 0' }, connection);
     query.handleDataRow({ fields: ['2'] });
     query.handleCommandComplete({ text: 'SELECT 1' }, connection);
+    query.handleCommandComplete({ text: 'COMMIT' }, connection);
     query.handleReadyForQuery(connection);
     const isAnswered = command === 'SELECT' && progress.beforeDone === 1 && progress.after === '2';
-    return sent.join() === SENT && isNameHidden && isNameShown && isAnswered;
+    const isEnded = progress.isDone && progress.lastCommand === 'COMMIT';
+    return sent.join() === SENT && isNameHidden && isNameShown && isAnswered && isEnded;
   } catch {
     return false;
   }

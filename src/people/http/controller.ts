@@ -19,7 +19,6 @@ import {
   StreamableFile,
   UseFilters,
   UseGuards,
-  UseInterceptors,
 } from '@nestjs/common';
 import { HttpAdapterHost } from '@nestjs/core';
 import { Readable } from 'node:stream';
@@ -56,7 +55,7 @@ import { type NewPerson, PeopleService, type PersonChanges } from '../people.ser
 import { pageJson, type Person, personJson } from '../person.entity.js';
 import { INPUT_MEMBERS } from '../person.dto.js';
 import { personElements, personLimits } from '../person-limits.js';
-import { RequestBodyInterceptor, TakesBody } from './request-body.js';
+import { TakesBody } from './request-body.js';
 import { Upload } from './upload.js';
 
 const JSON_TYPE = 'application/json';
@@ -67,7 +66,6 @@ const ANSWERS_JSON = Header('Content-Type', 'application/json; charset=utf-8');
 @Controller('people')
 @UseFilters(ProblemDetailsFilter)
 @UseGuards(KnownAddressGuard)
-@UseInterceptors(RequestBodyInterceptor)
 @DocumentPeople()
 export class PeopleHttpController {
   constructor(

@@ -20,11 +20,11 @@ export const TakesQuery = (...names: string[]) => SetMetadata(KNOWN_QUERY, names
 @Injectable()
 export class KnownAddressGuard implements CanActivate {
   canActivate(context: ExecutionContext): boolean {
-    const known = (Reflect.getMetadata(KNOWN_QUERY, context.getHandler()) as string[] | undefined) ?? [];
     const { url, originalUrl = url, params } = context.switchToHttp().getRequest<AddressedRequest>();
     if (params?.id !== undefined) assertPersonId(params.id);
     const at = originalUrl.indexOf('?');
     if (at === -1) return true;
+    const known = (Reflect.getMetadata(KNOWN_QUERY, context.getHandler()) as string[] | undefined) ?? [];
     const problems = problemsOf(originalUrl.slice(at + 1), new Set(known));
     if (problems.length > 0) throw invalid(problems);
     return true;

@@ -9,6 +9,7 @@ import {
   PayloadTooLargeException,
   RequestTimeoutException,
   SetMetadata,
+  UseInterceptors,
 } from '@nestjs/common';
 import { Readable, type Writable } from 'node:stream';
 import { unchanged } from '../../errors/application-error.js';
@@ -48,7 +49,10 @@ interface TakenBody {
 
 /** Says which media types a handler takes; its body is then read behind the guards, by `RequestBodyInterceptor`. */
 export const TakesBody = (types: readonly string[], { isBulk = false } = {}) =>
-  applyDecorators(SetMetadata<symbol, TakenBody>(TAKES_BODY, { types, isBulk }));
+  applyDecorators(
+    SetMetadata<symbol, TakenBody>(TAKES_BODY, { types, isBulk }),
+    UseInterceptors(RequestBodyInterceptor),
+  );
 
 /**
  * Reads the bodies that no parser of the host application has read, so that who asks is known before a byte of it is in
@@ -86,11 +90,12 @@ export class RequestBodyInterceptor implements NestInterceptor {
     const declared = Number(request.headers['content-length'] ?? NaN);
     if (declared > limitBytes) throw new PayloadTooLargeException(TOO_LARGE);
     const share = this.budget.open();
-    const left = new AbortController();
+    // Few bodies ever wait for room.
+    let left: AbortController | undefined;
     // What a body takes is given back when the answer is over: until then it is in use.
     response.once('close', () => {
       share.close();
-      left.abort(new ClientLeftException());
+      left?.abort(new ClientLeftException());
     });
     const pace = { minBytesPerSecond: minBodyBytesPerSecond, graceMs: bodyGraceMs };
     return readWhole(
@@ -98,7 +103,7 @@ export class RequestBodyInterceptor implements NestInterceptor {
       Math.min(limitBytes, declared || limitBytes),
       pace,
       share,
-      left.signal,
+      () => (left ??= new AbortController()).signal,
     );
   }
 }
@@ -130,7 +135,7 @@ function readWhole(
   limitBytes: number,
   { minBytesPerSecond, graceMs }: BodyPace,
   share: ByteShare,
-  left: AbortSignal,
+  left: () => AbortSignal,
 ): Promise<Buffer> {
   let whole: Buffer = Buffer.alloc(0);
   let length = 0;
@@ -175,7 +180,7 @@ function readWhole(
     const makeRoom = async (chunk: Buffer) => {
       const end = length + chunk.length;
       const size = length === 0 ? end : Math.min(limitBytes, Math.max(end, 2 * whole.length));
-      await share.grow(size - whole.length, left);
+      await share.grow(size - whole.length, left());
       if (length === 0) return;
       const larger = Buffer.allocUnsafe(size);
       whole.copy(larger, 0, 0, length);
@@ -185,7 +190,8 @@ function readWhole(
       spend();
       credit = Math.min(graceMs, credit + (chunk.length * 1000) / minBytesPerSecond);
       if (length + chunk.length > limitBytes) return fail(new PayloadTooLargeException(TOO_LARGE));
-      if (length + chunk.length <= whole.length) return append(chunk);
+      if (length + chunk.length <= whole.length || (length === 0 && share.growFree(chunk.length)))
+        return append(chunk);
       isMakingRoom = true;
       source.pause();
       clearTimeout(timer);

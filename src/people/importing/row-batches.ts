@@ -63,9 +63,9 @@ export class RowBatches<Person> implements AsyncIterableIterator<CopyRow[]> {
   /** @returns false when there is none */
   private async nextBatch(): Promise<boolean> {
     try {
-      const { done = false, value } = await this.source.next();
-      this.isOver = done;
-      if (!done) this.batch = (value as Iterable<Person>)[Symbol.iterator]();
+      const next = await this.source.next();
+      this.isOver = next.done ?? false;
+      if (!next.done) this.batch = next.value[Symbol.iterator]();
     } catch (error) {
       this.isOver = true;
       throw error;

@@ -1,7 +1,7 @@
 import type { DataSource } from 'typeorm';
 import { KnownServer } from '../../database/known-server.js';
 import { preparedName } from '../../database/prepared-name.js';
-import { ticketQuery } from '../../database/transaction-ids.js';
+import { assigningTicketQuery, ticketQuery, type TransactionIds } from '../../database/transaction-ids.js';
 
 /** What is remembered of a transaction before COMMIT, to ask for its outcome afterwards. */
 export interface CommitTicket {
@@ -24,6 +24,8 @@ export class KnownTicket {
     private readonly dataSource: DataSource,
     /** False where the server is not to be asked. */
     private readonly isTracked: boolean,
+    /** True to have an id given at once, see `SessionOptions.assignsXid`. */
+    private readonly isAssigned: boolean,
   ) {}
 
   /** What to ask the server for after a lost COMMIT; undefined where it can't be asked. */
@@ -43,7 +45,7 @@ export class KnownTicket {
 
   /** What to ask behind a statement. */
   get question(): { name: string; text: string } {
-    return ticketStatement(this.dataSource);
+    return ticketStatement(this.dataSource, this.isAssigned ? assigningTicketQuery : ticketQuery);
   }
 
   /** @param column what the question gave */
@@ -58,15 +60,27 @@ export class KnownTicket {
   }
 }
 
-const names = new Map<string, string>();
+interface Question {
+  name: string;
+  text: string;
+  /** For which it was made. */
+  ids: TransactionIds | false | undefined;
+}
 
-/** `ticketQuery` for the server of a DataSource, to be prepared. */
-function ticketStatement(dataSource: DataSource): { name: string; text: string } {
-  const { transactionIds } = KnownServer.of(dataSource);
-  const text = ticketQuery(dataSource.driver.version ?? '', transactionIds || undefined);
-  let name = names.get(text);
-  if (!name) names.set(text, (name = preparedName('nestjs_people_ticket', text)));
-  return { name, text };
+const questions = new Map(
+  [ticketQuery, assigningTicketQuery].map((query) => [query, new WeakMap<DataSource, Question>()]),
+);
+
+/** The question for the server of a DataSource, to be prepared. */
+function ticketStatement(dataSource: DataSource, query: typeof ticketQuery): Question {
+  const known = questions.get(query)!;
+  const { transactionIds: ids } = KnownServer.of(dataSource);
+  const before = known.get(dataSource);
+  if (before && before.ids === ids) return before;
+  const text = query(dataSource.driver.version ?? '', ids || undefined);
+  const question = { name: preparedName('nestjs_people_ticket', text), text, ids };
+  known.set(dataSource, question);
+  return question;
 }
 
 /** What `ticketQuery` gave, taken apart. */

@@ -1,5 +1,6 @@
-import { hasSqlState } from '../../database/database-failure.js';
-import { noProgress, type PipelinedStatement } from '../../database/pg/pipelined-query.js';
+import type { QueryConfig, QueryResult } from 'pg';
+import { failureOf, hasSqlState } from '../../database/database-failure.js';
+import { noProgress, type PipelinedStatement, type Progress } from '../../database/pg/pipelined-query.js';
 import { UNDEFINED_TABLE } from '../../database/postgres-errors.js';
 import { TransactionUsageError } from '../transaction-errors.js';
 import type { SessionConnection } from './connection.js';
@@ -17,19 +18,22 @@ interface Committing {
   options: SessionOptions;
   /** What is to be written with COMMIT. */
   last: readonly PipelinedStatement[];
+  /** The work's last statement, where it travels with COMMIT. */
+  statement: QueryConfig | undefined;
 }
 
 /**
  * Sends COMMIT, together with what is to be written last; nothing where nothing was begun.
  *
+ * @returns what `statement` gave
  * @throws RolledBackByServer the answer was ROLLBACK
  * @throws TransactionUsageError there is no transaction, or no table `transaction_outcome`
  */
-export async function commit(committing: Committing): Promise<void> {
-  const { state, connection, sender, options } = committing;
+export async function commit(committing: Committing): Promise<QueryResult | undefined> {
+  const { state, connection, sender, options, statement } = committing;
   const { outcomeRow, signal } = options;
   const ahead = await sendAheadOfCommit(committing);
-  if (!state.hasBegun) return;
+  if (!state.hasBegun) return undefined;
   if (sender.ticket.isDue) {
     const { rows } = await connection.query<{ concat: string }>({ text: sender.ticket.question.text });
     sender.ticket.learn(rows[0]?.concat ?? null);
@@ -43,11 +47,13 @@ export async function commit(committing: Committing): Promise<void> {
   const progress = noProgress();
   try {
     const before = outcomeRow ? [...ahead, outcomeRow.statement] : ahead;
+    if (statement) return await sendWithCommit(committing, statement, before, progress);
     const text = 'COMMIT';
     const { command } = await (before.length === 0
       ? connection.query({ text })
       : connection.sendPipelined({ text }, { before }, progress));
     if (command !== 'COMMIT') throw new RolledBackByServer();
+    return undefined;
   } catch (error) {
     const failedAtRow = outcomeRow !== undefined && progress.beforeDone === ahead.length;
     if (!failedAtRow || !hasSqlState(error, UNDEFINED_TABLE)) throw error;
@@ -55,6 +61,28 @@ export async function commit(committing: Committing): Promise<void> {
     throw noOutcomeTable(error);
   } finally {
     signal?.removeEventListener('abort', cut);
+  }
+}
+
+/** A statement, with what is to be written before it, and COMMIT in one trip. @returns what it gave */
+async function sendWithCommit(
+  { state, connection, sender }: Committing,
+  statement: QueryConfig,
+  before: readonly PipelinedStatement[],
+  progress: Progress,
+): Promise<QueryResult> {
+  try {
+    // The unit's time behind the others, so that they stand at their places in `before`.
+    const around = { before: [...before, ...sender.statementTimeout()], last: 'COMMIT' };
+    const result = await connection.sendPipelined(statement, around, progress);
+    if (progress.lastCommand !== 'COMMIT') throw new RolledBackByServer();
+    return result;
+  } catch (error) {
+    const failure = failureOf(error);
+    // Where pg could not send its values COMMIT was not sent, and where the server has refused it COMMIT was skipped.
+    const isRefused = !failure || (failure.postgres && !failure.isLost);
+    if (isRefused && !progress.isDone) state.on('skip COMMIT');
+    throw error;
   }
 }
 

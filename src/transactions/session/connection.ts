@@ -54,13 +54,14 @@ export class SessionConnection {
 
   sendPipelined<Row extends QueryResultRow>(
     statement: QueryConfig,
-    { before = [], after }: Around,
+    { before = [], after, last }: Around,
     progress: Progress,
   ): Promise<QueryResult<Row>> {
     return this.learning((lease) => {
       const around = {
         before: before.map((first) => (typeof first === 'string' ? first : toSend(lease, first))),
         ...(after && { after: toSend(lease, after) }),
+        ...(last !== undefined && { last }),
       };
       return sendPipelined<Row>(lease.client, toSend(lease, statement), around, progress);
     });

@@ -19,7 +19,8 @@ export interface OutcomeRow {
 export interface SessionOptions {
   dataSource: DataSource;
   recycling: RecyclingMethod;
-  transactionId: string;
+  /** Made when something first has to name the unit. */
+  transactionId: () => string;
   /** The statements that begin the transaction. */
   begin: readonly string[];
   /** True where it is not to write. */
@@ -30,6 +31,8 @@ export interface SessionOptions {
   outcomeRow: OutcomeRow | undefined;
   /** True to learn the transaction's id before COMMIT, so that a lost COMMIT can be asked for. */
   tracksXid: boolean;
+  /** True to have the id given with the first statement, for a unit that will write: then its last one may travel with COMMIT. */
+  assignsXid: boolean;
   /** Ends every wait; its reason is thrown. */
   signal: AbortSignal | undefined;
   statementTimeoutMs: number | undefined;

@@ -31,7 +31,7 @@ export class StatementSender {
     private readonly state: SessionState,
     private readonly options: SessionOptions,
   ) {
-    this.ticket = new KnownTicket(options.dataSource, options.tracksXid);
+    this.ticket = new KnownTicket(options.dataSource, options.tracksXid, options.assignsXid);
   }
 
   async send<Row extends QueryResultRow>(statement: QueryConfig): Promise<QueryResult<Row>> {
@@ -118,7 +118,7 @@ export class StatementSender {
   }
 
   /** The server stops a statement that would outlast the unit's budget. */
-  private statementTimeout(): string[] {
+  statementTimeout(): string[] {
     const remaining = this.options.remainingMs();
     // What the work has set itself is left as it is; the budget then ends with the connection.
     if (remaining === undefined || this.setsOwnTimeout) return [];

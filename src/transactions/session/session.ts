@@ -3,7 +3,7 @@
 // May know: database/, and the options and errors of transactions/; neither retries nor Nest.
 
 import type { QueryConfig, QueryResult, QueryResultRow } from 'pg';
-import type { PipelinedStatement } from '../../database/pg/pipelined-query.js';
+import { canBePipelined, type PipelinedStatement } from '../../database/pg/pipelined-query.js';
 import { TransactionUsageError } from '../transaction-errors.js';
 import { commit } from './commit.js';
 import { borrow, SessionConnection } from './connection.js';
@@ -28,6 +28,8 @@ export class TransactionSession {
   poolWaitMs = 0;
   /** Sent together with COMMIT. */
   lastStatements: readonly PipelinedStatement[] = [];
+  /** The work's last statement, where it travels with COMMIT, with what became of the two. */
+  final: { statement: QueryConfig; result?: QueryResult | undefined; failure?: unknown } | undefined;
   readonly state = new SessionState();
   readonly sender: StatementSender;
   private readonly turns = new StatementTurns();
@@ -70,6 +72,25 @@ export class TransactionSession {
     return this.inTurn<Row>(statement);
   }
 
+  /** Waits for the end of everything that was asked for before. @throws as `query` */
+  async settle(): Promise<void> {
+    this.assertOpen();
+    const caller = this.caller();
+    for (let nested = this.nested.beside(caller); nested; nested = this.nested.beside(caller))
+      await untilEnded(nested);
+    if (this.turns.isBusy) await this.turns.run(() => Promise.resolve());
+    this.assertOpen();
+  }
+
+  /**
+   * True where a statement may travel with COMMIT, as the last of the work: what is to be known before COMMIT is known, and the
+   * statement leaves room for others beside it.
+   */
+  mayTravelWithCommit(statement: QueryConfig): boolean {
+    refuseControl(statement.text);
+    return this.state.hasBegun && !this.sender.ticket.lacksXid && canBePipelined(statement);
+  }
+
   private inTurn<Row extends QueryResultRow>(statement: QueryConfig): Promise<QueryResult<Row>> {
     return this.turns.run(async () => {
       this.assertOpen();
@@ -99,13 +120,16 @@ export class TransactionSession {
 
   /** COMMIT, asked for by TypeORM. @throws RolledBackByServer the answer was ROLLBACK */
   async commit(): Promise<QueryResult> {
-    const { state, connection, sender, options, lastStatements: last } = this;
+    const { state, connection, sender, options, lastStatements: last, final } = this;
     state.on('commit');
     try {
       this.assertIdle();
-      await commit({ state, connection, sender, options, last });
+      const result = await commit({ state, connection, sender, options, last, statement: final?.statement });
+      if (final) final.result = result;
     } catch (error) {
-      state.on({ failedCommit: connection.explain(error) });
+      const failure = connection.explain(error);
+      if (final) final.failure = failure;
+      state.on({ failedCommit: failure });
       throw error;
     }
     state.on('confirm COMMIT');
@@ -159,9 +183,10 @@ export class TransactionSession {
     return caller;
   }
 
-  private ended(): TransactionUsageError {
+  /** For what comes too late. */
+  ended(): TransactionUsageError {
     return new TransactionUsageError(
-      `Transaction ${this.options.transactionId} has ended: await every statement before the work returns.`,
+      `Transaction ${this.options.transactionId()} has ended: await every statement before the work returns.`,
     );
   }
 }

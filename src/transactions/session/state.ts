@@ -5,7 +5,7 @@
  * |-----------------|------------------------------------------------------------------------|------------------|
  * | `starting`      | TypeORM is told to begin; its BEGIN waits for the first statement      | statements |
  * | `working`       | the work runs                                                          | statements |
- * | `ending`        | the work is over, TypeORM's subscribers are told                       | statements, COMMIT or ROLLBACK by TypeORM |
+ * | `ending`        | the work is over, or asks for COMMIT; TypeORM's subscribers are told   | statements, COMMIT or ROLLBACK by TypeORM |
  * | `committing`    | COMMIT was asked for; `isSent`: it is on its way, and may be done      | nothing more by the work |
  * | `commit failed` | COMMIT has failed; `isSent`: it may be done all the same               | nothing |
  * | `committed`     | the server has said so, or there was nothing to commit                 | nothing |
@@ -27,7 +27,7 @@ export type Event =
   | 'end work'
   | 'commit'
   | 'send COMMIT'
-  /** The server has skipped COMMIT, as what travelled ahead of it failed. */
+  /** COMMIT was not done for sure: what travelled ahead of it was refused by the server, or could not be sent. */
   | 'skip COMMIT'
   | 'confirm COMMIT'
   | { failedCommit: unknown }

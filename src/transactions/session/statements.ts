@@ -1,6 +1,16 @@
 import type { QueryConfig, QueryResult } from 'pg';
 import { TransactionUsageError } from '../transaction-errors.js';
 
+/**
+ * One statement as data. `name` makes it a prepared statement of the connection, parsed and planned once; a name must
+ * always stand for the same text.
+ */
+export interface Statement {
+  name?: string;
+  text: string;
+  values?: readonly unknown[];
+}
+
 /** What `client.query` takes beside statements (pg's Submittable, with what pg calls on it): a COPY, a cursor. */
 export interface Submittable {
   submit: unknown;

@@ -22,7 +22,7 @@ export async function openSession(
   const session = await TransactionSession.open({
     dataSource,
     recycling,
-    transactionId: unit.id,
+    transactionId: () => unit.id,
     // Also what the session has by default: a pooler may have handed on another one.
     begin: beginStatements(
       { ...options, ...(isolationLevel && { isolationLevel }) },
@@ -32,6 +32,8 @@ export async function openSession(
     claim: unit.claim,
     statementTimeoutMs: options.statementTimeoutMs,
     tracksXid: !options.readOnly && server.hasTransactionIds && options.commitOutcome !== 'report',
+    // Who waits for others of its key is going to write.
+    assignsXid: options.conflictKey !== undefined,
     // A claim is a row already, and whoever made it looks for that.
     outcomeRow:
       options.commitOutcome === 'row' && !options.readOnly && !unit.claim

@@ -1,4 +1,5 @@
-import type { DataSource, QueryRunner } from 'typeorm';
+import type { QueryConfig } from 'pg';
+import type { DataSource } from 'typeorm';
 import { beforeAbort } from '../../database/before-abort.js';
 import type { RecyclingMethod } from '../../database/client-check.js';
 import { failureOf, hasSqlState, isFailureOf } from '../../database/database-failure.js';
@@ -6,7 +7,6 @@ import { isInternal } from '../../database/faults.js';
 import { IN_FAILED_SQL_TRANSACTION } from '../../database/postgres-errors.js';
 import { RolledBackByServer } from '../session/commit.js';
 import type { OpenSessions } from './open-sessions.js';
-import { clientOf } from '../session/client.js';
 import { currentTransaction, runInContext, TransactionContext } from '../transaction-context.js';
 import {
   ClaimTakenError,
@@ -16,8 +16,10 @@ import {
 } from '../transaction-errors.js';
 import type { TransactionPhase } from '../transaction-events.js';
 import type { TransactionSession } from '../session/session.js';
-import { askForOutcome } from './lost-commit.js';
+import { TypeOrm } from '../session/type-orm.js';
 import { openSession, repeats } from './attempt-session.js';
+import { askForOutcome } from './outcome-rows.js';
+import { OwnCommit } from './own-commit.js';
 import type { AttemptOutcome, Unit } from './unit-of-work.js';
 
 export interface AttemptOptions<T> {
@@ -47,20 +49,33 @@ export async function attemptTransaction<T>(options: AttemptOptions<T>): Promise
 }
 
 class Attempt<T> {
-  private readonly queryRunner: QueryRunner;
+  private readonly typeOrm: TypeOrm;
   private readonly context: TransactionContext;
+  /** There where the work has asked for one. */
+  private ownCommit: OwnCommit<T> | undefined;
 
   constructor(
     private readonly session: TransactionSession,
     private readonly options: AttemptOptions<T>,
   ) {
     const { unit, attempt, dataSource } = options;
-    this.queryRunner = dataSource.createQueryRunner();
-    // TypeORM's own words for begin and end go through the session as well, and keep its state and its subscribers right.
-    const client = clientOf(session);
-    this.queryRunner.connect = () => Promise.resolve(client);
-    const { manager } = this.queryRunner;
-    this.context = new TransactionContext({ unit, attempt, manager, client, session }, currentTransaction());
+    const typeOrm = (this.typeOrm = new TypeOrm(dataSource, session));
+    const commitWith = (statement: QueryConfig) =>
+      (this.ownCommit ??= this.prepareOwnCommit()).send(this.context, statement);
+    const parts = { unit, attempt, typeOrm, session, commitWith };
+    this.context = new TransactionContext(parts, currentTransaction());
+  }
+
+  private prepareOwnCommit(): OwnCommit<T> {
+    const { session } = this;
+    return new OwnCommit(session, {
+      commit: () => this.commit(undefined as T),
+      rolledBack: (failure) => this.rolledBack(failure),
+      failed: ({ error, phase }, end) => {
+        session.sender.firstFailure ??= error;
+        return this.failed('thrown' in end ? this.decisive(end.thrown) : this.rolledBack(error), phase);
+      },
+    });
   }
 
   /** In the context also where TypeORM begins and ends, for its subscribers. */
@@ -69,23 +84,29 @@ class Attempt<T> {
   }
 
   private async runInside(): Promise<AttemptOutcome<T>> {
-    const { session, context, queryRunner } = this;
+    const { session, context, typeOrm } = this;
     let value: T;
     try {
-      await queryRunner.startTransaction();
+      await typeOrm.begin();
       session.state.on('start work');
       value = await this.work();
     } catch (error) {
+      if (this.ownCommit?.isAskedFor) return this.ownCommit.after({ thrown: error });
       context.close();
       session.state.on('end work');
       await this.rollBack();
       const atBegin = session.sender.firstFailure !== undefined && !session.state.hasBegun;
       return this.failed(this.decisive(error), atBegin ? 'begin' : 'statement');
     }
+    return this.ownCommit?.isAskedFor ? this.ownCommit.after({ value }) : this.commit(value);
+  }
+
+  private async commit(value: T): Promise<AttemptOutcome<T>> {
+    const { session, context, typeOrm } = this;
     session.state.on('end work');
     try {
       session.lastStatements = context.callbacks.atCommit.flatMap((last) => last() ?? []);
-      await queryRunner.commitTransaction();
+      await typeOrm.commit();
       if (session.state.now.is !== 'committed')
         throw new TransactionUsageError('The work began a nested transaction and left it open.');
     } catch (error) {
@@ -99,8 +120,16 @@ class Attempt<T> {
     const { signal } = options.unit;
     signal?.throwIfAborted();
     // Also of what waits for something that is no statement: who stops the application waits for no work longer than that.
-    const working = Promise.race([options.work(context), session.connection.cutOff]);
-    const value = await (signal ? beforeAbort(working, signal) : working);
+    const working = options.work(context);
+    const orCut = Promise.race([working, session.connection.cutOff]);
+    let value: T;
+    try {
+      value = await (signal ? beforeAbort(orCut, signal) : orCut);
+    } catch (error) {
+      if (!this.ownCommit?.isAskedFor) throw error;
+      value = await this.ownCommit.orElse(working, error);
+    }
+    if (this.ownCommit?.isAskedFor) return value;
     context.close();
     const { firstFailure } = session.sender;
     if (firstFailure !== undefined) throw this.rolledBack(firstFailure);
@@ -137,7 +166,7 @@ class Attempt<T> {
     const isUndecided = isLost || !postgres || isInternal(postgres);
     if (failed?.isSent && isUndecided && !claimIsTaken) return this.afterLostCommit(value, error);
     await this.rollBack();
-    return this.failed(error, 'commit');
+    return this.failed(error, this.session.final && failed && !failed.isSent ? 'statement' : 'commit');
   }
 
   private async afterLostCommit(value: T, cause: unknown): Promise<AttemptOutcome<T>> {
@@ -175,7 +204,7 @@ class Attempt<T> {
 
   private async rollBack(): Promise<void> {
     try {
-      await this.queryRunner.rollbackTransaction();
+      await this.typeOrm.rollBack();
     } catch {
       // Of TypeORM's subscribers: the error that led here is the one to report.
     }

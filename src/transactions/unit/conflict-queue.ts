@@ -65,6 +65,26 @@ export async function inTurn<T>(
   }
 }
 
+/** True where nobody has the turn of the key, nor waits for it. */
+export const isFree = (dataSource: DataSource, conflictKey: string): boolean =>
+  !ConflictQueue.of(dataSource).has(conflictKey);
+
+/** Runs `use` in the turn of a key that is free. */
+export async function inFreeTurn<T>(
+  dataSource: DataSource,
+  conflictKey: string,
+  use: () => Promise<T>,
+): Promise<T> {
+  const queue = ConflictQueue.of(dataSource);
+  const owner = { id: '' };
+  void queue.take(conflictKey, { owner, within: [], atOnce: 1, atMost: 0, signal: undefined });
+  try {
+    return await use();
+  } finally {
+    queue.leave(conflictKey, owner);
+  }
+}
+
 /** The ids of the units of work that the calling code runs in, on whatever DataSource. */
 function unitsAround(): string[] {
   const ids: string[] = [];
@@ -89,6 +109,10 @@ class ConflictQueue {
     let queue = queues.get(dataSource);
     if (!queue) queues.set(dataSource, (queue = new ConflictQueue()));
     return queue;
+  }
+
+  has(key: string): boolean {
+    return this.keys.has(key);
   }
 
   /**

@@ -1,5 +1,8 @@
 import { ISOLATION_LEVELS, type IsolationLevel } from '../../database/data-source-options.js';
-import type { TransactionContext } from '../transaction-context.js';
+import { poolOf } from '../../database/pooled-client.js';
+import { PoolExhaustedError } from '../../database/postgres-errors.js';
+import type { DataSource } from 'typeorm';
+import { currentTransaction, type TransactionContext } from '../transaction-context.js';
 import { TransactionUsageError } from '../transaction-errors.js';
 import type { TransactionOptions } from '../transaction-options.js';
 
@@ -31,6 +34,29 @@ export function assertKeyIsFree({ conflictKey }: TransactionOptions, outer: Tran
         `propagation: 'REQUIRES_NEW' with conflictKey ${JSON.stringify(conflictKey)} inside of a unit of work with the same key would wait for itself.`,
       );
   }
+}
+
+/**
+ * Whoever holds a connection must not wait for another one that those may hold who wait for it.
+ *
+ * @throws PoolExhaustedError
+ */
+export function assertConnectionIsFree(dataSource: DataSource, outer: TransactionContext): void {
+  const { totalCount, idleCount, waitingCount, options: pool } = poolOf(dataSource);
+  const isExhausted = pool.max - totalCount + idleCount <= waitingCount;
+  if (isExhausted && !outer.hasEnded)
+    throw new PoolExhaustedError(
+      new TransactionUsageError(
+        `propagation: 'REQUIRES_NEW' needs a second connection, and the pool (${pool.max}) has none free. Make it larger than the number of units of work that run at once.`,
+      ),
+    );
+}
+
+/** True in a unit of work that runs, on whatever DataSource: what it needs is part of it, also while the application stops. */
+export function isPartOfUnit(): boolean {
+  for (let context = currentTransaction(); context; context = context.parent)
+    if (!context.hasEnded) return true;
+  return false;
 }
 
 /** PostgreSQL's own default, unless the session or the role has another. */

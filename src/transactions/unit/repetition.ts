@@ -36,11 +36,13 @@ export function repeatUntilCommitted<T>(
     const errors: unknown[] = [];
     for (;;) {
       const attempt = errors.length + 1;
-      const outcome = await inSpan('transaction attempt', async (attemptSpan) => {
-        const done = await attemptOnce(attempt);
-        if (!done.committed) attemptSpan.recordException(done.error as Error);
-        return done;
-      });
+      const outcome = await (span.isRecording()
+        ? inSpan('transaction attempt', async (attemptSpan) => {
+            const done = await attemptOnce(attempt);
+            if (!done.committed) attemptSpan.recordException(done.error as Error);
+            return done;
+          })
+        : attemptOnce(attempt));
       if (span.isRecording()) span.setAttributes({ [`${SPAN}.id`]: unit.id, [`${SPAN}.attempts`]: attempt });
       if (outcome.committed) return finish(unit, attempt, outcome);
       if (await asksAgain(unit, outcome)) continue;
@@ -163,6 +165,12 @@ function toFinalError(
 function publishCommit(unit: Unit, attempt: number): void {
   if (!transactionChannels.commit.hasSubscribers) return;
   const durationMs = performance.now() - unit.startedAt;
-  const { id: transactionId, queueWaitMs } = unit;
-  transactionChannels.commit.publish({ transactionId, attempt, durationMs, queueWaitMs });
+  const { queueWaitMs } = unit;
+  const commit = {
+    get transactionId() {
+      return unit.id;
+    },
+    ...{ attempt, durationMs, queueWaitMs },
+  };
+  transactionChannels.commit.publish(commit);
 }

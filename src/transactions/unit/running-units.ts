@@ -1,5 +1,6 @@
 import { Logger } from '@nestjs/common';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { noteFailure } from '../unit-failures.js';
 import { OpenSessions } from './open-sessions.js';
 
 /** What was cut has this long to notice. */
@@ -12,12 +13,25 @@ export class RunningUnits {
   private readonly running = new Set<Promise<unknown>>();
   private left = 0;
 
-  add(unit: Promise<unknown>): void {
+  /** Waits for a unit of work of the calling code, and is waited for meanwhile by whoever stops the application. */
+  async of<T>(unit: Promise<T>): Promise<T> {
     this.running.add(unit);
+    try {
+      const value = await unit;
+      noteFailure(undefined);
+      return value;
+    } catch (error) {
+      noteFailure(error);
+      throw error;
+    } finally {
+      this.running.delete(unit);
+    }
   }
 
-  delete(unit: Promise<unknown>): void {
-    this.running.delete(unit);
+  /** Has something waited for that nobody else waits for; it must not reject. */
+  add(aside: Promise<void>): void {
+    this.running.add(aside);
+    void aside.then(() => this.running.delete(aside));
   }
 
   /** Those that did not end before the deadline of stopping. */

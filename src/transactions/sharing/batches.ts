@@ -1,0 +1,152 @@
+// transactions/sharing/: Calls that arrive together share a statement.
+// Promises: each call has the outcome that it would have had alone; nobody waits for others to come.
+// May know: errors of transactions/ and database/; not what is sent.
+
+import { AsyncResource } from 'node:async_hooks';
+import { DatabaseUnavailableError, PoolExhaustedError } from '../../database/postgres-errors.js';
+import { TransactionOutcomeUnknownError, TransactionRetriesExhaustedError } from '../transaction-errors.js';
+import { SharingPause } from './pause.js';
+
+/** Calls of one kind that may share a statement. */
+export interface SharedCalls<Item, Result> {
+  /**
+   * The statement of one alone, with all that is owed to it: it waits for locks, and is repeated.
+   *
+   * @param tried attempts that were made together with others
+   * @param doubt of such an attempt: it may have been applied, so that this one is not to be told as if nothing was
+   */
+  alone(item: Item, tried: number, doubt?: TransactionOutcomeUnknownError): Promise<Result>;
+  /**
+   * One statement for several, tried once, which does not wait for the locks of others.
+   *
+   * @returns the results in the order of the items; undefined for one that has to be sent alone
+   * @throws TransactionRetriesExhaustedError it has met a conflict
+   */
+  together(items: readonly Item[]): Promise<readonly (Result | undefined)[]>;
+  /** True where it is harmless to send an item once more that may have been applied. */
+  repeats?(item: Item): boolean;
+}
+
+interface Waiting<Item, Result> {
+  item: Item;
+  since: number;
+  resolve: (result: Result) => void;
+  reject: (error: unknown) => void;
+}
+
+/** Batches that are under way at once: with one the server would wait for this process between two. */
+const AT_ONCE = 2;
+/** One that takes longer does not count among them any more: a connection may be lost without a word, or a table locked. */
+const SLOW_MS = 100;
+/** Items of a batch at most: more share no more of a statement's cost. */
+export const MOST_SHARED = 64;
+
+/**
+ * What arrives together travels together: calls that come while batches are under way form the next one. Who is alone is sent at
+ * once. A batch that fails is sent again by halves and then one by one, so that each call has the
+ * outcome it would have had alone.
+ */
+export class Batches<Item, Result> extends AsyncResource {
+  private waiting: Waiting<Item, Result>[] = [];
+  private underWay = 0;
+  private isDue = false;
+  private readonly pause = new SharingPause();
+
+  constructor(private readonly calls: SharedCalls<Item, Result>) {
+    super('nestjs-people:batches');
+  }
+
+  add(item: Item): Promise<Result> {
+    return new Promise((resolve, reject) => {
+      this.waiting.push({ item, since: performance.now(), resolve, reject });
+      this.goOn();
+    });
+  }
+
+  private goOn(): void {
+    if (this.isDue || this.waiting.length === 0) return;
+    if (this.underWay >= AT_ONCE && !this.pause.isOn) return;
+    this.isDue = true;
+    // Behind what the calling code does in one go.
+    queueMicrotask(this.next);
+  }
+
+  /** In no caller's context: what is sent is of several. */
+  private readonly next = () =>
+    this.runInAsyncScope(() => {
+      this.isDue = false;
+      const batch = this.waiting.splice(0, this.pause.isOn ? 1 : MOST_SHARED);
+      this.underWay++;
+      let isCounted = true;
+      const over = () => {
+        if (isCounted) this.underWay--;
+        isCounted = false;
+        this.goOn();
+      };
+      const slow = setTimeout(over, SLOW_MS);
+      void this.send(batch).then(() => {
+        clearTimeout(slow);
+        over();
+      });
+      this.goOn();
+    });
+
+  /** Never rejects. */
+  private async send(batch: readonly Waiting<Item, Result>[]): Promise<void> {
+    const since = performance.now();
+    if (batch.length === 1) {
+      await this.sendAlone(batch[0]!);
+      this.pause.tookAlone(performance.now() - since);
+      return;
+    }
+    const items = batch.map(({ item }) => item);
+    try {
+      const results = await this.calls.together(items);
+      this.pause.tookTogether(performance.now() - since, items.length);
+      const rest: Promise<void>[] = [];
+      for (const [index, each] of batch.entries()) {
+        const result = results[index];
+        if (result === undefined) rest.push(this.sendAlone(each));
+        else each.resolve(result);
+      }
+      if (rest.length > 0) await Promise.all(rest);
+    } catch (error) {
+      await this.afterFailure(batch, since, error);
+    }
+  }
+
+  private async afterFailure(
+    batch: readonly Waiting<Item, Result>[],
+    since: number,
+    error: unknown,
+  ): Promise<void> {
+    if (error instanceof PoolExhaustedError || error instanceof DatabaseUnavailableError) {
+      // Who has waited as long as that for others to get a connection would wait as long again for none.
+      const late = this.waiting.filter((each) => each.since <= since);
+      this.waiting = this.waiting.filter((each) => each.since > since);
+      for (const { reject } of [...batch, ...late]) reject(error);
+    } else if (error instanceof TransactionOutcomeUnknownError) {
+      const harmless = batch.filter(({ item }) => this.calls.repeats?.(item));
+      for (const each of batch) if (!harmless.includes(each)) each.reject(error);
+      await Promise.all(harmless.map((each) => this.sendAlone(each, 1, error)));
+    } else if (error instanceof TransactionRetriesExhaustedError) {
+      await Promise.all(batch.map((each) => this.sendAlone(each, 1)));
+    } else {
+      this.pause.failed();
+      const half = batch.length >> 1;
+      await Promise.all([this.send(batch.slice(0, half)), this.send(batch.slice(half))]);
+    }
+  }
+
+  private async sendAlone(
+    { item, resolve, reject }: Waiting<Item, Result>,
+    tried = 0,
+    doubt?: TransactionOutcomeUnknownError,
+  ): Promise<void> {
+    try {
+      resolve(await this.calls.alone(item, tried, doubt));
+    } catch (error) {
+      reject(error);
+    }
+  }
+}
