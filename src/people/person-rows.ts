@@ -2,7 +2,7 @@ import { jsonbRefusal } from '../json/jsonb.js';
 import type { JsonObject } from '../json/lossless.js';
 import { assertBytes, invalid } from '../json/refusals.js';
 import { JsonText } from '../json/text.js';
-import type { CopyRow } from './importing/copy.js';
+import type { CopyRow, RowValues } from './importing/piece.js';
 import { newId } from './importing/new-id.js';
 import { type Many, RowBatches } from './importing/row-batches.js';
 import type { PeopleOptions } from './people.options.js';
@@ -41,9 +41,16 @@ export class PersonRows<Data extends object = JsonObject> {
 
   /** @throws InvalidInputError with pointers that begin with `pointer` */
   toRow(input: NewPerson<Data>, pointer: string): CopyRow {
+    const row: RowValues = [];
+    this.addRow(row, input, pointer);
+    return row as unknown as CopyRow;
+  }
+
+  private addRow(rows: RowValues, input: NewPerson<Data>, pointer: string): void {
     const { id, name, data } = validateInput(CreatePersonDto, input, pointer);
     this.assertName(name, pointer);
-    return [id?.toLowerCase() ?? newId(), name, this.toJson(data, `${pointer}/data`)];
+    const json = this.toJson(data, `${pointer}/data`);
+    rows.push(id?.toLowerCase() ?? newId(), name, json);
   }
 
   /** @throws InvalidInputError */
@@ -76,12 +83,12 @@ export class PersonRows<Data extends object = JsonObject> {
 
   /** The rows of many people. @throws InvalidInputError with the person's place as pointer, as they are gone through */
   toRows(people: ManyPeople<Data>): RowBatches<NewPerson<Data>> {
-    return new RowBatches(people, (person, index) => {
+    return new RowBatches(people, (rows, person, index) => {
       try {
-        return this.toRow(person, '#');
+        this.addRow(rows, person, '#');
       } catch {
         // Its place is only told where something is wrong, which is seldom.
-        return this.toRow(person, `#/${index}`);
+        this.addRow(rows, person, `#/${index}`);
       }
     });
   }

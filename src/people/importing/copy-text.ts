@@ -1,4 +1,4 @@
-import type { CopyRow, Piece } from './piece.js';
+import { forEachRow, type Piece, type RowValues } from './piece.js';
 
 const EMPTY = Buffer.alloc(0);
 /** About a piece, as most are. */
@@ -26,13 +26,13 @@ export class CopyText implements Piece {
     return this.place.subarray(0, this.bytes);
   }
 
-  add(rows: readonly CopyRow[]): void {
+  add(rows: RowValues): void {
     let text = '';
-    for (const [id, name, data] of rows) {
+    forEachRow(rows, (id, name, data) => {
       text += `${id}\t${escaped(name)}\t${data === null ? '\\N' : escaped(data)}\n`;
       if (this.keepsIds) this.ids.push(id);
-    }
-    this.count += rows.length;
+      this.count++;
+    });
     this.makeRoom(text);
     this.bytes += this.place.write(text, this.bytes);
   }

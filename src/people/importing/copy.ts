@@ -8,7 +8,7 @@ import type { TransactionContext } from '../../transactions/transaction-context.
 import { PersonRefusedError } from '../people.errors.js';
 import { type PeopleStatements, ROWS_PER_INSERT } from '../people.statements.js';
 import { CopyText } from './copy-text.js';
-import { type Piece, RowPiece } from './piece.js';
+import { type Piece, RowPiece, VALUES_PER_ROW } from './piece.js';
 
 export type { CopyRow } from './piece.js';
 
@@ -37,7 +37,7 @@ export async function importPieces(
     return storeEach(first, new RowPiece(), fill, (piece) => insertPiece(transaction, statements, piece));
   const keepsIds = statements.publishCreated !== undefined;
   const firstText = new CopyText(keepsIds);
-  firstText.add(first.rows);
+  firstText.add(first.values);
   return storeEach(firstText, new CopyText(keepsIds), fill, (piece) =>
     copyPiece(transaction, statements, piece),
   );
@@ -79,12 +79,12 @@ async function copyPiece(
 async function insertPiece(
   transaction: TransactionContext,
   { createRest }: PeopleStatements,
-  { rows }: RowPiece,
+  { values }: RowPiece,
 ): Promise<number> {
   let stored = 0;
-  for (let start = 0; start < rows.length; start += ROWS_PER_INSERT) {
-    const values = rows.slice(start, start + ROWS_PER_INSERT).flat();
-    stored += (await transaction.query(createRest(values))).rowCount ?? 0;
+  for (let start = 0; start < values.length; start += VALUES_PER_ROW * ROWS_PER_INSERT) {
+    const some = values.slice(start, start + VALUES_PER_ROW * ROWS_PER_INSERT);
+    stored += (await transaction.query(createRest(some))).rowCount ?? 0;
   }
   return stored;
 }

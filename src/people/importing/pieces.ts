@@ -1,6 +1,6 @@
 import type { ByteBudget, ByteShare } from '../byte-budget.js';
 import { ImportPace, type PaceOptions } from './pace.js';
-import type { CopyRow, Piece } from './piece.js';
+import type { Piece, RowValues } from './piece.js';
 
 /** What is gathered before it is sent, whichever is reached first. */
 const PIECE_BYTES = 256 * 1024;
@@ -24,7 +24,7 @@ export class ImportPieces {
    * @param pace left out: the source takes whatever time it takes
    */
   constructor(
-    private readonly rows: AsyncIterator<CopyRow[]>,
+    private readonly rows: AsyncIterator<RowValues>,
     private readonly budget: ByteBudget,
     pace?: Omit<PaceOptions, 'onStalled'>,
   ) {
@@ -71,7 +71,7 @@ export class ImportPieces {
     }
   }
 
-  private async read(): Promise<CopyRow[] | undefined> {
+  private async read(): Promise<RowValues | undefined> {
     this.isReading = true;
     this.pace?.wait();
     try {
