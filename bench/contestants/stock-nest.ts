@@ -14,19 +14,8 @@ import {
 import { NestFactory } from '@nestjs/core';
 import { TypeOrmModule } from '@nestjs/typeorm';
 import { IsNotEmpty, IsObject, IsOptional, IsString } from 'class-validator';
-import { Column, DataSource, Entity, PrimaryGeneratedColumn } from 'typeorm';
-
-@Entity('people')
-class Person {
-  @PrimaryGeneratedColumn('uuid')
-  id!: string;
-
-  @Column('text')
-  name!: string;
-
-  @Column('json', { nullable: true })
-  data!: object | null;
-}
+import { DataSource } from 'typeorm';
+import { Person } from './stock-person.js';
 
 class CreatePersonDto {
   @IsString()

@@ -1,12 +1,12 @@
 import { CONTESTANTS } from '../contestants/of-http.mjs';
-import { checkAnswers, checkCount, WrongAnswerError } from '../harness/check.mjs';
-import { measured, openContestants, POOL_SIZE, shown } from '../harness/contestants.mjs';
+import { checkCount, WrongAnswerError } from '../harness/check.mjs';
+import { measured, POOL_SIZE } from '../harness/contestants.mjs';
+import { timeOperations } from '../harness/operations.mjs';
 import { SEEDED } from '../harness/people.mjs';
 import { startProcess } from '../harness/process.mjs';
 import { peopleOf, requestsOf } from '../harness/requests.mjs';
-import { chosen, runRounds } from '../harness/rounds.mjs';
 import { openPostgres } from '../harness/servers.mjs';
-import { heatsOf, operationTables } from '../report/operation-tables.mjs';
+import { operationTables } from '../report/operation-tables.mjs';
 import { versionOf } from '../harness/versions.mjs';
 import { wrkLoad } from '../harness/wrk.mjs';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -14,40 +14,25 @@ import { setTimeout as sleep } from 'node:timers/promises';
 export const title = 'HTTP: one request, one person';
 
 const OPERATIONS = ['get', 'create', 'patch'];
-const HEATS = heatsOf(OPERATIONS);
 const WARM_UP_MS = 2000;
 
 /** What the service costs over HTTP beside other services that do the same. */
 export async function run(bench) {
-  const { isQuick, turnMs, rounds = 7 } = bench.options;
+  const { turnMs, rounds = 7 } = bench.options;
   const postgres = await openPostgres(bench);
   const load = (await wrkLoad(bench)) ?? autocannonLoad(bench);
-  const { contestants, leftOut } = await openContestants(bench, postgres, chosen(bench, CONTESTANTS));
-  bench.say('checking that all of them do the same …');
-  for (const contestant of contestants)
-    contestant.note = await checkAnswers(contestant, postgres, ['get', 'create', 'update']);
-
-  const turn = (contestant, heat, ms) => takeTurn(contestant, heat, ms, { postgres, load });
-  bench.say('warming up …');
-  for (const heat of HEATS.slice(0, OPERATIONS.length)) {
-    for (const contestant of contestants)
-      await turn(contestant, heat, isQuick ? turnMs : WARM_UP_MS * (contestant.warmUp ?? 1));
-  }
-  const turns = await runRounds(bench, {
+  const section = {
+    contestants: CONTESTANTS,
+    operations: OPERATIONS,
+    checked: ['get', 'create', 'update'],
     rounds,
-    contestants,
-    heats: HEATS,
-    before: postgres.checkpoint,
-    turn: (contestant, heat) => turn(contestant, heat, turnMs),
-  });
-  return {
-    about: [
-      `${rounds} rounds of ${turnMs} ms a turn; pool of ${POOL_SIZE}; ${SEEDED} people; load by ${load.name}, one thread, connections kept; PostgreSQL ${postgres.version}.`,
-    ],
-    contestants: contestants.map(shown),
-    leftOut,
-    turns,
+    warmUpMs: ({ warmUp = 1 }) => WARM_UP_MS * warmUp,
   };
+  const timed = await timeOperations(bench, postgres, section, (contestant, heat, ms) =>
+    takeTurn(contestant, heat, ms, { postgres, load }),
+  );
+  const about = `${rounds} rounds of ${turnMs} ms a turn; pool of ${POOL_SIZE}; ${SEEDED} people; load by ${load.name}, one thread, connections kept; PostgreSQL ${postgres.version}.`;
+  return { about: [about], ...timed };
 }
 
 function autocannonLoad({ interrupted, started }) {

@@ -1,47 +1,34 @@
 import { CONTESTANTS } from '../contestants/of-service.mjs';
-import { checkAnswers, checkCount, checkRenamed, fillRemovable } from '../harness/check.mjs';
-import { measured, openContestants, POOL_SIZE, shown } from '../harness/contestants.mjs';
+import { checkCount, checkRenamed, fillRemovable } from '../harness/check.mjs';
+import { measured, POOL_SIZE } from '../harness/contestants.mjs';
+import { timeOperations } from '../harness/operations.mjs';
 import { SEEDED } from '../harness/people.mjs';
-import { chosen, runRounds } from '../harness/rounds.mjs';
 import { openPostgres } from '../harness/servers.mjs';
-import { heatsOf, operationTables } from '../report/operation-tables.mjs';
+import { operationTables } from '../report/operation-tables.mjs';
 
 export const title = 'Service: one operation on one person, in the process';
 
 const OPERATIONS = ['get', 'create', 'update', 'remove'];
-const HEATS = heatsOf(OPERATIONS);
 const WARM_UP_MS = 1000;
 /** People to be removed for a second of a turn: more than anybody removes. */
 const REMOVABLE_A_SECOND = 60_000;
 
 /** What the operations of PeopleService cost beside other ways to do the same from Node. */
 export async function run(bench) {
-  const { isQuick, turnMs, rounds = 7 } = bench.options;
+  const { turnMs, rounds = 7 } = bench.options;
   const postgres = await openPostgres(bench);
-  const { contestants, leftOut } = await openContestants(bench, postgres, chosen(bench, CONTESTANTS));
-  bench.say('checking that all of them do the same …');
-  for (const contestant of contestants)
-    contestant.note = await checkAnswers(contestant, postgres, OPERATIONS);
-
-  const turn = (contestant, heat, ms) => takeTurn(contestant, heat, ms, postgres);
-  bench.say('warming up …');
-  for (const heat of HEATS.slice(0, OPERATIONS.length))
-    for (const contestant of contestants) await turn(contestant, heat, isQuick ? turnMs : WARM_UP_MS);
-  const turns = await runRounds(bench, {
+  const section = {
+    contestants: CONTESTANTS,
+    operations: OPERATIONS,
+    checked: OPERATIONS,
     rounds,
-    contestants,
-    heats: HEATS,
-    before: postgres.checkpoint,
-    turn: (contestant, heat) => turn(contestant, heat, turnMs),
-  });
-  return {
-    about: [
-      `${rounds} rounds of ${turnMs} ms a turn; pool of ${POOL_SIZE}; ${SEEDED} people; PostgreSQL ${postgres.version}.`,
-    ],
-    contestants: contestants.map(shown),
-    leftOut,
-    turns,
+    warmUpMs: () => WARM_UP_MS,
   };
+  const timed = await timeOperations(bench, postgres, section, (contestant, heat, ms) =>
+    takeTurn(contestant, heat, ms, postgres),
+  );
+  const about = `${rounds} rounds of ${turnMs} ms a turn; pool of ${POOL_SIZE}; ${SEEDED} people; PostgreSQL ${postgres.version}.`;
+  return { about: [about], ...timed };
 }
 
 let turnsTaken = 0;

@@ -63,7 +63,7 @@ export class AppModule {
           events: events && kafka !== undefined,
           transactions: {
             ...{ recycling, preparedStatements, maxAttempts, drainTimeoutMs: times.drainMs },
-            ...(sharedStatements === false && { sharedStatements }),
+            ...(sharedStatements !== undefined && { sharedStatements }),
           },
           inboxRetentionMs,
           ...settings.people,

@@ -42,7 +42,11 @@ export class PeopleStore {
     return this.table.hasRowVersions ? this.byRow : this.byContent;
   }
 
-  /** The row of one person. @param isProof true: asks with a lock, which a standby refuses. One that was the primary may have rows that no other server has. */
+  /**
+   * The row of one person.
+   *
+   * @param isProof true: asks with a lock, which a standby refuses. One that was the primary may have rows that no other server has.
+   */
   async find(
     id: string,
     isProof: boolean,

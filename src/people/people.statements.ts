@@ -70,7 +70,7 @@ export function peopleStatements(table: string, outbox?: string, versionBy: Vers
   const ifVersion = (parameter: string) =>
     `(${parameter}::text[] IS NULL OR ${version.text} = ANY (${parameter}))`;
   return {
-    ...sharedStatements({ table, named, changing }),
+    ...sharedStatements({ table, named, changing, ifVersion, shown: shownIf(version) }),
     /** id, name, data */
     create: named(
       'create',
@@ -135,6 +135,13 @@ const eachAtMost =
   (name: string, from: string, limit: number, bytes = LARGEST_INTEGER) =>
     statement(name, from, limit, bytes);
 
+/** The columns of a row whose name and data are left out where a condition is not true. */
+const shownIf =
+  ({ ifShown }: (typeof VERSIONS)[VersionBy]) =>
+  (isShown: string) =>
+    `id, CASE WHEN ${isShown} THEN name END AS name, CASE WHEN ${isShown} THEN data::text END AS data,
+     CASE WHEN NOT (${isShown}) THEN true END AS withheld, ${ifShown(isShown)}`;
+
 /**
  * Pages of the people with a name, of whom the server keeps back what would be too many bytes. `data` is counted as the text that is
  * sent, however it is packed in the table.
@@ -144,9 +151,7 @@ function pageQueries(table: string, versionBy: VersionBy) {
   const system = versionBy === 'row' ? ', xmin, ctid' : '';
   const page = (columns: string, condition: string) =>
     `SELECT ${columns} FROM ${table} WHERE name = $1 AND ${condition} AND id >= $2 ORDER BY id LIMIT $3`;
-  const shown = (isShown: string) =>
-    `id, CASE WHEN ${isShown} THEN name END AS name, CASE WHEN ${isShown} THEN data::text END AS data,
-     CASE WHEN NOT (${isShown}) THEN true END AS withheld, ${version.ifShown(isShown)}`;
+  const shown = shownIf(version);
   // What takes more than its share as it is stored is not unpacked to be measured.
   const measured =
     versionBy === 'row'

@@ -118,7 +118,7 @@ export class TransactionRunner implements BeforeApplicationShutdown {
    */
   async runStatement<Row extends QueryResultRow>(
     statement: Statement,
-    { writes, ...options }: UnitOptions & { writes: boolean },
+    { writes, ...options }: Omit<UnitOptions, 'claim'> & { writes: boolean },
   ): Promise<QueryResult<Row>> {
     const merged = { ...this.settings, ...options };
     const isResolved = writes && ['resolve', 'row'].includes(merged.commitOutcome ?? '');

@@ -6,6 +6,7 @@ import { APPLICATION_NAME } from '../../src/database/data-source-options.js';
 import { startEmbeddedPostgres } from '../../src/dev/embedded-postgres.js';
 import { NO_IDS, takeAway, WITHOUT_THEM } from '../support/absent-functions.js';
 import { eventually } from '../support/barrier.js';
+import { withClosers } from '../support/closers.js';
 import { startLossyProxy } from '../support/lossy-proxy.js';
 import { startPeopleHost } from '../support/people-host.js';
 import { poolOf, startPeopleApp } from '../support/people-app.js';
@@ -17,7 +18,7 @@ import { type Database, openDirectly } from './database.js';
 import { HttpClient, type HttpCounts } from './http-clients.js';
 import { OPERATIONS } from './http-operations.js';
 import { AUDIT, Ledger } from './ledger.js';
-import { loseAtRandom, type LossCounts, noLosses } from './losses.js';
+import { killBackends, loseAtRandom, type LossCounts, noLosses } from './losses.js';
 import { type TransferCounts, Transfers } from './transfers.js';
 
 export const RESTARTS = ['clean', 'crash', 'failover'] as const;
@@ -64,14 +65,8 @@ const HTTP_CLIENTS = 8;
  * requests and answers are lost on the wire, connections are refused and hang, and the server is restarted once. Then everything
  * that was told is compared with what is there.
  */
-export async function checkConsistency(options: CheckOptions): Promise<Counts> {
-  const closers: (() => Promise<unknown>)[] = [];
-  try {
-    return await check(options, closers);
-  } finally {
-    for (const close of closers.reverse()) await close();
-  }
-}
+export const checkConsistency = (options: CheckOptions): Promise<Counts> =>
+  withClosers((closers) => check(options, closers));
 
 async function check(options: CheckOptions, closers: (() => Promise<unknown>)[]): Promise<Counts> {
   const { seed, seconds, directory, restart, pgBouncer, signal, onProgress } = options;
@@ -111,7 +106,7 @@ async function check(options: CheckOptions, closers: (() => Promise<unknown>)[])
   const work = Promise.all([
     ...Array.from({ length: TRANSFERS_AT_ONCE }, () => transfers.run(isOver)),
     ...Array.from({ length: HTTP_CLIENTS }, () => new HttpClient(settings).run(OPERATIONS)),
-    killBackends(database, random, counts, isOver),
+    killBackends(database, counts, isOver, () => 20 + random() * 200),
   ]);
   // What ends it early is told below.
   work.catch(() => undefined);
@@ -194,23 +189,6 @@ async function createTables(url: string): Promise<void> {
   await migrate(dataSource);
   await dataSource.query(AUDIT);
   await dataSource.destroy();
-}
-
-/** Ends the session of a random client now and then. */
-async function killBackends(
-  database: Database,
-  random: () => number,
-  counts: Counts,
-  isOver: () => boolean,
-): Promise<void> {
-  while (!isOver()) {
-    await sleep(20 + random() * 200);
-    const killed = await database.query(
-      `SELECT pg_terminate_backend(pid) FROM pg_stat_activity
-       WHERE datname = current_database() AND application_name = 'nestjs-people' ORDER BY random() LIMIT 1`,
-    );
-    counts.backendsKilled += killed.length;
-  }
 }
 
 /** What was lost on the wire may still be under way. */

@@ -1,5 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type Fate, fatalError, type HeldAnswer, type LossyProxy } from '../support/lossy-proxy.js';
+import type { Database } from './database.js';
 
 /** What stands on the wire when something is lost. */
 const KINDS = {
@@ -93,4 +94,25 @@ export function loseAtRandom(
 function kindOf(piece: Buffer): Kind | undefined {
   const text = piece.toString('latin1');
   return (Object.keys(KINDS) as Kind[]).find((kind) => KINDS[kind].test(text));
+}
+
+/**
+ * Ends the session of a random backend of the service now and then.
+ *
+ * @param pauseMs how long until the next
+ */
+export async function killBackends(
+  database: Database,
+  counts: { backendsKilled: number },
+  isOver: () => boolean,
+  pauseMs: () => number,
+): Promise<void> {
+  while (!isOver()) {
+    await sleep(pauseMs());
+    const killed = await database.query(
+      `SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+       WHERE datname = current_database() AND application_name = 'nestjs-people' ORDER BY random() LIMIT 1`,
+    );
+    counts.backendsKilled += killed.length;
+  }
 }

@@ -1,3 +1,4 @@
+import { withClosers } from '../support/closers.js';
 import { compare } from './comparison.js';
 import { everyFault, type Fault } from './faults.js';
 import { type Flow, flowOf, SCALING } from './flow.js';
@@ -15,9 +16,8 @@ const STANDSTILL_MS = 10_000 + 2_000;
  * Sends people's lives to instances of the service, while these, the broker and the database are killed at every step of a
  * message, and while instances come and go. Then everything that is there is compared with what was sent.
  */
-export async function checkDelivery(options: CheckOptions): Promise<Counts> {
-  const closers: (() => Promise<void>)[] = [];
-  try {
+export const checkDelivery = (options: CheckOptions): Promise<Counts> =>
+  withClosers(async (closers) => {
     const stage = await openStage(options, closers);
     const end = Date.now() + options.seconds * 1000;
     do await playRound(stage);
@@ -26,10 +26,7 @@ export async function checkDelivery(options: CheckOptions): Promise<Counts> {
     stage.counts.starts = stage.places.reduce((sum, { starts }) => sum + starts, 0);
     stage.counts.sentAgain = stage.topics.sentAgain;
     return stage.counts;
-  } finally {
-    for (const close of closers.reverse()) await close();
-  }
-}
+  });
 
 async function playRound(stage: Stage): Promise<void> {
   const { options, counts, database, topics, places, random } = stage;

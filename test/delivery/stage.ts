@@ -81,7 +81,7 @@ export interface Stage {
 }
 
 /** @param closers take what is to be closed, last first, whether or not this succeeds */
-export async function openStage(options: CheckOptions, closers: (() => Promise<void>)[]): Promise<Stage> {
+export async function openStage(options: CheckOptions, closers: (() => Promise<unknown>)[]): Promise<Stage> {
   const { seed, instances, client = 'kafkajs', directory, onProgress } = options;
   const counts: Counts = {
     ...{ rounds: 0, messages: 0, duplicates: 0, poisonous: 0, requests: 0 },

@@ -1,7 +1,8 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { startEmbeddedPostgres } from '../../src/dev/embedded-postgres.js';
-import { type Database, openDirectly } from '../consistency/database.js';
-import { loseAtRandom, type LossCounts, noLosses } from '../consistency/losses.js';
+import { openDirectly } from '../consistency/database.js';
+import { killBackends, loseAtRandom, type LossCounts, noLosses } from '../consistency/losses.js';
+import { withClosers } from '../support/closers.js';
 import { startLossyProxy } from '../support/lossy-proxy.js';
 import { randomOf } from '../support/random.js';
 import { violationsOf } from './checker.js';
@@ -44,14 +45,8 @@ const CLIENTS = 16;
  * Clients create, read, change and remove the same few people through several processes of the service at once. Then each person's
  * history is held against what a single register could have answered: a read that begins after a write was answered sees it, or a later one.
  */
-export async function checkLinearizability(options: CheckOptions): Promise<Counts> {
-  const closers: (() => Promise<unknown>)[] = [];
-  try {
-    return await check(options, closers);
-  } finally {
-    for (const close of closers.reverse()) await close();
-  }
-}
+export const checkLinearizability = (options: CheckOptions): Promise<Counts> =>
+  withClosers((closers) => check(options, closers));
 
 async function check(options: CheckOptions, closers: (() => Promise<unknown>)[]): Promise<Counts> {
   const { seed, seconds, directory, hasFaults, showsStale = false, environment, signal } = options;
@@ -89,7 +84,10 @@ async function check(options: CheckOptions, closers: (() => Promise<unknown>)[])
   await Promise.all([
     ...Array.from({ length: CLIENTS }, (_, n) => new Client(`client ${n + 1}`, shared).run()),
     ...(hasFaults
-      ? [killInstances(instances, random, counts, isOver), killBackends(database, random, counts, isOver)]
+      ? [
+          killInstances(instances, random, counts, isOver),
+          killBackends(database, counts, isOver, () => 50 + random() * 300),
+        ]
       : []),
     // Who waits for an answer gets one.
     sleep(seconds * 1000).then(stopLosing),
@@ -113,23 +111,6 @@ async function killInstances(
     victim.kill();
     counts.instancesKilled++;
     while (victim.url === undefined && !isOver()) await sleep(50);
-  }
-}
-
-/** Ends the session of a random instance now and then. */
-async function killBackends(
-  database: Database,
-  random: () => number,
-  counts: Counts,
-  isOver: () => boolean,
-): Promise<void> {
-  while (!isOver()) {
-    await sleep(50 + random() * 300);
-    const killed = await database.query(
-      `SELECT pg_terminate_backend(pid) FROM pg_stat_activity
-       WHERE datname = current_database() AND application_name = 'nestjs-people' ORDER BY random() LIMIT 1`,
-    );
-    counts.backendsKilled += killed.length;
   }
 }
 

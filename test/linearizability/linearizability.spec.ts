@@ -141,7 +141,7 @@ describe('people that are written and read through several processes at once', (
   }, 180_000);
 
   it('are seen not to, where a client is shown what it had seen before its own write', async () => {
-    const options = { seed: 32, seconds: 2, instances: 1, directory, hasFaults: false };
+    const options = { seed: 32, seconds: 6, instances: 1, directory, hasFaults: false };
     const counts = await checkLinearizability({ ...options, showsStale: true });
     expect(counts.violations.length).toBeGreaterThan(0);
     expect(counts.violations[0]).toContain('no order of the operations');

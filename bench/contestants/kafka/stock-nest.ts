@@ -3,20 +3,10 @@ import { Controller, Module } from '@nestjs/common';
 import { NestFactory } from '@nestjs/core';
 import { EventPattern, Payload, Transport } from '@nestjs/microservices';
 import { InjectRepository, TypeOrmModule } from '@nestjs/typeorm';
-import { Column, Entity, PrimaryGeneratedColumn, Repository } from 'typeorm';
+import { Repository } from 'typeorm';
+import { Person } from '../stock-person.js';
 
 // What one writes first for Kafka with Nest: Transport.KAFKA, an @EventPattern, a repository's save (a transaction of its own).
-@Entity('people')
-class Person {
-  @PrimaryGeneratedColumn('uuid')
-  id!: string;
-
-  @Column('text')
-  name!: string;
-
-  @Column('json', { nullable: true })
-  data!: object | null;
-}
 
 @Controller()
 class PeopleController {

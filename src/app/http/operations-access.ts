@@ -30,12 +30,12 @@ export function guardOperations(
     // The route, not the path: what the router takes for one is one.
     const route = routeOptions.url ?? '';
     const isTheirs = isForOperators(route);
-    const isAbsent = () => done(new NotFoundException(`Cannot ${method} ${url}`));
+    const answerAbsent = () => done(new NotFoundException(`Cannot ${method} ${url}`));
     if (managed.has(raw)) {
-      if (!isTheirs && !route.startsWith('/health/')) return isAbsent();
+      if (!isTheirs && !route.startsWith('/health/')) return answerAbsent();
       trusted.add(raw);
     } else if (hasManagementPort) {
-      if (isTheirs) return isAbsent();
+      if (isTheirs) return answerAbsent();
     } else if (!verify) {
       if (route === READINESS) trusted.add(raw);
     } else if (isTheirs) {

@@ -13,7 +13,7 @@ import type { PeopleTable } from '../table/known-table.js';
 import type { WriteDoubt } from '../write-doubt.js';
 
 /** A person to be stored. */
-export interface Insert {
+interface Insert {
   row: CopyRow;
   doubt: WriteDoubt;
 }

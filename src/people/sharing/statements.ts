@@ -19,40 +19,44 @@ export function sharedStatements({
   table,
   named,
   changing,
+  ifVersion,
+  shown,
 }: {
   table: string;
   named: Named;
   /** A statement whose RETURNING gives the columns of a row, and which writes its events. */
   changing: (type: string, text: string, payload?: string) => string;
+  /** The condition that a row has one of these versions, where there are some. */
+  ifVersion: (versions: string) => string;
+  /** The columns of a row that is `withheld` where the condition is not true. */
+  shown: (isShown: string) => string;
 }) {
   const each = (name: string, columns: readonly string[], textOf: (rows: string) => string) => {
-    const bySize = new Map(
-      SIZES.map((size) => [size, named(`${name}_${size}`, textOf(tuples(size, columns)))]),
-    );
+    const bySize = new Map<number, ReturnType<Named>>();
     return (rows: readonly (readonly unknown[])[]) => {
       const size = SIZES.find((one) => one >= rows.length)!;
+      let statement = bySize.get(size);
+      if (!statement) bySize.set(size, (statement = named(`${name}_${size}`, textOf(tuples(size, columns)))));
       // What is left over is the last row once more, which changes nothing.
       const last = rows.at(-1)!;
       const values = rows.flat();
       for (let row = rows.length; row < size; row++) values.push(...last);
-      return bySize.get(size)!(...values);
+      return statement(...values);
     };
   };
   /** Rows that nobody has locked. The others, and those that are not there or of another version, are left to be told alone. */
   const free = (given: string, columns: string, lock: string) =>
     `WITH ${QUICK}, given (${columns}) AS (VALUES ${given}),
        free AS MATERIALIZED (SELECT p.id AS free_id FROM ${table} p, given, quick WHERE p.id = given_id ${lock} OF p SKIP LOCKED)`;
-  const isMeant =
-    'id = given_id AND free_id = given_id AND (versions IS NULL OR xmin::text || ctid::text = ANY (versions))';
-  const size = (bytesOf: string) => `${bytesOf}(name) + coalesce(${bytesOf}(data), 0) <= ${SMALL_BYTES}`;
+  const isMeant = `id = given_id AND free_id = given_id AND ${ifVersion('versions')}`;
   return {
     /** ids, as the literal of an array; `PersonRow.withheld` where a person is too large */
     getShared: named(
       'get_shared',
-      `SELECT id, CASE WHEN is_small THEN name END AS name, CASE WHEN is_small THEN data END AS data,
-         CASE WHEN NOT is_small THEN true END AS withheld, xmin, ctid
-       FROM (SELECT id, name, data::text AS data, xmin, ctid,
-               ${size('pg_column_size')} AND octet_length(name) + coalesce(octet_length(data::text), 0) <= ${SMALL_BYTES} AS is_small
+      // As it is stored first: what is large already is not unpacked to be measured.
+      `SELECT ${shown('is_small')}
+       FROM (SELECT id, name, data, xmin, ctid, pg_column_size(name) + coalesce(pg_column_size(data), 0) <= ${SMALL_BYTES}
+               AND octet_length(name) + coalesce(octet_length(data::text), 0) <= ${SMALL_BYTES} AS is_small
              FROM ${table} WHERE id = ANY ($1::uuid[])) AS found`,
     ),
     /** Rows of id, name, data; those are returned whose id was free. */

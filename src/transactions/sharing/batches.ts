@@ -43,8 +43,7 @@ export const MOST_SHARED = 64;
 
 /**
  * What arrives together travels together: calls that come while batches are under way form the next one. Who is alone is sent at
- * once. A batch that fails is sent again by halves and then one by one, so that each call has the
- * outcome it would have had alone.
+ * once. A batch that fails is sent again by halves and then one by one, so that each call has the outcome it would have had alone.
  */
 export class Batches<Item, Result> extends AsyncResource {
   private waiting: Waiting<Item, Result>[] = [];
@@ -126,9 +125,9 @@ export class Batches<Item, Result> extends AsyncResource {
       this.waiting = this.waiting.filter((each) => each.since > since);
       for (const { reject } of [...batch, ...late]) reject(error);
     } else if (error instanceof TransactionOutcomeUnknownError) {
-      const harmless = batch.filter(({ item }) => this.calls.repeats?.(item));
-      for (const each of batch) if (!harmless.includes(each)) each.reject(error);
-      await Promise.all(harmless.map((each) => this.sendAlone(each, 1, error)));
+      const settle = async (each: Waiting<Item, Result>) =>
+        this.calls.repeats?.(each.item) ? this.sendAlone(each, 1, error) : each.reject(error);
+      await Promise.all(batch.map(settle));
     } else if (error instanceof TransactionRetriesExhaustedError) {
       await Promise.all(batch.map((each) => this.sendAlone(each, 1)));
     } else {

@@ -18,7 +18,7 @@ import type { TransactionPhase } from '../transaction-events.js';
 import type { TransactionSession } from '../session/session.js';
 import { TypeOrm } from '../session/type-orm.js';
 import { openSession, repeats } from './attempt-session.js';
-import { askForOutcome } from './outcome-rows.js';
+import { askForOutcome } from './lost-commit.js';
 import { OwnCommit } from './own-commit.js';
 import type { AttemptOutcome, Unit } from './unit-of-work.js';
 

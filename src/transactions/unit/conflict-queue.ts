@@ -58,11 +58,7 @@ export async function inTurn<T>(
   });
   if (turn) await turn;
   unit.queueWaitMs = performance.now() - unit.startedAt;
-  try {
-    return await use();
-  } finally {
-    queue.leave(conflictKey, unit);
-  }
+  return queue.during(conflictKey, unit, use);
 }
 
 /** True where nobody has the turn of the key, nor waits for it. */
@@ -70,7 +66,7 @@ export const isFree = (dataSource: DataSource, conflictKey: string): boolean =>
   !ConflictQueue.of(dataSource).has(conflictKey);
 
 /** Runs `use` in the turn of a key that is free. */
-export async function inFreeTurn<T>(
+export function inFreeTurn<T>(
   dataSource: DataSource,
   conflictKey: string,
   use: () => Promise<T>,
@@ -78,11 +74,7 @@ export async function inFreeTurn<T>(
   const queue = ConflictQueue.of(dataSource);
   const owner = { id: '' };
   void queue.take(conflictKey, { owner, within: [], atOnce: 1, atMost: 0, signal: undefined });
-  try {
-    return await use();
-  } finally {
-    queue.leave(conflictKey, owner);
-  }
+  return queue.during(conflictKey, owner, use);
 }
 
 /** The ids of the units of work that the calling code runs in, on whatever DataSource. */
@@ -156,8 +148,16 @@ class ConflictQueue {
     });
   }
 
-  /** Ends a turn of `key` and begins the next. */
-  leave(key: string, owner: Owner): void {
+  /** Runs `use` in a turn of `key` that was taken, and then begins the next. */
+  async during<T>(key: string, owner: Owner, use: () => Promise<T>): Promise<T> {
+    try {
+      return await use();
+    } finally {
+      this.leave(key, owner);
+    }
+  }
+
+  private leave(key: string, owner: Owner): void {
     const held = this.keys.get(key)!;
     held.holders.delete(owner);
     this.admit(key, held);
