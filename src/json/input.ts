@@ -41,8 +41,8 @@ export function toInput(json: string, pointer: string, what: string, known: Know
   return input;
 }
 
-/** So much of a text may be kept for parts of it that are less. */
-const BESIDE_PARTS = 4096;
+/** So much of a text is kept for its parts, however short they are. */
+const BESIDE_PARTS = 256;
 
 /** A part of a text keeps all of it in memory, and what is kept of people is counted by their parts. */
 function isMostlyOther(json: string, members: ReadonlyMap<string, JsonText>): boolean {

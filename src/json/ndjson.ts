@@ -79,6 +79,7 @@ export class NdjsonReader implements AsyncIterableIterator<JsonInput>, InBatches
         this.line++;
         throw this.tooLong();
       }
+      if (slices.isOver(bytes.length)) await slices.giveWay();
     }
     const last = begun.endedWith(EMPTY);
     if (last.length === 0) return;

@@ -83,13 +83,6 @@ export class PersonRows<Data extends object = JsonObject> {
 
   /** The rows of many people. @throws InvalidInputError with the person's place as pointer, as they are gone through */
   toRows(people: ManyPeople<Data>): RowBatches<NewPerson<Data>> {
-    return new RowBatches(people, (rows, person, index) => {
-      try {
-        this.addRow(rows, person, '#');
-      } catch {
-        // Its place is only told where something is wrong, which is seldom.
-        this.addRow(rows, person, `#/${index}`);
-      }
-    });
+    return new RowBatches(people, (rows, person, index) => this.addRow(rows, person, `#/${index}`));
   }
 }

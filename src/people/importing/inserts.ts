@@ -1,5 +1,5 @@
 import type { TransactionContext } from '../../transactions/transaction-context.js';
-import { forEachRow, RowPiece, type RowValues, VALUES_PER_ROW } from './piece.js';
+import { forEachRow, type RowValues, VALUES_PER_ROW } from './piece.js';
 import { PersonRefusedError } from '../people.errors.js';
 import { type PeopleStatements, ROWS_PER_INSERT } from '../people.statements.js';
 
@@ -26,16 +26,16 @@ export interface CheckedRows {
  * @throws what `read` throws
  */
 export async function checkRows(read: () => AsyncIterable<RowValues>): Promise<CheckedRows> {
-  let kept: RowPiece | undefined = new RowPiece();
+  let kept: RowValues | undefined = [];
   let characters = 0;
   let count = 0;
   for await (const rows of read()) {
     count += rows.length / VALUES_PER_ROW;
     forEachRow(rows, (_, name, data) => (characters += charactersOf(name, data)));
     if (characters > KEPT_CHARACTERS) kept = undefined;
-    kept?.add(rows);
+    kept?.push(...rows);
   }
-  return { count, again: () => (kept ? [kept.values] : read()) };
+  return { count, again: () => (kept ? [kept] : read()) };
 }
 
 /**
