@@ -46,8 +46,8 @@ function compile(dtoClass: Type): PropertyRules[] | undefined {
 }
 
 function add(metadata: Metadata, { conditions, checks }: PropertyRules): boolean {
-  const { type, constraints, constraintCls, each, validateIf } = metadata;
-  if (each || validateIf) return false;
+  const { type, constraints, constraintCls, each } = metadata;
+  if (each) return false;
   if (type === ValidationTypes.WHITELIST) return true;
   if (type === ValidationTypes.CONDITIONAL_VALIDATION) {
     conditions.push(constraints[0] as PropertyRules['conditions'][number]);

@@ -30,8 +30,8 @@ class Plain {
   number: unknown;
 }
 class Listing {
-  @IsString({ each: true })
-  texts = ['a'];
+  @IsArray({ each: true })
+  lists: unknown[] = ['no list'];
 }
 class Outer {
   @IsArray()
