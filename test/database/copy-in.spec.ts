@@ -1,6 +1,7 @@
 import pg from 'pg';
 import { copyIn } from '../../src/database/pg/copy-in.js';
 import { duringTests } from '../support/during-tests.js';
+import { describeWithPgBouncer, POOL_MODES, startPgBouncer } from '../support/pgbouncer.js';
 import { createDatabase } from '../support/test-database.js';
 
 const ROWS = 100_000;
@@ -50,4 +51,30 @@ it('one whose connection is lost is told its end', async () => {
   await expect(copying).rejects.toThrow();
   await expect(copyIn(lost as unknown as pg.PoolClient, COPY, rows)).rejects.toThrow();
   expect(await count()).toBe(0);
+});
+
+describeWithPgBouncer('through PgBouncer', () => {
+  it.each(POOL_MODES)(
+    'in %s mode, one that is refused in a transaction leaves it fit for the next',
+    async (poolMode) => {
+      const bouncer = await startPgBouncer({ server: database.url, poolMode });
+      const through = new pg.Client(bouncer.url);
+      try {
+        await through.connect();
+        const copies = (text: string) => copyIn(through as unknown as pg.PoolClient, text, rows);
+        for (const refused of ['COPY nowhere FROM STDIN', `${COPY} WHERE 1 / (number - 5000) < 2`]) {
+          await through.query('BEGIN');
+          await expect(copies(refused)).rejects.toThrow();
+          await through.query('ROLLBACK');
+        }
+        await through.query('BEGIN');
+        expect(await copies(COPY)).toBe(ROWS);
+        await through.query('COMMIT');
+        expect(await count()).toBe(ROWS);
+      } finally {
+        await through.end();
+        await bouncer.stop();
+      }
+    },
+  );
 });
