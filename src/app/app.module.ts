@@ -2,7 +2,7 @@
 // Promises: a setting is checked before anything starts; stopping ends in time, and names what it has cut.
 // May know: every other room; it alone reads settings from the environment, and starts what is in dev/.
 
-import { type DynamicModule, Injectable, Logger, Module, type OnModuleDestroy } from '@nestjs/common';
+import { type DynamicModule, Logger, Module } from '@nestjs/common';
 import { APP_FILTER, APP_GUARD, HttpAdapterHost } from '@nestjs/core';
 import { TypeOrmModule } from '@nestjs/typeorm';
 import { DataSource, type DataSourceOptions } from 'typeorm';
@@ -26,16 +26,6 @@ export type ServiceSettings = Environment & {
   database: { url: string };
   kafka: (NonNullable<Environment['kafka']> & { brokers: string[] }) | undefined;
 };
-
-/** Tells that the application stops, from the first moment on. */
-@Injectable()
-export class Stopping implements OnModuleDestroy {
-  hasBegun = false;
-
-  onModuleDestroy(): void {
-    this.hasBegun = true;
-  }
-}
 
 /** The composition root: one DataSource, and PeopleModule behind HTTP, Kafka and DI on it. */
 @Module({})
@@ -81,12 +71,14 @@ export class AppModule {
           (moduleRef) => [
             {
               name: 'people',
-              unavailableReason: () => moduleRef.get(PeopleTable, { strict: false }).unavailableReason(),
+              unavailableReason: (query) =>
+                moduleRef.get(PeopleTable, { strict: false }).unavailableReason(query),
             },
             ...(kafka
               ? [
                   {
                     name: 'kafka',
+                    group: 'messages',
                     unavailableReason: () =>
                       moduleRef.get(KafkaTransport, { strict: false }).unavailableReason,
                   },
@@ -94,10 +86,10 @@ export class AppModule {
               : []),
           ],
           mayReadReasons,
+          settings.readinessGroups,
         ),
       ],
       providers: [
-        Stopping,
         { provide: APP_FILTER, useClass: ProblemDetailsFilter },
         // A guard costs each request a little, and without tokens it has nothing to do.
         ...(auth.method === 'none'

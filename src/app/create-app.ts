@@ -6,10 +6,11 @@ import type { FastifyError, FastifyInstance, FastifyReply, FastifyRequest } from
 import { FastifyAdapter, type NestFastifyApplication } from '@nestjs/platform-fastify';
 import { describeFailure, toProblem } from '../errors/error-responses.js';
 import { KafkaTransport } from '../messaging/kafka.transport.js';
+import { Stopping } from '../operations/health/stopping.js';
 import { JsonLogger } from '../operations/json-logger.js';
 import { Metrics } from '../operations/metrics.controller.js';
 import { setAnswerHeaders } from './http/answer-headers.js';
-import { AppModule, type ServiceSettings, Stopping } from './app.module.js';
+import { AppModule, type ServiceSettings } from './app.module.js';
 import { tokenVerifier } from './http/bearer-tokens.js';
 import { serveDocumentation } from './http/documentation.js';
 import type { AuthSettings } from './settings.js';

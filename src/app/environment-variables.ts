@@ -78,6 +78,15 @@ const topics = {
     return items.every((item) => /^[a-zA-Z0-9._-]{1,249}\*?$/.test(item)) ? items : undefined;
   },
 };
+const READINESS_GROUPS = ['http', 'messages'] as const;
+export type ReadinessGroup = (typeof READINESS_GROUPS)[number];
+const groups = {
+  accepted: `${READINESS_GROUPS.join(', ')}, or several of them separated by commas`,
+  parse: (value: string) => {
+    const names = value.split(',').map((name) => READINESS_GROUPS.find((group) => group === name.trim()));
+    return names.every((name) => name !== undefined) ? names : undefined;
+  },
+};
 const variable = <T>(definition: Omit<Variable<T>, 'default'> & { default: NoInfer<T> }): Variable<T> =>
   definition;
 const optional = <T>(definition: Omit<Variable<T>, 'default'>) =>
@@ -165,6 +174,7 @@ export const VARIABLES = {
   AUTH_ISSUER: optional({ ...text, meaning: 'The `iss` a token must have.' }),
   AUTH_AUDIENCE: optional({ ...text, meaning: 'The `aud` a token must have.' }),
   SHUTDOWN_TIMEOUT_MS: variable({ ...wholeNumber(1, 10 * MINUTE), default: 25_000, meaning: 'What stopping may take, from the signal to the end of the process. What is left then is cut and named, and the exit code is 1.' }),
+  READINESS_GROUPS: variable({ ...groups, default: ['http'], meaning: 'What `/health/ready` is about where it is asked for no group: `http` the database, its migrations and the table, `messages` the broker as well, whose state is else told and makes nothing unready.' }),
   LOG_LEVEL: variable({ ...oneOf(['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent'] as const), default: 'info', meaning: 'The least severe lines that are written.' }),
   EMBEDDED_POSTGRES_PORT: optional({ ...wholeNumber(1, 65535), meaning: 'The port of the embedded PostgreSQL. Unset: a free one, kept over restarts.' }),
   EMBEDDED_KAFKA_PORT: optional({ ...wholeNumber(1, 65535), meaning: 'The port of the embedded Kafka. Unset: a free one, kept over restarts.' }),

@@ -46,6 +46,7 @@ export const readDatabase = (environment: NodeJS.ProcessEnv = process.env): Envi
     EMBEDDED_KAFKA_PORT: '',
     HOST: '',
     AUTH: 'none',
+    READINESS_GROUPS: '',
     MANAGEMENT_PORT: '',
     MANAGEMENT_HOST: '',
   }).database;
@@ -71,6 +72,9 @@ function* contradictions(values: Values): Generator<string> {
   }
   if (!values.AUTH && !LOOPBACK.test(values.HOST)) {
     yield `AUTH: missing; HOST=${values.HOST} can be reached from outside, so choose AUTH=jwt, or AUTH=none to let everybody in`;
+  }
+  if (values.KAFKA === 'off' && values.READINESS_GROUPS.includes('messages')) {
+    yield 'READINESS_GROUPS: there are no messages with KAFKA=off; leave them out';
   }
   const { MANAGEMENT_PORT, MANAGEMENT_HOST = values.HOST } = values;
   if (MANAGEMENT_PORT && MANAGEMENT_PORT === values.PORT && MANAGEMENT_HOST === values.HOST) {

@@ -6,7 +6,7 @@ import type { PreparedStatements } from '../database/known-server.js';
 import type { RecyclingMethod } from '../database/pooled-client.js';
 import type { FrontBounds } from './http/front.js';
 import type { IssuerBounds } from './http/issuer-keys.js';
-import type { SASL_MECHANISMS, Values } from './environment-variables.js';
+import type { ReadinessGroup, SASL_MECHANISMS, Values } from './environment-variables.js';
 
 /** What the service runs with. `database` and `kafka.brokers` are missing where an embedded server takes their place. */
 export interface Environment {
@@ -39,6 +39,8 @@ export interface Environment {
   /** Where the embedded servers are to listen; undefined = on a free port. */
   embeddedPorts: { postgres: number | undefined; kafka: number | undefined };
   auth: AuthSettings;
+  /** What `/health/ready` is about where no group is asked for. */
+  readinessGroups: readonly ReadinessGroup[];
   logLevel: Values['LOG_LEVEL'];
 }
 
@@ -123,6 +125,7 @@ export function toEnvironment(values: Values): Environment {
     shutdownTimeoutMs: values.SHUTDOWN_TIMEOUT_MS,
     embeddedPorts: { postgres: values.EMBEDDED_POSTGRES_PORT, kafka: values.EMBEDDED_KAFKA_PORT },
     auth: toAuth(values),
+    readinessGroups: values.READINESS_GROUPS,
     logLevel: values.LOG_LEVEL,
   };
 }

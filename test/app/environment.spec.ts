@@ -113,6 +113,7 @@ const REFUSED: Partial<Record<Name, string[]>> = {
   AUTH_JWKS_TIMEOUT_MS: ['0', '600001'],
   AUTH_TOKEN_LIMIT_BYTES: ['255', '16385'],
   SHUTDOWN_TIMEOUT_MS: ['0', '600001', '25s'],
+  READINESS_GROUPS: ['kafka', 'http,', 'HTTP'],
   LOG_LEVEL: ['verbose', 'INFO'],
 };
 
@@ -246,6 +247,7 @@ describe('the environment', () => {
       shutdownTimeoutMs: 25_000,
       embeddedPorts: { postgres: undefined, kafka: undefined },
       auth: { method: 'none' },
+      readinessGroups: ['http'],
       logLevel: 'info',
     }; // prettier-ignore
     expect(readEnvironment({})).toEqual(defaults);
@@ -268,7 +270,7 @@ describe('the environment', () => {
       DATABASE_URL: 'postgres://a/b', DB_HOSTNAME: 'ignored', DB_SSL: 'verify-full', DB_POOL_SIZE: '5', DB_STATEMENT_TIMEOUT_MS: '0',
       TRANSACTION_ISOLATION_LEVEL: 'SERIALIZABLE', TRANSACTION_MAX_ATTEMPTS: '3', INBOX_RETENTION_MS: '3600000', PEOPLE_MAX_DATA_BYTES: '1000', PEOPLE_MAX_NAME_BYTES: '100', DB_RECYCLING: 'clean', DB_PREPARED_STATEMENTS: 'off', DB_SHARED_STATEMENTS: 'off',
       KAFKA_BROKERS: 'a:1, b:2', KAFKA_CLIENT: 'platformatic', KAFKA_QUARANTINE_KEYS: 'on', KAFKA_MAX_HEADERS: '5', KAFKA_REPLY_TOPICS: 'a.reply, b.*', KAFKA_STALLED_AFTER_MS: '9', KAFKA_ON_OFFSET_OUT_OF_RANGE: 'latest', KAFKA_MAX_REPLY_BYTES: '5000', KAFKA_REPLY_TIMEOUT_MS: '7', KAFKA_HANDLER_TIMEOUT_MS: '8', KAFKA_SSL: 'on', KAFKA_SASL_MECHANISM: 'plain', KAFKA_SASL_USERNAME: 'u', KAFKA_SASL_PASSWORD: 'p',
-      HOST: '::1', PORT: '0', AUTH: 'jwt', AUTH_JWKS_URL: 'https://i/k', AUTH_ISSUER: 'i', AUTH_AUDIENCE: 'a', SHUTDOWN_TIMEOUT_MS: '3000', LOG_LEVEL: 'silent',
+      HOST: '::1', PORT: '0', AUTH: 'jwt', AUTH_JWKS_URL: 'https://i/k', AUTH_ISSUER: 'i', AUTH_AUDIENCE: 'a', SHUTDOWN_TIMEOUT_MS: '3000', READINESS_GROUPS: 'http, messages', LOG_LEVEL: 'silent',
     }); // prettier-ignore
     expect(environment).toMatchObject({
       database: { url: 'postgres://a/b', poolSize: 5, ssl: 'verify-full', statementTimeoutMs: 0, isolationLevel: 'SERIALIZABLE' },
@@ -284,6 +286,7 @@ describe('the environment', () => {
       http: { host: '::1', port: 0 },
       auth: { method: 'jwt', jwksUrl: 'https://i/k', issuer: 'i', audience: 'a' },
       shutdownTimeoutMs: 3000,
+      readinessGroups: ['http', 'messages'],
       logLevel: 'silent',
     }); // prettier-ignore
     expect(readEnvironment({ KAFKA: 'off' }).kafka).toBeUndefined();
