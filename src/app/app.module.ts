@@ -33,7 +33,7 @@ export class AppModule {
   static forRoot(settings: ServiceSettings): DynamicModule {
     const { database, recycling, preparedStatements, sharedStatements, maxAttempts } = settings;
     const { inboxRetentionMs, auth, kafka, events } = settings;
-    const times = stopTimesOf(settings.shutdownTimeoutMs);
+    const times = stopTimesOf(settings);
     const pool = new Logger('Pool');
     return {
       module: AppModule,

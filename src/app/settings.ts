@@ -36,6 +36,10 @@ export interface Environment {
   http: HttpSettings;
   /** What stopping may take, from the signal to the end of the process, in ms. */
   shutdownTimeoutMs: number;
+  /** What of it everything is still served for. */
+  shutdownDelayMs: number;
+  /** Nothing embedded is started, no file is written, and what is said is a line of the log. */
+  isProduction: boolean;
   /** Where the embedded servers are to listen; undefined = on a free port. */
   embeddedPorts: { postgres: number | undefined; kafka: number | undefined };
   auth: AuthSettings;
@@ -123,12 +127,20 @@ export function toEnvironment(values: Values): Environment {
     },
     http: toHttp(values),
     shutdownTimeoutMs: values.SHUTDOWN_TIMEOUT_MS,
+    shutdownDelayMs: values.SHUTDOWN_DELAY_MS ?? defaultDelayMs(values),
+    isProduction: values.NODE_ENV === 'production',
     embeddedPorts: { postgres: values.EMBEDDED_POSTGRES_PORT, kafka: values.EMBEDDED_KAFKA_PORT },
     auth: toAuth(values),
     readinessGroups: values.READINESS_GROUPS,
     logLevel: values.LOG_LEVEL,
   };
 }
+
+/** Longer than balancers take to see that readiness is false; there is none before a service that this machine alone can reach. */
+const BALANCERS_SEE_MS = 5000;
+
+const defaultDelayMs = ({ HOST, SHUTDOWN_TIMEOUT_MS }: Values): number =>
+  LOOPBACK.test(HOST) ? 0 : Math.min(BALANCERS_SEE_MS, Math.floor(SHUTDOWN_TIMEOUT_MS / 2));
 
 function toHttp(values: Values): HttpSettings {
   const { HOST: host, PORT: port, MANAGEMENT_HOST = host, MANAGEMENT_PORT } = values;

@@ -113,6 +113,7 @@ const REFUSED: Partial<Record<Name, string[]>> = {
   AUTH_JWKS_TIMEOUT_MS: ['0', '600001'],
   AUTH_TOKEN_LIMIT_BYTES: ['255', '16385'],
   SHUTDOWN_TIMEOUT_MS: ['0', '600001', '25s'],
+  SHUTDOWN_DELAY_MS: ['-1', '600001', '5s'],
   READINESS_GROUPS: ['kafka', 'http,', 'HTTP'],
   LOG_LEVEL: ['verbose', 'INFO'],
 };
@@ -203,6 +204,11 @@ describe('variables that contradict each other', () => {
       { AUTH: 'jwt', AUTH_SECRET: secret, AUTH_JWKS_URL: 'https://i/k' },
       ['AUTH_JWKS_URL, AUTH_SECRET: AUTH=jwt'],
     ],
+    [{ KAFKA: 'off', READINESS_GROUPS: 'http,messages' }, ['READINESS_GROUPS: there are no messages']],
+    [
+      { SHUTDOWN_DELAY_MS: '3000', SHUTDOWN_TIMEOUT_MS: '3000' },
+      ['SHUTDOWN_DELAY_MS: 3000 leaves no time for what runs'],
+    ],
     [{ HOST: '0.0.0.0', NODE_ENV: 'production', KAFKA: 'off' }, ['DATABASE_URL: missing', 'AUTH: missing']],
   ])('are all named: %j', (environment, beginnings) => {
     const problems = problemsOf(environment);
@@ -245,6 +251,8 @@ describe('the environment', () => {
         maxConnections: 5000, lingerBytes: 67_108_864, lingerMs: 5000,
       },
       shutdownTimeoutMs: 25_000,
+      shutdownDelayMs: 0,
+      isProduction: false,
       embeddedPorts: { postgres: undefined, kafka: undefined },
       auth: { method: 'none' },
       readinessGroups: ['http'],
@@ -263,6 +271,17 @@ describe('the environment', () => {
     [{ HOST: '0.0.0.0', AUTH: 'none', HTTP_ALLOWED_HOSTS: 'People.test, a' }, ['people.test', 'a']],
   ])('of %j takes requests for %j beside the loopback', (environment, names) => {
     expect(readEnvironment(environment).http.allowedHosts).toEqual(names);
+  });
+
+  it.each<[Partial<Record<Name, string>>, number]>([
+    [{}, 0],
+    [{ HOST: '::1' }, 0],
+    [{ HOST: '0.0.0.0', AUTH: 'none' }, 5000],
+    [{ HOST: '0.0.0.0', AUTH: 'none', SHUTDOWN_TIMEOUT_MS: '3000' }, 1500],
+    [{ HOST: '0.0.0.0', AUTH: 'none', SHUTDOWN_DELAY_MS: '0' }, 0],
+    [{ SHUTDOWN_DELAY_MS: '7000' }, 7000],
+  ])('of %j serves on for %i ms when stopping begins', (environment, delayMs) => {
+    expect(readEnvironment(environment).shutdownDelayMs).toBe(delayMs);
   });
 
   it('hands on what is set', () => {
