@@ -9,6 +9,11 @@ import { type Service, startService } from './app/start-service.js';
 
 const say = (message: string) => process.stderr.write(`${message}\n`);
 
+// Node says it in words; whoever reads the log is to see it as well.
+process.on('uncaughtExceptionMonitor', (err, origin) =>
+  new Logger('Process').fatal({ msg: 'the process ends, as nobody has caught an error', origin, err }),
+);
+
 // However this process ends, unless it is killed: nothing that it started stays behind. After a proper stop nothing is left.
 process.on('exit', () => {
   signalDescendants('SIGKILL');

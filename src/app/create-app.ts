@@ -8,6 +8,7 @@ import { describeFailure, toProblem } from '../errors/error-responses.js';
 import { KafkaTransport } from '../messaging/kafka.transport.js';
 import { Stopping } from '../operations/health/stopping.js';
 import { JsonLogger } from '../operations/json-logger.js';
+import { standardOutput } from '../operations/logs/bounded-output.js';
 import { Metrics } from '../operations/metrics.controller.js';
 import { setAnswerHeaders } from './http/answer-headers.js';
 import { AppModule, type ServiceSettings } from './app.module.js';
@@ -25,7 +26,7 @@ const REQUEST_ID = /^[\w.:-]{1,128}$/;
 /** The hybrid HTTP and Kafka application, with everything set up and nothing started: `listen` and `startAllMicroservices` do that. */
 export async function createApp(
   settings: ServiceSettings,
-  logger = new JsonLogger(settings.logLevel),
+  logger = new JsonLogger(settings.logLevel, standardOutput(settings.logBufferBytes)),
 ): Promise<NestFastifyApplication> {
   const { http, auth } = settings;
   const front = new HttpFront(http);
@@ -93,6 +94,8 @@ function prepareFastify(fastify: FastifyInstance): void {
   answerMethodNotAllowed(fastify);
 }
 
+const isOfOperations = (route: string) => route === '/metrics' || route.startsWith('/health/');
+
 function observeRequests(adapter: FastifyAdapter, metrics: Metrics, logger: JsonLogger): void {
   const fastify = adapter.getInstance();
   fastify.addHook('onResponse', (request, reply, done) => {
@@ -101,7 +104,10 @@ function observeRequests(adapter: FastifyAdapter, metrics: Metrics, logger: Json
     const { elapsedTime, statusCode: status } = reply;
     metrics.observeRequest(method, route, status, elapsedTime / 1000);
     const ms = Math.round(elapsedTime * 10) / 10;
-    logger.log({ msg: 'request', requestId: request.id, method, route, status, ms });
+    const line = { msg: 'request', requestId: request.id, method, route, status, ms };
+    // Whoever probes and scrapes comes every few seconds, for ever.
+    if (isOfOperations(route)) logger.debug(line);
+    else logger.log(line);
     done();
   });
 }

@@ -7,6 +7,7 @@ import { RECORD_LIMITS } from '../messaging/records/limits.js';
 import { DEFAULT_BUDGET_BYTES } from '../people/byte-budget.js';
 import { DEFAULT_IDLE_MS, DEFAULT_PIECE_MS } from '../people/importing/pace.js';
 import { DEFAULT_PAGE_BYTES, DEFAULT_REPLY_BYTES } from '../people/people.options.js';
+import { DEFAULT_BUFFER_BYTES } from '../operations/logs/bounded-output.js';
 import {
   DEFAULT_BODY_GRACE_MS,
   DEFAULT_BODY_LIMIT_BYTES,
@@ -176,6 +177,7 @@ export const VARIABLES = {
   SHUTDOWN_TIMEOUT_MS: variable({ ...wholeNumber(1, 10 * MINUTE), default: 25_000, meaning: 'What stopping may take, from the signal to the end of the process. What is left then is cut and named, and the exit code is 1.' }),
   SHUTDOWN_DELAY_MS: optional({ ...wholeNumber(0, 10 * MINUTE), meaning: 'How long everything is still served when stopping begins, while readiness is false and each answer ends its connection, so that balancers send the next requests elsewhere. A part of `SHUTDOWN_TIMEOUT_MS`. Unset: 0 where `HOST` is a loopback address, else 5000, or half of `SHUTDOWN_TIMEOUT_MS` where that is less.' }),
   READINESS_GROUPS: variable({ ...groups, default: ['http'], meaning: 'What `/health/ready` is about where it is asked for no group: `http` the database, its migrations and the table, `messages` the broker as well, whose state is else told and makes nothing unready.' }),
+  LOG_BUFFER_BYTES: variable({ ...wholeNumber(16 * KIBIBYTE, GIBIBYTE), default: DEFAULT_BUFFER_BYTES, meaning: 'Bytes of the log that are kept while its reader takes none; lines past it are dropped, counted and told of.' }),
   LOG_LEVEL: variable({ ...oneOf(['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent'] as const), default: 'info', meaning: 'The least severe lines that are written.' }),
   EMBEDDED_POSTGRES_PORT: optional({ ...wholeNumber(1, 65535), meaning: 'The port of the embedded PostgreSQL. Unset: a free one, kept over restarts.' }),
   EMBEDDED_KAFKA_PORT: optional({ ...wholeNumber(1, 65535), meaning: 'The port of the embedded Kafka. Unset: a free one, kept over restarts.' }),

@@ -46,6 +46,7 @@ export interface Environment {
   /** What `/health/ready` is about where no group is asked for. */
   readinessGroups: readonly ReadinessGroup[];
   logLevel: Values['LOG_LEVEL'];
+  logBufferBytes: number;
 }
 
 export interface HttpSettings extends FrontBounds {
@@ -133,6 +134,7 @@ export function toEnvironment(values: Values): Environment {
     auth: toAuth(values),
     readinessGroups: values.READINESS_GROUPS,
     logLevel: values.LOG_LEVEL,
+    logBufferBytes: values.LOG_BUFFER_BYTES,
   };
 }
 

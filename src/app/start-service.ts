@@ -7,6 +7,9 @@ import { placeOf } from '../database/database-url.js';
 import { type EmbeddedKafka, KafkaUnavailableError, startEmbeddedKafka } from '../dev/embedded-kafka.js';
 import { type EmbeddedPostgres, startEmbeddedPostgres } from '../dev/embedded-postgres.js';
 import { Stopping } from '../operations/health/stopping.js';
+import { JsonLogger } from '../operations/json-logger.js';
+import { standardOutput } from '../operations/logs/bounded-output.js';
+import { levelBySignal } from '../operations/logs/level.js';
 import { PeopleTable } from '../people/table/known-table.js';
 import type { ServiceSettings } from './app.module.js';
 import { signalDescendants } from './child-processes.js';
@@ -157,7 +160,9 @@ async function startServer<Server extends EmbeddedPostgres | EmbeddedKafka>(
 async function connect(settings: ServiceSettings, { started, say }: Start): Promise<NestFastifyApplication> {
   const where = placeOf(settings.database.url);
   try {
-    const app = await whenSlow(`connecting to the database ${where} …`, say, createApp(settings));
+    const logger = new JsonLogger(settings.logLevel, standardOutput(settings.logBufferBytes));
+    const app = await whenSlow(`connecting to the database ${where} …`, say, createApp(settings, logger));
+    started.push({ name: 'listening to SIGUSR2', stop: levelBySignal(logger) });
     const times = stopTimesOf(settings);
     started.push({ name: 'the application', stop: stopperOf(app, settings.kafka !== undefined, times) });
     return app;

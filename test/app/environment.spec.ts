@@ -115,6 +115,7 @@ const REFUSED: Partial<Record<Name, string[]>> = {
   SHUTDOWN_TIMEOUT_MS: ['0', '600001', '25s'],
   SHUTDOWN_DELAY_MS: ['-1', '600001', '5s'],
   READINESS_GROUPS: ['kafka', 'http,', 'HTTP'],
+  LOG_BUFFER_BYTES: ['0', '16383', '8MiB'],
   LOG_LEVEL: ['verbose', 'INFO'],
 };
 
@@ -257,6 +258,7 @@ describe('the environment', () => {
       auth: { method: 'none' },
       readinessGroups: ['http'],
       logLevel: 'info',
+      logBufferBytes: 8_388_608,
     }; // prettier-ignore
     expect(readEnvironment({})).toEqual(defaults);
     const empty = Object.fromEntries(Object.keys(VARIABLES).map((name) => [name, '']));
