@@ -10,6 +10,7 @@ import { peopleMigrations } from '../../migrations/index.js';
 import { dataSourceOptions } from '../database/data-source-options.js';
 import { markLost } from '../database/database-failure.js';
 import { ProblemDetailsFilter } from '../errors/error-responses.js';
+import { standingFor, ToldRarely } from '../errors/told-rarely.js';
 import { KafkaTransport } from '../messaging/kafka.transport.js';
 import { MessageStore } from '../messaging/message-store.js';
 import { OperationsModule } from '../operations/operations.module.js';
@@ -35,12 +36,18 @@ export class AppModule {
     const { inboxRetentionMs, auth, kafka, events } = settings;
     const times = stopTimesOf(settings);
     const pool = new Logger('Pool');
+    const told = new ToldRarely();
+    // Where the server is stopped all of them are.
+    const tellLost = (err: Error) =>
+      told.of(err.message, (more) =>
+        pool.warn({ msg: 'an idle connection was lost', ...standingFor(more), err }),
+      );
     return {
       module: AppModule,
       imports: [
         TypeOrmModule.forRootAsync({
           useFactory: () => ({
-            ...dataSourceOptions(database, (err) => pool.warn({ msg: 'an idle connection was lost', err })),
+            ...dataSourceOptions(database, tellLost),
             autoLoadEntities: true,
             migrations: peopleMigrations,
             retryAttempts: 5,

@@ -1,10 +1,11 @@
 import { randomUUID } from 'node:crypto';
 import type { IncomingMessage, RequestListener } from 'node:http';
 import { HttpException } from '@nestjs/common';
-import { NestFactory } from '@nestjs/core';
+import { HttpAdapterHost, NestFactory } from '@nestjs/core';
 import type { FastifyError, FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import { FastifyAdapter, type NestFastifyApplication } from '@nestjs/platform-fastify';
-import { describeFailure, toProblem } from '../errors/error-responses.js';
+import { describeFailure, failuresOf, operationOf, toProblem } from '../errors/error-responses.js';
+import type { FailureLog } from '../errors/failure-log.js';
 import { KafkaTransport } from '../messaging/kafka.transport.js';
 import { Stopping } from '../operations/health/stopping.js';
 import { JsonLogger } from '../operations/json-logger.js';
@@ -63,7 +64,7 @@ export async function createApp(
   warnOfForeignTokens(auth, logger);
   const stopping = app.get(Stopping);
   setAnswerHeaders(fastify, () => stopping.hasBegun);
-  observeRequests(adapter, app.get(Metrics), logger);
+  observeRequests(adapter, app.get(Metrics), failuresOf(app.get(HttpAdapterHost)), logger);
   serveDocumentation(app);
   if (settings.kafka) {
     const transport = app.get(KafkaTransport);
@@ -96,7 +97,12 @@ function prepareFastify(fastify: FastifyInstance): void {
 
 const isOfOperations = (route: string) => route === '/metrics' || route.startsWith('/health/');
 
-function observeRequests(adapter: FastifyAdapter, metrics: Metrics, logger: JsonLogger): void {
+function observeRequests(
+  adapter: FastifyAdapter,
+  metrics: Metrics,
+  failures: FailureLog,
+  logger: JsonLogger,
+): void {
   const fastify = adapter.getInstance();
   fastify.addHook('onResponse', (request, reply, done) => {
     const { method } = request;
@@ -108,6 +114,7 @@ function observeRequests(adapter: FastifyAdapter, metrics: Metrics, logger: Json
     // Whoever probes and scrapes comes every few seconds, for ever.
     if (isOfOperations(route)) logger.debug(line);
     else logger.log(line);
+    if (failures.isFailing && status < 400) failures.succeeded(operationOf(request));
     done();
   });
 }

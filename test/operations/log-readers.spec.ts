@@ -1,3 +1,5 @@
+import { readFileSync, writeFileSync } from 'node:fs';
+import path from 'node:path';
 import { eventually } from '../support/barrier.js';
 import { duringTests } from '../support/during-tests.js';
 import { closedPort, ServiceHome, type ServiceProcess } from '../support/service-process.js';
@@ -17,6 +19,8 @@ interface Line {
 
 const home = duringTests(() => {
   const started = new ServiceHome();
+  // Nothing can be written to the place of its data.
+  writeFileSync(path.join(started.directory, '.data'), '');
   return Object.assign(started, { close: () => started.remove() });
 });
 const database = duringTests(() => createDatabase());
@@ -111,9 +115,10 @@ it(
 );
 
 it(
-  'production shows no banner, and tells in the log where it is',
+  'production needs no directory that it can write to, shows no banner, and tells in the log where it is',
   () => {
     expect(service.stderr).toBe('');
+    expect(readFileSync(path.join(home.directory, '.data'), 'utf8')).toBe('');
     expect(lines()).toContainEqual(expect.objectContaining({ msg: 'the service is running', http: url }));
   },
   MINUTES,

@@ -80,7 +80,12 @@ export class DatabaseProbe implements OnApplicationShutdown {
   }
 
   onApplicationShutdown(): void {
-    if (this.kept) this.cut(this.kept);
+    const { kept } = this;
+    if (!kept) return;
+    if (!kept.isMade) return this.cut(kept);
+    this.forget(kept);
+    // Nobody waits for its farewell.
+    kept.client.then((client) => client.end()).catch(() => undefined);
   }
 
   private async askForWrites(): Promise<string | undefined> {

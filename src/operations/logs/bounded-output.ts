@@ -1,4 +1,4 @@
-import { writeSync } from 'node:fs';
+import { writeFileSync, writeSync } from 'node:fs';
 import type { Writable } from 'node:stream';
 import type { DestinationStream } from 'pino';
 
@@ -27,13 +27,16 @@ export class BoundedOutput implements DestinationStream {
   /** What the stream has, until it says that it is written. */
   private written: Buffer | undefined;
   private isGone = false;
+  private readonly isFile: boolean;
 
   constructor(
     private readonly stream: OutputStream,
     private readonly maxBytes = DEFAULT_BUFFER_BYTES,
   ) {
+    // Pipes, sockets and terminals have a handle.
+    this.isFile = !('_handle' in stream);
     // Its reader has gone. That is no reason to go as well.
-    stream.on('error', () => (this.isGone = true));
+    stream.on('error', () => this.gone());
   }
 
   write(line: string): void {
@@ -63,18 +66,43 @@ export class BoundedOutput implements DestinationStream {
   private send(): void {
     this.isScheduled = false;
     if (this.written || this.waiting.length === 0) return;
+    if (this.isFile) return this.writeToFile();
     this.written = this.taken();
     this.stream.write(this.written, (error) => {
       this.written = undefined;
-      if (error) return;
+      if (error) return this.gone();
       // Where the gap is: what was taken before it has left, or stands before this line.
       this.tellDropped();
       this.send();
     });
   }
 
+  private gone(): void {
+    this.isGone = true;
+    this.dropped += this.waiting.length;
+    this.taken();
+  }
+
+  /** Node's stream of a file ends with the first failure; but a disk that is full is not full for ever. */
+  private writeToFile(): void {
+    const { untold } = this;
+    const lines = this.waiting.length;
+    try {
+      if (untold > 0) this.waiting.unshift(this.lineOfDropped());
+      writeFileSync(this.stream.fd, this.taken());
+    } catch {
+      this.dropped += lines;
+      this.untold = untold + lines;
+    }
+  }
+
   private tellDropped(): void {
     if (this.untold === 0) return;
+    const line = this.lineOfDropped();
+    this.keep(line, line.length);
+  }
+
+  private lineOfDropped(): string {
     const told = {
       level: 'warn',
       time: new Date().toISOString(),
@@ -82,8 +110,7 @@ export class BoundedOutput implements DestinationStream {
       lines: this.untold,
     };
     this.untold = 0;
-    const line = `${JSON.stringify(told)}\n`;
-    this.keep(line, line.length);
+    return `${JSON.stringify(told)}\n`;
   }
 
   private keep(line: string, bytes: number): void {
