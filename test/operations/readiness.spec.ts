@@ -1,5 +1,7 @@
+import { jest } from '@jest/globals';
 import type { ReadinessSource } from '../../src/operations/health/readiness.js';
 import { READINESS_SOURCES } from '../../src/operations/health/readiness.js';
+import { asOrdinaryRole, dropRole } from '../people/whose-fault.cases.js';
 import { eventually } from '../support/barrier.js';
 import { duringTests } from '../support/during-tests.js';
 import { startLossyProxy } from '../support/lossy-proxy.js';
@@ -92,6 +94,30 @@ it('a connection of the probe that was ended is made anew, and makes nothing unr
     `SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'nestjs-people'`,
   );
   expect((await ready()).code).toBe(200);
+});
+
+it('a database that lets nobody in any more is told, although a connection is there from before', async () => {
+  const ordinary = await asOrdinaryRole(app.database);
+  const own = await startPeopleApp({}, await openDatabase(ordinary.url));
+  const now = performance.now.bind(performance);
+  const clock = jest.spyOn(performance, 'now');
+  try {
+    expect((await ready(own)).code).toBe(200);
+    await app.database.query(`ALTER ROLE ${ordinary.role} PASSWORD 'another'`);
+    expect((await ready(own)).code).toBe(200);
+    // A minute later.
+    clock.mockImplementation(() => now() + 60_000);
+    const told = await eventually(async () => {
+      const { code, health } = await ready(own);
+      return code === 503 && health.error.database?.reason;
+    });
+    expect(told).toMatch(/password authentication failed/);
+  } finally {
+    clock.mockRestore();
+    await own.close();
+    await own.database.drop();
+    await dropRole(app.database, ordinary.role);
+  }
 });
 
 describe('a broker that is away', () => {

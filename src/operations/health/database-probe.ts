@@ -20,8 +20,15 @@ export type Query = <Row>(text: string, values?: readonly unknown[]) => Promise<
 interface Kept {
   client: Promise<Client>;
   cut: AbortController;
+  since: number;
   isMade: boolean;
 }
+
+/**
+ * A connection lives on where no new one would be made, as with a password that was changed; and the pool's are closed when they
+ * have been idle for a while.
+ */
+const RENEWED_AFTER_MS = 30_000;
 
 /** What the pool's own connections may take in the place of ours. */
 const BY_POOL_MS = 900;
@@ -115,6 +122,7 @@ export class DatabaseProbe implements OnApplicationShutdown {
   private async askNow<T>(question: (client: Client, kept: Kept) => Promise<T>): Promise<T> {
     if (this.away !== undefined) throw new Error(this.away);
     const kept = (this.kept ??= this.connect());
+    if (kept.isMade && performance.now() - kept.since > RENEWED_AFTER_MS) this.renew(kept);
     let client: Client | undefined;
     try {
       client = await kept.client;
@@ -128,7 +136,12 @@ export class DatabaseProbe implements OnApplicationShutdown {
 
   private connect(): Kept {
     const cut = new AbortController();
-    const kept: Kept = { client: connectBeside(this.dataSource, cut.signal), cut, isMade: false };
+    const kept: Kept = {
+      client: connectBeside(this.dataSource, cut.signal),
+      cut,
+      since: performance.now(),
+      isMade: false,
+    };
     kept.client.then(
       (client) => {
         kept.isMade = true;
@@ -138,6 +151,22 @@ export class DatabaseProbe implements OnApplicationShutdown {
       () => this.forget(kept),
     );
     return kept;
+  }
+
+  /** What is old serves until a new one is there; where none can be made, the next who ask are told why. */
+  private renew(old: Kept): void {
+    old.since = performance.now();
+    const next = this.connect();
+    const takeOver = () => {
+      if (this.kept !== old) return this.cut(next);
+      this.kept = next;
+      old.client.then((client) => client.end()).catch(() => undefined);
+    };
+    // Its last question is answered before it ends.
+    next.client.then(
+      () => (this.turn = this.turn.then(takeOver)),
+      () => this.cut(old),
+    );
   }
 
   private cut(kept: Kept): void {
