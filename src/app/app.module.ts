@@ -2,7 +2,7 @@
 // Promises: a setting is checked before anything starts; stopping ends in time, and names what it has cut.
 // May know: every other room; it alone reads settings from the environment, and starts what is in dev/.
 
-import { type DynamicModule, Injectable, Logger, Module, type OnModuleDestroy } from '@nestjs/common';
+import { type DynamicModule, Logger, Module } from '@nestjs/common';
 import { APP_FILTER, APP_GUARD, HttpAdapterHost } from '@nestjs/core';
 import { TypeOrmModule } from '@nestjs/typeorm';
 import { DataSource, type DataSourceOptions } from 'typeorm';
@@ -10,6 +10,7 @@ import { peopleMigrations } from '../../migrations/index.js';
 import { dataSourceOptions } from '../database/data-source-options.js';
 import { markLost } from '../database/database-failure.js';
 import { ProblemDetailsFilter } from '../errors/error-responses.js';
+import { standingFor, ToldRarely } from '../errors/told-rarely.js';
 import { KafkaTransport } from '../messaging/kafka.transport.js';
 import { MessageStore } from '../messaging/message-store.js';
 import { OperationsModule } from '../operations/operations.module.js';
@@ -27,30 +28,26 @@ export type ServiceSettings = Environment & {
   kafka: (NonNullable<Environment['kafka']> & { brokers: string[] }) | undefined;
 };
 
-/** Tells that the application stops, from the first moment on. */
-@Injectable()
-export class Stopping implements OnModuleDestroy {
-  hasBegun = false;
-
-  onModuleDestroy(): void {
-    this.hasBegun = true;
-  }
-}
-
 /** The composition root: one DataSource, and PeopleModule behind HTTP, Kafka and DI on it. */
 @Module({})
 export class AppModule {
   static forRoot(settings: ServiceSettings): DynamicModule {
     const { database, recycling, preparedStatements, sharedStatements, maxAttempts } = settings;
     const { inboxRetentionMs, auth, kafka, events } = settings;
-    const times = stopTimesOf(settings.shutdownTimeoutMs);
+    const times = stopTimesOf(settings);
     const pool = new Logger('Pool');
+    const told = new ToldRarely();
+    // Where the server is stopped all of them are.
+    const tellLost = (err: Error) =>
+      told.of(err.message, (more) =>
+        pool.warn({ msg: 'an idle connection was lost', ...standingFor(more), err }),
+      );
     return {
       module: AppModule,
       imports: [
         TypeOrmModule.forRootAsync({
           useFactory: () => ({
-            ...dataSourceOptions(database, (err) => pool.warn({ msg: 'an idle connection was lost', err })),
+            ...dataSourceOptions(database, tellLost),
             autoLoadEntities: true,
             migrations: peopleMigrations,
             retryAttempts: 5,
@@ -81,12 +78,14 @@ export class AppModule {
           (moduleRef) => [
             {
               name: 'people',
-              unavailableReason: () => moduleRef.get(PeopleTable, { strict: false }).unavailableReason(),
+              unavailableReason: (query) =>
+                moduleRef.get(PeopleTable, { strict: false }).unavailableReason(query),
             },
             ...(kafka
               ? [
                   {
                     name: 'kafka',
+                    group: 'messages',
                     unavailableReason: () =>
                       moduleRef.get(KafkaTransport, { strict: false }).unavailableReason,
                   },
@@ -94,10 +93,10 @@ export class AppModule {
               : []),
           ],
           mayReadReasons,
+          settings.readinessGroups,
         ),
       ],
       providers: [
-        Stopping,
         { provide: APP_FILTER, useClass: ProblemDetailsFilter },
         // A guard costs each request a little, and without tokens it has nothing to do.
         ...(auth.method === 'none'

@@ -1,15 +1,18 @@
 import { randomUUID } from 'node:crypto';
 import type { IncomingMessage, RequestListener } from 'node:http';
 import { HttpException } from '@nestjs/common';
-import { NestFactory } from '@nestjs/core';
+import { HttpAdapterHost, NestFactory } from '@nestjs/core';
 import type { FastifyError, FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import { FastifyAdapter, type NestFastifyApplication } from '@nestjs/platform-fastify';
-import { describeFailure, toProblem } from '../errors/error-responses.js';
+import { describeFailure, failuresOf, operationOf, toProblem } from '../errors/error-responses.js';
+import type { FailureLog } from '../errors/failure-log.js';
 import { KafkaTransport } from '../messaging/kafka.transport.js';
+import { Stopping } from '../operations/health/stopping.js';
 import { JsonLogger } from '../operations/json-logger.js';
+import { standardOutput } from '../operations/logs/bounded-output.js';
 import { Metrics } from '../operations/metrics.controller.js';
 import { setAnswerHeaders } from './http/answer-headers.js';
-import { AppModule, type ServiceSettings, Stopping } from './app.module.js';
+import { AppModule, type ServiceSettings } from './app.module.js';
 import { tokenVerifier } from './http/bearer-tokens.js';
 import { serveDocumentation } from './http/documentation.js';
 import type { AuthSettings } from './settings.js';
@@ -24,7 +27,7 @@ const REQUEST_ID = /^[\w.:-]{1,128}$/;
 /** The hybrid HTTP and Kafka application, with everything set up and nothing started: `listen` and `startAllMicroservices` do that. */
 export async function createApp(
   settings: ServiceSettings,
-  logger = new JsonLogger(settings.logLevel),
+  logger = new JsonLogger(settings.logLevel, standardOutput(settings.logBufferBytes)),
 ): Promise<NestFastifyApplication> {
   const { http, auth } = settings;
   const front = new HttpFront(http);
@@ -61,7 +64,7 @@ export async function createApp(
   warnOfForeignTokens(auth, logger);
   const stopping = app.get(Stopping);
   setAnswerHeaders(fastify, () => stopping.hasBegun);
-  observeRequests(adapter, app.get(Metrics), logger);
+  observeRequests(adapter, app.get(Metrics), failuresOf(app.get(HttpAdapterHost)), logger);
   serveDocumentation(app);
   if (settings.kafka) {
     const transport = app.get(KafkaTransport);
@@ -92,7 +95,14 @@ function prepareFastify(fastify: FastifyInstance): void {
   answerMethodNotAllowed(fastify);
 }
 
-function observeRequests(adapter: FastifyAdapter, metrics: Metrics, logger: JsonLogger): void {
+const isOfOperations = (route: string) => route === '/metrics' || route.startsWith('/health/');
+
+function observeRequests(
+  adapter: FastifyAdapter,
+  metrics: Metrics,
+  failures: FailureLog,
+  logger: JsonLogger,
+): void {
   const fastify = adapter.getInstance();
   fastify.addHook('onResponse', (request, reply, done) => {
     const { method } = request;
@@ -100,7 +110,11 @@ function observeRequests(adapter: FastifyAdapter, metrics: Metrics, logger: Json
     const { elapsedTime, statusCode: status } = reply;
     metrics.observeRequest(method, route, status, elapsedTime / 1000);
     const ms = Math.round(elapsedTime * 10) / 10;
-    logger.log({ msg: 'request', requestId: request.id, method, route, status, ms });
+    const line = { msg: 'request', requestId: request.id, method, route, status, ms };
+    // Whoever probes and scrapes comes every few seconds, for ever.
+    if (isOfOperations(route)) logger.debug(line);
+    else logger.log(line);
+    if (failures.isFailing && status < 400) failures.succeeded(operationOf(request));
     done();
   });
 }

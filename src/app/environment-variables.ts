@@ -7,6 +7,7 @@ import { RECORD_LIMITS } from '../messaging/records/limits.js';
 import { DEFAULT_BUDGET_BYTES } from '../people/byte-budget.js';
 import { DEFAULT_IDLE_MS, DEFAULT_PIECE_MS } from '../people/importing/pace.js';
 import { DEFAULT_PAGE_BYTES, DEFAULT_REPLY_BYTES } from '../people/people.options.js';
+import { DEFAULT_BUFFER_BYTES } from '../operations/logs/bounded-output.js';
 import {
   DEFAULT_BODY_GRACE_MS,
   DEFAULT_BODY_LIMIT_BYTES,
@@ -76,6 +77,15 @@ const topics = {
   parse: (value: string) => {
     const items = value.split(',').map((item) => item.trim());
     return items.every((item) => /^[a-zA-Z0-9._-]{1,249}\*?$/.test(item)) ? items : undefined;
+  },
+};
+const READINESS_GROUPS = ['http', 'messages'] as const;
+export type ReadinessGroup = (typeof READINESS_GROUPS)[number];
+const groups = {
+  accepted: `${READINESS_GROUPS.join(', ')}, or several of them separated by commas`,
+  parse: (value: string) => {
+    const names = value.split(',').map((name) => READINESS_GROUPS.find((group) => group === name.trim()));
+    return names.every((name) => name !== undefined) ? names : undefined;
   },
 };
 const variable = <T>(definition: Omit<Variable<T>, 'default'> & { default: NoInfer<T> }): Variable<T> =>
@@ -166,10 +176,13 @@ export const VARIABLES = {
   AUTH_ISSUER: optional({ ...text, meaning: 'The `iss` a token must have.' }),
   AUTH_AUDIENCE: optional({ ...text, meaning: 'The `aud` a token must have.' }),
   SHUTDOWN_TIMEOUT_MS: variable({ ...wholeNumber(1, 10 * MINUTE), default: 25_000, meaning: 'What stopping may take, from the signal to the end of the process. What is left then is cut and named, and the exit code is 1.' }),
+  SHUTDOWN_DELAY_MS: optional({ ...wholeNumber(0, 10 * MINUTE), meaning: 'How long everything is still served when stopping begins, while readiness is false and each answer ends its connection, so that balancers send the next requests elsewhere. A part of `SHUTDOWN_TIMEOUT_MS`. Unset: 0 where `HOST` is a loopback address, else 5000, or half of `SHUTDOWN_TIMEOUT_MS` where that is less.' }),
+  READINESS_GROUPS: variable({ ...groups, default: ['http'], meaning: 'What `/health/ready` is about where it is asked for no group: `http` the database, its migrations and the table, `messages` the broker as well, whose state is else told and makes nothing unready.' }),
+  LOG_BUFFER_BYTES: variable({ ...wholeNumber(16 * KIBIBYTE, GIBIBYTE), default: DEFAULT_BUFFER_BYTES, meaning: 'Bytes of the log that are kept while its reader takes none; lines past it are dropped, counted and told of.' }),
   LOG_LEVEL: variable({ ...oneOf(['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent'] as const), default: 'info', meaning: 'The least severe lines that are written.' }),
   EMBEDDED_POSTGRES_PORT: optional({ ...wholeNumber(1, 65535), meaning: 'The port of the embedded PostgreSQL. Unset: a free one, kept over restarts.' }),
   EMBEDDED_KAFKA_PORT: optional({ ...wholeNumber(1, 65535), meaning: 'The port of the embedded Kafka. Unset: a free one, kept over restarts.' }),
-  NODE_ENV: optional({ ...text, meaning: '`production`: nothing embedded is started.' }),
+  NODE_ENV: optional({ ...text, meaning: '`production`: nothing embedded is started, no `.data/services.json` is written, and no banner is shown.' }),
 } satisfies Record<string, Variable<unknown>>;
 
 /** The parsed value of every variable. */

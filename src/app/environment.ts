@@ -46,6 +46,8 @@ export const readDatabase = (environment: NodeJS.ProcessEnv = process.env): Envi
     EMBEDDED_KAFKA_PORT: '',
     HOST: '',
     AUTH: 'none',
+    READINESS_GROUPS: '',
+    SHUTDOWN_DELAY_MS: '',
     MANAGEMENT_PORT: '',
     MANAGEMENT_HOST: '',
   }).database;
@@ -71,6 +73,13 @@ function* contradictions(values: Values): Generator<string> {
   }
   if (!values.AUTH && !LOOPBACK.test(values.HOST)) {
     yield `AUTH: missing; HOST=${values.HOST} can be reached from outside, so choose AUTH=jwt, or AUTH=none to let everybody in`;
+  }
+  if (values.KAFKA === 'off' && values.READINESS_GROUPS.includes('messages')) {
+    yield 'READINESS_GROUPS: there are no messages with KAFKA=off; leave them out';
+  }
+  const { SHUTDOWN_DELAY_MS = 0, SHUTDOWN_TIMEOUT_MS } = values;
+  if (SHUTDOWN_DELAY_MS >= SHUTDOWN_TIMEOUT_MS) {
+    yield `SHUTDOWN_DELAY_MS: ${SHUTDOWN_DELAY_MS} leaves no time for what runs; it has to be less than SHUTDOWN_TIMEOUT_MS=${SHUTDOWN_TIMEOUT_MS}`;
   }
   const { MANAGEMENT_PORT, MANAGEMENT_HOST = values.HOST } = values;
   if (MANAGEMENT_PORT && MANAGEMENT_PORT === values.PORT && MANAGEMENT_HOST === values.HOST) {

@@ -8,6 +8,8 @@ const SAME_PRESS_MS = 500;
 /** What stopping may take since the signal, whatever it waits for; what is left is not waited for any more. */
 export interface StopLimit {
   timeoutMs: number;
+  /** What of it is spent on serving as before, once it has started. */
+  delayMs: number;
   /** Names what is done at the moment. */
   underWay: () => string;
 }
@@ -22,7 +24,7 @@ export interface StopLimit {
 export async function runUntilSignal(
   start: (aborted: AbortSignal) => Promise<{ stop(): Promise<void> }>,
   say: (message: string) => void,
-  { timeoutMs, underWay }: StopLimit,
+  { timeoutMs, delayMs, underWay }: StopLimit,
 ): Promise<void> {
   const stopping = new AbortController();
   const { signal: aborted } = stopping;
@@ -33,7 +35,9 @@ export async function runUntilSignal(
       return;
     }
     first = performance.now();
-    say('Stopping: finishing what runs. Once more ends it at once.');
+    say(
+      `Stopping: ${delayMs > 0 ? `serving on for ${delayMs} ms, then ` : ''}finishing what runs. Once more ends it at once.`,
+    );
     stopping.abort();
   };
   const signalled = new Promise((resolve) => aborted.addEventListener('abort', resolve));

@@ -25,6 +25,8 @@ export function makeDataDirectory(): void {
   if (statSync(DATA_DIRECTORY).uid === process.getuid?.()) chmodSync(DATA_DIRECTORY, mode);
 }
 
+let isWritten = false;
+
 /** For tools and tests that want to reach what `npm start` started. Holds the database's password: for its owner only. */
 export function writeServices({ http, management, databaseUrl, kafkaBrokers, pid }: Services): void {
   makeDataDirectory();
@@ -33,11 +35,14 @@ export function writeServices({ http, management, databaseUrl, kafkaBrokers, pid
   const services: Services = { http, ...(management && { management }), databaseUrl, kafkaBrokers, pid };
   writeFileSync(draft, `${JSON.stringify(services, null, 2)}\n`, { mode: 0o600 });
   renameSync(draft, SERVICES_FILE);
+  isWritten = true;
 }
 
 /** Removes what this process has written; what another process of this directory wrote stays. */
 export function removeServices(): void {
-  if (readServices()?.pid === process.pid) rmSync(SERVICES_FILE);
+  if (!isWritten || readServices()?.pid !== process.pid) return;
+  rmSync(SERVICES_FILE);
+  isWritten = false;
 }
 
 /** The database of a service that runs in this directory, for tools that were told no other. */

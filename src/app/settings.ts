@@ -6,7 +6,7 @@ import type { PreparedStatements } from '../database/known-server.js';
 import type { RecyclingMethod } from '../database/pooled-client.js';
 import type { FrontBounds } from './http/front.js';
 import type { IssuerBounds } from './http/issuer-keys.js';
-import type { SASL_MECHANISMS, Values } from './environment-variables.js';
+import type { ReadinessGroup, SASL_MECHANISMS, Values } from './environment-variables.js';
 
 /** What the service runs with. `database` and `kafka.brokers` are missing where an embedded server takes their place. */
 export interface Environment {
@@ -36,10 +36,17 @@ export interface Environment {
   http: HttpSettings;
   /** What stopping may take, from the signal to the end of the process, in ms. */
   shutdownTimeoutMs: number;
+  /** What of it everything is still served for. */
+  shutdownDelayMs: number;
+  /** Nothing embedded is started, no file is written, and what is said is a line of the log. */
+  isProduction: boolean;
   /** Where the embedded servers are to listen; undefined = on a free port. */
   embeddedPorts: { postgres: number | undefined; kafka: number | undefined };
   auth: AuthSettings;
+  /** What `/health/ready` is about where no group is asked for. */
+  readinessGroups: readonly ReadinessGroup[];
   logLevel: Values['LOG_LEVEL'];
+  logBufferBytes: number;
 }
 
 export interface HttpSettings extends FrontBounds {
@@ -122,11 +129,21 @@ export function toEnvironment(values: Values): Environment {
     },
     http: toHttp(values),
     shutdownTimeoutMs: values.SHUTDOWN_TIMEOUT_MS,
+    shutdownDelayMs: values.SHUTDOWN_DELAY_MS ?? defaultDelayMs(values),
+    isProduction: values.NODE_ENV === 'production',
     embeddedPorts: { postgres: values.EMBEDDED_POSTGRES_PORT, kafka: values.EMBEDDED_KAFKA_PORT },
     auth: toAuth(values),
+    readinessGroups: values.READINESS_GROUPS,
     logLevel: values.LOG_LEVEL,
+    logBufferBytes: values.LOG_BUFFER_BYTES,
   };
 }
+
+/** Longer than balancers take to see that readiness is false; there is none before a service that this machine alone can reach. */
+const BALANCERS_SEE_MS = 5000;
+
+const defaultDelayMs = ({ HOST, SHUTDOWN_TIMEOUT_MS }: Values): number =>
+  LOOPBACK.test(HOST) ? 0 : Math.min(BALANCERS_SEE_MS, Math.floor(SHUTDOWN_TIMEOUT_MS / 2));
 
 function toHttp(values: Values): HttpSettings {
   const { HOST: host, PORT: port, MANAGEMENT_HOST = host, MANAGEMENT_PORT } = values;

@@ -1,11 +1,15 @@
 import type { NestFastifyApplication } from '@nestjs/platform-fastify';
 import path from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { DataSource } from 'typeorm';
 import { failureOf } from '../database/database-failure.js';
 import { placeOf } from '../database/database-url.js';
 import { type EmbeddedKafka, KafkaUnavailableError, startEmbeddedKafka } from '../dev/embedded-kafka.js';
 import { type EmbeddedPostgres, startEmbeddedPostgres } from '../dev/embedded-postgres.js';
-import { endsWithin } from '../messaging/waiting.js';
+import { Stopping } from '../operations/health/stopping.js';
+import { JsonLogger } from '../operations/json-logger.js';
+import { standardOutput } from '../operations/logs/bounded-output.js';
+import { levelBySignal } from '../operations/logs/level.js';
 import { PeopleTable } from '../people/table/known-table.js';
 import type { ServiceSettings } from './app.module.js';
 import { signalDescendants } from './child-processes.js';
@@ -13,7 +17,8 @@ import { createApp } from './create-app.js';
 import type { Environment } from './settings.js';
 import { migrate } from './migrating/migrate.js';
 import { managementUrlOf } from './http/operations-access.js';
-import { stopperOf, stopTimesOf } from './stop-application.js';
+import { portError } from './http/port-error.js';
+import { type Progress, stopAll, type Started, stopperOf, stopTimesOf } from './stop-application.js';
 import {
   DATA_DIRECTORY,
   makeDataDirectory,
@@ -33,18 +38,6 @@ interface Start {
   aborted: AbortSignal;
   started: Started[];
   progress: Progress;
-}
-
-/** What a service is at, for whoever gives up waiting for it. */
-export interface Progress {
-  step: string;
-}
-
-interface Started {
-  name: string;
-  stop: () => unknown;
-  /** Stopped together with the other servers, behind all that uses them. */
-  isServer?: boolean;
 }
 
 /** What takes longer is announced. */
@@ -81,12 +74,15 @@ export async function startService(
       kafkaBrokers: brokers,
       pid: process.pid,
     };
-    writeServices(services);
-    start.started.push({ name: 'the file services.json', stop: removeServices });
-    return { ...services, stop: () => undo(start, environment) };
+    // Tools of a checkout look there; in production the working directory may be read only.
+    if (!environment.isProduction) {
+      writeServices(services);
+      start.started.push({ name: 'the file services.json', stop: removeServices });
+    }
+    return { ...services, stop: () => stopAfterDelay(app, start, environment) };
   } catch (error) {
     try {
-      await undo(start, environment);
+      await stopAll(start, stopTimesOf(environment).allMs);
     } catch (left) {
       throw new AggregateError([error, left], 'Not all of what was started could be stopped.', {
         cause: left,
@@ -97,32 +93,22 @@ export async function startService(
   }
 }
 
-/**
- * In the opposite order: servers outlive the application that uses them. One that fails, or hangs until the deadline, does
- * not keep the others up.
- */
-async function undo({ started, progress }: Start, { shutdownTimeoutMs }: Environment): Promise<void> {
-  const deadline = performance.now() + stopTimesOf(shutdownTimeoutMs).allMs;
-  const failures: unknown[] = [];
-  const end = async ({ name, stop }: Started) => {
-    progress.step = `stopping ${name}`;
-    try {
-      const isOver = await endsWithin(deadline - performance.now(), Promise.resolve(stop()));
-      if (!isOver) failures.push(new Error(`It did not end in time, and is killed: ${name}.`));
-    } catch (error) {
-      failures.push(error);
-    }
-  };
-  const steps = started.splice(0).reverse();
-  for (const step of steps) if (!step.isServer) await end(step);
-  await Promise.all(steps.filter(({ isServer }) => isServer).map(end));
-  if (failures.length > 0) throw new AggregateError(failures, 'The service did not stop cleanly.');
+/** Balancers take their time to see that this instance is to get no more requests, and send it some until then. */
+async function stopAfterDelay(
+  app: NestFastifyApplication,
+  start: Start,
+  environment: Environment,
+): Promise<void> {
+  start.progress.step = 'serving on until balancers have seen it';
+  app.get(Stopping, { strict: false }).begin();
+  await sleep(environment.shutdownDelayMs);
+  await stopAll(start, stopTimesOf(environment).allMs);
 }
 
 async function startServers(environment: Environment, start: Start): Promise<ServiceSettings> {
   const { database, kafka, embeddedPorts } = environment;
   const { aborted, say } = start;
-  makeDataDirectory();
+  if (!database.url || (kafka && !kafka.brokers)) makeDataDirectory();
   // initdb and Maven may take long, and nothing else tells them that they are not wanted any more.
   const end = () => signalDescendants('SIGTERM');
   aborted.addEventListener('abort', end);
@@ -174,8 +160,10 @@ async function startServer<Server extends EmbeddedPostgres | EmbeddedKafka>(
 async function connect(settings: ServiceSettings, { started, say }: Start): Promise<NestFastifyApplication> {
   const where = placeOf(settings.database.url);
   try {
-    const app = await whenSlow(`connecting to the database ${where} …`, say, createApp(settings));
-    const times = stopTimesOf(settings.shutdownTimeoutMs);
+    const logger = new JsonLogger(settings.logLevel, standardOutput(settings.logBufferBytes));
+    const app = await whenSlow(`connecting to the database ${where} …`, say, createApp(settings, logger));
+    started.push({ name: 'listening to SIGUSR2', stop: levelBySignal(logger) });
+    const times = stopTimesOf(settings);
     started.push({ name: 'the application', stop: stopperOf(app, settings.kafka !== undefined, times) });
     return app;
   } catch (cause) {
@@ -226,17 +214,6 @@ async function migrateAndFit(app: NestFastifyApplication): Promise<void> {
   }
   const misfit = await table.misfit();
   if (misfit) throw misfit;
-}
-
-function portError(cause: NodeJS.ErrnoException, host: string, port: number, prefix = ''): Error {
-  const advice: Record<string, string> = {
-    EADDRINUSE: `${prefix}PORT=${port}: another process listens there; stop it or choose another ${prefix}PORT.`,
-    EACCES: `${prefix}PORT=${port}: this user may not listen there; choose a ${prefix}PORT above 1023.`,
-    EADDRNOTAVAIL: `${prefix}HOST=${host}: not an address of this machine; choose another ${prefix}HOST.`,
-    ENOTFOUND: `${prefix}HOST=${host}: no such host; choose another ${prefix}HOST.`,
-  };
-  const message = advice[cause.code ?? ''];
-  return message ? new Error(message, { cause }) : cause;
 }
 
 async function whenSlow<T>(message: string, say: (message: string) => void, work: Promise<T>): Promise<T> {

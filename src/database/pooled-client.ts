@@ -146,7 +146,8 @@ export async function borrowClient(
   }
 }
 
-const TAKES_NO_WRITES = 'takes no writes (read only or a standby)';
+/** The reason where a server answers and takes no writes. */
+export const TAKES_NO_WRITES = 'takes no writes (read only or a standby)';
 
 /** Asks a client what has to be known before it is lent, and whether it may be. @throws what pg throws */
 async function check(
@@ -192,7 +193,7 @@ export async function whyNoWrites(dataSource: DataSource, atMostMs: number): Pro
 }
 
 /** What the server or the system has said, rather than what we make of it. */
-function wordsOf(error: unknown): string {
+export function wordsOf(error: unknown): string {
   const { cause } = error as Error;
   const told = error instanceof DatabaseUnavailableError && cause instanceof Error ? cause : (error as Error);
   return told.message || told.name;

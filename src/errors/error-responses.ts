@@ -15,6 +15,7 @@ import { HttpAdapterHost } from '@nestjs/core';
 import { type Observable, throwError } from 'rxjs';
 import { STATUS_CODES } from 'node:http';
 import { ApplicationError, type FieldError } from './application-error.js';
+import { FailureLog } from './failure-log.js';
 import { isExpected } from './expected-errors.js';
 import { PROBLEMS_AT_MOST, shown, TEXT_CHARACTERS } from './shown.js';
 
@@ -99,25 +100,44 @@ interface ProblemRequest {
   method?: string;
   url?: string;
   originalUrl?: string;
+  /** Fastify's. */
+  routeOptions?: { url?: string };
 }
+
+const failureLogs = new WeakMap<HttpAdapterHost, FailureLog>();
+
+/** The one log of an application's failed requests, for its filters and for who sees requests succeed. */
+export function failuresOf(adapterHost: HttpAdapterHost): FailureLog {
+  let log = failureLogs.get(adapterHost);
+  if (!log) failureLogs.set(adapterHost, (log = new FailureLog(new Logger(ProblemDetailsFilter.name))));
+  return log;
+}
+
+/** What a request does, without what it does it to. */
+export const operationOf = ({ method, routeOptions }: ProblemRequest): string =>
+  `${method} ${routeOptions?.url ?? ''}`;
 
 /**
  * Answers every error as `application/problem+json` (RFC 9457), on Fastify and on Express. Errors with status 500 and
- * above are logged with their causes; others are the caller's and are not.
+ * above are logged with their causes, those that every request meets once a minute; others are the caller's and are not.
  */
 @Catch()
 export class ProblemDetailsFilter implements ExceptionFilter {
-  private readonly logger = new Logger(ProblemDetailsFilter.name);
+  private readonly failures: FailureLog;
 
-  constructor(private readonly adapterHost: HttpAdapterHost) {}
+  constructor(private readonly adapterHost: HttpAdapterHost) {
+    this.failures = failuresOf(adapterHost);
+  }
 
   catch(error: unknown, host: ArgumentsHost): void {
     const http = host.switchToHttp();
     const request = http.getRequest<ProblemRequest>();
     const response = http.getResponse<unknown>();
     const failure = describeFailure(error);
-    if (failure.status >= 500)
-      logFailure(this.logger, error, { requestId: request.id, method: request.method });
+    if (failure.status >= 500) {
+      const { id: requestId, method } = request;
+      this.failures.failed({ ...failure, error }, { requestId, method }, operationOf(request));
+    }
     const adapter = this.adapterHost.httpAdapter;
     if (adapter.isHeadersSent(response)) return;
     if (failure.retryAfterSeconds !== undefined) {
@@ -149,19 +169,12 @@ function withShortUrl(detail: string, url = ''): string {
 /** Answers every error of a message handler with `MessageError`, which the transport sends or dead-letters. */
 @Catch()
 export class MessageErrorFilter implements RpcExceptionFilter {
-  private readonly logger = new Logger(MessageErrorFilter.name);
+  private readonly failures = new FailureLog(new Logger(MessageErrorFilter.name));
 
   catch(error: unknown, host: ArgumentsHost): Observable<never> {
-    const { status } = describeFailure(error);
+    const failure = describeFailure(error);
     const topic = host.switchToRpc().getContext<{ getTopic?: () => string }>().getTopic?.();
-    if (status >= 500 && !isExpected(error)) logFailure(this.logger, error, { topic });
+    if (failure.status >= 500 && !isExpected(error)) this.failures.failed({ ...failure, error }, { topic });
     return throwError(() => toMessageError(error));
   }
-}
-
-function logFailure(logger: Logger, error: unknown, where: Record<string, unknown>): void {
-  const { type, status, detail } = describeFailure(error);
-  // 503 is the service protecting itself: worth a line, not an alarm.
-  if (status === 503) logger.warn({ msg: detail, ...where, type, err: error });
-  else logger.error({ msg: detail, ...where, type, err: error });
 }

@@ -1,49 +1,31 @@
 import type { Logger } from '@nestjs/common';
+import { standingFor, ToldRarely } from '../errors/told-rarely.js';
 
-const EVERY_MS = 60_000;
-/** Most subjects that are remembered; a bound, as outsiders choose their names. */
-const SUBJECTS = 1000;
-
-/** A condition that lasts, told when it begins, when it turns into another, and when it is over; not each time it is met. */
+/** A condition that lasts: told when it begins, when it turns into another, each minute, and when it is over; not each time it is met. */
 export class ToldOnce {
-  private told: string | undefined;
+  private readonly rarely = new ToldRarely();
+  private isTold = false;
 
   constructor(
     private readonly logger: Logger,
     private readonly over: string,
   ) {}
 
-  /** @param what tells one condition from another */
-  is(what: string, entry: { msg: string; [field: string]: unknown }): void {
-    if (this.told === what) return;
-    this.told = what;
-    this.logger.warn(entry);
+  /**
+   * @param what tells one condition from another
+   * @returns whether it was told
+   */
+  is(what: string, entry: { msg: string; [field: string]: unknown }): boolean {
+    return this.rarely.of(what, (more) => {
+      this.isTold = true;
+      this.logger.warn({ ...entry, ...standingFor(more) });
+    });
   }
 
   isOver(): void {
-    if (this.told === undefined) return;
-    this.told = undefined;
+    if (!this.isTold) return;
+    this.isTold = false;
     this.logger.log(this.over);
-  }
-}
-
-/** Tells of each subject once a minute, however often it is met, and how often it was met in between. */
-export class ToldRarely {
-  private readonly told = new Map<string, { at: number; more: number }>();
-
-  /** @param tell called where it is time to; `more` is how often it was left untold since the last time */
-  of(subject: string, tell: (more: number) => void): void {
-    const now = performance.now();
-    const known = this.told.get(subject);
-    if (known && now - known.at < EVERY_MS) {
-      known.more++;
-      return;
-    }
-    this.told.delete(subject);
-    const [oldest] = this.told.keys();
-    if (this.told.size >= SUBJECTS) this.told.delete(oldest!);
-    this.told.set(subject, { at: now, more: 0 });
-    tell(known?.more ?? 0);
   }
 }
 

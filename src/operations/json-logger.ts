@@ -1,13 +1,19 @@
+// operations/logs/: Lines of the log on their way out, and how many of them there are.
+// Promises: nobody waits for whoever reads the log; memory is bounded, and what was dropped is counted and told.
+// May know: errors/, and pino.
+
 import type { LoggerService } from '@nestjs/common';
 import { type DestinationStream, type Logger, pino } from 'pino';
 import { shown, TEXT_CHARACTERS } from '../errors/shown.js';
+import { BoundedOutput, standardOutput } from './logs/bounded-output.js';
+import type { LogLevel } from './logs/level.js';
 
 /** Nest's own reports of what it found while starting: of use to whoever looks for a fault there. */
 const STARTUP_CONTEXTS = new Set(['InstanceLoader', 'NestFactory', 'RouterExplorer', 'RoutesResolver', 'NestApplication', 'NestMicroservice']); // prettier-ignore
 const SECRETS = ['password', 'authorization', 'secret', 'token', 'sasl'];
 
 /**
- * Nest's logger, writing one line of JSON an entry to standard output. An entry is a text, or an object with `msg` and
+ * Nest's logger, writing one line of JSON an entry to standard output, which nobody waits for. An entry is a text, or an object with `msg` and
  * fields; an error is written with its causes, but without the statement and its values, which hold people's data. Texts
  * are cut at 2,000 characters, and so are lists at 100 entries: whatever is logged, a line stays a line.
  */
@@ -15,7 +21,10 @@ export class JsonLogger implements LoggerService {
   private readonly pino: Logger;
 
   /** @param destination takes the lines in place of standard output */
-  constructor(level: string, destination: DestinationStream = pino.destination({ fd: 1, sync: true })) {
+  constructor(
+    level: string,
+    private readonly destination: DestinationStream = standardOutput(),
+  ) {
     const options = {
       level,
       base: undefined,
@@ -26,6 +35,23 @@ export class JsonLogger implements LoggerService {
       redact: SECRETS.flatMap((name) => [name, `*.${name}`]),
     };
     this.pino = pino(options, destination);
+  }
+
+  get level(): LogLevel {
+    return this.pino.level as LogLevel;
+  }
+
+  /** The least severe lines that are written, from now on; the change itself is told by the more talkative of the two levels. */
+  set level(level: LogLevel) {
+    const entry = { from: this.level, to: level };
+    if (this.pino.levels.values[level]! < this.pino.levelVal) this.pino.level = level;
+    this.pino.info(entry, 'the level of the log is another');
+    this.pino.level = level;
+  }
+
+  /** Lines that were dropped since the start, as whoever reads the log did not take them. */
+  get droppedLines(): number {
+    return this.destination instanceof BoundedOutput ? this.destination.dropped : 0;
   }
 
   log(message: unknown, ...rest: unknown[]): void {

@@ -9,9 +9,11 @@ import {
   HealthController,
   MAY_READ_REASONS,
   type MayReadReasons,
-  READINESS_SOURCES,
-  type ReadinessSource,
-} from './health.controller.js';
+  READINESS_GROUPS,
+} from './health/controller.js';
+import { DatabaseProbe } from './health/database-probe.js';
+import { HTTP_GROUP, Readiness, READINESS_SOURCES, type ReadinessSource } from './health/readiness.js';
+import { Stopping } from './health/stopping.js';
 import { Metrics, MetricsController } from './metrics.controller.js';
 
 /** `/health/live`, `/health/ready` and `/metrics`, for the people on call. */
@@ -20,10 +22,12 @@ export class OperationsModule {
   /**
    * @param sources what readiness depends on beside the database and its migrations
    * @param mayReadReasons whether the sender of a request is told why something is not ready, and what there is; default: everybody
+   * @param groups what `/health/ready` is about where no group is asked for; default: what HTTP needs
    */
   static forRoot(
     sources: (moduleRef: ModuleRef) => readonly ReadinessSource[],
     mayReadReasons: MayReadReasons = () => true,
+    groups: readonly string[] = [HTTP_GROUP],
   ): DynamicModule {
     return {
       module: OperationsModule,
@@ -31,10 +35,14 @@ export class OperationsModule {
       controllers: [HealthController, MetricsController],
       providers: [
         Metrics,
+        Stopping,
+        DatabaseProbe,
+        Readiness,
         { provide: READINESS_SOURCES, inject: [ModuleRef], useFactory: sources },
         { provide: MAY_READ_REASONS, useValue: mayReadReasons },
+        { provide: READINESS_GROUPS, useValue: groups },
       ],
-      exports: [Metrics],
+      exports: [Metrics, Stopping],
     };
   }
 }

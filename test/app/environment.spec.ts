@@ -114,6 +114,9 @@ const REFUSED: Partial<Record<Name, string[]>> = {
   AUTH_JWKS_TIMEOUT_MS: ['0', '600001'],
   AUTH_TOKEN_LIMIT_BYTES: ['255', '16385'],
   SHUTDOWN_TIMEOUT_MS: ['0', '600001', '25s'],
+  SHUTDOWN_DELAY_MS: ['-1', '600001', '5s'],
+  READINESS_GROUPS: ['kafka', 'http,', 'HTTP'],
+  LOG_BUFFER_BYTES: ['0', '16383', '8MiB'],
   LOG_LEVEL: ['verbose', 'INFO'],
 };
 
@@ -203,6 +206,11 @@ describe('variables that contradict each other', () => {
       { AUTH: 'jwt', AUTH_SECRET: secret, AUTH_JWKS_URL: 'https://i/k' },
       ['AUTH_JWKS_URL, AUTH_SECRET: AUTH=jwt'],
     ],
+    [{ KAFKA: 'off', READINESS_GROUPS: 'http,messages' }, ['READINESS_GROUPS: there are no messages']],
+    [
+      { SHUTDOWN_DELAY_MS: '3000', SHUTDOWN_TIMEOUT_MS: '3000' },
+      ['SHUTDOWN_DELAY_MS: 3000 leaves no time for what runs'],
+    ],
     [{ HOST: '0.0.0.0', NODE_ENV: 'production', KAFKA: 'off' }, ['DATABASE_URL: missing', 'AUTH: missing']],
   ])('are all named: %j', (environment, beginnings) => {
     const problems = problemsOf(environment);
@@ -245,9 +253,13 @@ describe('the environment', () => {
         maxConnections: 5000, lingerBytes: 67_108_864, lingerMs: 5000,
       },
       shutdownTimeoutMs: 25_000,
+      shutdownDelayMs: 0,
+      isProduction: false,
       embeddedPorts: { postgres: undefined, kafka: undefined },
       auth: { method: 'none' },
+      readinessGroups: ['http'],
       logLevel: 'info',
+      logBufferBytes: 8_388_608,
     }; // prettier-ignore
     expect(readEnvironment({})).toEqual(defaults);
     const empty = Object.fromEntries(Object.keys(VARIABLES).map((name) => [name, '']));
@@ -264,12 +276,23 @@ describe('the environment', () => {
     expect(readEnvironment(environment).http.allowedHosts).toEqual(names);
   });
 
+  it.each<[Partial<Record<Name, string>>, number]>([
+    [{}, 0],
+    [{ HOST: '::1' }, 0],
+    [{ HOST: '0.0.0.0', AUTH: 'none' }, 5000],
+    [{ HOST: '0.0.0.0', AUTH: 'none', SHUTDOWN_TIMEOUT_MS: '3000' }, 1500],
+    [{ HOST: '0.0.0.0', AUTH: 'none', SHUTDOWN_DELAY_MS: '0' }, 0],
+    [{ SHUTDOWN_DELAY_MS: '7000' }, 7000],
+  ])('of %j serves on for %i ms when stopping begins', (environment, delayMs) => {
+    expect(readEnvironment(environment).shutdownDelayMs).toBe(delayMs);
+  });
+
   it('hands on what is set', () => {
     const environment = readEnvironment({
       DATABASE_URL: 'postgres://a/b', DB_HOSTNAME: 'ignored', DB_SSL: 'verify-full', DB_POOL_SIZE: '5', DB_STATEMENT_TIMEOUT_MS: '0',
       TRANSACTION_ISOLATION_LEVEL: 'SERIALIZABLE', TRANSACTION_MAX_ATTEMPTS: '3', INBOX_RETENTION_MS: '3600000', PEOPLE_MAX_DATA_BYTES: '1000', PEOPLE_MAX_NAME_BYTES: '100', DB_RECYCLING: 'clean', DB_PREPARED_STATEMENTS: 'off', DB_SHARED_STATEMENTS: 'off',
       KAFKA_BROKERS: 'a:1, b:2', KAFKA_CLIENT: 'platformatic', KAFKA_BATCH_HANDLERS: 'off', KAFKA_QUARANTINE_KEYS: 'on', KAFKA_MAX_HEADERS: '5', KAFKA_REPLY_TOPICS: 'a.reply, b.*', KAFKA_STALLED_AFTER_MS: '9', KAFKA_ON_OFFSET_OUT_OF_RANGE: 'latest', KAFKA_MAX_REPLY_BYTES: '5000', KAFKA_REPLY_TIMEOUT_MS: '7', KAFKA_HANDLER_TIMEOUT_MS: '8', KAFKA_SSL: 'on', KAFKA_SASL_MECHANISM: 'plain', KAFKA_SASL_USERNAME: 'u', KAFKA_SASL_PASSWORD: 'p',
-      HOST: '::1', PORT: '0', AUTH: 'jwt', AUTH_JWKS_URL: 'https://i/k', AUTH_ISSUER: 'i', AUTH_AUDIENCE: 'a', SHUTDOWN_TIMEOUT_MS: '3000', LOG_LEVEL: 'silent',
+      HOST: '::1', PORT: '0', AUTH: 'jwt', AUTH_JWKS_URL: 'https://i/k', AUTH_ISSUER: 'i', AUTH_AUDIENCE: 'a', SHUTDOWN_TIMEOUT_MS: '3000', READINESS_GROUPS: 'http, messages', LOG_LEVEL: 'silent',
     }); // prettier-ignore
     expect(environment).toMatchObject({
       database: { url: 'postgres://a/b', poolSize: 5, ssl: 'verify-full', statementTimeoutMs: 0, isolationLevel: 'SERIALIZABLE' },
@@ -285,6 +308,7 @@ describe('the environment', () => {
       http: { host: '::1', port: 0 },
       auth: { method: 'jwt', jwksUrl: 'https://i/k', issuer: 'i', audience: 'a' },
       shutdownTimeoutMs: 3000,
+      readinessGroups: ['http', 'messages'],
       logLevel: 'silent',
     }); // prettier-ignore
     expect(readEnvironment({ KAFKA: 'off' }).kafka).toBeUndefined();

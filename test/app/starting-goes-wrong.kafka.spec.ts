@@ -135,7 +135,7 @@ describe('a broker that is not there keeps nobody from HTTP', () => {
       const { http } = await service.services();
       const reason = () =>
         eventually(async () => {
-          const response = await fetch(`${http}/health/ready`);
+          const response = await fetch(`${http}/health/ready?group=messages`);
           expect(response.status).toBe(503);
           const { error } = (await response.json()) as { error: { kafka: { reason: string } } };
           return /ECONNREFUSED/.test(error.kafka.reason) && error.kafka.reason;
@@ -146,7 +146,10 @@ describe('a broker that is not there keeps nobody from HTTP', () => {
 
       const kafka = await startEmbeddedKafka({ directory: path.join(home.directory, 'kafka'), port });
       try {
-        await eventually(async () => (await fetch(`${http}/health/ready`)).status === 200, 60_000);
+        await eventually(
+          async () => (await fetch(`${http}/health/ready?group=messages`)).status === 200,
+          60_000,
+        );
         service.signal('SIGTERM');
         expect((await service.ended).code).toBe(0);
       } finally {

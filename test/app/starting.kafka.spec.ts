@@ -33,7 +33,7 @@ beforeEach(async () => {
 afterAll(() => home.remove());
 
 const untilReady = (http: string) =>
-  eventually(async () => (await fetch(`${http}/health/ready`)).status === 200, 120_000);
+  eventually(async () => (await fetch(`${http}/health/ready?group=messages`)).status === 200, 120_000);
 const nameOfAda = async (http: string) =>
   ((await (await fetch(`${http}/people/${ada}`)).json()) as { name: string }).name;
 

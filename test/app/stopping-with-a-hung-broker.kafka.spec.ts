@@ -20,7 +20,10 @@ it.each(['kafkajs', 'platformatic'])(
   async (client) => {
     const service = home.start({ KAFKA_CLIENT: client, SHUTDOWN_TIMEOUT_MS: '12000' });
     const { http } = await service.services();
-    await eventually(async () => (await fetch(`${http}/health/ready`)).status === 200, 120_000);
+    await eventually(
+      async () => (await fetch(`${http}/health/ready?group=messages`)).status === 200,
+      120_000,
+    );
     process.kill(brokerOf(), 'SIGSTOP');
     // Its event waits in the outbox, and the relay for the broker.
     const created = await fetch(`${http}/people`, { method: 'POST', headers, body: '{"name":"Ada"}' });

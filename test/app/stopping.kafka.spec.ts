@@ -129,7 +129,7 @@ it(
 /** Makes two people, and locks their rows from a connection of the test's own. */
 async function holdTwoPeople(service: ServiceProcess): Promise<{ http: string; people: string[] }> {
   const { http, databaseUrl } = await service.services();
-  const ready = async () => (await fetch(`${http}/health/ready`)).status === 200;
+  const ready = async () => (await fetch(`${http}/health/ready?group=messages`)).status === 200;
   await eventually(ready, 120_000);
   const people: string[] = [];
   for (const name of ['Ada', 'Grace']) {

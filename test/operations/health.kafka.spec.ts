@@ -24,8 +24,8 @@ describe('health of the service with Kafka', () => {
     await app.close();
   });
 
-  const ready = async () => {
-    const response = await app.request('/health/ready');
+  const ready = async (query = '') => {
+    const response = await app.request(`/health/ready${query}`);
     return { code: response.status, health: (await response.json()) as Health };
   };
   const expectLive = async () => {
@@ -42,8 +42,24 @@ describe('health of the service with Kafka', () => {
     const up = { status: 'up' };
     const details = { service: up, database: up, migrations: up, people: up, kafka: up };
     expect(health).toEqual({ status: 'ok', info: details, error: {}, details });
+    const messages = await ready('?group=messages');
+    expect(messages).toEqual({ code: 200, health });
+    const http = await ready('?group=http');
+    expect([http.code, Object.keys(http.health.details)]).toEqual([
+      200,
+      ['service', 'database', 'migrations', 'people'],
+    ]);
     await expectLive();
   });
+
+  it.each(['?group=kafka', '?group=', '?group=http&group=messages'])(
+    'knows no other groups, and names those there are: %s',
+    async (query) => {
+      const response = await app.request(`/health/ready${query}`);
+      expect(response.status).toBe(400);
+      expect(await response.json()).toMatchObject({ detail: 'group has to be one of: http, messages.' });
+    },
+  );
 
   it('is not ready but alive while the database lets nobody in, and ready again afterwards', async () => {
     const name = new URL(app.database.url).pathname.slice(1);

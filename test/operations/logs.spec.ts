@@ -149,6 +149,27 @@ describe('the log', () => {
     });
   });
 
+  // @trap each request fails while the database is away
+  it('has a state that every request meets once, with the number of the others, and says when it is over', async () => {
+    const failures = () => lines().filter(({ type }) => type === 'database-unavailable');
+    const answers = await withoutTable(() =>
+      Promise.all(Array.from({ length: 30 }, () => send('DELETE', `/people/${ID}`))),
+    );
+    expect(answers.map(({ status }) => status)).toEqual(Array(30).fill(503));
+    expect(failures().filter(({ level }) => level === 'warn')).toHaveLength(1);
+    // Whoever needs each of them asks for more.
+    expect(failures().filter(({ level }) => level === 'debug')).toHaveLength(29);
+    await eventually(async () => {
+      await send('POST', '/people', `{"id":"${ID}","name":"Ada"}`);
+      expect((await send('DELETE', `/people/${ID}`)).status).toBe(204);
+      return lines().some(({ msg }) => msg === 'requests that failed are answered again');
+    }, 20_000);
+    expect(lines().find(({ msg }) => msg === 'requests that failed are answered again')).toMatchObject({
+      level: 'info',
+      operation: 'DELETE /people/:id',
+    });
+  });
+
   it("says nothing of errors that are the caller's", async () => {
     await send('POST', '/people', '{"name":""}');
     await send('GET', '/people/x');

@@ -71,7 +71,7 @@ describe('the documentation', () => {
       'patch /people/{id}': ['200', '204', '400', ...guarded, '404', '408', '412', '413', '415', '503'],
       'delete /people/{id}': ['204', '400', ...guarded, '404', '409', '412', '503'],
       'get /health/live': ['200'],
-      'get /health/ready': ['200', '503'],
+      'get /health/ready': ['200', '400', '503'],
       'get /metrics': ['200'],
     });
   });

@@ -7,6 +7,7 @@ const FOLDERS = ['app', 'operations', 'people', 'messaging', 'transactions', 'da
 /** The same of the rooms in them; what stands beside the rooms is what all of them know. */
 const ROOMS: Record<string, string[]> = {
   app: ['http', 'migrating'],
+  operations: ['health', 'logs'],
   people: ['http', 'messages', 'sharing', 'importing', 'table'],
   messaging: ['kafka', 'consuming', 'outbox', 'dead-letters', 'inbox', 'records'],
   'messaging/kafka': ['kafkajs', 'platformatic', 'client', 'protocol', 'replies'],

@@ -168,6 +168,6 @@ export async function startKafkaApp(
     },
     given,
   );
-  await eventually(async () => (await app.request('/health/ready')).status === 200);
+  await eventually(async () => (await app.request('/health/ready?group=messages')).status === 200);
   return app;
 }

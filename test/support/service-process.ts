@@ -64,6 +64,15 @@ export class ServiceProcess {
     return JSON.parse(readFileSync(path.join(this.directory, '.data/services.json'), 'utf8')) as Services;
   }
 
+  /** Reads nothing more of its standard output, as a log reader that hangs, until `readOn`. */
+  stopReading(): void {
+    this.child.stdout!.pause();
+  }
+
+  readOn(): void {
+    this.child.stdout!.resume();
+  }
+
   signal(signal: NodeJS.Signals): void {
     this.child.kill(signal);
   }

@@ -7,7 +7,7 @@ import {
 } from '@nestjs/common';
 import { HttpAdapterHost } from '@nestjs/core';
 import type { JWTPayload } from 'jose';
-import { HealthController } from '../../operations/health.controller.js';
+import { HealthController } from '../../operations/health/controller.js';
 import { MetricsController } from '../../operations/metrics.controller.js';
 import { callerByClaims } from '../../people/http/caller.js';
 import { BearerTokenException, scopesOf, tokenVerifier, type TokenVerifier } from './bearer-tokens.js';

@@ -19,6 +19,7 @@ import type { HeldMessages } from './held-messages.js';
 import type { InfrastructureWait } from './infrastructure-wait.js';
 import type { Settle } from './lanes.js';
 import type { MessageStore } from '../message-store.js';
+import { ToldOnce } from '../telling.js';
 
 export interface FailureSettings {
   store: MessageStore | undefined;
@@ -41,6 +42,7 @@ const ANSWER_MS = 5000;
 /** Decides what becomes of messages that fail. */
 export class MessageFailures {
   private readonly logger = new Logger(MessageFailures.name);
+  private readonly surroundings = new ToldOnce(this.logger, 'messages that waited are handled again');
   private asking: Promise<unknown> | undefined;
 
   constructor(private readonly settings: FailureSettings) {}
@@ -65,7 +67,7 @@ export class MessageFailures {
     // One that is refused for its reply address is a dead letter as well: its answer may not be where the sender reads.
     if (delivery.replyTo && !delivery.refusal) return this.answerError(delivery, error, kind, settle);
     if (isLasting) return this.deadLetter(delivery, error, settle);
-    if (kind !== 'infrastructure') this.report('message waits to be tried again', delivery, error);
+    if (kind !== 'infrastructure') this.reportWait('message waits to be tried again', delivery, error, kind);
     settle(delivery, {
       retryInMs: kind === 'infrastructure' ? AFTER_INFRASTRUCTURE_MS : retryDelay(delivery.attempts),
     });
@@ -156,15 +158,35 @@ export class MessageFailures {
       this.settings.infrastructure.waitFor(error);
       return settle(delivery, { retryInMs: AFTER_INFRASTRUCTURE_MS });
     }
-    this.report('what became of a message could not be written; it waits to be tried again', delivery, error);
+    this.reportWait(
+      'what became of a message could not be written; it waits to be tried again',
+      delivery,
+      error,
+      kind,
+    );
     settle(delivery, { retryInMs: retryDelay(delivery.attempts) });
   }
 
-  private report(msg: string, { message, record, attempts }: Delivery, error: unknown): void {
-    const { code, message: detail } = describe(error);
-    const where = { messageId: message.messageId, ...loggedPlace(record) };
-    this.logger.warn({ msg, ...where, attempts, code, detail });
+  /** A message that had failed is handled. */
+  succeeded(): void {
+    this.surroundings.isOver();
   }
+
+  private report(msg: string, delivery: Delivery, error: unknown): void {
+    this.logger.warn(reportOf(msg, delivery, error));
+  }
+
+  /** What may pass keeps many messages from being handled, again and again: each such state is told, and not each attempt. */
+  private reportWait(msg: string, delivery: Delivery, error: unknown, kind: FailureKind): void {
+    if (kind !== 'transient') return this.report(msg, delivery, error);
+    const report = reportOf(msg, delivery, error);
+    if (!this.surroundings.is(`${msg} ${report.code} ${report.detail}`, report)) this.logger.debug(report);
+  }
+}
+
+function reportOf(msg: string, { message, record, attempts }: Delivery, error: unknown) {
+  const { code, message: detail } = describe(error);
+  return { msg, messageId: message.messageId, ...loggedPlace(record), attempts, code, detail };
 }
 
 const isIdConflict = (error: unknown) => originalOf(error) instanceof MessageIdConflictError;

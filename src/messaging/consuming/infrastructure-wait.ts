@@ -1,6 +1,7 @@
 import type { Logger } from '@nestjs/common';
 import { whyNoWrites } from '../../database/pooled-client.js';
 import type { MessageStore } from '../message-store.js';
+import { ToldOnce } from '../telling.js';
 import { pause } from '../waiting.js';
 
 export interface InfrastructureSettings {
@@ -19,13 +20,17 @@ const ANSWER_MS = 5000;
 export class InfrastructureWait {
   private probing: Promise<void> | undefined;
 
-  constructor(private readonly settings: InfrastructureSettings) {}
+  private readonly waiting: ToldOnce;
+
+  constructor(private readonly settings: InfrastructureSettings) {
+    this.waiting = new ToldOnce(settings.logger, 'the database can be used: messages that wait go on');
+  }
 
   /** @param err what failed */
   waitFor(err: unknown): void {
-    const { logger, stopping, intake } = this.settings;
+    const { stopping, intake } = this.settings;
     if (this.probing || stopping.aborted) return;
-    logger.warn({
+    this.waiting.is((err as Error).message, {
       msg: 'messages wait: the database cannot be used, or what became of one could not be written',
       err,
     });
@@ -33,7 +38,9 @@ export class InfrastructureWait {
     this.probing = this.probe().finally(() => {
       this.probing = undefined;
       // Once stopping has begun, nothing new may begin.
-      if (!stopping.aborted) intake.resume();
+      if (stopping.aborted) return;
+      this.waiting.isOver();
+      intake.resume();
     });
   }
 

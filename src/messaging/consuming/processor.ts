@@ -206,6 +206,7 @@ export class MessageProcessor {
   private succeeded(delivery: Delivery, values: unknown[], { settle }: Run): void {
     this.settings.finish(delivery, { values });
     settle(delivery, 'done');
+    if (delivery.attempts > 0) this.settings.failures.succeeded();
   }
 }
 

@@ -1,4 +1,5 @@
 import { Logger } from '@nestjs/common';
+import { standingFor, ToldRarely } from '../../errors/told-rarely.js';
 import { type DeadLetterRow, recordOf } from './letter.js';
 import type { Delivery, Backlog } from '../delivery.js';
 import type { IncomingRecord, TopicPartition } from '../records/record.js';
@@ -31,6 +32,7 @@ const SLOW_MS = 1000;
  */
 export class Backlogs {
   private readonly logger = new Logger(Backlogs.name);
+  private readonly told = new ToldRarely();
   /** Made anew when partitions are assigned anew. */
   private backlogs = new Map<string, Backlog>();
   /** Keys whose backlog may begin once another has ended. */
@@ -93,7 +95,8 @@ export class Backlogs {
         // It is found again from its head on; the inbox knows which messages of it were handled.
         this.end(backlog);
         const { topic } = backlog.key;
-        this.logger.warn({ msg: 'parked messages wait: the next could not be read', topic, err });
+        const msg = 'parked messages wait: the next could not be read';
+        this.told.of(topic, (more) => this.logger.warn({ msg, topic, ...standingFor(more), err }));
       })
       .finally(() => this.steps.delete(step));
     this.steps.add(step);

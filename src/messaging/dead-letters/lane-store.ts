@@ -1,5 +1,6 @@
 import { Logger } from '@nestjs/common';
 import { ApplicationError } from '../../errors/application-error.js';
+import { standingFor, ToldRarely } from '../../errors/told-rarely.js';
 import type { Delivery, Backlog } from '../delivery.js';
 import type { quarantineStatements } from './quarantine.statements.js';
 
@@ -51,6 +52,7 @@ const PARKED_BYTES_AT_ONCE = 4 * 1024 * 1024;
 /** Parks whole lanes, whose messages are the backlog of their key then. */
 export class LaneStore {
   private readonly logger = new Logger(LaneStore.name);
+  private readonly told = new ToldRarely();
 
   constructor(private readonly settings: LaneStoreSettings) {}
 
@@ -131,7 +133,8 @@ export class LaneStore {
 
   private notParked(backlog: Backlog, messages: readonly Delivery[], err: unknown): ReadonlySet<Delivery> {
     const { topic } = backlog.key;
-    this.logger.warn({ msg: 'messages that wait could not be stored; they are held in memory', topic, err });
+    const msg = 'messages that wait could not be stored; they are held in memory';
+    this.told.of(topic, (more) => this.logger.warn({ msg, topic, ...standingFor(more), err }));
     this.settings.onFailed(err);
     for (const delivery of messages) delivery.backlog = undefined;
     this.settings.backlogs.end(backlog);

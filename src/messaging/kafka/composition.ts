@@ -50,7 +50,7 @@ export function composeTransport(settings: TransportSettings, server: NestServer
     consumer: () => clients.consumer,
     ...{ logger, lanes, toDelivery },
   });
-  const availability = new Availability(intake, settings.stalledAfterMs, signal);
+  const availability = new Availability(intake, settings.stalledAfterMs, signal, logger);
   const replies = new MessageReplies(server.serialize, () => clients.producer, signal, {
     timeoutMs: settings.replyTimeoutMs,
     bufferBytes: settings.replyBufferBytes,

@@ -83,13 +83,15 @@ export class KafkaConnection implements ConsumerListener {
 
   assigned(partitions: TopicPartition[]): void {
     const { intake, availability, quarantine, crashes } = this.parts;
+    this.parts.logger.log({ msg: 'messages are consumed', partitions: partitions.length });
     intake.assigned(partitions);
-    availability.down = undefined;
+    availability.isUp();
     quarantine?.assigned();
     crashes?.assigned();
   }
 
   revoking(): void {
+    this.parts.logger.log('the group shares out its partitions anew');
     void this.parts.intake.offsets.commit();
   }
 
@@ -98,11 +100,11 @@ export class KafkaConnection implements ConsumerListener {
   }
 
   interrupted(reason: Error): void {
-    this.parts.availability.down = reason.message;
+    this.parts.availability.isInterrupted(reason);
   }
 
   recovered(): void {
-    this.parts.availability.down = undefined;
+    this.parts.availability.isUp();
   }
 
   stuck(partitions: readonly StuckPartition[]): void {
@@ -115,21 +117,20 @@ export class KafkaConnection implements ConsumerListener {
     availability.down = reason.message;
     const isOver = reason instanceof OffsetOutOfRangeError || stopping.signal.aborted;
     if (isOver) logger.error({ msg: 'messages are not consumed any more', err: reason });
-    else logger.warn({ msg: 'messages are not consumed; connecting anew', err: reason });
+    else availability.isDown('messages are not consumed; connecting anew', reason);
     this.starting = this.disconnect().then(() => (isOver ? undefined : this.connect(this.driver!)));
   }
 
   private async connect(driver: KafkaDriver): Promise<void> {
-    const { availability, stopping, logger } = this.parts;
+    const { availability, stopping } = this.parts;
     while (!stopping.signal.aborted) {
       try {
         await this.connectOnce(driver);
         return;
       } catch (error) {
-        availability.down = (error as Error).message;
         const isRefused = error instanceof BrokerAnswerError;
         const what = isRefused ? 'Kafka refuses what this application asks for' : 'Kafka cannot be reached';
-        logger.warn({ msg: `${what}; trying again`, err: error });
+        availability.isDown(`${what}; it is tried again`, error as Error);
         await this.disconnect();
         await pause(RECONNECT_MS, stopping.signal);
       }

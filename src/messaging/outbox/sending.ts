@@ -1,5 +1,6 @@
 import { Logger } from '@nestjs/common';
 import { beforeAbort } from '../../database/before-abort.js';
+import { standingFor, ToldRarely } from '../../errors/told-rarely.js';
 import { type KafkaProducer, PartlySentError, RecordRefusedError } from '../kafka-driver.js';
 import type { OutgoingRecord } from '../records/record.js';
 import { claimCheckOf, type OutboxRow, outboxRecord } from './record.js';
@@ -30,6 +31,7 @@ export interface SendingLimits {
 /** Sends rows of the outbox: together where it can be done, and one by one where the brokers refuse one of them. */
 export class OutboxSending {
   private readonly logger = new Logger(OutboxSending.name);
+  private readonly told = new ToldRarely();
 
   constructor(
     private readonly producer: () => KafkaProducer | undefined,
@@ -98,7 +100,9 @@ export class OutboxSending {
       result.refusals.push({ row, reason: refusal.message });
       const { id, topic } = row;
       this.refusedTopics?.refused(topic, refusal);
-      this.logger.error({ msg: 'an event is refused by the brokers', id, topic, err: refusal });
+      const report = { msg: 'an event is refused by the brokers', id, topic, err: refusal };
+      const tell = (more: number) => this.logger.error({ ...report, ...standingFor(more) });
+      if (!this.told.of(`${topic} ${refusal.message}`, tell)) this.logger.debug(report);
     }
   }
 

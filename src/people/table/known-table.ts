@@ -16,6 +16,9 @@ const FRESH_MS = 500;
 /** Of an engine whose catalog is another one: its columns can't be compared, and nothing is built on. */
 const UNKNOWN: Known = { isJsonb: false, hasRowVersions: false };
 
+/** Asks the database, and gives the rows. */
+type Query = <Row>(text: string, values?: readonly unknown[]) => Promise<Row[]>;
+
 /** What the operations have to know of the table. */
 interface Known {
   isJsonb: boolean;
@@ -110,16 +113,22 @@ export class PeopleTable implements OnApplicationBootstrap {
     );
   }
 
-  /** For readiness: the differences, as they were half a second ago at most; undefined when it fits. */
-  unavailableReason(): Promise<string | undefined> {
+  /**
+   * For readiness: the differences, as they were half a second ago at most; undefined when it fits.
+   *
+   * @param query asks the database; default: the DataSource's pool
+   */
+  unavailableReason(query?: Query): Promise<string | undefined> {
     const now = performance.now();
-    if (!this.latest || now - this.latest.at > FRESH_MS) this.latest = { at: now, reason: this.reason() };
+    if (!this.latest || now - this.latest.at > FRESH_MS)
+      this.latest = { at: now, reason: this.reason(query) };
     return this.latest.reason;
   }
 
-  private async reason(): Promise<string | undefined> {
+  private async reason(query?: Query): Promise<string | undefined> {
     try {
-      return (await this.differences()).join(' ') || undefined;
+      const shape = await this.look(query);
+      return (shape && differencesOf(shape, this.name).join(' ')) || undefined;
     } catch (error) {
       // A database that did not answer may do so at once.
       this.latest = undefined;
@@ -127,13 +136,15 @@ export class PeopleTable implements OnApplicationBootstrap {
     }
   }
 
+  private readonly ofPool: Query = (text, values) => this.dataSource.query(text, values as unknown[]);
+
   /** @returns undefined where the server does not understand the question */
-  private async look(): Promise<TableShape | undefined> {
+  private async look(query: Query = this.ofPool): Promise<TableShape | undefined> {
     const { text, values } = shapeOf(this.name);
     try {
-      const [shape] = await this.dataSource.query<[TableShape]>(text, values);
+      const shape = (await query<TableShape>(text, values))[0]!;
       this.remember(seen(shape));
-      return shape.kind === 'v' ? { ...shape, isWithoutKey: await this.isViewWithoutKey() } : shape;
+      return shape.kind === 'v' ? { ...shape, isWithoutKey: await this.isViewWithoutKey(query) } : shape;
     } catch (error) {
       if (!isNotUnderstood(error)) throw error;
       this.remember(UNKNOWN);
@@ -141,9 +152,9 @@ export class PeopleTable implements OnApplicationBootstrap {
     }
   }
 
-  private async isViewWithoutKey(): Promise<boolean> {
+  private async isViewWithoutKey(query: Query): Promise<boolean> {
     try {
-      await this.dataSource.query(insertingInto(this.name));
+      await query(insertingInto(this.name));
       return false;
     } catch (error) {
       const failure = failureOf(error);

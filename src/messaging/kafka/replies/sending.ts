@@ -15,7 +15,7 @@ import { recordBytes, refuseHuge } from '../../records/size.js';
 import { ReplyRoom, type Reservation } from './room.js';
 import { pause } from '../../waiting.js';
 import { plainText } from '../../../errors/plain-text.js';
-import { ToldRarely } from '../../telling.js';
+import { standingFor, ToldRarely } from '../../../errors/told-rarely.js';
 
 /** What Nest's serializers make of a response. */
 export interface Serialized {
@@ -153,7 +153,7 @@ export class MessageReplies {
   /** Once a minute of each topic: all replies to it may meet the same. */
   private tellRarely(level: 'warn' | 'error', report: { msg: string; topic: string }): void {
     this.told.of(`${report.msg} ${report.topic}`, (more) =>
-      this.logger[level]({ ...report, ...(more > 0 && { more }) }),
+      this.logger[level]({ ...report, ...standingFor(more) }),
     );
   }
 

@@ -1,0 +1,191 @@
+import { Injectable, type OnApplicationShutdown } from '@nestjs/common';
+import type { Client, PoolClient } from 'pg';
+import { DataSource, MigrationExecutor } from 'typeorm';
+import { takesWrites } from '../../database/client-check.js';
+import { failureOn, hasSqlState } from '../../database/database-failure.js';
+import { KnownServer } from '../../database/known-server.js';
+import {
+  connectBeside,
+  poolOf,
+  TAKES_NO_WRITES,
+  whyNoWrites,
+  wordsOf,
+} from '../../database/pooled-client.js';
+import { TOO_MANY_CONNECTIONS } from '../../database/postgres-errors.js';
+
+/** Asks the database, and gives the rows. @throws what it says */
+export type Query = <Row>(text: string, values?: readonly unknown[]) => Promise<Row[]>;
+
+/** A connection that is kept for one who asks now and then, and how it is cut. */
+interface Kept {
+  client: Promise<Client>;
+  cut: AbortController;
+  since: number;
+  isMade: boolean;
+}
+
+/**
+ * A connection lives on where no new one would be made, as with a password that was changed; and the pool's are closed when they
+ * have been idle for a while.
+ */
+const RENEWED_AFTER_MS = 30_000;
+
+/** What the pool's own connections may take in the place of ours. */
+const BY_POOL_MS = 900;
+
+/**
+ * Asks the database on a connection that is not the pool's, so that a pool whose connections are all taken is not mistaken for a
+ * database that is down. It is made when it is first needed, kept, and made anew when it is lost. Where the server has no
+ * connection left for it, those of the pool are asked.
+ */
+@Injectable()
+export class DatabaseProbe implements OnApplicationShutdown {
+  private kept: Kept | undefined;
+  private isByPool = false;
+  /** Why it could not be asked when it last was. */
+  private away: string | undefined;
+  /** A connection has one question at a time. */
+  private turn: Promise<unknown> = Promise.resolve();
+
+  constructor(private readonly dataSource: DataSource) {}
+
+  /** @throws what the database says; the last reason of `whyNoWrites` where it could not be asked then */
+  readonly query: Query = async <Row>(text: string, values: readonly unknown[] = []) => {
+    if (this.isByPool) return this.dataSource.query<Row[]>(text, [...values]);
+    return this.ask(async (client) => (await client.query(text, [...values])).rows as Row[]);
+  };
+
+  /** That all connections of the pool are taken and more are waited for; undefined where there are others. */
+  get poolExhausted(): string | undefined {
+    const { options, totalCount, idleCount, waitingCount } = poolOf(this.dataSource);
+    if (waitingCount === 0 || idleCount > 0 || totalCount < (options.max ?? 0)) return undefined;
+    return `pool exhausted: all ${totalCount} connections are taken, and ${waitingCount} callers wait for one`;
+  }
+
+  /** Why the database can't be written to now, in its own words where it has said so; undefined where it takes writes. */
+  async whyNoWrites(): Promise<string | undefined> {
+    const wasKept = this.kept?.isMade ?? false;
+    this.away = undefined;
+    const reason = await this.askForWrites();
+    // What was kept may have ended unnoticed, or its server be a standby by now, while a new connection is as good as ever.
+    if (reason === undefined || !wasKept) return reason;
+    this.away = undefined;
+    return this.askForWrites();
+  }
+
+  /** @throws as `query` does */
+  async whyNotMigrated(): Promise<string | undefined> {
+    const isPending = this.isByPool
+      ? await this.showMigrations()
+      : await this.ask((client) => this.showMigrations(client));
+    return isPending ? 'pending; run npm run migration:run' : undefined;
+  }
+
+  /** Cuts a connection whose answer nobody waits for any more. One that is still being made may be there for the next who ask. */
+  giveUp(): void {
+    if (this.kept?.isMade) this.cut(this.kept);
+  }
+
+  onApplicationShutdown(): void {
+    const { kept } = this;
+    if (!kept) return;
+    if (!kept.isMade) return this.cut(kept);
+    this.forget(kept);
+    // Nobody waits for its farewell.
+    kept.client.then((client) => client.end()).catch(() => undefined);
+  }
+
+  private async askForWrites(): Promise<string | undefined> {
+    this.isByPool = false;
+    try {
+      return await this.ask(async (client, kept) => {
+        // It looks at nothing of what the pool adds to its clients.
+        if (await takesWrites(client as unknown as PoolClient)) return undefined;
+        KnownServer.of(this.dataSource).writesFailed();
+        this.cut(kept);
+        return TAKES_NO_WRITES;
+      });
+    } catch (error) {
+      this.isByPool = hasSqlState(error, TOO_MANY_CONNECTIONS) && poolOf(this.dataSource).totalCount > 0;
+      if (!this.isByPool) return (this.away = wordsOf(error));
+      const reason = await whyNoWrites(this.dataSource, BY_POOL_MS);
+      return reason && (this.poolExhausted ?? reason);
+    }
+  }
+
+  private ask<T>(question: (client: Client, kept: Kept) => Promise<T>): Promise<T> {
+    const asked = this.turn.then(() => this.askNow(question));
+    this.turn = asked.catch(() => undefined);
+    return asked;
+  }
+
+  private async askNow<T>(question: (client: Client, kept: Kept) => Promise<T>): Promise<T> {
+    if (this.away !== undefined) throw new Error(this.away);
+    const kept = (this.kept ??= this.connect());
+    if (kept.isMade && performance.now() - kept.since > RENEWED_AFTER_MS) this.renew(kept);
+    let client: Client | undefined;
+    try {
+      client = await kept.client;
+      return await question(client, kept);
+    } catch (error) {
+      const failure = client && (await failureOn(client, error));
+      if (!client || (failure?.isLost ?? true)) this.cut(kept);
+      throw error;
+    }
+  }
+
+  private connect(): Kept {
+    const cut = new AbortController();
+    const kept: Kept = {
+      client: connectBeside(this.dataSource, cut.signal),
+      cut,
+      since: performance.now(),
+      isMade: false,
+    };
+    kept.client.then(
+      (client) => {
+        kept.isMade = true;
+        client.once('end', () => this.forget(kept));
+      },
+      // Told to whoever asks.
+      () => this.forget(kept),
+    );
+    return kept;
+  }
+
+  /** What is old serves until a new one is there; where none can be made, the next who ask are told why. */
+  private renew(old: Kept): void {
+    old.since = performance.now();
+    const next = this.connect();
+    const takeOver = () => {
+      if (this.kept !== old) return this.cut(next);
+      this.kept = next;
+      old.client.then((client) => client.end()).catch(() => undefined);
+    };
+    // Its last question is answered before it ends.
+    next.client.then(
+      () => (this.turn = this.turn.then(takeOver)),
+      () => this.cut(old),
+    );
+  }
+
+  private cut(kept: Kept): void {
+    this.forget(kept);
+    kept.cut.abort(new Error('The connection of the probe is given up.'));
+  }
+
+  private forget(kept: Kept): void {
+    if (this.kept === kept) this.kept = undefined;
+  }
+
+  /** As the DataSource's own, which keeps the connection when it fails. */
+  private async showMigrations(client?: Client): Promise<boolean> {
+    const queryRunner = this.dataSource.createQueryRunner();
+    if (client) queryRunner.connect = () => Promise.resolve(client);
+    try {
+      return await new MigrationExecutor(this.dataSource, queryRunner).showMigrations();
+    } finally {
+      await queryRunner.release();
+    }
+  }
+}
