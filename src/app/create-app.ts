@@ -15,7 +15,6 @@ import { serveDocumentation } from './http/documentation.js';
 import type { AuthSettings } from './settings.js';
 import { HttpFront } from './http/front.js';
 import { answerMethodNotAllowed } from './http/method-not-allowed.js';
-import { showStuckPartitions } from './kafka-metrics.js';
 import { guardOperations, openManagementPort } from './http/operations-access.js';
 import { refuseAmbiguous } from './http/request-rules.js';
 
@@ -65,7 +64,7 @@ export async function createApp(
   serveDocumentation(app);
   if (settings.kafka) {
     const transport = app.get(KafkaTransport);
-    showStuckPartitions(app.get(Metrics), transport);
+    app.get(Metrics).showTransport(transport);
     app.connectMicroservice({ strategy: transport });
   }
   return app;

@@ -1,11 +1,15 @@
 import { Controller, Get, Header, Injectable, type OnApplicationShutdown } from '@nestjs/common';
 import { ApiOperation, ApiProduces, ApiTags } from '@nestjs/swagger';
-import { collectDefaultMetrics, Gauge, Registry } from 'prom-client';
+import { collectDefaultMetrics, Registry } from 'prom-client';
 import { DataSource } from 'typeorm';
-import type { Pool } from 'pg';
-import { poolOf } from '../database/pooled-client.js';
-import { Histogram, type Series } from './histogram.js';
-import { TransactionMetrics } from './transaction-metrics.js';
+import type { KafkaTransport } from '../messaging/kafka.transport.js';
+import { Histogram, type Series } from './metrics/histogram.js';
+import { showTransport } from './metrics/kafka.js';
+import { countMessages } from './metrics/messages.js';
+import { showPool } from './metrics/pool.js';
+import { SourceUp } from './metrics/sources.js';
+import { showStore } from './metrics/store.js';
+import { countTransactions } from './metrics/transactions.js';
 
 /** What this process counts, for Prometheus. Its own registry: two applications in one process stay apart. */
 @Injectable()
@@ -13,27 +17,24 @@ export class Metrics implements OnApplicationShutdown {
   readonly registry = new Registry();
   private readonly requests = new Histogram({
     name: 'http_request_duration_seconds',
-    help: 'Time from a request to the end of its answer.',
+    help: 'Time from a request to the end of its answer, by the pattern of its route; none: no route is there.',
     registry: this.registry,
   });
   private readonly series = new Map<string, Series>();
-  private readonly transactions = new TransactionMetrics(this.registry);
+  private readonly sources = new SourceUp(this.registry);
+  private readonly listening: readonly (() => void)[];
 
   constructor(dataSource: DataSource) {
-    collectDefaultMetrics({ register: this.registry });
-    new Gauge({
-      name: 'people_pool_connections',
-      help: 'Connections of the database pool: open, idle, and callers waiting for one.',
-      labelNames: ['state'],
-      registers: [this.registry],
-      collect() {
-        const pool = poolOf(dataSource) as Pool | undefined;
-        this.set({ state: 'open' }, pool?.totalCount ?? 0);
-        this.set({ state: 'idle' }, pool?.idleCount ?? 0);
-        this.set({ state: 'waiting' }, pool?.waitingCount ?? 0);
-      },
-    });
-    this.transactions.watch();
+    const { registry } = this;
+    collectDefaultMetrics({ register: registry });
+    showPool(registry, dataSource);
+    showStore(registry, dataSource, this.sources);
+    this.listening = [countTransactions(registry), countMessages(registry)];
+  }
+
+  /** Shows what a transport has as well. */
+  showTransport(transport: KafkaTransport): void {
+    showTransport(this.registry, transport, this.sources);
   }
 
   /** @param route the pattern, not the path: ids would make a series each */
@@ -46,7 +47,7 @@ export class Metrics implements OnApplicationShutdown {
   }
 
   onApplicationShutdown(): void {
-    this.transactions.unwatch();
+    for (const end of this.listening) end();
     this.registry.clear();
   }
 }

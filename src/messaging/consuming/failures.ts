@@ -19,6 +19,7 @@ import type { HeldMessages } from './held-messages.js';
 import type { InfrastructureWait } from './infrastructure-wait.js';
 import type { Settle } from './lanes.js';
 import type { MessageStore } from '../message-store.js';
+import { publishHandled } from '../telemetry/message-events.js';
 
 export interface FailureSettings {
   store: MessageStore | undefined;
@@ -66,9 +67,8 @@ export class MessageFailures {
     if (delivery.replyTo && !delivery.refusal) return this.answerError(delivery, error, kind, settle);
     if (isLasting) return this.deadLetter(delivery, error, settle);
     if (kind !== 'infrastructure') this.report('message waits to be tried again', delivery, error);
-    settle(delivery, {
-      retryInMs: kind === 'infrastructure' ? AFTER_INFRASTRUCTURE_MS : retryDelay(delivery.attempts),
-    });
+    const retryInMs = kind === 'infrastructure' ? AFTER_INFRASTRUCTURE_MS : retryDelay(delivery.attempts);
+    this.tryAgain(delivery, error, retryInMs, settle);
   }
 
   /**
@@ -120,9 +120,10 @@ export class MessageFailures {
   /** So that the message, delivered again, is not applied after its sender was told that it was not. */
   private async keepAnswer(
     { transactions, inbox }: MessageStore,
-    { message }: Delivery,
+    delivery: Delivery,
     answer: MessageAnswer,
   ): Promise<MessageAnswer> {
+    const { message } = delivery;
     try {
       await transactions.run({ claim: inbox.claim([message]) }, async (transaction) =>
         transaction.atCommit(() => inbox.keep([{ message, answer }])),
@@ -132,7 +133,9 @@ export class MessageFailures {
       if (!(error instanceof ClaimTakenError)) throw error;
       const handled = (await inbox.find([message])).get(message.messageId);
       // The id may be another message's: then the answer is not for this sender.
-      return handled && isSameMessage(handled, message) ? (handled.answer ?? answer) : answer;
+      if (!handled || !isSameMessage(handled, message)) return answer;
+      delivery.isRepeated = true;
+      return handled.answer ?? answer;
     }
   }
 
@@ -154,10 +157,15 @@ export class MessageFailures {
     const { kind, error } = await this.causeOf(failure);
     if (kind === 'infrastructure') {
       this.settings.infrastructure.waitFor(error);
-      return settle(delivery, { retryInMs: AFTER_INFRASTRUCTURE_MS });
+      return this.tryAgain(delivery, error, AFTER_INFRASTRUCTURE_MS, settle);
     }
     this.report('what became of a message could not be written; it waits to be tried again', delivery, error);
-    settle(delivery, { retryInMs: retryDelay(delivery.attempts) });
+    this.tryAgain(delivery, error, retryDelay(delivery.attempts), settle);
+  }
+
+  private tryAgain(delivery: Delivery, error: unknown, retryInMs: number, settle: Settle): void {
+    publishHandled(delivery, 'retried', () => describe(error).code);
+    settle(delivery, { retryInMs });
   }
 
   private report(msg: string, { message, record, attempts }: Delivery, error: unknown): void {

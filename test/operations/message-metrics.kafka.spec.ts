@@ -1,0 +1,89 @@
+import { randomUUID } from 'node:crypto';
+import pg from 'pg';
+import { DeadLetters } from '../../src/messaging/dead-letters.js';
+import { eventually } from '../support/barrier.js';
+import { duringTests } from '../support/during-tests.js';
+import { KafkaPeer, startKafkaApp } from '../support/kafka.js';
+import { startPeopleApp } from '../support/people-app.js';
+import { type Family, parseExposition, valueOf } from './exposition.js';
+
+const scrape = async (app: { request: (path: string) => Promise<Response> }): Promise<Map<string, Family>> =>
+  parseExposition(await (await app.request('/metrics')).text());
+
+describe('with a broker', () => {
+  const peer = duringTests(() => new KafkaPeer());
+  const app = duringTests(() =>
+    startKafkaApp(peer, { KAFKA_QUARANTINE_KEYS: 'on', KAFKA_TOPIC_PARTITIONS: '1' }),
+  );
+  const read = async (name: string, labels: Record<string, string> = {}) =>
+    valueOf(await scrape(app), name, labels);
+  const created = { topic: 'people.create' };
+  const until = (name: string, labels: Record<string, string>, value: number | undefined) =>
+    eventually(async () => (await read(name, labels)) === value);
+
+  /** Locks the table of people until the returned function is called. */
+  async function lockPeople(): Promise<() => Promise<void>> {
+    const outsider = new pg.Client(app.database.url);
+    await outsider.connect();
+    await outsider.query('BEGIN; LOCK TABLE people IN ACCESS EXCLUSIVE MODE');
+    return async () => {
+      await outsider.query('COMMIT');
+      await outsider.end();
+    };
+  }
+
+  it('tells what is connected, and whose partitions are whose', async () => {
+    const families = await scrape(app);
+    expect(valueOf(families, 'people_kafka_connected')).toBe(1);
+    expect(valueOf(families, 'people_kafka_assigned_partitions', created)).toBe(1);
+    expect(valueOf(families, 'people_metrics_source_up', { source: 'database' })).toBe(1);
+    expect(valueOf(families, 'people_metrics_source_up', { source: 'kafka' })).toBe(1);
+    await until('people_instances_alive', {}, 1);
+  });
+
+  it('counts what becomes of messages: applied, repeated, rejected, dead and parked', async () => {
+    const headers = { 'message-id': randomUUID() };
+    await peer.ask('people.create', '{"name":"Ada"}', { headers });
+    await peer.ask('people.create', '{"name":"Ada"}', { headers });
+    await peer.ask('people.create', '{"name":1}');
+    await peer.emit('people.create', { key: 'bad', value: '{"name":2}' });
+    await peer.emit('people.create', { key: 'bad', value: '{"name":"behind it"}' });
+    await until('people_messages_total', { ...created, outcome: 'parked' }, 1);
+    const families = await scrape(app);
+    const counted = (outcome: string, code: string) =>
+      valueOf(families, 'people_messages_total', { ...created, outcome, code });
+    expect([counted('applied', ''), counted('repeated', '')]).toEqual([1, 1]);
+    expect([counted('rejected', 'INVALID_INPUT'), counted('dead', 'INVALID_INPUT')]).toEqual([1, 1]);
+    expect(valueOf(families, 'people_messages_fetched_total', created)).toBe(5);
+    expect(valueOf(families, 'people_message_duration_seconds_count', created)).toBe(4);
+    expect(valueOf(families, 'people_message_age_seconds_count', created)).toBe(1);
+    await until('people_dead_letters', { ...created, code: 'INVALID_INPUT', state: 'dead' }, 1);
+    await until('people_dead_letters', { ...created, state: 'parked' }, 1);
+    await until('people_quarantined_keys', { state: 'held' }, 1);
+    await until('people_outbox_relayed_total', { topic: 'people.create-dlt' }, 1);
+    await app.app.get(DeadLetters, { strict: false }).discard({});
+    await until('people_dead_letters', {}, undefined);
+    await until('people_quarantined_keys', { state: 'held' }, 0);
+  });
+
+  it('shows a lag, and messages in flight and in memory, while the database is locked; then they are gone', async () => {
+    const unlock = await lockPeople();
+    try {
+      const value = '{"name":"behind the lock"}';
+      await peer.emitAll('people.create', [1, 2, 3].map(() => ({ key: 'one', value })));
+      await until('people_kafka_lag_messages', created, 3);
+      const families = await scrape(app);
+      const held =
+        valueOf(families, 'people_messages_in_flight', created)! +
+        valueOf(families, 'people_messages_buffered', created)!;
+      expect(held).toBe(3);
+      expect(valueOf(families, 'people_messages_in_flight', created)).toBeGreaterThan(0);
+      expect(valueOf(families, 'people_messages_buffered_bytes')).toBeGreaterThan(3 * value.length);
+    } finally {
+      await unlock();
+    }
+    await until('people_kafka_lag_messages', created, 0);
+    await until('people_messages_in_flight', created, undefined);
+    await until('people_messages_buffered_bytes', {}, 0);
+  });
+});
