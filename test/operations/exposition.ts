@@ -65,7 +65,10 @@ function labelsOf(inner: string, line: string): Record<string, string> {
 
 function check({ name, type, samples }: Family): void {
   if (!['counter', 'gauge', 'histogram', 'summary'].includes(type)) throw new Error(`${name}: no type`);
-  if ((type === 'counter') !== name.endsWith('_total')) throw new Error(`${name}: a counter, and only it, ends with _total`);
+  const isTotal = name.endsWith('_total');
+  // prom-client's own gauges of Node's resources are called so.
+  if (type === 'counter' ? !isTotal : isTotal && !name.startsWith('nodejs_'))
+    throw new Error(`${name}: a counter, and only it, ends with _total`);
   const series = samples.map((sample) => sample.name + JSON.stringify(Object.entries(sample.labels).sort()));
   if (new Set(series).size < series.length) throw new Error(`${name}: a series stands there twice`);
   if (type === 'counter' && samples.some(({ value }) => !(value >= 0))) throw new Error(`${name}: below nothing`);

@@ -106,7 +106,9 @@ export class MessageIntake {
 
   /** How far behind this member is in its partitions. @throws Error the brokers can't be asked */
   async lag(): Promise<PartitionLag[]> {
-    const ends = (await this.settings.consumer()?.fetchPositions?.()) ?? [];
+    const consumer = this.settings.consumer();
+    if (!consumer) throw new Error('Kafka is not connected.');
+    const ends = (await consumer.fetchPositions?.()) ?? [];
     return ends.flatMap(({ topic, partition, next, end }) => {
       const progress = this.offsets.of({ topic, partition });
       if (!progress) return [];

@@ -19,14 +19,14 @@ export class AskedFigures<Figures> {
   private readonly failing: ToldOnce;
 
   /**
-   * @param source who is asked, for the log
+   * @param source who is asked, as metrics call it
    * @param ask gives up by itself when the signal says so
    */
   constructor(
     private readonly source: string,
     private readonly ask: (signal: AbortSignal) => Promise<Figures>,
   ) {
-    this.failing = new ToldOnce(new Logger('Metrics'), `the figures of the ${source} are read again`);
+    this.failing = new ToldOnce(new Logger('Metrics'), `figures of the source ${source} are read again`);
   }
 
   /** Those of two seconds ago at most; undefined where there was no answer. */
@@ -49,7 +49,7 @@ export class AskedFigures<Figures> {
     } catch (err) {
       this.figures = undefined;
       this.isWaitedFor = false;
-      const msg = `the figures of the ${this.source} can't be read; metrics go without them`;
+      const msg = `figures of the source ${this.source} can't be read; metrics go without them`;
       this.failing.is((err as Error).message, { msg, err });
     } finally {
       this.asking = undefined;
