@@ -7,7 +7,7 @@ import { FastifyAdapter, type NestFastifyApplication } from '@nestjs/platform-fa
 import { describeFailure, toProblem } from '../errors/error-responses.js';
 import { KafkaTransport } from '../messaging/kafka.transport.js';
 import { JsonLogger } from '../operations/json-logger.js';
-import { Metrics } from '../operations/metrics.controller.js';
+import { Metrics } from '../operations/metrics/metrics.js';
 import { setAnswerHeaders } from './http/answer-headers.js';
 import { AppModule, type ServiceSettings, Stopping } from './app.module.js';
 import { tokenVerifier } from './http/bearer-tokens.js';

@@ -1,6 +1,6 @@
 // operations/: Health, metrics and logs, for the people on call.
 // Promises: works for any feature; a log line and an answer are bounded, whatever is in them.
-// May know: transactions/ and below; nothing of people.
+// May know: messaging/ and below; nothing of people.
 
 import { type DynamicModule, Module } from '@nestjs/common';
 import { ModuleRef } from '@nestjs/core';
@@ -12,7 +12,8 @@ import {
   READINESS_SOURCES,
   type ReadinessSource,
 } from './health.controller.js';
-import { Metrics, MetricsController } from './metrics.controller.js';
+import { Metrics } from './metrics/metrics.js';
+import { MetricsController } from './metrics.controller.js';
 
 /** `/health/live`, `/health/ready` and `/metrics`, for the people on call. */
 @Module({})

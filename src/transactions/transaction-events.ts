@@ -38,8 +38,9 @@ export interface TransactionCommit extends TransactionEvent {
 /** An attempt was rolled back, whatever follows. */
 export interface TransactionRollback extends TransactionEvent {
   /**
-   * SQLSTATE of the failure. Where the server gave none, what our error says of it: `POOL_EXHAUSTED` or `DATABASE_UNAVAILABLE`
-   * where there was no connection, or it was lost, and `TRANSACTION_TIMEOUT`. Empty where it was the work's own.
+   * SQLSTATE of the failure, also where the work has made something else of it. Where the server gave none, what our error says:
+   * `POOL_EXHAUSTED` or `DATABASE_UNAVAILABLE` where there was no connection, or it was lost, and `TRANSACTION_TIMEOUT`. Empty
+   * where it was the work's own.
    */
   code: string;
   phase: TransactionPhase;

@@ -71,7 +71,8 @@ function check({ name, type, samples }: Family): void {
     throw new Error(`${name}: a counter, and only it, ends with _total`);
   const series = samples.map((sample) => sample.name + JSON.stringify(Object.entries(sample.labels).sort()));
   if (new Set(series).size < series.length) throw new Error(`${name}: a series stands there twice`);
-  if (type === 'counter' && samples.some(({ value }) => !(value >= 0))) throw new Error(`${name}: below nothing`);
+  if (type === 'counter' && samples.some(({ value }) => !(value >= 0)))
+    throw new Error(`${name}: below nothing`);
   if (type === 'histogram') checkHistogram(name, samples);
 }
 
@@ -86,10 +87,17 @@ function checkHistogram(name: string, samples: Sample[]): void {
     const buckets = group.filter((sample) => sample.name === `${name}_bucket`);
     const bounds = buckets.map(({ labels }) => (labels.le === '+Inf' ? Infinity : Number(labels.le)));
     const counts = buckets.map(({ value }) => value);
-    const isAscending = (numbers: number[]) => numbers.every((each, at) => at === 0 || each >= numbers[at - 1]!);
+    const isAscending = (numbers: number[]) =>
+      numbers.every((each, at) => at === 0 || each >= numbers[at - 1]!);
     const count = group.find((sample) => sample.name === `${name}_count`)?.value;
     const hasSum = group.some((sample) => sample.name === `${name}_sum`);
-    if (!isAscending(bounds) || !isAscending(counts) || bounds.at(-1) !== Infinity || counts.at(-1) !== count || !hasSum)
+    if (
+      !isAscending(bounds) ||
+      !isAscending(counts) ||
+      bounds.at(-1) !== Infinity ||
+      counts.at(-1) !== count ||
+      !hasSum
+    )
       throw new Error(`${name}: buckets, sum and count do not fit`);
   }
 }
@@ -103,7 +111,8 @@ export function valueOf(
   const family = families.get(name) ?? families.get(name.replace(/_(bucket|sum|count)$/, ''));
   const fitting = family?.samples.filter(
     (sample) =>
-      sample.name === name && Object.entries(labels).every(([label, value]) => sample.labels[label] === value),
+      sample.name === name &&
+      Object.entries(labels).every(([label, value]) => sample.labels[label] === value),
   );
   return fitting?.length ? fitting.reduce((sum, { value }) => sum + value, 0) : undefined;
 }

@@ -1,4 +1,5 @@
 import { randomUUID } from 'node:crypto';
+import { readFileSync } from 'node:fs';
 import pg from 'pg';
 import { DeadLetters } from '../../src/messaging/dead-letters.js';
 import { eventually } from '../support/barrier.js';
@@ -70,7 +71,10 @@ describe('with a broker', () => {
     const unlock = await lockPeople();
     try {
       const value = '{"name":"behind the lock"}';
-      await peer.emitAll('people.create', [1, 2, 3].map(() => ({ key: 'one', value })));
+      await peer.emitAll(
+        'people.create',
+        [1, 2, 3].map(() => ({ key: 'one', value })),
+      );
       await until('people_kafka_lag_messages', created, 3);
       const families = await scrape(app);
       const held =
@@ -85,5 +89,56 @@ describe('with a broker', () => {
     await until('people_kafka_lag_messages', created, 0);
     await until('people_messages_in_flight', created, undefined);
     await until('people_messages_buffered_bytes', {}, 0);
+  });
+
+  it('counts an attempt that failed for a reason that passes, and the message once it is applied', async () => {
+    const applied = { ...created, outcome: 'applied' };
+    const before = (await read('people_messages_total', applied)) ?? 0;
+    await app.database.query(`
+      CREATE FUNCTION full_disk() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'full' USING ERRCODE = '53100'; END $$;
+      CREATE TRIGGER full_disk BEFORE INSERT ON people FOR EACH ROW EXECUTE FUNCTION full_disk()`);
+    await peer.emit('people.create', { value: '{"name":"no room"}' });
+    const retried = { ...created, outcome: 'retried' };
+    await eventually(async () => ((await read('people_messages_total', retried)) ?? 0) > 0);
+    // Nest's filters have made something else of it by then.
+    expect(await read('people_transaction_failures_total', { code: '53100' })).toBeGreaterThan(0);
+    await app.database.query('DROP TRIGGER full_disk ON people');
+    await until('people_messages_total', applied, before + 1);
+  });
+
+  it('has the metrics, types and labels of docs/operations/metrics.md, and no other', async () => {
+    const page = readFileSync('docs/operations/metrics.md', 'utf8');
+    const documented = [...page.matchAll(/^\| `(\w+)` \| (\w+) \| (.*?) ?\| .+ \|$/gm)].map(
+      ([, name, type, labels]) => ({
+        ...{ name: name!, type: type! },
+        labels: [...labels!.matchAll(/`(\w+)`/g)].map(([, label]) => label!).sort(),
+      }),
+    );
+    const own = [...(await scrape(app)).values()].filter(({ name }) => !/^(nodejs|process)_/.test(name));
+    const shown = (all: { name: string; type: string }[]) =>
+      all.map(({ name, type }) => `${name} ${type}`).sort();
+    expect(shown(documented)).toEqual(shown(own));
+    for (const { name, samples } of own) {
+      const labels = documented.find((each) => each.name === name)!.labels;
+      for (const sample of samples) {
+        const { le: _, ...its } = sample.labels;
+        expect([name, Object.keys(its).sort()]).toEqual([name, labels]);
+      }
+    }
+  });
+});
+
+describe('without a broker', () => {
+  const app = duringTests(() => startPeopleApp({ KAFKA_BROKERS: '127.0.0.1:1' }));
+
+  it('metrics tell that none is connected, how many events wait for it, and since when', async () => {
+    for (const name of ['one', 'two', 'three']) await app.people.create({ name });
+    await eventually(async () => valueOf(await scrape(app), 'people_outbox_events') === 3);
+    const families = await scrape(app);
+    expect(valueOf(families, 'people_outbox_oldest_age_seconds')).toBeGreaterThan(0);
+    expect(valueOf(families, 'people_kafka_connected')).toBe(0);
+    expect(valueOf(families, 'people_metrics_source_up', { source: 'kafka' })).toBe(0);
+    expect(valueOf(families, 'people_metrics_source_up', { source: 'database' })).toBe(1);
+    expect(valueOf(families, 'people_kafka_lag_messages')).toBeUndefined();
   });
 });

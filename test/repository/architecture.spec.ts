@@ -8,7 +8,8 @@ const FOLDERS = ['app', 'operations', 'people', 'messaging', 'transactions', 'da
 const ROOMS: Record<string, string[]> = {
   app: ['http', 'migrating'],
   people: ['http', 'messages', 'sharing', 'importing', 'table'],
-  messaging: ['kafka', 'consuming', 'outbox', 'dead-letters', 'inbox', 'records'],
+  operations: ['metrics'],
+  messaging: ['kafka', 'consuming', 'outbox', 'dead-letters', 'inbox', 'telemetry', 'records'],
   'messaging/kafka': ['kafkajs', 'platformatic', 'client', 'protocol', 'replies'],
   transactions: ['sharing', 'unit', 'session'],
   database: ['hosts', 'pg'],

@@ -98,7 +98,10 @@ export class MessageIntake {
   /** What is held, and which partitions are fetched. */
   get figures(): IntakeFigures {
     return {
-      partitions: this.offsets.partitions.map((at) => ({ ...at, pausedFor: this.backpressure.pausedFor(at) })),
+      partitions: this.offsets.partitions.map((at) => ({
+        ...at,
+        pausedFor: this.backpressure.pausedFor(at),
+      })),
       held: heldFigures(this.lanes.all),
       heldBytes: this.held.bytes,
     };

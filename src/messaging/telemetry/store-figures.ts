@@ -84,7 +84,8 @@ function question(dataSource: DataSource, client: Pick<Client, 'escapeLiteral'>)
   const letters = tableIn(dataSource, 'message_dead_letter');
   const quarantines = tableIn(dataSource, 'message_quarantine');
   const instances = tableIn(dataSource, 'message_instance');
-  const counted = (rows: string) => `(SELECT count(*)::int FROM (SELECT ${rows} LIMIT ${COUNTED + 1}) counted)`;
+  const counted = (rows: string) =>
+    `(SELECT count(*)::int FROM (SELECT ${rows} LIMIT ${COUNTED + 1}) counted)`;
   const literal = (text: string) => client.escapeLiteral(text);
   const estimate = (table: string) =>
     `(SELECT reltuples::float8 FROM pg_class WHERE oid = ${literal(table)}::regclass)`;

@@ -36,7 +36,8 @@ export class Counts<Label extends string> {
     const key = values.join('\n');
     const known = this.series.get(key);
     if (known) known.value += by;
-    else if (this.series.size >= SERIES_AT_MOST && values[0] !== OTHER) this.add(by, ...values.map(() => OTHER));
+    else if (this.series.size >= SERIES_AT_MOST && values[0] !== OTHER)
+      this.add(by, ...values.map(() => OTHER));
     else {
       const labels = Object.fromEntries(this.options.labelNames.map((name, at) => [name, values[at]]));
       this.series.set(key, { labels: labels as Partial<Record<Label, string>>, value: by });

@@ -16,7 +16,7 @@ import {
   TransactionOutcomeUnknownError,
   TransactionRetriesExhaustedError,
 } from '../transaction-errors.js';
-import { transactionChannels, type TransactionPhase, type TransactionRetry } from '../transaction-events.js';
+import { transactionChannels, type TransactionRetry } from '../transaction-events.js';
 import { inSpan } from './tracing.js';
 import type { AttemptOutcome, Unit } from './unit-of-work.js';
 
@@ -119,13 +119,14 @@ async function tellRolledBack<T>(
 /** Waits until the next attempt is due. @throws what the caller gets when there is none */
 async function waitForNext<T>(
   unit: Unit,
-  { error, phase, failure: ofDatabase, lostCommit }: AttemptOutcome<T> & { committed: false },
+  outcome: AttemptOutcome<T> & { committed: false },
   errors: readonly unknown[],
 ): Promise<void> {
+  const { error, phase, failure: ofDatabase, lostCommit } = outcome;
   const { retryOn, backoff = DEFAULT_BACKOFF, idempotent, beforeRetry } = unit.options;
   const attempt = errors.length;
   const failure = describeAttempt(error, phase, attempt, ofDatabase);
-  const event = { transactionId: unit.id, attempt, phase, code: codeOf(unit, error, phase, ofDatabase) };
+  const event = { transactionId: unit.id, attempt, phase, code: codeOf(unit, outcome) };
   const isUnknown = error instanceof TransactionOutcomeUnknownError && phase === 'commit';
   if (isUnknown) unit.doubt ??= { error, since: performance.now() };
   if (isUnknown) transactionChannels.outcomeUnknown.publish({ ...event, xid: error.xid });
@@ -157,12 +158,11 @@ async function waitForNext<T>(
 }
 
 /** What events call a failure: see `TransactionRollback`. */
-function codeOf(
+function codeOf<T>(
   { signal }: Unit,
-  error: unknown,
-  phase: TransactionPhase,
-  { postgres, isLost }: Partial<DatabaseFailure> = {},
+  { error, phase, failure, firstFailure }: AttemptOutcome<T> & { committed: false },
 ): string {
+  const { postgres, isLost } = failure ?? firstFailure ?? {};
   if (postgres) return postgres.code;
   const isOurs = phase === 'begin' || (signal?.aborted && error === signal.reason);
   if (isOurs && error instanceof ApplicationError) return toMessageError(error).code;

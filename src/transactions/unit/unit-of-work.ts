@@ -19,6 +19,8 @@ export type AttemptOutcome<T> =
       phase: TransactionPhase;
       /** How the attempt's own connection failed; undefined where the work threw without that. */
       failure?: DatabaseFailure | undefined;
+      /** The statement that failed first, for whoever is told: the work may have made something else of it. */
+      firstFailure?: DatabaseFailure | undefined;
       /** True when COMMIT was lost and the server says that it was not done: repeated whatever the failure. */
       lostCommit?: boolean;
       afterRollback?: () => Promise<unknown[]>;
