@@ -104,7 +104,9 @@ it('a failure of the work itself has no SQLSTATE', async () => {
 it('a unit of work that could not have a connection, or that took too long, says so in place of an SQLSTATE', async () => {
   const places = Array.from({ length: 10 }, () => app.transactions.run({}, () => released));
   await eventually(() => poolOf(app.dataSource).borrowed === 10);
-  await expect(app.transactions.run({}, () => Promise.resolve())).rejects.toThrow('Every database connection');
+  await expect(app.transactions.run({}, () => Promise.resolve())).rejects.toThrow(
+    'Every database connection',
+  );
   expect(events.at(-1)).toMatchObject({ event: 'failed', code: 'POOL_EXHAUSTED', phase: 'begin' });
   release();
   await Promise.all(places);
