@@ -39,14 +39,17 @@ export interface TransactionCommit extends TransactionEvent {
 export interface TransactionRollback extends TransactionEvent {
   /**
    * SQLSTATE of the failure, also where the work has made something else of it. Where the server gave none, what our error says:
-   * `POOL_EXHAUSTED` or `DATABASE_UNAVAILABLE` where there was no connection, or it was lost, and `TRANSACTION_TIMEOUT`. Empty
-   * where it was the work's own.
+   * `POOL_EXHAUSTED` or `DATABASE_UNAVAILABLE` where there was no connection, or it was lost, `TRANSACTION_TIMEOUT`, and
+   * `CONFLICT_QUEUE_FULL` or `CONFLICT_KEY_DEADLOCK` where it had to wait for others of its key. Empty where it was the work's own.
    */
   code: string;
   phase: TransactionPhase;
 }
 
-/** A unit of work is given up after this attempt, and rolled back. One that has used up its attempts is `exhausted` instead. */
+/**
+ * A unit of work is given up after this attempt, and rolled back. One that has used up its attempts is `exhausted` instead; one
+ * that did not have the turn of its `conflictKey` has made none, and its `attempt` is 0.
+ */
 export type TransactionFailed = TransactionRollback;
 
 /** A unit of work used up its attempts. */

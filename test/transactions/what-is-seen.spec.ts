@@ -116,6 +116,21 @@ it('a unit of work that could not have a connection, or that took too long, says
   expect(events.at(-1)).toMatchObject({ event: 'failed', code: 'TRANSACTION_TIMEOUT', phase: 'statement' });
 });
 
+it('one that did not have the turn of its key says so, though it made no attempt', async () => {
+  let end!: () => void;
+  const first = app.transactions.run(
+    { conflictKey: 'a key' },
+    () => new Promise<void>((done) => (end = done)),
+  );
+  const late = app.transactions.run({ conflictKey: 'a key', timeoutMs: 10 }, () => Promise.resolve());
+  await expect(late).rejects.toThrow('took too long');
+  expect(events.at(-1)).toMatchObject({
+    ...{ event: 'failed', attempt: 0, code: 'TRANSACTION_TIMEOUT', phase: 'begin' },
+  });
+  end();
+  await first;
+});
+
 it('a single statement is a unit of work like any other', async () => {
   await app.people.get(id);
   expect(events.map(({ event }) => event)).toEqual(['begin', 'commit']);
