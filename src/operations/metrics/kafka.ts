@@ -1,20 +1,21 @@
 import { Gauge, type Registry } from 'prom-client';
 import type { KafkaTransport } from '../../messaging/kafka.transport.js';
 import { BrokerAnswerError } from '../../messaging/kafka/broker-answers.js';
-import type { HeldFigures } from '../../messaging/telemetry/transport-figures.js';
+import type { HeldFigures, TransportFigures } from '../../messaging/telemetry/transport-figures.js';
 import type { AskedFigures } from './asked-figures.js';
 import type { SourceUp } from './sources.js';
 
 /** Shows what a transport has at the moment, and how far behind its group is in the partitions that it reads. */
 export function showTransport(registry: Registry, transport: KafkaTransport, up: SourceUp): void {
   const registers = [registry];
+  const figures = onceAScrape(() => transport.figures);
   const lag = up.source('kafka', () => transport.lag());
   new Gauge({
     name: 'people_kafka_connected',
     help: '1 while this process is a member of its consumer group and can reach the brokers.',
     registers,
     collect() {
-      this.set(transport.figures.isConnected ? 1 : 0);
+      this.set(figures().isConnected ? 1 : 0);
     },
   });
   new Gauge({
@@ -30,12 +31,21 @@ export function showTransport(registry: Registry, transport: KafkaTransport, up:
       }
     },
   });
-  showPartitions(registry, transport);
-  showHeld(registry, transport);
+  showPartitions(registry, figures);
+  showHeld(registry, figures);
   showLag(registry, lag);
 }
 
-function showPartitions(registry: Registry, transport: KafkaTransport): void {
+/** All that is collected for a scrape is collected in one go: figures that belong together are of the same moment. */
+function onceAScrape<Figures>(read: () => Figures): () => Figures {
+  let known: Figures | undefined;
+  return () => {
+    if (known === undefined) setImmediate(() => (known = undefined));
+    return (known ??= read());
+  };
+}
+
+function showPartitions(registry: Registry, figures: () => TransportFigures): void {
   const registers = [registry];
   new Gauge({
     name: 'people_kafka_assigned_partitions',
@@ -44,7 +54,7 @@ function showPartitions(registry: Registry, transport: KafkaTransport): void {
     registers,
     collect() {
       this.reset();
-      for (const { topic } of transport.figures.partitions) this.inc({ topic });
+      for (const { topic } of figures().partitions) this.inc({ topic });
     },
   });
   new Gauge({
@@ -56,20 +66,20 @@ function showPartitions(registry: Registry, transport: KafkaTransport): void {
     registers,
     collect() {
       this.reset();
-      for (const { topic, pausedFor: reason } of transport.figures.partitions)
+      for (const { topic, pausedFor: reason } of figures().partitions)
         if (reason) this.inc({ topic, reason });
     },
   });
 }
 
-function showHeld(registry: Registry, transport: KafkaTransport): void {
+function showHeld(registry: Registry, figures: () => TransportFigures): void {
   const registers = [registry];
   const byTopic = (name: string, help: string, count: (held: HeldFigures) => number) =>
     new Gauge({
       ...{ name, help, labelNames: ['topic'], registers },
       collect() {
         this.reset();
-        for (const held of transport.figures.held) this.set({ topic: held.topic }, count(held));
+        for (const held of figures().held) this.set({ topic: held.topic }, count(held));
       },
     });
   byTopic('people_messages_in_flight', 'Messages that are being handled.', ({ inFlight }) => inFlight);
@@ -83,7 +93,7 @@ function showHeld(registry: Registry, transport: KafkaTransport): void {
     help: 'About what the messages take of memory that were fetched and are not done.',
     registers,
     collect() {
-      this.set(transport.figures.heldBytes);
+      this.set(figures().heldBytes);
     },
   });
   new Gauge({
@@ -91,7 +101,7 @@ function showHeld(registry: Registry, transport: KafkaTransport): void {
     help: 'Replies that the brokers have not acknowledged yet.',
     registers,
     collect() {
-      this.set(transport.figures.pendingReplies);
+      this.set(figures().pendingReplies);
     },
   });
 }
