@@ -91,6 +91,17 @@ describe('with a broker', () => {
     await until('people_messages_buffered_bytes', {}, 0);
   });
 
+  it('counts each of the messages that are handled together, one that comes again apart', async () => {
+    const counted = async (outcome: string) =>
+      (await read('people_messages_total', { ...created, outcome })) ?? 0;
+    const before = [await counted('applied'), await counted('repeated')] as const;
+    const message = (id: string) => ({ value: '{"name":"together"}', headers: { 'message-id': id } });
+    const ids = Array.from({ length: 5 }, () => randomUUID());
+    await peer.emitAll('people.create', [...ids, ids[0]!].map(message));
+    await eventually(async () => (await counted('repeated')) === before[1] + 1);
+    expect(await counted('applied')).toBe(before[0] + 5);
+  });
+
   it('counts an attempt that failed for a reason that passes, and the message once it is applied', async () => {
     const applied = { ...created, outcome: 'applied' };
     const before = (await read('people_messages_total', applied)) ?? 0;
