@@ -2,10 +2,13 @@ import { randomUUID } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import pg from 'pg';
 import { DeadLetters } from '../../src/messaging/dead-letters.js';
+import { Outbox } from '../../src/messaging/outbox.js';
 import { eventually } from '../support/barrier.js';
 import { duringTests } from '../support/during-tests.js';
 import { KafkaPeer, startKafkaApp } from '../support/kafka.js';
 import { startPeopleApp } from '../support/people-app.js';
+import { startTcpProxyTo } from '../support/tcp-proxy.js';
+import { createDatabase } from '../support/test-database.js';
 import { type Family, parseExposition, valueOf } from './exposition.js';
 
 const scrape = async (app: { request: (path: string) => Promise<Response> }): Promise<Map<string, Family>> =>
@@ -13,9 +16,12 @@ const scrape = async (app: { request: (path: string) => Promise<Response> }): Pr
 
 describe('with a broker', () => {
   const peer = duringTests(() => new KafkaPeer());
-  const app = duringTests(() =>
-    startKafkaApp(peer, { KAFKA_QUARANTINE_KEYS: 'on', KAFKA_TOPIC_PARTITIONS: '1' }),
-  );
+  const database = duringTests(() => createDatabase());
+  const proxy = duringTests(() => startTcpProxyTo(database.url));
+  const app = duringTests(() => {
+    const environment = { KAFKA_QUARANTINE_KEYS: 'on', KAFKA_TOPIC_PARTITIONS: '1' };
+    return startKafkaApp(peer, { ...environment, DATABASE_URL: proxy.through(database.url) }, database);
+  });
   const read = async (name: string, labels: Record<string, string> = {}) =>
     valueOf(await scrape(app), name, labels);
   const created = { topic: 'people.create' };
@@ -115,6 +121,36 @@ describe('with a broker', () => {
     expect(await read('people_transaction_failures_total', { code: '53100' })).toBeGreaterThan(0);
     await app.database.query('DROP TRIGGER full_disk ON people');
     await until('people_messages_total', applied, before + 1);
+  });
+
+  it('counts events that the brokers refuse, and shows that they wait', async () => {
+    const topic = 'no topic has this name';
+    const event = { aggregateType: 'thing', aggregateId: '1', type: 'thing.made', topic };
+    await app.transactions.run({}, async () => app.app.get(Outbox, { strict: false }).publish(event));
+    await eventually(async () =>
+      Boolean(await read('people_outbox_refused_total', { topic, reason: 'no-topic' })),
+    );
+    await until('people_outbox_delayed_events', {}, 1);
+    await app.database.query('DELETE FROM message_outbox');
+    await until('people_outbox_delayed_events', {}, 0);
+  });
+
+  it('shows that nothing is fetched while the database is away, and what waits at the broker; then it goes on', async () => {
+    await proxy.refuse();
+    const suspended = { ...created, reason: 'suspended' };
+    try {
+      await peer.emit('people.create', { value: '{"name":"waits"}' });
+      await until('people_kafka_paused_partitions', suspended, 1);
+      await until('people_metrics_source_up', { source: 'database' }, 0);
+      await peer.emit('people.create', { value: '{"name":"waits as well"}' });
+      await until('people_kafka_lag_messages', created, 2);
+      expect(await read('people_outbox_events')).toBeUndefined();
+    } finally {
+      await proxy.accept();
+    }
+    await until('people_kafka_lag_messages', created, 0);
+    await until('people_kafka_paused_partitions', suspended, undefined);
+    await until('people_metrics_source_up', { source: 'database' }, 1);
   });
 
   it('has the metrics, types and labels of docs/operations/metrics.md, and no other', async () => {
