@@ -66,6 +66,7 @@ export {
   transactionChannels,
   type TransactionCommit,
   type TransactionExhausted,
+  type TransactionFailed,
   type TransactionOutcomeUnknown,
   type TransactionPhase,
   type TransactionRetry,
@@ -95,6 +96,20 @@ export { type HandledMessage, type MessageAnswer } from './messaging/message-ans
 export { type MessageIdentity } from './messaging/message-identity.js';
 export { Outbox, type OutboxEvent } from './messaging/outbox.js';
 export { type DeadLetter, type DeadLetterFilter, DeadLetters } from './messaging/dead-letters.js';
+export {
+  messageChannels,
+  type MessageHandled,
+  type MessageOutcome,
+  type MessagesFetched,
+  type OutboxRefused,
+  type OutboxRelayed,
+} from './messaging/telemetry/message-events.js';
+export {
+  type HeldFigures,
+  type PartitionLag,
+  type PauseReason,
+  type TransportFigures,
+} from './messaging/telemetry/transport-figures.js';
 export { ReplyTopicRefusedError } from './messaging/kafka/replies/rules.js';
 export { HandlerTimeoutError, TooManyValuesError } from './messaging/consuming/handler-time.js';
 export { RecordTooLargeError, RecordUnreadableError } from './messaging/records/unread.js';
@@ -115,6 +130,7 @@ export {
   CommitRefusedError,
   type ConsumerListener,
   type ConsumerSettings,
+  type FetchPosition,
   type IncomingRecord,
   type KafkaClientSettings,
   type KafkaConsumer,

@@ -10,7 +10,7 @@ import { KafkaTransport } from '../messaging/kafka.transport.js';
 import { Stopping } from '../operations/health/stopping.js';
 import { JsonLogger } from '../operations/json-logger.js';
 import { standardOutput } from '../operations/logs/bounded-output.js';
-import { Metrics } from '../operations/metrics.controller.js';
+import { Metrics } from '../operations/metrics/metrics.js';
 import { setAnswerHeaders } from './http/answer-headers.js';
 import { AppModule, type ServiceSettings } from './app.module.js';
 import { tokenVerifier } from './http/bearer-tokens.js';
@@ -18,7 +18,6 @@ import { serveDocumentation } from './http/documentation.js';
 import type { AuthSettings } from './settings.js';
 import { HttpFront } from './http/front.js';
 import { answerMethodNotAllowed } from './http/method-not-allowed.js';
-import { showStuckPartitions } from './kafka-metrics.js';
 import { guardOperations, openManagementPort } from './http/operations-access.js';
 import { refuseAmbiguous } from './http/request-rules.js';
 
@@ -68,7 +67,7 @@ export async function createApp(
   serveDocumentation(app);
   if (settings.kafka) {
     const transport = app.get(KafkaTransport);
-    showStuckPartitions(app.get(Metrics), transport);
+    app.get(Metrics).showTransport(transport);
     app.connectMicroservice({ strategy: transport });
   }
   return app;

@@ -41,8 +41,10 @@ export interface Delivery {
   begunBefore?: Delivery;
   /** How often it was handled and failed by no fault of the infrastructure. */
   attempts: number;
-  /** Set once its handling has begun, for the first time. */
-  hasBegun?: boolean;
+  /** When its handling has begun, the last time, on the clock of `performance`; undefined before the first. */
+  begunAt?: number;
+  /** It was handled before: nothing was done now. */
+  isRepeated?: boolean;
   /** The assignment of partitions it belongs to. */
   assignment: number;
 }

@@ -85,6 +85,14 @@ export interface ConsumerListener {
   failed(reason: Error): void;
 }
 
+/** How far a partition is fetched, and how far it goes. */
+export interface FetchPosition extends TopicPartition {
+  /** The offset that is fetched next. */
+  next: bigint;
+  /** The one behind the last record that the partition has. */
+  end: bigint;
+}
+
 /** A member of a consumer group. It sends heartbeats by itself, whatever becomes of the records. */
 export interface KafkaConsumer {
   /** The library's own object, for `KafkaContext.getConsumer()`. */
@@ -99,6 +107,13 @@ export interface KafkaConsumer {
    * @throws Error the broker can't be reached
    */
   commit(offsets: readonly CommitOffset[]): Promise<void>;
+  /**
+   * Asks the brokers how far this member's partitions go, of those whose position is known. A consumer without this has no lag
+   * in its metrics.
+   *
+   * @throws Error the brokers can't be reached
+   */
+  fetchPositions?(): Promise<readonly FetchPosition[]>;
   /** Stops fetching and leaves the group. Does not wait for records that were handed over. */
   close(): Promise<void>;
 }

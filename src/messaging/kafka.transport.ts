@@ -6,6 +6,7 @@ import { composeTransport, type Transport } from './kafka/composition.js';
 import type { NestServer } from './kafka/handler-calls.js';
 import type { Serialized } from './kafka/replies/sending.js';
 import { type KafkaTransportOptions, settingsOf, type TransportSettings } from './kafka/transport-options.js';
+import type { PartitionLag, TransportFigures } from './telemetry/transport-figures.js';
 
 /** Extras of a message pattern whose messages may share a transaction: `@MessagePattern('people.create', BATCHABLE)`. */
 export const BATCHABLE = { batchable: true } as const;
@@ -43,6 +44,20 @@ export class KafkaTransport extends ServerKafka implements OnModuleDestroy {
   /** The partitions, and whole topics (partition -1), that are not read on while the others are. */
   get stuckPartitions(): readonly StuckPartition[] {
     return this.parts.availability.stuck;
+  }
+
+  /** What it has at the moment: its partitions, messages in memory, whether it is connected. */
+  get figures(): TransportFigures {
+    return this.parts.figures();
+  }
+
+  /**
+   * Asks the brokers how far behind this member is in each of its partitions.
+   *
+   * @throws Error the brokers can't be reached
+   */
+  lag(): Promise<PartitionLag[]> {
+    return this.parts.lag();
   }
 
   /** Messages that did not end before the deadline of stopping; they come again. */

@@ -1,6 +1,6 @@
 // operations/: Health, metrics and logs, for the people on call.
 // Promises: works for any feature; a log line and an answer are bounded, whatever is in them.
-// May know: transactions/ and below; nothing of people.
+// May know: messaging/ and below; nothing of people.
 
 import { type DynamicModule, Module } from '@nestjs/common';
 import { ModuleRef } from '@nestjs/core';
@@ -14,7 +14,8 @@ import {
 import { DatabaseProbe } from './health/database-probe.js';
 import { HTTP_GROUP, Readiness, READINESS_SOURCES, type ReadinessSource } from './health/readiness.js';
 import { Stopping } from './health/stopping.js';
-import { Metrics, MetricsController } from './metrics.controller.js';
+import { Metrics } from './metrics/metrics.js';
+import { MetricsController } from './metrics.controller.js';
 
 /** `/health/live`, `/health/ready` and `/metrics`, for the people on call. */
 @Module({})

@@ -19,7 +19,7 @@ export interface TransactionBegin extends TransactionEvent {
 
 /** A failure that is answered with another attempt. */
 export interface TransactionRetry extends TransactionEvent {
-  /** SQLSTATE of the failure; empty where the server gave none. */
+  /** As in `TransactionRollback`. */
   code: string;
   phase: TransactionPhase;
   /** Wait before the next attempt, in ms. */
@@ -37,10 +37,20 @@ export interface TransactionCommit extends TransactionEvent {
 
 /** An attempt was rolled back, whatever follows. */
 export interface TransactionRollback extends TransactionEvent {
-  /** SQLSTATE of the failure; empty where it was the work's own. */
+  /**
+   * SQLSTATE of the failure, also where the work has made something else of it. Where the server gave none, what our error says:
+   * `POOL_EXHAUSTED` or `DATABASE_UNAVAILABLE` where there was no connection, or it was lost, `TRANSACTION_TIMEOUT`, and
+   * `CONFLICT_QUEUE_FULL` or `CONFLICT_KEY_DEADLOCK` where it had to wait for others of its key. Empty where it was the work's own.
+   */
   code: string;
   phase: TransactionPhase;
 }
+
+/**
+ * A unit of work is given up after this attempt, and rolled back. One that has used up its attempts is `exhausted` instead; one
+ * that did not have the turn of its `conflictKey` has made none, and its `attempt` is 0.
+ */
+export type TransactionFailed = TransactionRollback;
 
 /** A unit of work used up its attempts. */
 export type TransactionExhausted = TransactionRollback;
@@ -65,6 +75,8 @@ export const transactionChannels = {
   commit: event('commit'),
   /** TransactionRollback */
   rollback: event('rollback'),
+  /** TransactionFailed */
+  failed: event('failed'),
   /** TransactionExhausted */
   exhausted: event('exhausted'),
   /** TransactionOutcomeUnknown */

@@ -1,7 +1,11 @@
+import { randomUUID } from 'node:crypto';
 import pg from 'pg';
 import { eventually } from '../support/barrier.js';
 import { duringTests } from '../support/during-tests.js';
 import { startPeopleApp } from '../support/people-app.js';
+import { startTcpProxyTo } from '../support/tcp-proxy.js';
+import { createDatabase } from '../support/test-database.js';
+import { parseExposition, valueOf } from './exposition.js';
 
 const app = duringTests(() =>
   startPeopleApp({ TRANSACTION_ISOLATION_LEVEL: 'REPEATABLE READ', DB_POOL_SIZE: '3' }),
@@ -20,12 +24,8 @@ describe('/metrics', () => {
   it("is in Prometheus' text format, with Node's own numbers", async () => {
     const response = await app.request('/metrics');
     expect(response.headers.get('content-type')).toBe('text/plain; version=0.0.4; charset=utf-8');
-    const lines = (await response.text()).trimEnd().split('\n');
-    const sample = /^[a-zA-Z_:][\w:]*(\{(\w+="[^"]*",?)*\})? (-?[\d.]+(e[+-]?\d+)?|NaN|Nan|[+-]Inf)$/;
-    expect(
-      lines.filter((line) => line !== '' && !/^# (HELP|TYPE) /.test(line) && !sample.test(line)),
-    ).toEqual([]);
-    expect(await read('process_resident_memory_bytes')).toBeGreaterThan(0);
+    const families = parseExposition(await response.text());
+    expect(valueOf(families, 'process_resident_memory_bytes')).toBeGreaterThan(0);
   });
 
   it('counts requests by the pattern of their route, so that ids make no series', async () => {
@@ -50,12 +50,17 @@ describe('/metrics', () => {
     );
   });
 
-  it('shows the connections of the pool: open, idle and how many wait for one', async () => {
-    const pool = async () => ({
-      open: await read('people_pool_connections{state="open"}'),
-      idle: await read('people_pool_connections{state="idle"}'),
-      waiting: await read('people_pool_connections{state="waiting"}'),
-    });
+  it('shows the connections of the pool, in states that add up, and how many wait for one, also while none is free', async () => {
+    const pool = async () => {
+      const families = parseExposition(await (await app.request('/metrics')).text());
+      // What is in the database is asked for on a connection of its own.
+      expect(valueOf(families, 'people_outbox_events')).toBe(0);
+      expect(valueOf(families, 'people_pool_max_connections')).toBe(3);
+      const of = (state: string) => valueOf(families, 'people_pool_connections', { state });
+      expect(of('active')! + of('idle')!).toBe(of('open'));
+      expect(of('waiting')).toBe(valueOf(families, 'people_pool_waiting_callers'));
+      return { open: of('open'), idle: of('idle'), waiting: of('waiting') };
+    };
     let release!: () => void;
     const released = new Promise<void>((resolve) => (release = resolve));
     const units = Array.from({ length: 5 }, () => app.transactions.run({}, () => released));
@@ -96,5 +101,49 @@ describe('/metrics', () => {
     );
     expect(await read('people_transactions_total{outcome="committed"}')).toBeGreaterThan(0);
     expect(await read('people_pool_wait_seconds_count')).toBeGreaterThan(0);
+  });
+
+  it('counts units of work that fail, those that the work has ended apart from those that had no connection', async () => {
+    const failed = async () => [
+      await read('people_transactions_total{outcome="failed"}'),
+      await read('people_transaction_failures_total{code="",phase="statement"}'),
+    ];
+    const [all, own = 0] = await failed();
+    await expect(app.transactions.run({}, () => Promise.reject(new Error('no')))).rejects.toThrow('no');
+    expect(await failed()).toEqual([all! + 1, own + 1]);
+  });
+});
+
+describe('while the database is away', () => {
+  const database = duringTests(() => createDatabase());
+  const proxy = duringTests(() => startTcpProxyTo(database.url));
+  const cut = duringTests(() =>
+    startPeopleApp({ DATABASE_URL: proxy.through(database.url), DB_ACQUIRE_TIMEOUT_MS: '1000' }, database),
+  );
+  const scrape = async () => parseExposition(await (await cut.request('/metrics')).text());
+  const isUp = async () => valueOf(await scrape(), 'people_metrics_source_up', { source: 'database' }) === 1;
+
+  it('metrics are answered without what is in it, and count what could not be done; then all of them', async () => {
+    await eventually(isUp);
+    const lost = { code: 'DATABASE_UNAVAILABLE', phase: 'begin' };
+    const before = valueOf(await scrape(), 'people_transaction_failures_total', lost) ?? 0;
+    await proxy.refuse();
+    expect((await cut.request(`/people/${randomUUID()}`)).status).toBe(503);
+    await eventually(async () => !(await isUp()));
+    const families = await scrape();
+    expect(valueOf(families, 'people_outbox_events')).toBeUndefined();
+    expect(valueOf(families, 'people_dead_letters')).toBeUndefined();
+    expect(valueOf(families, 'people_pool_connections', { state: 'idle' })).toBe(0);
+    expect(valueOf(families, 'people_transaction_failures_total', lost)).toBeGreaterThan(before);
+    await proxy.accept();
+    await eventually(isUp);
+    expect(valueOf(await scrape(), 'people_outbox_events')).toBe(0);
+  });
+
+  it('so they are where it says nothing', async () => {
+    proxy.onClientData = () => 'swallow';
+    await eventually(async () => !(await isUp()));
+    proxy.onClientData = () => 'pass';
+    await eventually(isUp);
   });
 });

@@ -6,7 +6,8 @@ import {
   SimpleSpanProcessor,
 } from '@opentelemetry/sdk-trace-base';
 import { type TransactionEvent, transactionChannels } from '../../src/transactions/transaction-events.js';
-import { type PeopleApp, startPeopleApp } from '../support/people-app.js';
+import { eventually } from '../support/barrier.js';
+import { type PeopleApp, poolOf, startPeopleApp } from '../support/people-app.js';
 
 let app: PeopleApp;
 let id: string;
@@ -15,6 +16,8 @@ const listeners = Object.entries(transactionChannels).map(([event, channel]) => 
   channel,
   listener: (told: unknown) => void events.push({ event, ...(told as TransactionEvent) }),
 }));
+let release!: () => void;
+const released = new Promise<void>((resolve) => (release = resolve));
 const spans = new InMemorySpanExporter();
 
 beforeAll(async () => {
@@ -22,7 +25,7 @@ beforeAll(async () => {
   trace.setGlobalTracerProvider(
     new BasicTracerProvider({ spanProcessors: [new SimpleSpanProcessor(spans)] }),
   );
-  app = await startPeopleApp();
+  app = await startPeopleApp({ DB_POOL_SIZE: '10', DB_ACQUIRE_TIMEOUT_MS: '1000' });
   for (const { channel, listener } of listeners) channel.subscribe(listener);
 });
 beforeEach(async () => {
@@ -94,6 +97,38 @@ it('one that used up its attempts says so, and tells of no commit', async () => 
 it('a failure of the work itself has no SQLSTATE', async () => {
   await expect(app.transactions.run({}, () => Promise.reject(new Error('no')))).rejects.toThrow('no');
   expect(events.find(({ event }) => event === 'rollback')).toMatchObject({ code: '', phase: 'statement' });
+  expect(events.map(({ event }) => event)).toEqual(['begin', 'rollback', 'failed']);
+  expect(events.at(-1)).toMatchObject({ code: '', phase: 'statement', attempt: 1 });
+});
+
+it('a unit of work that could not have a connection, or that took too long, says so in place of an SQLSTATE', async () => {
+  const places = Array.from({ length: 10 }, () => app.transactions.run({}, () => released));
+  await eventually(() => poolOf(app.dataSource).borrowed === 10);
+  await expect(app.transactions.run({}, () => Promise.resolve())).rejects.toThrow(
+    'Every database connection',
+  );
+  expect(events.at(-1)).toMatchObject({ event: 'failed', code: 'POOL_EXHAUSTED', phase: 'begin' });
+  release();
+  await Promise.all(places);
+  await expect(app.transactions.run({ timeoutMs: 10 }, () => new Promise(() => undefined))).rejects.toThrow(
+    'took too long',
+  );
+  expect(events.at(-1)).toMatchObject({ event: 'failed', code: 'TRANSACTION_TIMEOUT', phase: 'statement' });
+});
+
+it('one that did not have the turn of its key says so, though it made no attempt', async () => {
+  let end!: () => void;
+  const first = app.transactions.run(
+    { conflictKey: 'a key' },
+    () => new Promise<void>((done) => (end = done)),
+  );
+  const late = app.transactions.run({ conflictKey: 'a key', timeoutMs: 10 }, () => Promise.resolve());
+  await expect(late).rejects.toThrow('took too long');
+  expect(events.at(-1)).toMatchObject({
+    ...{ event: 'failed', attempt: 0, code: 'TRANSACTION_TIMEOUT', phase: 'begin' },
+  });
+  end();
+  await first;
 });
 
 it('a single statement is a unit of work like any other', async () => {

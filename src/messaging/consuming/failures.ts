@@ -20,6 +20,7 @@ import type { InfrastructureWait } from './infrastructure-wait.js';
 import type { Settle } from './lanes.js';
 import type { MessageStore } from '../message-store.js';
 import { ToldOnce } from '../telling.js';
+import { publishHandled } from '../telemetry/message-events.js';
 
 export interface FailureSettings {
   store: MessageStore | undefined;
@@ -68,9 +69,8 @@ export class MessageFailures {
     if (delivery.replyTo && !delivery.refusal) return this.answerError(delivery, error, kind, settle);
     if (isLasting) return this.deadLetter(delivery, error, settle);
     if (kind !== 'infrastructure') this.reportWait('message waits to be tried again', delivery, error, kind);
-    settle(delivery, {
-      retryInMs: kind === 'infrastructure' ? AFTER_INFRASTRUCTURE_MS : retryDelay(delivery.attempts),
-    });
+    const retryInMs = kind === 'infrastructure' ? AFTER_INFRASTRUCTURE_MS : retryDelay(delivery.attempts);
+    this.tryAgain(delivery, error, retryInMs, settle);
   }
 
   /**
@@ -122,9 +122,10 @@ export class MessageFailures {
   /** So that the message, delivered again, is not applied after its sender was told that it was not. */
   private async keepAnswer(
     { transactions, inbox }: MessageStore,
-    { message }: Delivery,
+    delivery: Delivery,
     answer: MessageAnswer,
   ): Promise<MessageAnswer> {
+    const { message } = delivery;
     try {
       await transactions.run({ claim: inbox.claim([message]) }, async (transaction) =>
         transaction.atCommit(() => inbox.keep([{ message, answer }])),
@@ -134,7 +135,9 @@ export class MessageFailures {
       if (!(error instanceof ClaimTakenError)) throw error;
       const handled = (await inbox.find([message])).get(message.messageId);
       // The id may be another message's: then the answer is not for this sender.
-      return handled && isSameMessage(handled, message) ? (handled.answer ?? answer) : answer;
+      if (!handled || !isSameMessage(handled, message)) return answer;
+      delivery.isRepeated = true;
+      return handled.answer ?? answer;
     }
   }
 
@@ -156,7 +159,7 @@ export class MessageFailures {
     const { kind, error } = await this.causeOf(failure);
     if (kind === 'infrastructure') {
       this.settings.infrastructure.waitFor(error);
-      return settle(delivery, { retryInMs: AFTER_INFRASTRUCTURE_MS });
+      return this.tryAgain(delivery, error, AFTER_INFRASTRUCTURE_MS, settle);
     }
     this.reportWait(
       'what became of a message could not be written; it waits to be tried again',
@@ -164,7 +167,12 @@ export class MessageFailures {
       error,
       kind,
     );
-    settle(delivery, { retryInMs: retryDelay(delivery.attempts) });
+    this.tryAgain(delivery, error, retryDelay(delivery.attempts), settle);
+  }
+
+  private tryAgain(delivery: Delivery, error: unknown, retryInMs: number, settle: Settle): void {
+    publishHandled(delivery, 'retried', () => describe(error).code);
+    settle(delivery, { retryInMs });
   }
 
   /** A message that had failed is handled. */

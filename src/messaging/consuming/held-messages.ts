@@ -85,7 +85,7 @@ export class HeldMessages {
     for (const delivery of this.byPlace.values()) {
       const isHead = !lanes.has(delivery.laneKey);
       lanes.add(delivery.laneKey);
-      if (isHead && !delivery.hasBegun && delivery.assignment === this.assignment) yield delivery;
+      if (isHead && delivery.begunAt === undefined && delivery.assignment === this.assignment) yield delivery;
     }
   }
 }

@@ -2,6 +2,7 @@ import type { HeldMessages, MemoryLimits } from '../consuming/held-messages.js';
 import type { Source } from '../consuming/overflow.js';
 import type { KafkaConsumer } from '../kafka-driver.js';
 import { partitionKey, type TopicPartition } from '../records/record.js';
+import type { PauseReason } from '../telemetry/transport-figures.js';
 import type { GroupOffsets } from './offsets.js';
 
 /**
@@ -51,6 +52,13 @@ export class Backpressure implements Source {
 
   isHeldBack(partition: TopicPartition): boolean {
     return this.heldBack.has(partitionKey(partition));
+  }
+
+  /** Why the partition is not fetched; undefined where it is. */
+  pausedFor(partition: TopicPartition): PauseReason | undefined {
+    if (this.isSuspended) return 'suspended';
+    if (this.isFull) return 'buffer';
+    return this.isHeldBack(partition) ? 'key' : undefined;
   }
 
   holdBack(places: readonly TopicPartition[], limits: MemoryLimits): void {

@@ -8,11 +8,13 @@ import { KeyQuarantine } from '../dead-letters/quarantine.js';
 import { StoreUpkeep } from '../dead-letters/store-upkeep.js';
 import { CrashSuspects } from '../dead-letters/suspects.js';
 import { type Delivery, laneKeyOf } from '../delivery.js';
-import { classify, replyErrorOf } from '../failure-policy.js';
+import { classify, describe, replyErrorOf } from '../failure-policy.js';
 import type { MessageAnswer } from '../message-answer.js';
 import type { MessageStore } from '../message-store.js';
 import { OutboxRelay } from '../outbox-relay.js';
 import type { IncomingRecord } from '../records/record.js';
+import { type MessageOutcome, publishHandled } from '../telemetry/message-events.js';
+import type { PartitionLag, TransportFigures } from '../telemetry/transport-figures.js';
 import { Availability } from './availability.js';
 import { KafkaConnection } from './connection.js';
 import { sentDeadLetters, storedDeadLetters } from './dead-letter-writing.js';
@@ -26,6 +28,10 @@ import type { TransportSettings } from './transport-options.js';
 export interface Transport {
   connection: KafkaConnection;
   availability: Availability;
+  /** What it has at the moment. */
+  figures: () => TransportFigures;
+  /** @throws Error the brokers can't be asked */
+  lag: () => Promise<PartitionLag[]>;
 }
 
 /** Messages that a batch handler is given at once, at most. */
@@ -69,6 +75,7 @@ export function composeTransport(settings: TransportSettings, server: NestServer
 
   const finish = (delivery: Delivery, what: MessageAnswer) => {
     delivery.outcome ??= 'handled';
+    publishHandled(delivery, outcomeOf(delivery, what), () => codeOf(what));
     if (delivery.backlog) quarantine?.ended(delivery);
     if (delivery.parkedAs !== undefined) return;
     if (delivery.replyTo) answer(delivery, what);
@@ -96,7 +103,8 @@ export function composeTransport(settings: TransportSettings, server: NestServer
   lanes.start({
     handle: async (batch, settle) => {
       if (batch.some(({ replyTo }) => replyTo)) await replies.untilRoom();
-      for (const delivery of batch) delivery.hasBegun = true;
+      const begunAt = performance.now();
+      for (const delivery of batch) delivery.begunAt = begunAt;
       await processor.handle(batch, settle);
     },
     onWaiting: (lane) => overflow.waits(lane),
@@ -115,8 +123,21 @@ export function composeTransport(settings: TransportSettings, server: NestServer
     ...{ settings, server, logger, stopping, clients, lanes, intake, overflow },
     ...{ replies, availability, quarantine, crashes, upkeep, relay },
   });
-  return { connection, availability };
+  const figures = () => ({
+    ...intake.figures,
+    isConnected: clients.consumer !== undefined && availability.down === undefined,
+    pendingReplies: replies.unacknowledged,
+  });
+  return { connection, availability, figures, lag: () => intake.lag() };
 }
+
+function outcomeOf({ outcome, isRepeated }: Delivery, what: MessageAnswer): MessageOutcome {
+  if (outcome === 'dead' || outcome === 'parked') return outcome;
+  if (isRepeated) return 'repeated';
+  return 'error' in what ? 'rejected' : 'applied';
+}
+
+const codeOf = (what: MessageAnswer): string => ('error' in what ? describe(what.error).code : '');
 
 interface QuarantineParts {
   intake: MessageIntake;
@@ -141,9 +162,14 @@ function quarantineFor(
       intake.readmit(delivery);
       return delivery;
     },
-    stored: (delivery) => intake.done(delivery),
+    stored: (delivery) => {
+      publishHandled(delivery, 'parked');
+      intake.done(delivery);
+    },
     refuse: (delivery, error) => {
-      if (!intake.held.isForgotten(delivery)) answer(delivery, { error: replyErrorOf(error) });
+      if (intake.held.isForgotten(delivery)) return;
+      publishHandled(delivery, 'rejected', () => describe(error).code);
+      answer(delivery, { error: replyErrorOf(error) });
     },
     onFailed: (error) => {
       if (classify(error) === 'infrastructure') infrastructure.waitFor(error);

@@ -29,6 +29,7 @@ export function storedDeadLetters(
       return add(withPlaceOnly(delivery));
     });
     if (isAdded) delivery.outcome = 'dead';
+    else delivery.isRepeated = true;
     if (!isAdded) quarantine.fresh.markStale();
     else if (quarantinesKey && isWhole) quarantine.add(delivery);
   };
@@ -39,7 +40,8 @@ export function sentDeadLetters(
   connected: () => KafkaProducer | undefined,
   refusedTopics: RefusedTopics,
 ): WriteDeadLetter {
-  return async ({ record, attempts }, error) => {
+  return async (delivery, error) => {
+    const { record, attempts } = delivery;
     const producer = connected();
     if (!producer) throw new Error('Not connected.');
     const send = async (what: IncomingRecord) => {
@@ -59,5 +61,6 @@ export function sentDeadLetters(
       // A dead letter without the message says where it is; its own topic still has it.
       await send(placeOnly(record));
     }
+    delivery.outcome = 'dead';
   };
 }

@@ -59,7 +59,10 @@ export class HandlerCalls {
     if (refusal) throw refusal;
     if (!handler) throw new InvalidInputError(`No handler takes messages of the topic ${topic}.`);
     let conflict: Error | undefined;
-    const context = this.contextOf(delivery, (error) => (conflict = error));
+    const context = this.contextOf(delivery, (error) => {
+      conflict = error;
+      delivery.isRepeated = false;
+    });
     const packet = await this.settings.server.deserialize(context.getMessage(), topic);
     // Nest would hand over the whole record.
     const payload: unknown = value === null ? null : packet.data;
@@ -94,7 +97,10 @@ export class HandlerCalls {
       isAnswered: replyTo !== undefined,
       isClaimed: isBatchable,
       hasSeveralHandlers: handler?.next !== undefined,
-      onRepeated,
+      onRepeated: () => {
+        delivery.isRepeated = true;
+        onRepeated();
+      },
       onConflict,
     });
     return context;

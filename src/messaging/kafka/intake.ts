@@ -9,8 +9,13 @@ import {
   type RecordBatch,
   type TopicPartition,
 } from '../records/record.js';
+import { heldFigures } from '../consuming/held-figures.js';
+import { publishFetched } from '../telemetry/message-events.js';
+import type { PartitionLag, TransportFigures } from '../telemetry/transport-figures.js';
 import { Backpressure } from './backpressure.js';
 import { GroupOffsets } from './offsets.js';
+
+type IntakeFigures = Pick<TransportFigures, 'partitions' | 'held' | 'heldBytes'>;
 
 export interface IntakeSettings {
   /** Past either of these nothing more is fetched, until half of it is left. */
@@ -51,6 +56,7 @@ export class MessageIntake {
   records({ topic, partition, records, nextOffset }: RecordBatch): void {
     const progress = this.offsets.of({ topic, partition });
     if (!progress) return;
+    publishFetched({ topic, partition }, records.length);
     progress.received(
       records.map(({ offset }) => offset),
       nextOffset,
@@ -85,6 +91,32 @@ export class MessageIntake {
       if (at) return { topic: at.topic, partition: at.partition, forMs: performance.now() - at.movedAt };
     }
     return undefined;
+  }
+
+  /** What is held, and which partitions are fetched. */
+  get figures(): IntakeFigures {
+    return {
+      partitions: this.offsets.partitions.map((at) => ({
+        ...at,
+        pausedFor: this.backpressure.pausedFor(at),
+      })),
+      held: heldFigures(this.lanes.all),
+      heldBytes: this.held.bytes,
+    };
+  }
+
+  /** How far behind this member is in its partitions. @throws Error the brokers can't be asked */
+  async lag(): Promise<PartitionLag[]> {
+    const consumer = this.settings.consumer();
+    if (!consumer) throw new Error('Kafka is not connected.');
+    const ends = (await consumer.fetchPositions?.()) ?? [];
+    return ends.flatMap(({ topic, partition, next, end }) => {
+      const progress = this.offsets.of({ topic, partition });
+      if (!progress) return [];
+      // More may have come, and been done, since the brokers have answered.
+      const lag = Math.max(0, Number(end - (progress.watermark ?? next)));
+      return [{ topic, partition, lag }];
+    });
   }
 
   /** Fetches nothing and begins nothing until `resume`. */

@@ -5,6 +5,7 @@ import { type KafkaProducer, PartlySentError, RecordRefusedError } from '../kafk
 import type { OutgoingRecord } from '../records/record.js';
 import { claimCheckOf, type OutboxRow, outboxRecord } from './record.js';
 import { refuseHuge } from '../records/size.js';
+import { publishRefused, publishRelayed } from '../telemetry/message-events.js';
 import type { RefusedTopics } from './refused-topics.js';
 import type { Refusal } from './statements.js';
 
@@ -79,6 +80,7 @@ export class OutboxSending {
 
   private sent(rows: readonly OutboxRow[], result: SendingResult): void {
     result.sent.push(...rows);
+    publishRelayed(rows);
     for (const { topic } of rows) this.refusedTopics?.taken(topic);
   }
 
@@ -100,6 +102,7 @@ export class OutboxSending {
       result.refusals.push({ row, reason: refusal.message });
       const { id, topic } = row;
       this.refusedTopics?.refused(topic, refusal);
+      publishRefused(topic, refusal.reason);
       const report = { msg: 'an event is refused by the brokers', id, topic, err: refusal };
       const tell = (more: number) => this.logger.error({ ...report, ...standingFor(more) });
       if (!this.told.of(`${topic} ${refusal.message}`, tell)) this.logger.debug(report);

@@ -197,6 +197,7 @@ class Attempt<T> {
       error,
       phase,
       failure,
+      firstFailure: failureOf(this.session.sender.firstFailure),
       lostCommit,
       afterRollback: () => callAll(afterRollback),
     };

@@ -1,7 +1,7 @@
 import type { DataSource } from 'typeorm';
 import { currentTransaction } from '../transaction-context.js';
 import { ConflictKeyDeadlockError, ConflictQueueFullError } from '../transaction-errors.js';
-import type { Unit } from './unit-of-work.js';
+import { publishNotBegun, type Unit } from './unit-of-work.js';
 
 /** How a unit of work holds its key: alone, or together with some others that don't mind. */
 interface Hold {
@@ -49,14 +49,14 @@ export async function inTurn<T>(
   const { conflictKey } = unit.options;
   if (conflictKey === undefined) return use();
   const queue = ConflictQueue.of(dataSource);
-  const turn = queue.take(conflictKey, {
-    owner: unit,
-    within: unitsAround(),
-    atOnce,
-    atMost,
-    signal: unit.signal,
-  });
-  if (turn) await turn;
+  try {
+    const hold = { owner: unit, within: unitsAround(), atOnce, atMost, signal: unit.signal };
+    const turn = queue.take(conflictKey, hold);
+    if (turn) await turn;
+  } catch (error) {
+    publishNotBegun(unit, error);
+    throw error;
+  }
   unit.queueWaitMs = performance.now() - unit.startedAt;
   return queue.during(conflictKey, unit, use);
 }

@@ -7,6 +7,8 @@ import {
   toDatabaseError,
   TRANSACTION_TIMEOUT,
 } from '../../database/postgres-errors.js';
+import { ApplicationError } from '../../errors/application-error.js';
+import { toMessageError } from '../../errors/error-responses.js';
 import { backoffDelay, DEFAULT_BACKOFF, describeAttempt, isRetryable } from '../retry-policy.js';
 import {
   AfterCommitError,
@@ -117,19 +119,25 @@ async function tellRolledBack<T>(
 /** Waits until the next attempt is due. @throws what the caller gets when there is none */
 async function waitForNext<T>(
   unit: Unit,
-  { error, phase, failure: ofDatabase, lostCommit }: AttemptOutcome<T> & { committed: false },
+  outcome: AttemptOutcome<T> & { committed: false },
   errors: readonly unknown[],
 ): Promise<void> {
+  const { error, phase, failure: ofDatabase, lostCommit } = outcome;
   const { retryOn, backoff = DEFAULT_BACKOFF, idempotent, beforeRetry } = unit.options;
   const attempt = errors.length;
   const failure = describeAttempt(error, phase, attempt, ofDatabase);
-  const event = { transactionId: unit.id, attempt, phase, code: failure.code ?? '' };
+  const event = { transactionId: unit.id, attempt, phase, code: codeOf(unit, outcome) };
   const isUnknown = error instanceof TransactionOutcomeUnknownError && phase === 'commit';
   if (isUnknown) unit.doubt ??= { error, since: performance.now() };
   if (isUnknown) transactionChannels.outcomeUnknown.publish({ ...event, xid: error.xid });
   else transactionChannels.rollback.publish(event);
   const repeats = isUnknown ? idempotent : lostCommit || isRetryable(failure, retryOn);
-  if (!repeats) throw toFinalError(unit, error, errors, ofDatabase);
+  const givenUp = (reason: unknown): unknown => {
+    // Of what is in doubt it is told already that nobody knows whether it is rolled back.
+    if (!unit.doubt) transactionChannels.failed.publish(event);
+    return reason;
+  };
+  if (!repeats) throw givenUp(toFinalError(unit, error, errors, ofDatabase));
   if (attempt >= unit.maxAttempts) {
     if (isUnknown) throw error;
     transactionChannels.exhausted.publish(event);
@@ -139,12 +147,26 @@ async function waitForNext<T>(
   }
   const delayMs = backoffDelay(attempt, backoff);
   const remainingMs = unit.remainingMs();
-  if (remainingMs !== undefined && delayMs >= remainingMs) throw unit.timeout(error, attempt, errors);
+  if (remainingMs !== undefined && delayMs >= remainingMs)
+    throw givenUp(unit.timeout(error, attempt, errors));
   const retry: TransactionRetry = { ...event, delayMs, error };
   transactionChannels.retry.publish(retry);
   // An application that stops finishes what it has begun, without waiting.
   await sleep(delayMs, undefined, { signal: unit.stopping }).catch(() => undefined);
-  if ((await beforeRetry?.(retry)) === false) throw new TransactionRetriesExhaustedError(unit.id, errors);
+  if ((await beforeRetry?.(retry)) === false)
+    throw givenUp(new TransactionRetriesExhaustedError(unit.id, errors));
+}
+
+/** What events call a failure: see `TransactionRollback`. */
+function codeOf<T>(
+  { signal }: Unit,
+  { error, phase, failure, firstFailure }: AttemptOutcome<T> & { committed: false },
+): string {
+  const { postgres, isLost } = failure ?? firstFailure ?? {};
+  if (postgres) return postgres.code;
+  const isOurs = phase === 'begin' || (signal?.aborted && error === signal.reason);
+  if (isOurs && error instanceof ApplicationError) return toMessageError(error).code;
+  return isLost ? 'DATABASE_UNAVAILABLE' : '';
 }
 
 function toFinalError(

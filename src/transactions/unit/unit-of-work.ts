@@ -5,9 +5,10 @@
 import { v7 as uuidv7 } from 'uuid';
 import type { DatabaseFailure } from '../../database/database-failure.js';
 import type { PipelinedStatement } from '../../database/pg/pipelined-query.js';
+import { toMessageError } from '../../errors/error-responses.js';
 import { DEFAULT_MAX_ATTEMPTS } from '../retry-policy.js';
 import { type TransactionOutcomeUnknownError, TransactionTimeoutError } from '../transaction-errors.js';
-import { transactionChannels, type TransactionPhase } from '../transaction-events.js';
+import { transactionChannels, type TransactionFailed, type TransactionPhase } from '../transaction-events.js';
 import type { TransactionOptions } from '../transaction-options.js';
 
 /** What became of one attempt. */
@@ -19,6 +20,8 @@ export type AttemptOutcome<T> =
       phase: TransactionPhase;
       /** How the attempt's own connection failed; undefined where the work threw without that. */
       failure?: DatabaseFailure | undefined;
+      /** The statement that failed first, for whoever is told: the work may have made something else of it. */
+      firstFailure?: DatabaseFailure | undefined;
       /** True when COMMIT was lost and the server says that it was not done: repeated whatever the failure. */
       lostCommit?: boolean;
       afterRollback?: () => Promise<unknown[]>;
@@ -90,4 +93,13 @@ export function publishBegin(unit: Unit, attempt: number, poolWaitMs: number): v
     poolWaitMs,
   };
   transactionChannels.begin.publish(begin);
+}
+
+/** Says that a unit did not have the turn of its key, so that nothing of it was begun. */
+export function publishNotBegun(unit: Unit, error: unknown): void {
+  const failed: TransactionFailed = {
+    ...{ transactionId: unit.id, attempt: 0, phase: 'begin' },
+    code: toMessageError(error).code,
+  };
+  transactionChannels.failed.publish(failed);
 }

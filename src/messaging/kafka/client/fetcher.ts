@@ -7,7 +7,7 @@ import type { BrokerAddress } from '../broker-connections.js';
 import { answerError, answerIn, check, type Cluster, REQUEST_TIMEOUT_MS } from './cluster.js';
 import { FetchedPartitionState, stuckOf } from './fetched-partition.js';
 import { committedRecords } from './fetched-records.js';
-import type { LostPosition, Positions } from './positions.js';
+import type { LostPosition, Positions, Sought } from './positions.js';
 import { type FetchAnswer, type FetchedPartition, fetchRecords } from '../protocol/record-requests.js';
 import type { ClusterView } from '../protocol/topic-requests.js';
 
@@ -49,6 +49,11 @@ export class Fetcher {
     private readonly paused: ReadonlySet<string>,
     private readonly listener: FetchListener,
   ) {}
+
+  /** Those that are fetched. */
+  get all(): readonly Sought[] {
+    return this.partitions;
+  }
 
   /** What may be fetched has changed. */
   wake(): void {

@@ -6,6 +6,7 @@ import {
   CommitRefusedError,
   type ConsumerListener,
   type ConsumerSettings,
+  type FetchPosition,
   type KafkaConsumer,
 } from '../../kafka-driver.js';
 import { partitionKey, type TopicPartition } from '../../records/record.js';
@@ -37,6 +38,7 @@ interface Generation extends Membership {
 export class GroupConsumer implements KafkaConsumer {
   private readonly coordinator: GroupCoordinator;
   private readonly fetcher: Fetcher;
+  private readonly positions: Positions;
   private readonly paused = new Set<string>();
   private readonly closing = new AbortController();
   private generation: Generation | undefined;
@@ -59,8 +61,8 @@ export class GroupConsumer implements KafkaConsumer {
     this.subscription = new Subscription(cluster, settings.topics, logger);
     this.reports = new ConsumerReports(listener, logger, this.closing.signal);
     const { madeAnew } = this.subscription;
-    const positions = new Positions(cluster, this.coordinator, settings, madeAnew, logger);
-    this.fetcher = new Fetcher(cluster, positions, settings, this.paused, {
+    this.positions = new Positions(cluster, this.coordinator, settings, madeAnew, logger);
+    this.fetcher = new Fetcher(cluster, this.positions, settings, this.paused, {
       records: (batch) => listener.records(batch),
       interrupted: (reason) => this.reports.interrupted('fetch', reason),
       recovered: () => this.reports.recovered('fetch'),
@@ -99,6 +101,10 @@ export class GroupConsumer implements KafkaConsumer {
     const commit = this.committing.then(() => this.commitFor(generation, offsets));
     this.committing = commit.catch(() => undefined);
     return commit;
+  }
+
+  fetchPositions(): Promise<FetchPosition[]> {
+    return this.positions.ends(this.fetcher.all);
   }
 
   close(): Promise<void> {

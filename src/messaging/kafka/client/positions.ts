@@ -1,5 +1,5 @@
 import type { Logger } from '@nestjs/common';
-import { type ConsumerSettings, OffsetOutOfRangeError } from '../../kafka-driver.js';
+import { type ConsumerSettings, type FetchPosition, OffsetOutOfRangeError } from '../../kafka-driver.js';
 import { partitionKey, partitionsByTopic, type TopicPartition } from '../../records/record.js';
 import { answerError, type Cluster } from './cluster.js';
 import type { GroupCoordinator } from './group-coordinator.js';
@@ -56,6 +56,25 @@ export class Positions {
         return [key, error ?? (found instanceof Error ? found : this.within(at, offset, found))];
       }),
     );
+  }
+
+  /**
+   * How far partitions go, of those that have a position and can be asked for.
+   *
+   * @throws Error the brokers can't be reached
+   */
+  async ends(partitions: readonly Sought[]): Promise<FetchPosition[]> {
+    const placed = partitions.filter(({ next }) => next !== undefined);
+    if (placed.length === 0) return [];
+    const view = await this.cluster.view(placed.map(({ topic }) => topic));
+    const found = await this.offsets(placed, view, LATEST);
+    const failed = [...found.values()].find((end) => end instanceof Error);
+    const ends = placed.flatMap(({ topic, partition, next }) => {
+      const end = found.get(partitionKey({ topic, partition }));
+      return typeof end === 'bigint' ? [{ topic, partition, next: next!, end }] : [];
+    });
+    if (ends.length === 0 && failed) throw failed;
+    return ends;
   }
 
   private within(at: Sought, committed: bigint, { low, high }: Bounds): Position {

@@ -78,6 +78,11 @@ export class MessageReplies {
     this.pending.add(sending);
   }
 
+  /** Replies that are not acknowledged yet. */
+  get unacknowledged(): number {
+    return this.pending.size;
+  }
+
   async untilSent(): Promise<void> {
     await Promise.all(this.pending);
   }

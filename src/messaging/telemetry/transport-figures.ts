@@ -1,0 +1,35 @@
+import type { TopicPartition } from '../records/record.js';
+
+/**
+ * Why a partition is not fetched at the moment: too much is held (`buffer`), too much of one key (`key`), or nothing may begin
+ * (`suspended`: the database takes no writes, or the application stops).
+ */
+export type PauseReason = 'buffer' | 'key' | 'suspended';
+
+/** Messages of a topic that were fetched and are not done. */
+export interface HeldFigures {
+  topic: string;
+  /** They are being handled. */
+  inFlight: number;
+  /** They wait for others of their key, for a place, or to be tried again. */
+  buffered: number;
+}
+
+/** What a transport has at the moment. */
+export interface TransportFigures {
+  /** True for a member of the group that can reach the brokers. */
+  isConnected: boolean;
+  /** This member's partitions. */
+  partitions: readonly (TopicPartition & { pausedFor: PauseReason | undefined })[];
+  held: readonly HeldFigures[];
+  /** About what all messages take of memory that are not done. */
+  heldBytes: number;
+  /** Replies that the brokers have not acknowledged yet. */
+  pendingReplies: number;
+}
+
+/** How far behind the group is in a partition. */
+export interface PartitionLag extends TopicPartition {
+  /** From the first record that is not done to the end of the partition. */
+  lag: number;
+}

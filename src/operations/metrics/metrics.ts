@@ -1,0 +1,56 @@
+// operations/metrics/: What this process counts and shows of itself, for Prometheus.
+// Promises: a scrape is answered whatever is away; the number of series is bounded; counting costs little.
+// May know: messaging/ and below, for their events and figures; neither people nor who scrapes.
+
+import { Injectable, type OnApplicationShutdown } from '@nestjs/common';
+import { collectDefaultMetrics, Registry } from 'prom-client';
+import { DataSource } from 'typeorm';
+import type { KafkaTransport } from '../../messaging/kafka.transport.js';
+import { Histogram, type Series } from './histogram.js';
+import { showTransport } from './kafka.js';
+import { countMessages } from './messages.js';
+import { showPool } from './pool.js';
+import { SourceUp } from './sources.js';
+import { showStore } from './store.js';
+import { countTransactions } from './transactions.js';
+
+/** What this process counts, for Prometheus. Its own registry: two applications in one process stay apart. */
+@Injectable()
+export class Metrics implements OnApplicationShutdown {
+  readonly registry = new Registry();
+  private readonly requests = new Histogram({
+    name: 'http_request_duration_seconds',
+    help: 'Time from a request to the end of its answer, by the pattern of its route; none: no route is there.',
+    registry: this.registry,
+  });
+  private readonly series = new Map<string, Series>();
+  private readonly sources = new SourceUp(this.registry);
+  private readonly listening: readonly (() => void)[];
+
+  constructor(dataSource: DataSource) {
+    const { registry } = this;
+    collectDefaultMetrics({ register: registry });
+    showPool(registry, dataSource);
+    showStore(registry, dataSource, this.sources);
+    this.listening = [countTransactions(registry), countMessages(registry)];
+  }
+
+  /** Shows what a transport has as well. */
+  showTransport(transport: KafkaTransport): void {
+    showTransport(this.registry, transport, this.sources);
+  }
+
+  /** @param route the pattern, not the path: ids would make a series each */
+  observeRequest(method: string, route: string, status: number, seconds: number): void {
+    const key = `${method} ${route} ${status}`;
+    let series = this.series.get(key);
+    if (!series)
+      this.series.set(key, (series = this.requests.labels({ method, route, status: String(status) })));
+    series.observe(seconds);
+  }
+
+  onApplicationShutdown(): void {
+    for (const end of this.listening) end();
+    this.registry.clear();
+  }
+}
