@@ -7,9 +7,8 @@ const FOLDERS = ['app', 'operations', 'people', 'messaging', 'transactions', 'da
 /** The same of the rooms in them; what stands beside the rooms is what all of them know. */
 const ROOMS: Record<string, string[]> = {
   app: ['http', 'migrating'],
-  operations: ['health', 'logs'],
+  operations: ['health', 'metrics', 'logs'],
   people: ['http', 'messages', 'sharing', 'importing', 'table'],
-  operations: ['metrics'],
   messaging: ['kafka', 'consuming', 'outbox', 'dead-letters', 'inbox', 'telemetry', 'records'],
   'messaging/kafka': ['kafkajs', 'platformatic', 'client', 'protocol', 'replies'],
   transactions: ['sharing', 'unit', 'session'],
