@@ -41,7 +41,8 @@ export class Stopping implements OnModuleDestroy {
 @Module({})
 export class AppModule {
   static forRoot(settings: ServiceSettings): DynamicModule {
-    const { database, recycling, preparedStatements, sharedStatements, maxAttempts } = settings;
+    const { database, recycling, preparedStatements, sharedStatements, statementComments, maxAttempts } =
+      settings;
     const { inboxRetentionMs, auth, kafka, events } = settings;
     const times = stopTimesOf(settings.shutdownTimeoutMs);
     const pool = new Logger('Pool');
@@ -62,7 +63,13 @@ export class AppModule {
           controllers: { http: true, messages: kafka !== undefined },
           events: events && kafka !== undefined,
           transactions: {
-            ...{ recycling, preparedStatements, maxAttempts, drainTimeoutMs: times.drainMs },
+            ...{
+              recycling,
+              preparedStatements,
+              statementComments,
+              maxAttempts,
+              drainTimeoutMs: times.drainMs,
+            },
             ...(sharedStatements !== undefined && { sharedStatements }),
           },
           inboxRetentionMs,

@@ -8,6 +8,7 @@ import { describeFailure, toProblem } from '../errors/error-responses.js';
 import { KafkaTransport } from '../messaging/kafka.transport.js';
 import { JsonLogger } from '../operations/json-logger.js';
 import { Metrics } from '../operations/metrics.controller.js';
+import { isRequestId } from '../tracing/trace-context.js';
 import { setAnswerHeaders } from './http/answer-headers.js';
 import { AppModule, type ServiceSettings, Stopping } from './app.module.js';
 import { tokenVerifier } from './http/bearer-tokens.js';
@@ -18,8 +19,7 @@ import { answerMethodNotAllowed } from './http/method-not-allowed.js';
 import { showStuckPartitions } from './kafka-metrics.js';
 import { guardOperations, openManagementPort } from './http/operations-access.js';
 import { refuseAmbiguous } from './http/request-rules.js';
-
-const REQUEST_ID = /^[\w.:-]{1,128}$/;
+import { traceRequests } from './http/request-traces.js';
 
 /** The hybrid HTTP and Kafka application, with everything set up and nothing started: `listen` and `startAllMicroservices` do that. */
 export async function createApp(
@@ -45,7 +45,7 @@ export async function createApp(
     },
     genReqId: ({ headers }: IncomingMessage) => {
       const given = headers['x-request-id'];
-      return typeof given === 'string' && REQUEST_ID.test(given) ? given : randomUUID();
+      return isRequestId(given) ? given : randomUUID();
     },
   });
   const fastify = adapter.getInstance<FastifyInstance>();
@@ -85,10 +85,7 @@ function prepareFastify(fastify: FastifyInstance): void {
   // Bodies are read behind the guards, and as bytes: parsing here would change numbers and refuse `__proto__`.
   fastify.removeAllContentTypeParsers();
   fastify.addContentTypeParser('application/json', (_request, body, done) => done(null, body));
-  fastify.addHook('onRequest', (request, reply, done) => {
-    reply.header('X-Request-Id', request.id);
-    done();
-  });
+  traceRequests(fastify);
   answerMethodNotAllowed(fastify);
 }
 

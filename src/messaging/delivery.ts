@@ -2,6 +2,7 @@ import type { MessageHandler } from '@nestjs/microservices';
 import type { IncomingRecord } from './records/record.js';
 import type { ApplicationError } from '../errors/application-error.js';
 import type { MessageIdentity } from './message-identity.js';
+import type { TraceHeaders } from '../tracing/trace-context.js';
 import type { QuarantinedKey } from './dead-letters/quarantined-key.js';
 
 /** Where a sender waits for its reply. */
@@ -38,6 +39,8 @@ export interface Delivery {
   attempts: number;
   /** Set once its handling has begun, for the first time. */
   hasBegun?: boolean;
+  /** What its reply is to carry: the trace that it came with, or as its handling has it. */
+  trace?: TraceHeaders | undefined;
   /** The assignment of partitions it belongs to. */
   assignment: number;
 }

@@ -1,6 +1,7 @@
 import type { LoggerService } from '@nestjs/common';
 import { type DestinationStream, type Logger, pino } from 'pino';
 import { shown, TEXT_CHARACTERS } from '../errors/shown.js';
+import { currentIds } from '../tracing/trace-context.js';
 
 /** Nest's own reports of what it found while starting: of use to whoever looks for a fault there. */
 const STARTUP_CONTEXTS = new Set(['InstanceLoader', 'NestFactory', 'RouterExplorer', 'RoutesResolver', 'NestApplication', 'NestMicroservice']); // prettier-ignore
@@ -57,7 +58,10 @@ export class JsonLogger implements LoggerService {
     const stack = rest.length > 1 && typeof rest[0] === 'string' ? { stack: rest[0] } : {};
     const fields = message instanceof Error ? { err: message } : typeof message === 'object' ? message : {};
     const text = typeof message === 'string' ? shown(message, TEXT_CHARACTERS) : undefined;
-    this.pino[level](bounded({ ...(context && { context }), ...stack, ...fields }) as object, text);
+    this.pino[level](
+      bounded({ ...(context && { context }), ...currentIds(), ...stack, ...fields }) as object,
+      text,
+    );
   }
 }
 

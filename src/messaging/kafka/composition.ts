@@ -13,6 +13,7 @@ import type { MessageAnswer } from '../message-answer.js';
 import type { MessageStore } from '../message-store.js';
 import { OutboxRelay } from '../outbox-relay.js';
 import type { IncomingRecord } from '../records/record.js';
+import { runUntraced } from '../../tracing/trace-context.js';
 import { Availability } from './availability.js';
 import { KafkaConnection } from './connection.js';
 import { sentDeadLetters, storedDeadLetters } from './dead-letter-writing.js';
@@ -92,7 +93,8 @@ export function composeTransport(settings: TransportSettings, server: NestServer
     handle: async (batch, settle) => {
       if (batch.some(({ replyTo }) => replyTo)) await replies.untilRoom();
       for (const delivery of batch) delivery.hasBegun = true;
-      await processor.handle(batch, settle);
+      // What is done around messages is nobody's; each of them has the trace that it came with.
+      await runUntraced(() => processor.handle(batch, settle));
     },
     onWaiting: (lane) => overflow.waits(lane),
   });

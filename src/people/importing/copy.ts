@@ -6,6 +6,7 @@ import type { Client, PoolClient, QueryConfig } from 'pg';
 import { from as copyFrom } from 'pg-copy-streams';
 import { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
+import { outgoingJson } from '../../tracing/trace-context.js';
 import type { TransactionContext } from '../../transactions/transaction-context.js';
 import { PersonRefusedError } from '../people.errors.js';
 import { type PeopleStatements, ROWS_PER_INSERT } from '../people.statements.js';
@@ -53,7 +54,7 @@ async function copyPiece(
 ): Promise<number> {
   const stored = await copyRows(client, copy, piece);
   if (publishCreated && stored > 0)
-    await client.query(publishCreated(piece.map(([id]) => id)) as QueryConfig);
+    await client.query(publishCreated([piece.map(([id]) => id)], outgoingJson()) as QueryConfig);
   return stored;
 }
 
@@ -66,7 +67,7 @@ async function insertPiece(
   let stored = 0;
   for (let start = 0; start < piece.length; start += ROWS_PER_INSERT) {
     const values = piece.slice(start, start + ROWS_PER_INSERT).flat();
-    stored += (await transaction.query(createRest(values))).rowCount ?? 0;
+    stored += (await transaction.query(createRest(values, outgoingJson()))).rowCount ?? 0;
   }
   return stored;
 }
