@@ -155,7 +155,7 @@ export class TransactionRunner implements BeforeApplicationShutdown {
    * @throws what `send` throws
    */
   share<T>(send: (span?: Span) => Promise<T>, conflictKey?: string): Promise<T> {
-    const run = () => inSpan('transaction', {}, send);
+    const run = () => inSpan('shareable statement', {}, send);
     return this.units.of(conflictKey === undefined ? run() : inFreeTurn(this.dataSource, conflictKey, run));
   }
 

@@ -65,7 +65,13 @@ it('one trace goes from POST /people through its statement and the outbox to a c
   await untilConsumed(traceId);
   const called = (name: string) => spansOf(traceId).find((span) => span.name === name);
   await eventually(() => called('POST /people') && called('send people.events'));
-  expect(lineOf(called('INSERT people'))).toEqual(['INSERT people', 'transaction', 'POST /people']);
+  expect(lineOf(called('INSERT people'))).toEqual([
+    'INSERT people',
+    'transaction attempt',
+    'transaction',
+    'shareable statement',
+    'POST /people',
+  ]);
   expect(lineOf(called('consume event'))).toEqual(['consume event', 'send people.events', 'POST /people']);
   expect(called('POST /people')).toMatchObject({ kind: 2, parentSpanId: traceparent.slice(36, 52) });
   expect(called('INSERT people')!.attributes).toMatchObject({
