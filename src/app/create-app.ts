@@ -49,6 +49,7 @@ export async function createApp(
     },
   });
   const fastify = adapter.getInstance<FastifyInstance>();
+  traceRequests(fastify, (settings.kafka !== undefined && settings.events) || settings.statementComments);
   prepareFastify(fastify);
   refuseAmbiguous(fastify, { names: http.allowedHosts });
   guardOperations(fastify, { verify: tokenVerifier(auth), hasManagementPort: http.management !== undefined });
@@ -85,7 +86,6 @@ function prepareFastify(fastify: FastifyInstance): void {
   // Bodies are read behind the guards, and as bytes: parsing here would change numbers and refuse `__proto__`.
   fastify.removeAllContentTypeParsers();
   fastify.addContentTypeParser('application/json', (_request, body, done) => done(null, body));
-  traceRequests(fastify);
   answerMethodNotAllowed(fastify);
 }
 

@@ -9,12 +9,15 @@ const OF_OPERATIONS = /^\/(health|metrics)\b/;
 /**
  * Has all that a request does be part of its trace and of its request. With an SDK it has the span of an instrumentation of HTTP or
  * Fastify, or else one that is made here: never two.
+ *
+ * @param isAsked true where something asks for the id that a request is given here: events, comments of statements. Else only what a
+ *   client sends is kept: on Node before 24 keeping anything makes every `await` of the process dearer.
  */
-export function traceRequests(fastify: FastifyInstance): void {
+export function traceRequests(fastify: FastifyInstance, isAsked: boolean): void {
   fastify.addHook('onRequest', (request, reply, done) => {
     reply.header('X-Request-Id', request.id);
-    const headers = traceHeadersOf(request.headers, request.id);
     const ours = tracer();
+    const headers = traceHeadersOf(request.headers, isAsked || ours ? request.id : undefined);
     runInTrace(headers, ours && !hasLocalSpan() ? () => inServerSpan(request, reply, done) : done);
   });
 }
