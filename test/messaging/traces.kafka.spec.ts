@@ -54,7 +54,10 @@ it('what names a trace and a request comes with the event of each change, as it 
 
 it('those who share a statement keep their traces apart, and who has none gets none', async () => {
   const traces = Array.from({ length: 40 }, (_, n) => (n % 4 ? newTrace() : { 'x-request-id': `r${n}` }));
-  const ids = await Promise.all(traces.map((trace, n) => create(`together ${n}`, trace)));
+  const people = await Promise.all(
+    traces.map((trace, n) => runInTrace(trace, () => app.people.create({ name: `together ${n}` }))),
+  );
+  const ids = people.map(({ id }) => id);
   for (const [n, id] of ids.entries()) expect(await tracesOf(id)).toEqual([traces[n]]);
   const alone = await app.people.create({ name: 'by dependency injection' });
   expect(await tracesOf(alone.id)).toEqual([{}]);

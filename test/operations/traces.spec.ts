@@ -14,6 +14,7 @@ import { createApp } from '../../src/app/create-app.js';
 import { readEnvironment } from '../../src/app/environment.js';
 import { JsonLogger } from '../../src/operations/json-logger.js';
 import { continueTrace } from '../../src/tracing/continue-trace.js';
+import { currentIds } from '../../src/tracing/trace-context.js';
 import { transactionChannels } from '../../src/transactions/transaction-events.js';
 import { eventually } from '../support/barrier.js';
 import { duringTests } from '../support/during-tests.js';
@@ -87,11 +88,12 @@ describe('the log', () => {
 });
 
 it('a host’s own middleware continues the trace that a request came with, once', () => {
-  const called: unknown[] = [];
-  const next = () => called.push('next');
-  continueTrace({ headers: given }, undefined, () => continueTrace({ headers: {} }, undefined, next));
+  const seen: unknown[] = [];
+  const next = () => seen.push(currentIds());
+  const other = { 'x-request-id': 'another' };
+  continueTrace({ headers: given }, undefined, () => continueTrace({ headers: other }, undefined, next));
   continueTrace({ headers: {} }, undefined, next);
-  expect(called).toEqual(['next', 'next']);
+  expect(seen).toEqual([{ requestId: 'request-1', traceId: TRACE }, undefined]);
 });
 
 describe('with an SDK', () => {
