@@ -105,6 +105,13 @@ export function outgoingJson(): string | null {
   return (place.json ??= JSON.stringify(place.headers));
 }
 
+/** The same for what is stored once for each of many: without what may be long (`tracestate`, `baggage`). */
+export function outgoingJsonOfMany(): string | null {
+  const { traceparent, [REQUEST_ID]: requestId } = outgoingHeaders() ?? {};
+  if (traceparent === undefined && requestId === undefined) return null;
+  return JSON.stringify({ traceparent, [REQUEST_ID]: requestId });
+}
+
 /** @param came what came in, of which the SDK's propagators write what they know anew */
 export function withActiveSpan(came: TraceHeaders | undefined): TraceHeaders | undefined {
   const carrier: Record<string, string> = {};

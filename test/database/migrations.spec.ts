@@ -6,6 +6,7 @@ import { DataSource } from 'typeorm';
 import { peopleMigrations } from '../../migrations/index.js';
 import { migrate } from '../../src/app/migrating/migrate.js';
 import { Person } from '../../src/people/person.entity.js';
+import { eventually } from '../support/barrier.js';
 import { createDatabase, type TestDatabase } from '../support/test-database.js';
 
 const run = promisify(execFile);
@@ -104,6 +105,26 @@ it('a pool of one connection is enough to migrate', async () => {
     type: 'postgres', url: database.url, migrations: peopleMigrations, poolSize: 1, connectTimeoutMS: 1000,
   }).initialize(); // prettier-ignore
   expect(await migrate(dataSource)).toHaveLength(ALL.length);
+  await dataSource.destroy();
+});
+
+it('nobody who publishes events waits for the migration that waits for a long transaction', async () => {
+  const dataSource = await dataSourceOn(database.url);
+  await migrate(dataSource);
+  const last = ALL.slice(ALL.findIndex((name) => name.startsWith('AddOutboxTrace')));
+  for (const _ of last) await dataSource.undoLastMigration({ transaction: 'each' });
+  const long = dataSource.createQueryRunner();
+  await long.startTransaction();
+  await long.query('SELECT FROM message_outbox');
+  const migrating = migrate(dataSource);
+  const waits = `SELECT FROM pg_locks WHERE NOT granted AND relation = 'message_outbox'::regclass`;
+  await eventually(async () => (await database.query(waits)).length > 0);
+  await database.query(
+    `INSERT INTO message_outbox (aggregatetype, aggregateid, type, topic) VALUES ('x', 'x', 'x', 'x')`,
+  );
+  await long.commitTransaction();
+  await long.release();
+  expect(await migrating).toEqual(last);
   await dataSource.destroy();
 });
 

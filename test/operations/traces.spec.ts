@@ -7,12 +7,17 @@ import {
   type ReadableSpan,
   SimpleSpanProcessor,
 } from '@opentelemetry/sdk-trace-base';
-import { Logger } from '@nestjs/common';
+import { Logger, Module } from '@nestjs/common';
+import { NestFactory } from '@nestjs/core';
+import { ExpressAdapter } from '@nestjs/platform-express';
+import { FastifyAdapter } from '@nestjs/platform-fastify';
+import { TypeOrmModule } from '@nestjs/typeorm';
 import pg from 'pg';
 import type { ServiceSettings } from '../../src/app/app.module.js';
 import { createApp } from '../../src/app/create-app.js';
 import { readEnvironment } from '../../src/app/environment.js';
 import { JsonLogger } from '../../src/operations/json-logger.js';
+import { PeopleModule } from '../../src/people/people.module.js';
 import { continueTrace } from '../../src/tracing/continue-trace.js';
 import { currentIds } from '../../src/tracing/trace-context.js';
 import { transactionChannels } from '../../src/transactions/transaction-events.js';
@@ -84,6 +89,40 @@ describe('the log', () => {
     await eventually(() =>
       lines.find(({ msg, requestId }) => msg === 'request' && requestId === 'request-1'),
     );
+  });
+});
+
+describe.each([
+  ['Express', () => new ExpressAdapter()],
+  ['Fastify', () => new FastifyAdapter()],
+])('the routes of people in a host on %s', (_, adapter) => {
+  const database = duringTests(() => createDatabase());
+  const host = duringTests(async () => {
+    const typeOrm = TypeOrmModule.forRoot({
+      ...{ type: 'postgres', url: database.url, autoLoadEntities: true, installExtensions: false },
+    });
+    const controllers = { http: true, messages: false };
+    @Module({ imports: [typeOrm, PeopleModule.forRoot({ controllers, events: true })] })
+    class HostModule {}
+    const app = await NestFactory.create(HostModule, adapter(), { logger: false, rawBody: true });
+    await app.listen(0, '127.0.0.1');
+    return app;
+  });
+
+  it('continue the trace of a request, down to its event', async () => {
+    const url = await host.getUrl();
+    const send = (method: string, path: string, body?: string) =>
+      fetch(`${url}${path}`, {
+        method,
+        headers: { ...given, ...(body && { 'content-type': 'application/json' }) },
+        ...(body && { body }),
+      });
+    const { id } = (await (await send('POST', '/people', '{"name":"Ada"}')).json()) as { id: string };
+    await send('PATCH', `/people/${id}`, '{"name":"Grace"}');
+    await send('DELETE', `/people/${id}`);
+    const rows = await database.query('SELECT type, trace FROM message_outbox ORDER BY seq');
+    const types = ['created', 'updated', 'deleted'];
+    expect(rows).toEqual(types.map((type) => ({ type: `person.${type}`, trace: given })));
   });
 });
 

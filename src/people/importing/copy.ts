@@ -4,7 +4,7 @@
 
 import type { QueryConfig } from 'pg';
 import { copyIn } from '../../database/pg/copy-in.js';
-import { outgoingJson } from '../../tracing/trace-context.js';
+import { outgoingJsonOfMany } from '../../tracing/trace-context.js';
 import type { TransactionContext } from '../../transactions/transaction-context.js';
 import { PersonRefusedError } from '../people.errors.js';
 import { type PeopleStatements, ROWS_PER_INSERT } from '../people.statements.js';
@@ -73,7 +73,7 @@ async function copyPiece(
   const stored = await copyIn(client, copy, text);
   // pg's own way to write an array takes longer than the statement.
   if (publishCreated && stored > 0)
-    await client.query(publishCreated([`{${ids.join()}}`], outgoingJson()) as QueryConfig);
+    await client.query(publishCreated([`{${ids.join()}}`], outgoingJsonOfMany()) as QueryConfig);
   return stored;
 }
 
@@ -86,7 +86,7 @@ async function insertPiece(
   let stored = 0;
   for (let start = 0; start < values.length; start += VALUES_PER_ROW * ROWS_PER_INSERT) {
     const some = values.slice(start, start + VALUES_PER_ROW * ROWS_PER_INSERT);
-    stored += (await transaction.query(createRest(some, outgoingJson()))).rowCount ?? 0;
+    stored += (await transaction.query(createRest(some, outgoingJsonOfMany()))).rowCount ?? 0;
   }
   return stored;
 }

@@ -1,5 +1,5 @@
 import type { TransactionContext } from '../../transactions/transaction-context.js';
-import { outgoingJson } from '../../tracing/trace-context.js';
+import { outgoingJsonOfMany } from '../../tracing/trace-context.js';
 import { forEachRow, type RowValues, VALUES_PER_ROW } from './piece.js';
 import { PersonRefusedError } from '../people.errors.js';
 import { type PeopleStatements, ROWS_PER_INSERT } from '../people.statements.js';
@@ -53,7 +53,7 @@ export async function insertRows(
 ): Promise<void> {
   let values: RowValues = [];
   let characters = 0;
-  const trace = outgoingJson();
+  const trace = outgoingJsonOfMany();
   const insert = async () => {
     const expected = values.length / VALUES_PER_ROW;
     const isWhole = expected === ROWS_PER_INSERT;
