@@ -86,11 +86,14 @@ export function markFailed(span: Span, error: unknown): void {
   span.setStatus({ code: SpanStatusCode.ERROR });
 }
 
-const SQLSTATE = /^[\dA-Z]{5}$/;
-
 /** The SQLSTATE of what the server has said, or the error's name: of either there are few. */
 export function errorType(error: unknown): string {
-  const { code, name } = (error ?? {}) as { code?: unknown; name?: unknown };
-  if (typeof code === 'string' && SQLSTATE.test(code)) return code;
-  return typeof name === 'string' ? name : typeof error;
+  const { name } = (error ?? {}) as { name?: unknown };
+  return sqlStateOf(error) ?? (typeof name === 'string' ? name : typeof error);
+}
+
+/** undefined for an error that the server has not sent: those of the system have codes, too, but no severity. */
+export function sqlStateOf(error: unknown): string | undefined {
+  const { code, severity } = (error ?? {}) as { code?: unknown; severity?: unknown };
+  return typeof severity === 'string' && typeof code === 'string' ? code : undefined;
 }

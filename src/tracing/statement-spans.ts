@@ -1,5 +1,5 @@
 import { type Attributes, type Span, SpanKind } from '@opentelemetry/api';
-import { inSpan, markFailed, spanTracer } from './spans.js';
+import { inSpan, markFailed, spanTracer, sqlStateOf } from './spans.js';
 
 /** What is told of a statement's connection. */
 export interface StatementTarget {
@@ -17,7 +17,7 @@ const REMEMBERED = 500;
 const CHANGE =
   /(?<!\b(?:FOR|KEY|DO)\s)\b(INSERT\s+INTO|UPDATE|DELETE\s+FROM|MERGE\s+INTO)\s+(?:ONLY\s+)?([\w."]+)/i;
 const READ = /\b(?:FROM|COPY)\s+(?:ONLY\s+)?([\w."]+)/i;
-const FIRST_WORD = /^[\s(]*([a-z]+)/i;
+const FIRST_WORD = /^[\s(]*([a-z]{1,20})\b/i;
 const LITERAL = /'[^']*(?:'|$)/g;
 /** Comments, `$$ … $$` and escapes: what stands in them could be taken for SQL. */
 const UNCERTAIN = /--|\/\*|\$\w*\$|\\/;
@@ -39,8 +39,8 @@ export function inStatementSpan<T>(text: string, target: StatementTarget, run: (
       try {
         return await run();
       } catch (error) {
-        const { code } = error as { code?: unknown };
-        if (typeof code === 'string') span?.setAttribute('db.response.status_code', code);
+        const code = sqlStateOf(error);
+        if (code !== undefined) span?.setAttribute('db.response.status_code', code);
         throw error;
       }
     },

@@ -46,7 +46,7 @@ export function repeatUntilCommitted<T>(
             return done;
           })
         : attemptOnce(attempt));
-      if (isRecording) span!.setAttributes({ [`${SPAN}.id`]: unit.id, [`${SPAN}.attempts`]: attempt });
+      if (isRecording) span.setAttributes({ [`${SPAN}.id`]: unit.id, [`${SPAN}.attempts`]: attempt });
       if (outcome.committed) return finish(unit, attempt, outcome);
       if (await asksAgain(unit, outcome)) continue;
       if (runsAgainAtOnce(unit, outcome)) continue;
