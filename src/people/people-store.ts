@@ -9,7 +9,7 @@ import {
 import type { TransactionOptions } from '../transactions/transaction-options.js';
 import type { TransactionRunner, UnitOptions } from '../transactions/transaction-runner.js';
 import { toPersonError } from './people.errors.js';
-import { peopleStatements, type PeopleStatements } from './people.statements.js';
+import { type EventTable, peopleStatements, type PeopleStatements } from './people.statements.js';
 import type { PersonRow } from './person.entity.js';
 import type { PeopleTable } from './table/known-table.js';
 import { isMisfit } from './table/shape.js';
@@ -29,13 +29,18 @@ export class PeopleStore {
     private readonly hasEvents: boolean,
   ) {}
 
+  /** Where changes write their events; undefined where none are published. */
+  get eventTable(): EventTable | undefined {
+    return this.hasEvents ? { name: this.outbox.table, hasTrace: this.outbox.hasTrace } : undefined;
+  }
+
   /** Those that suit the tables as they were when they were last looked at. */
   get statements(): PeopleStatements {
     const { hasRowVersions } = this.table;
     const hasTrace = this.hasEvents && this.outbox.hasTrace;
     return (this.made[(hasRowVersions ? 0 : 1) + (hasTrace ? 2 : 0)] ??= peopleStatements(
       this.table.name,
-      this.hasEvents ? { name: this.outbox.table, hasTrace } : undefined,
+      this.eventTable,
       hasRowVersions ? 'row' : 'content',
     ));
   }

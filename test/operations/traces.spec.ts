@@ -12,6 +12,7 @@ import { NestFactory } from '@nestjs/core';
 import { ExpressAdapter } from '@nestjs/platform-express';
 import { FastifyAdapter } from '@nestjs/platform-fastify';
 import { TypeOrmModule } from '@nestjs/typeorm';
+import type { EventEmitter } from 'node:events';
 import pg from 'pg';
 import type { ServiceSettings } from '../../src/app/app.module.js';
 import { createApp } from '../../src/app/create-app.js';
@@ -240,14 +241,13 @@ describe('with an SDK', () => {
 
   it('where HTTP is instrumented a request has the span of that, and no second one', async () => {
     const other = trace.getTracer('http').startSpan('of an instrumentation');
-    const server = app.app.getHttpServer() as import('node:http').Server;
-    const emit = server.emit.bind(server) as (...event: unknown[]) => boolean;
-    server.emit = ((...event: unknown[]) =>
-      context.with(trace.setSpan(context.active(), other), () => emit(...event))) as typeof server.emit;
+    const server = app.app.getHttpServer() as EventEmitter;
+    const emit = server.emit.bind(server);
+    server.emit = (...event) => context.with(trace.setSpan(context.active(), other), () => emit(...event));
     try {
       await app.request('/people?name=x', { headers: { connection: 'close' } });
     } finally {
-      server.emit = emit as typeof server.emit;
+      server.emit = emit;
     }
     await eventually(() => named('transaction').length > 0);
     expect(spans.getFinishedSpans().filter(({ kind }) => kind === SpanKind.SERVER)).toEqual([]);
