@@ -8,6 +8,7 @@ export const FOLDERS = [
   'messaging',
   'transactions',
   'database',
+  'tracing',
   'json',
   'errors',
 ];

@@ -150,6 +150,9 @@ export {
   type TopicSettings,
 } from './messaging/kafka-driver.js';
 
+// Traces
+export { continueTrace } from './tracing/continue-trace.js';
+
 // Errors, and how they look from outside
 export { ApplicationError, type FieldError, InvalidInputError } from './errors/application-error.js';
 export {

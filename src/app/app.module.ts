@@ -32,7 +32,8 @@ export type ServiceSettings = Environment & {
 @Module({})
 export class AppModule {
   static forRoot(settings: ServiceSettings): DynamicModule {
-    const { database, recycling, preparedStatements, sharedStatements, maxAttempts } = settings;
+    const { database, recycling, preparedStatements, sharedStatements, statementComments, maxAttempts } =
+      settings;
     const { inboxRetentionMs, auth, kafka, events } = settings;
     const times = stopTimesOf(settings);
     const pool = new Logger('Pool');
@@ -59,7 +60,13 @@ export class AppModule {
           controllers: { http: true, messages: kafka !== undefined },
           events: events && kafka !== undefined,
           transactions: {
-            ...{ recycling, preparedStatements, maxAttempts, drainTimeoutMs: times.drainMs },
+            ...{
+              recycling,
+              preparedStatements,
+              statementComments,
+              maxAttempts,
+              drainTimeoutMs: times.drainMs,
+            },
             ...(sharedStatements !== undefined && { sharedStatements }),
           },
           inboxRetentionMs,

@@ -11,6 +11,7 @@ import { Stopping } from '../operations/health/stopping.js';
 import { JsonLogger } from '../operations/json-logger.js';
 import { standardOutput } from '../operations/logs/bounded-output.js';
 import { Metrics } from '../operations/metrics/metrics.js';
+import { isRequestId } from '../tracing/trace-context.js';
 import { setAnswerHeaders } from './http/answer-headers.js';
 import { AppModule, type ServiceSettings } from './app.module.js';
 import { tokenVerifier } from './http/bearer-tokens.js';
@@ -20,8 +21,7 @@ import { HttpFront } from './http/front.js';
 import { answerMethodNotAllowed } from './http/method-not-allowed.js';
 import { guardOperations, openManagementPort } from './http/operations-access.js';
 import { refuseAmbiguous } from './http/request-rules.js';
-
-const REQUEST_ID = /^[\w.:-]{1,128}$/;
+import { traceRequests } from './http/request-traces.js';
 
 /** The hybrid HTTP and Kafka application, with everything set up and nothing started: `listen` and `startAllMicroservices` do that. */
 export async function createApp(
@@ -47,10 +47,11 @@ export async function createApp(
     },
     genReqId: ({ headers }: IncomingMessage) => {
       const given = headers['x-request-id'];
-      return typeof given === 'string' && REQUEST_ID.test(given) ? given : randomUUID();
+      return isRequestId(given) ? given : randomUUID();
     },
   });
   const fastify = adapter.getInstance<FastifyInstance>();
+  traceRequests(fastify, (settings.kafka !== undefined && settings.events) || settings.statementComments);
   prepareFastify(fastify);
   refuseAmbiguous(fastify, { names: http.allowedHosts });
   guardOperations(fastify, { verify: tokenVerifier(auth), hasManagementPort: http.management !== undefined });
@@ -87,10 +88,6 @@ function prepareFastify(fastify: FastifyInstance): void {
   // Bodies are read behind the guards, and as bytes: parsing here would change numbers and refuse `__proto__`.
   fastify.removeAllContentTypeParsers();
   fastify.addContentTypeParser('application/json', (_request, body, done) => done(null, body));
-  fastify.addHook('onRequest', (request, reply, done) => {
-    reply.header('X-Request-Id', request.id);
-    done();
-  });
   answerMethodNotAllowed(fastify);
 }
 

@@ -116,6 +116,7 @@ export const VARIABLES = {
   DB_RECYCLING: variable({ ...oneOf(RECYCLING_METHODS), default: 'fast', meaning: 'What is checked when a connection leaves the pool: `fast` nothing, `verified` that it is alive and its server takes writes, `clean` also resets session state.' }),
   DB_PREPARED_STATEMENTS: variable({ ...oneOf(['on', 'off'] as const), default: 'on', meaning: '`off`: nothing depends on what a connection has prepared, for poolers that change connections between transactions. `on` is faster, and falls back where that is seen.' }),
   DB_SHARED_STATEMENTS: variable({ ...oneOf(['on', 'off'] as const), default: 'on', meaning: '`off`: each single operation is sent by itself. `on`: those that are ready together share a statement and its commit.' }),
+  DB_STATEMENT_COMMENTS: variable({ ...oneOf(['off', 'on'] as const), default: 'off', meaning: '`on`: each statement of a request or message names it in a comment (`request_id`, `traceparent`; sqlcommenter). It is then parsed and planned anew each time, and shared with no others.' }),
   TRANSACTION_MAX_ATTEMPTS: variable({ ...wholeNumber(1, 10), default: 10, meaning: 'Attempts of one unit of work in all, before its conflict is reported.' }),
   TRANSACTION_ISOLATION_LEVEL: optional({ ...oneOf(ISOLATION_LEVELS), meaning: "The isolation level; unset: the server's default." }),
   INBOX_RETENTION_MS: variable({ ...wholeNumber(1, 366 * DAY), default: 7 * DAY, meaning: 'How long it is remembered that a message, or a request with an `Idempotency-Key`, was handled, and a dead letter settled.' }),

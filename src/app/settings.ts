@@ -15,6 +15,8 @@ export interface Environment {
   preparedStatements: PreparedStatements;
   /** Left out: statements are shared. */
   sharedStatements?: false;
+  /** Statements name their requests. */
+  statementComments: boolean;
   maxAttempts: number;
   /** How long what was handled is remembered, in ms. */
   inboxRetentionMs: number;
@@ -114,6 +116,7 @@ export function toEnvironment(values: Values): Environment {
     recycling: values.DB_RECYCLING,
     preparedStatements: values.DB_PREPARED_STATEMENTS === 'on' ? 'named' : 'unnamed',
     ...(values.DB_SHARED_STATEMENTS === 'off' && { sharedStatements: false }),
+    statementComments: values.DB_STATEMENT_COMMENTS === 'on',
     maxAttempts: values.TRANSACTION_MAX_ATTEMPTS,
     inboxRetentionMs: values.INBOX_RETENTION_MS,
     events: values.PEOPLE_EVENTS === 'on',

@@ -6,6 +6,7 @@ import { failureOf } from '../database/database-failure.js';
 import { placeOf } from '../database/database-url.js';
 import { type EmbeddedKafka, KafkaUnavailableError, startEmbeddedKafka } from '../dev/embedded-kafka.js';
 import { type EmbeddedPostgres, startEmbeddedPostgres } from '../dev/embedded-postgres.js';
+import { Outbox } from '../messaging/outbox.js';
 import { Stopping } from '../operations/health/stopping.js';
 import { JsonLogger } from '../operations/json-logger.js';
 import { standardOutput } from '../operations/logs/bounded-output.js';
@@ -65,13 +66,12 @@ export async function startService(
     const app = await connect(settings, start);
     progress.step = 'migrating the database and opening the doors';
     const http = await serve(app, settings, start);
-    const brokers = settings.kafka?.brokers ?? [];
     const management = managementUrlOf(app.getHttpAdapter().getInstance());
     const services = {
       http,
       ...(management && { management }),
       databaseUrl: settings.database.url,
-      kafkaBrokers: brokers,
+      kafkaBrokers: settings.kafka?.brokers ?? [],
       pid: process.pid,
     };
     // Tools of a checkout look there; in production the working directory may be read only.
@@ -203,6 +203,7 @@ async function migrateAndFit(app: NestFastifyApplication): Promise<void> {
   const table = app.get(PeopleTable, { strict: false });
   try {
     await migrate(app.get(DataSource));
+    await app.get(Outbox, { strict: false }).look();
   } catch (cause) {
     // A migration names only the first thing of a table that it does not get on with.
     const misfit = await table.misfit({ mayBeAbsent: true }).catch(() => undefined);

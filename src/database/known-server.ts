@@ -28,6 +28,8 @@ export class KnownServer {
   isPooled = false;
   /** What it says of transactions by their ids; undefined until it was asked. */
   transactionIds: TransactionIds | false | undefined;
+  /** Statements are sent with a comment that names their request. */
+  commentsStatements = false;
   /** It takes LISTEN. Assumed until it refuses. */
   takesListen = true;
   /** Connections that are older may have prepared what does not fit any more: they are closed before they are lent again. */

@@ -15,6 +15,7 @@ import { introduce, isNew } from './introduction.js';
 import { KnownServer } from './known-server.js';
 import { cutConnectionOf } from './pg/internals.js';
 import { DatabaseUnavailableError, READ_ONLY_SQL_TRANSACTION } from './postgres-errors.js';
+import { statementComment } from '../tracing/statement-comment.js';
 
 export { RECYCLING_METHODS, type RecyclingMethod } from './client-check.js';
 
@@ -80,11 +81,16 @@ export async function learnFailure(lease: Lease, error: unknown): Promise<Databa
   return failure;
 }
 
-/** The statement as it may be sent on this client: without its name where names do not hold. */
-export function toSend<Statement extends { name?: string | undefined }>(
+/**
+ * The statement as it may be sent on this client: without its name where names do not hold, or where a comment makes it another
+ * text each time.
+ */
+export function toSend<Statement extends { name?: string | undefined; text?: string }>(
   { server }: Lease,
   statement: Statement,
 ): Statement {
+  const comment = server.commentsStatements ? statementComment() : undefined;
+  if (comment) return { ...statement, name: undefined, text: `${statement.text}${comment}` };
   return statement.name === undefined || server.isNamed ? statement : { ...statement, name: undefined };
 }
 

@@ -3,6 +3,7 @@ import type { IncomingRecord } from './records/record.js';
 import type { ApplicationError } from '../errors/application-error.js';
 import type { BatchHandler } from './consuming/batch-handlers.js';
 import type { MessageIdentity } from './message-identity.js';
+import type { TraceHeaders } from '../tracing/trace-context.js';
 import type { QuarantinedKey } from './dead-letters/quarantined-key.js';
 
 /** Where a sender waits for its reply. */
@@ -45,6 +46,8 @@ export interface Delivery {
   begunAt?: number;
   /** It was handled before: nothing was done now. */
   isRepeated?: boolean;
+  /** What its reply is to carry: the trace that it came with, or as its handling has it. */
+  trace?: TraceHeaders | undefined;
   /** The assignment of partitions it belongs to. */
   assignment: number;
 }

@@ -2,6 +2,7 @@ import { Logger } from '@nestjs/common';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { DataSource } from 'typeorm';
 import type { TransactionRunner } from '../transactions/transaction-runner.js';
+import { runUntraced } from '../tracing/trace-context.js';
 import type { KafkaProducer } from './kafka-driver.js';
 import type { Outbox } from './outbox.js';
 import type { RefusedTopics } from './outbox/refused-topics.js';
@@ -47,7 +48,7 @@ export class OutboxRelay {
   start(): void {
     if (this.running) return this.wake();
     this.forgetRelay = this.outbox.addRelay(() => this.wake());
-    this.running = this.run();
+    this.running = runUntraced(() => this.run());
   }
 
   /** Sends what is there, once more, and ends. @param withinMs what that may take */
@@ -59,7 +60,10 @@ export class OutboxRelay {
     const abandon = () => this.over.abort(new Error('The relay is stopped.'));
     const late = setTimeout(abandon, Math.min(FLUSH_MS, withinMs / 2));
     await this.running;
-    if (this.running) await this.shards.relayAll().catch((error: unknown) => this.shards.tellFailure(error));
+    if (this.running)
+      await runUntraced(() => this.shards.relayAll()).catch((error: unknown) =>
+        this.shards.tellFailure(error),
+      );
     clearTimeout(late);
   }
 

@@ -2,7 +2,13 @@
 // Promises: sent at least once, first occurrences in order per aggregate; no connection is held while the broker is waited for.
 // May know: transactions/, the producer of the port, and dead-letters/ for letters that are sent the same way.
 
-import { Inject, Injectable, Logger, type OnModuleDestroy } from '@nestjs/common';
+import {
+  Inject,
+  Injectable,
+  Logger,
+  type OnApplicationBootstrap,
+  type OnModuleDestroy,
+} from '@nestjs/common';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { DataSource } from 'typeorm';
 import { preparedName } from '../database/prepared-name.js';
@@ -11,7 +17,9 @@ import { currentTransaction, type TransactionContext } from '../transactions/tra
 import { TransactionUsageError } from '../transactions/transaction-errors.js';
 import { TRANSACTIONS_DATA_SOURCE } from '../transactions/transaction-runner.js';
 import { tableIn } from '../database/table-name.js';
+import { outgoingHeaders, type TraceHeaders } from '../tracing/trace-context.js';
 import { notifyRelays } from './outbox/notifications.js';
+import { TraceColumn } from './outbox/trace-column.js';
 
 /** Something that happened, for others to know. Sent as a CloudEvent 1.0. */
 export interface OutboxEvent {
@@ -27,6 +35,12 @@ export interface OutboxEvent {
   payload?: { json: string } | { value: unknown } | undefined;
 }
 
+/** An event, and what it was published in. */
+interface TracedEvent {
+  event: OutboxEvent;
+  trace: TraceHeaders | undefined;
+}
+
 /** The least time between two notifications. */
 const NOTIFY_EVERY_MS = 20;
 /** Its longest form in bytes: it is in an index, and is the key of a record. */
@@ -39,18 +53,37 @@ const relays = new WeakMap<DataSource, Set<() => void>>();
  * the same transaction, which a relay sends to Kafka at least once. The columns are those of Debezium's outbox event router.
  */
 @Injectable()
-export class Outbox implements OnModuleDestroy {
+export class Outbox implements OnApplicationBootstrap, OnModuleDestroy {
   private readonly logger = new Logger(Outbox.name);
   private notifying: Promise<void> | undefined;
   private isNotifyingAgain = false;
-  private readonly insertion: Omit<PipelinedStatement, 'values'>;
-  private readonly published = new WeakMap<TransactionContext, OutboxEvent[]>();
+  private readonly insertions: Record<'traced' | 'untraced', Omit<PipelinedStatement, 'values'>>;
+  private readonly published = new WeakMap<TransactionContext, TracedEvent[]>();
+  private readonly traceColumn: TraceColumn;
 
   constructor(@Inject(TRANSACTIONS_DATA_SOURCE) private readonly dataSource: DataSource) {
-    const text = `INSERT INTO ${this.table} (aggregatetype, aggregateid, type, topic, payload)
-      SELECT aggregatetype, aggregateid, type, topic, payload::json
-      FROM json_to_recordset($1) AS e(aggregatetype text, aggregateid text, type text, topic text, payload text)`;
-    this.insertion = { name: preparedName('nestjs_people_outbox_insert', text), text };
+    this.traceColumn = TraceColumn.of(dataSource);
+    this.insertions = { traced: this.insertion(', trace', ', trace json'), untraced: this.insertion('', '') };
+  }
+
+  /** The service migrates later than this, and looks once more then. */
+  onApplicationBootstrap(): Promise<void> {
+    return this.traceColumn.look();
+  }
+
+  /** True where events can carry the trace that they were published in: the table has its column `trace`. */
+  get hasTrace(): boolean {
+    return this.traceColumn.isThere;
+  }
+
+  /** Looks whether the table has it by now. */
+  look(): Promise<void> {
+    return this.traceColumn.look();
+  }
+
+  /** A statement that names the table's columns has failed for want of one. */
+  doubt(): void {
+    this.traceColumn.doubt();
   }
 
   /** The table, with its schema, for statements that write events themselves. */
@@ -82,12 +115,12 @@ export class Outbox implements OnModuleDestroy {
       );
     let events = this.published.get(transaction);
     if (!events) {
-      const all: OutboxEvent[] = (events = []);
+      const all: TracedEvent[] = (events = []);
       this.published.set(transaction, all);
       transaction.atCommit(() => this.insert(all));
       transaction.afterCommit(() => this.wake());
     }
-    events.push(event);
+    events.push({ event, trace: outgoingHeaders() });
   }
 
   /** Tells the relay of this process, or else those of others, that there is something to send. They look by themselves as well. */
@@ -102,6 +135,7 @@ export class Outbox implements OnModuleDestroy {
 
   async onModuleDestroy(): Promise<void> {
     await this.notifying;
+    await this.traceColumn.untilIdle();
   }
 
   /** A relay of this process, to be woken. @returns ends that */
@@ -121,11 +155,20 @@ export class Outbox implements OnModuleDestroy {
     }
   }
 
-  private insert(events: readonly OutboxEvent[]): PipelinedStatement {
-    const rows = events.map(({ aggregateType, aggregateId, type, topic, payload }) => ({
+  private insert(events: readonly TracedEvent[]): PipelinedStatement {
+    const { traced, untraced } = this.insertions;
+    const rows = events.map(({ event: { aggregateType, aggregateId, type, topic, payload }, trace }) => ({
       ...{ aggregatetype: aggregateType, aggregateid: aggregateId, type, topic },
       payload: payload && ('json' in payload ? payload.json : JSON.stringify(payload.value)),
+      trace,
     }));
-    return { ...this.insertion, values: [JSON.stringify(rows)] };
+    return { ...(this.hasTrace ? traced : untraced), values: [JSON.stringify(rows)] };
+  }
+
+  private insertion(column: string, field: string): Omit<PipelinedStatement, 'values'> {
+    const text = `INSERT INTO ${this.table} (aggregatetype, aggregateid, type, topic, payload${column})
+      SELECT aggregatetype, aggregateid, type, topic, payload::json${column}
+      FROM json_to_recordset($1) AS e(aggregatetype text, aggregateid text, type text, topic text, payload text${field})`;
+    return { name: preparedName('nestjs_people_outbox_insert', text), text };
   }
 }

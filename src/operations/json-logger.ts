@@ -5,6 +5,7 @@
 import type { LoggerService } from '@nestjs/common';
 import { type DestinationStream, type Logger, pino } from 'pino';
 import { shown, TEXT_CHARACTERS } from '../errors/shown.js';
+import { currentIds } from '../tracing/trace-context.js';
 import { BoundedOutput, standardOutput } from './logs/bounded-output.js';
 import type { LogLevel } from './logs/level.js';
 
@@ -83,7 +84,10 @@ export class JsonLogger implements LoggerService {
     const stack = rest.length > 1 && typeof rest[0] === 'string' ? { stack: rest[0] } : {};
     const fields = message instanceof Error ? { err: message } : typeof message === 'object' ? message : {};
     const text = typeof message === 'string' ? shown(message, TEXT_CHARACTERS) : undefined;
-    this.pino[level](bounded({ ...(context && { context }), ...stack, ...fields }) as object, text);
+    this.pino[level](
+      bounded({ ...(context && { context }), ...currentIds(), ...stack, ...fields }) as object,
+      text,
+    );
   }
 }
 

@@ -9,7 +9,7 @@ import {
 import type { TransactionOptions } from '../transactions/transaction-options.js';
 import type { TransactionRunner, UnitOptions } from '../transactions/transaction-runner.js';
 import { toPersonError } from './people.errors.js';
-import { peopleStatements, type PeopleStatements } from './people.statements.js';
+import { type EventTable, peopleStatements, type PeopleStatements } from './people.statements.js';
 import type { PersonRow } from './person.entity.js';
 import type { PeopleTable } from './table/known-table.js';
 import { isMisfit } from './table/shape.js';
@@ -19,8 +19,7 @@ export type WriteOptions = TransactionOptions & Pick<UnitOptions, 'continues' | 
 
 /** Sends the statements on the table of people, each as a unit of work, or in the one around it. */
 export class PeopleStore {
-  private byRow = peopleStatements('people');
-  private byContent = peopleStatements('people', undefined, 'content');
+  private readonly made: (PeopleStatements | undefined)[] = [];
 
   constructor(
     readonly transactions: TransactionRunner,
@@ -30,16 +29,20 @@ export class PeopleStore {
     private readonly hasEvents: boolean,
   ) {}
 
-  /** Once the DataSource is there, which knows the schema. */
-  nameTables(): void {
-    const outbox = this.hasEvents ? this.outbox.table : undefined;
-    this.byRow = peopleStatements(this.table.name, outbox);
-    this.byContent = peopleStatements(this.table.name, outbox, 'content');
+  /** Where changes write their events; undefined where none are published. */
+  get eventTable(): EventTable | undefined {
+    return this.hasEvents ? { name: this.outbox.table, hasTrace: this.outbox.hasTrace } : undefined;
   }
 
-  /** Those that suit the table as it was when it was last looked at. */
+  /** Those that suit the tables as they were when they were last looked at. */
   get statements(): PeopleStatements {
-    return this.table.hasRowVersions ? this.byRow : this.byContent;
+    const { hasRowVersions } = this.table;
+    const hasTrace = this.hasEvents && this.outbox.hasTrace;
+    return (this.made[(hasRowVersions ? 0 : 1) + (hasTrace ? 2 : 0)] ??= peopleStatements(
+      this.table.name,
+      this.eventTable,
+      hasRowVersions ? 'row' : 'content',
+    ));
   }
 
   /**
@@ -87,7 +90,10 @@ export class PeopleStore {
       return await this.transactions.runStatement<Row>(statement, options);
     } catch (error) {
       // As where a view without system columns has taken the table's place: the next operation looks what is there now.
-      if (isMisfit(error)) this.table.doubt();
+      if (isMisfit(error)) {
+        this.table.doubt();
+        this.outbox.doubt();
+      }
       throw error;
     }
   }

@@ -5,8 +5,10 @@
 import {
   type DynamicModule,
   type InjectionToken,
+  type MiddlewareConsumer,
   Module,
   type ModuleMetadata,
+  type NestModule,
   type OnModuleInit,
   type OptionalFactoryDependency,
   type Type,
@@ -17,6 +19,7 @@ import type { TransactionRunnerSettings } from '../transactions/transaction-opti
 import type { MessagingSettings } from '../messaging/messaging-settings.js';
 import { MessagingModule } from '../messaging/messaging.module.js';
 import type { JsonObject } from '../json/lossless.js';
+import { continueTrace } from '../tracing/continue-trace.js';
 import { ByteBudget, DEFAULT_BUDGET_BYTES, DEFAULT_WAIT_MS } from './byte-budget.js';
 import { NDJSON } from '../json/ndjson.js';
 import { PeopleHttpController } from './http/controller.js';
@@ -58,7 +61,7 @@ class PeopleOptionsModule {}
 
 /** The module behind `PeopleModule`; apart from it so that `imports: [PeopleModule]` alone works, with every default. */
 @Module({})
-export class PeopleCoreModule implements OnModuleInit {
+export class PeopleCoreModule implements NestModule, OnModuleInit {
   constructor(private readonly adapterHost: HttpAdapterHost) {}
 
   static forRootAsync<Data extends object>(options: PeopleModuleAsyncOptions<Data>): DynamicModule {
@@ -108,11 +111,21 @@ export class PeopleCoreModule implements OnModuleInit {
     };
   }
 
+  /** The routes of people continue the trace of their requests; of Fastify by a hook, as its middleware costs each request more. */
+  configure(consumer: MiddlewareConsumer): void {
+    if (this.platform() === 'fastify') return;
+    consumer.apply(continueTrace).forRoutes(PeopleHttpController);
+  }
+
+  private platform(): string | undefined {
+    return (this.adapterHost.httpAdapter as typeof this.adapterHost.httpAdapter | undefined)?.getType();
+  }
+
   /** Fastify refuses media types it has no parser for; the ones of our routes are left to be read behind the guards. */
   onModuleInit(): void {
-    const adapter = this.adapterHost.httpAdapter as typeof this.adapterHost.httpAdapter | undefined;
-    if (adapter?.getType() !== 'fastify') return;
-    const fastify = adapter.getInstance<FastifyParsers>();
+    if (this.platform() !== 'fastify') return;
+    const fastify = this.adapterHost.httpAdapter.getInstance<FastifyParsers>();
+    fastify.addHook('onRequest', continueTrace);
     for (const type of [NDJSON, 'application/merge-patch+json'])
       if (!fastify.hasContentTypeParser(type))
         fastify.addContentTypeParser(type, {}, (_request, body, done) => done(null, body));
@@ -120,6 +133,7 @@ export class PeopleCoreModule implements OnModuleInit {
 }
 
 interface FastifyParsers {
+  addHook(name: 'onRequest', hook: typeof continueTrace): void;
   hasContentTypeParser(type: string): boolean;
   addContentTypeParser(
     type: string,

@@ -75,7 +75,6 @@ export class PeopleService<Data extends object = JsonObject> implements OnModule
           'Set autoLoadEntities: true in TypeOrmModule.forRoot, or add Person to its entities.',
       );
     }
-    this.store.nameTables();
   }
 
   /**

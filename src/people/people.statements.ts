@@ -5,6 +5,19 @@ import { sharedStatements } from './sharing/statements.js';
 /** A prepared statement of the table `people` that waits for its values. */
 export type PeopleStatement = (...values: unknown[]) => Statement & { name: string };
 
+/** One that writes events: it is also given the trace that they carry, as JSON. */
+export type WritingStatement = (
+  values: readonly unknown[],
+  trace: string | null,
+) => Statement & { name: string };
+
+/** Where events are written. */
+export interface EventTable {
+  name: string;
+  /** False where it is older than its column `trace`. */
+  hasTrace: boolean;
+}
+
 /** Rows of one prepared INSERT: one fixed size keeps one plan, and 3 × 1000 parameters are far below 65,535. */
 export const ROWS_PER_INSERT = 1000;
 
@@ -31,17 +44,20 @@ export type VersionBy = keyof typeof VERSIONS;
 /** The topic of the events, and what they are about. */
 export const PEOPLE_EVENTS = { aggregateType: 'people', topic: 'people.events' };
 
+/** The parameter with the trace of all events of a statement, or with those of each, as JSON by the rows' ids. */
+type Trace = string | { byId: string };
+
 export type PeopleStatements = ReturnType<typeof peopleStatements>;
 
 /**
  * Every fixed statement of the service, as data: named, so that a connection parses and plans each once.
  *
  * @param table `people`, or with the schema of the DataSource
- * @param outbox the table of the outbox, where each change is to write its event with it: in the same statement, which is
+ * @param outbox the table where each change is to write its event with it: in the same statement, which is
  *   one way there and back and one transaction; behind the change, whose row is locked by then, so in the person's order
  * @param versionBy `content` where the rows of the table have no `xmin` and `ctid`
  */
-export function peopleStatements(table: string, outbox?: string, versionBy: VersionBy = 'row') {
+export function peopleStatements(table: string, outbox?: EventTable, versionBy: VersionBy = 'row') {
   const version = VERSIONS[versionBy];
   // As text the JSON needs no parsing and loses no digit on its way.
   const person = `id, name, data::text AS data, ${version.columns}`;
@@ -49,15 +65,27 @@ export function peopleStatements(table: string, outbox?: string, versionBy: Vers
     const statement = { name: preparedName(`people_${name}`, text), text };
     return (...values) => ({ ...statement, values });
   };
-  const event = (type: string, from: string, payload: string) =>
-    `INSERT INTO ${outbox} (aggregatetype, aggregateid, type, topic, payload)
-     SELECT '${PEOPLE_EVENTS.aggregateType}', id::text, 'person.${type}', '${PEOPLE_EVENTS.topic}', ${payload} FROM ${from}`;
+  const hasTrace = outbox?.hasTrace ?? false;
+  const writing = (name: string, text: string): WritingStatement => {
+    const statement = named(name, text);
+    return (values, trace) => (hasTrace ? statement(...values, trace) : statement(...values));
+  };
+  /** @param trace the parameter that has it */
+  const event = (type: string, from: string, payload: string, trace: Trace) =>
+    `INSERT INTO ${outbox?.name} (aggregatetype, aggregateid, type, topic, payload${hasTrace ? ', trace' : ''})
+     SELECT '${PEOPLE_EVENTS.aggregateType}', id::text, 'person.${type}', '${PEOPLE_EVENTS.topic}', ${payload}${
+       !hasTrace
+         ? ` FROM ${from}`
+         : typeof trace === 'string'
+           ? `, ${trace}::json FROM ${from}`
+           : `, traced.value FROM ${from} LEFT JOIN json_each(${trace.byId}::json) AS traced ON traced.key = id::text`
+     }`;
   const whole = `json_build_object('id', id, 'name', name, 'data', data)`;
   /** A statement whose RETURNING gives `columns`, and an event for each row of them. */
-  const changing = (type: string, text: string, payload = whole) =>
+  const changing = (type: string, text: string, payload = whole, trace: Trace) =>
     outbox
       ? `WITH changed AS (${text} RETURNING id, name, data${versionBy === 'row' ? ', xmin, ctid' : ''}),
-           event AS (${event(type, 'changed', payload)})
+           event AS (${event(type, 'changed', payload, trace)})
          SELECT ${person} FROM changed`
       : `${text} RETURNING ${person}`;
   const pages = pageQueries(table, versionBy);
@@ -65,24 +93,29 @@ export function peopleStatements(table: string, outbox?: string, versionBy: Vers
   const creating = (rows: number) => {
     const insert = insertRows(table, rows);
     if (!outbox) return insert;
-    return `WITH changed AS (${insert} RETURNING id, name, data) ${event('created', 'changed', whole)}`;
+    return `WITH changed AS (${insert} RETURNING id, name, data) ${event('created', 'changed', whole, `$${rows * 3 + 1}`)}`;
   };
   const ifVersion = (parameter: string) =>
     `(${parameter}::text[] IS NULL OR ${version.text} = ANY (${parameter}))`;
   return {
-    ...sharedStatements({ table, named, changing, ifVersion, shown: shownIf(version) }),
+    ...sharedStatements({ table, named, writing, changing, ifVersion, shown: shownIf(version) }),
     /** id, name, data */
-    create: named(
+    create: writing(
       'create',
       changing(
         'created',
         `INSERT INTO ${table} (id, name, data) VALUES ($1, $2, $3) ON CONFLICT (id) DO NOTHING`,
+        undefined,
+        '$4',
       ),
     ),
     /** 3 × `ROWS_PER_INSERT` values */
-    createMany: named(`create_${ROWS_PER_INSERT}`, creating(ROWS_PER_INSERT)),
+    createMany: writing(`create_${ROWS_PER_INSERT}`, creating(ROWS_PER_INSERT)),
     /** For the rows that are left over; without a name, or each size would stay prepared for ever. */
-    createRest: (values: unknown[]): Statement => ({ text: creating(values.length / 3), values }),
+    createRest: (values: readonly unknown[], trace: string | null): Statement => ({
+      text: creating(values.length / 3),
+      values: hasTrace ? [...values, trace] : [...values],
+    }),
     /** id */
     get: named('get', `SELECT ${person} FROM ${table} WHERE id = $1`),
     /** id */
@@ -98,26 +131,29 @@ export function peopleStatements(table: string, outbox?: string, versionBy: Vers
     // A json that is stored in a jsonb is turned into one; of the column's own type the parameter would be another once that
     // is altered, and the prepared statement would fail.
     /** id, name or null to keep it, whether data is given, data, versions or null */
-    update: named(
+    update: writing(
       'update',
       changing(
         'updated',
         `UPDATE ${table} SET name = coalesce($2, name), data = CASE WHEN $3::bool THEN $4 ELSE data END
          WHERE id = $1 AND ${ifVersion('$5')}`,
+        undefined,
+        '$6',
       ),
     ),
     /** id, versions or null */
-    remove: named(
+    remove: writing(
       'remove',
       changing(
         'deleted',
         `DELETE FROM ${table} WHERE id = $1 AND ${ifVersion('$2')}`,
         `json_build_object('id', id)`,
+        '$3',
       ),
     ),
     /** ids of people that this transaction has stored by COPY; undefined where no events are published */
     publishCreated: outbox
-      ? named('publish_created', event('created', `${table} WHERE id = ANY ($1::uuid[])`, whole))
+      ? writing('publish_created', event('created', `${table} WHERE id = ANY ($1::uuid[])`, whole, '$2'))
       : undefined,
     /** One row, `copies`: a view takes no COPY, nor does a table with row security, unless that is not about this role. */
     takesCopy: (): Statement => ({

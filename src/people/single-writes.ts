@@ -1,5 +1,6 @@
 import { mergeJson } from '../json/merge.js';
 import { invalid } from '../json/refusals.js';
+import { outgoingJson } from '../tracing/trace-context.js';
 import type { CopyRow } from './importing/copy.js';
 import {
   PersonChangedError,
@@ -107,7 +108,8 @@ export function mergePerson<Data extends object>(
     // One that is created from here on is not to be changed by what was merged with nothing.
     if (!stored) throw new PersonNotFoundError(id);
     const json = rows.ofMerged(await mergeJson(stored.data ?? 'null', patch ?? 'null'));
-    const merged = await store.write<PersonRow>(store.statements.update(id, name, true, json, versions));
+    const update = store.statements.update([id, name, true, json, versions], outgoingJson());
+    const merged = await store.write<PersonRow>(update);
     if (merged.rows[0]) return rows.toPerson(merged.rows[0]);
     throw versions && !versions.includes(versionOfRow(stored))
       ? new PersonChangedError(id)

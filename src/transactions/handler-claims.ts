@@ -2,6 +2,7 @@ import type { ExecutionContext } from '@nestjs/common';
 import { AsyncLocalStorage } from 'node:async_hooks';
 import type { DataSource } from 'typeorm';
 import type { PipelinedStatement } from '../database/pg/pipelined-query.js';
+import { runInTrace, type TraceHeaders } from '../tracing/trace-context.js';
 import { ClaimTakenError, TransactionOutcomeUnknownError } from './transaction-errors.js';
 import type { TransactionContext } from './transaction-context.js';
 import type { TransactionOptions } from './transaction-options.js';
@@ -11,6 +12,8 @@ import type { TransactionRunner } from './transaction-runner.js';
 export interface HandlerClaim {
   /** Fails with a unique violation when the call was applied before; written in the handler's own unit of work. */
   statement: PipelinedStatement;
+  /** What names the trace that the call is part of, where it does not run in that already. */
+  trace?: TraceHeaders | undefined;
   /** Travels with COMMIT; undefined where the result need not be kept. @param values what the handler gave */
   keep(values: readonly unknown[]): PipelinedStatement | undefined;
   /**
@@ -60,6 +63,15 @@ export async function runClaimed(
   work: (transaction: TransactionContext) => Promise<unknown[]>,
 ): Promise<unknown[]> {
   if (!claim) return runner.run(options, work);
+  return runInTrace(claim.trace, () => runOnce(runner, options, claim, work));
+}
+
+async function runOnce(
+  runner: TransactionRunner,
+  options: TransactionOptions,
+  claim: HandlerClaim,
+  work: (transaction: TransactionContext) => Promise<unknown[]>,
+): Promise<unknown[]> {
   try {
     return await runner.run({ ...options, claim: claim.statement }, async (transaction) => {
       const values = await work(transaction);

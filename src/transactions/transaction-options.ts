@@ -100,6 +100,11 @@ export interface TransactionRunnerSettings extends Omit<
    */
   sharedStatements?: boolean;
   /**
+   * True: statements carry a comment that names their request and their trace (sqlcommenter), for the server's log and
+   * `pg_stat_activity`. Each is then a text of its own, so it is parsed and planned anew and shared with no others. Default false.
+   */
+  statementComments?: boolean;
+  /**
    * What is done about a query of TypeORM that goes to the pool (a repository of `@InjectRepository`) while the code that
    * asks for it runs in a unit of work. Default `warn`, and `off` with `NODE_ENV=production`.
    */

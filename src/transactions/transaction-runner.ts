@@ -1,9 +1,11 @@
 import { type BeforeApplicationShutdown, Inject, Injectable, Logger } from '@nestjs/common';
+import type { Span } from '@opentelemetry/api';
 import { setMaxListeners } from 'node:events';
 import type { QueryResult, QueryResultRow } from 'pg';
 import type { DataSource } from 'typeorm';
 import { KnownServer } from '../database/known-server.js';
 import { knowServer } from '../database/pooled-client.js';
+import { inSpan } from '../tracing/spans.js';
 import { inFreeTurn, inTurn, isFree } from './unit/conflict-queue.js';
 import { type AttemptOptions, attemptTransaction } from './unit/attempt.js';
 import {
@@ -25,7 +27,6 @@ import { RunningUnits } from './unit/running-units.js';
 import { attemptStatement } from './unit/single-statement.js';
 import { PIPELINE_DEPTH } from './unit/key-pipeline.js';
 import { assertCompatible, assertConnectionIsFree, assertKeyIsFree, isPartOfUnit } from './unit/nesting.js';
-import { inSpan } from './unit/tracing.js';
 import { type AttemptOutcome, Unit } from './unit/unit-of-work.js';
 
 export const TRANSACTIONS_DATA_SOURCE = Symbol.for('nestjs-people:TRANSACTIONS_DATA_SOURCE');
@@ -60,11 +61,13 @@ export class TransactionRunner implements BeforeApplicationShutdown {
     const { sharedStatements = true, timeoutMs, commitOutcome = 'report', maxAttempts } = settings;
     this.isPlain =
       sharedStatements &&
+      !settings.statementComments &&
       maxAttempts !== 1 &&
       !timeoutMs &&
       commitOutcome === 'report' &&
       !needsBegin(settings);
     this.common = { dataSource, recycling: settings.recycling ?? 'fast', sessions: this.units.sessions };
+    if (settings.statementComments) KnownServer.of(dataSource).commentsStatements = true;
     if (settings.preparedStatements === 'unnamed') KnownServer.of(dataSource).useNoNames();
     // Every unit that waits between attempts listens.
     setMaxListeners(Infinity, this.stopping.signal);
@@ -148,11 +151,11 @@ export class TransactionRunner implements BeforeApplicationShutdown {
   /**
    * Sends what travels with the statements of others, as a unit of work of the calling code. Only where it `mayShare`.
    *
-   * @param send what it resolves with is committed
+   * @param send what it resolves with is committed; is given the unit's span, where there is one
    * @throws what `send` throws
    */
-  share<T>(send: () => Promise<T>, conflictKey?: string): Promise<T> {
-    const run = () => inSpan('transaction', send);
+  share<T>(send: (span?: Span) => Promise<T>, conflictKey?: string): Promise<T> {
+    const run = () => inSpan('shareable statement', {}, send);
     return this.units.of(conflictKey === undefined ? run() : inFreeTurn(this.dataSource, conflictKey, run));
   }
 

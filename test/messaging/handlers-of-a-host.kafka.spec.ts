@@ -9,6 +9,7 @@ import type { KafkaTransportOptions } from '../../src/messaging/kafka/transport-
 import { MessageStore } from '../../src/messaging/message-store.js';
 import { Outbox } from '../../src/messaging/outbox.js';
 import { TransactionRunner } from '../../src/transactions/transaction-runner.js';
+import { outgoingHeaders } from '../../src/tracing/trace-context.js';
 import { Transactional } from '../../src/transactions/transactional.decorator.js';
 import { eventually } from '../support/barrier.js';
 import { duringTests } from '../support/during-tests.js';
@@ -24,7 +25,9 @@ import { onServer, type TestDatabase } from '../support/test-database.js';
 
 const run = randomUUID();
 const topic = (name: string) => `${name}-${run}`;
-const TOPICS = ['count', 'count-by-name', 'plain', 'slow', 'flaky', 'event', 'published'].map(topic);
+const TOPICS = ['count', 'count-by-name', 'plain', 'slow', 'flaky', 'event', 'published', 'traced'].map(
+  topic,
+);
 
 let database: TestDatabase;
 let lastTransport: KafkaTransport;
@@ -72,6 +75,13 @@ class HostController {
   @Transactional()
   async second(@Payload(ParsedValue) { name }: { name: string }) {
     await count(`${name} second`);
+  }
+
+  @MessagePattern(topic('traced'))
+  @Transactional({ conflictKey: () => 'one after another' })
+  async traced() {
+    seen.push(JSON.stringify(outgoingHeaders()));
+    return {};
   }
 
   @OnEvent(topic('slow'))
@@ -153,6 +163,16 @@ describe.each([
       expect(await peer.ask(topic(name), value, { headers })).toEqual(first);
       expect(await counted(name)).toBe(1);
     }
+  });
+
+  it('is part of the trace that its message came with', async () => {
+    await startHost(connect);
+    const headers = {
+      traceparent: '00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01',
+      'x-request-id': 'r',
+    };
+    await peer.ask(topic('traced'), '{}', { headers });
+    expect(seen).toEqual([JSON.stringify(headers)]);
   });
 
   // @trap several handlers of one message

@@ -3,7 +3,17 @@ import { readdirSync, readFileSync } from 'node:fs';
 import path from 'node:path';
 
 /** From left to right: a folder may import any folder to its right. */
-const FOLDERS = ['app', 'operations', 'people', 'messaging', 'transactions', 'database', 'json', 'errors'];
+const FOLDERS = [
+  'app',
+  'operations',
+  'people',
+  'messaging',
+  'transactions',
+  'database',
+  'tracing',
+  'json',
+  'errors',
+];
 /** The same of the rooms in them; what stands beside the rooms is what all of them know. */
 const ROOMS: Record<string, string[]> = {
   app: ['http', 'migrating'],

@@ -7,6 +7,7 @@ import { MessageIdConflictError } from '../inbox.js';
 import type { KeyQuarantine } from '../dead-letters/quarantine.js';
 import type { HandledMessage, MessageAnswer } from '../message-answer.js';
 import { isSameMessage } from '../message-identity.js';
+import { inTraceOf, inTraceOfBatch } from './message-traces.js';
 import { HandledApartError } from './batch-handlers.js';
 import { type BatchWork, readTogether, withoutApart } from './batch-work.js';
 import type { MessageFailures } from './failures.js';
@@ -66,7 +67,7 @@ export class MessageProcessor {
   private async handleAlone(delivery: Delivery, run: Run): Promise<void> {
     if ((await this.admitted([delivery], run)).length === 0) return;
     try {
-      this.succeeded(delivery, await this.settings.calls.call(delivery), run);
+      this.succeeded(delivery, await inTraceOf(delivery, () => this.settings.calls.call(delivery)), run);
     } catch (error) {
       await this.settings.failures.settle(delivery, error, run.settle);
     }
@@ -86,7 +87,7 @@ export class MessageProcessor {
     let work: BatchWork | undefined;
     try {
       work = await readTogether(batch, skipsLocked);
-      const results = await this.applyTogether(store, batch, work, reached);
+      const results = await inTraceOfBatch(batch, () => this.applyTogether(store, batch, work, reached));
       batch.forEach((delivery, index) => this.succeeded(delivery, results[index]!, run));
     } catch (error) {
       if (error instanceof ClaimTakenError) return this.withoutHandled(store, batch, run);
@@ -163,8 +164,14 @@ export class MessageProcessor {
   private async oneByOne(batch: readonly Delivery[], reached: { index: number }): Promise<unknown[][]> {
     const results: unknown[][] = [];
     for (reached.index = 0; reached.index < batch.length; reached.index++)
-      results.push(await this.settings.calls.call(batch[reached.index]!));
+      results.push(await this.callOneOf(batch, reached.index));
     return results;
+  }
+
+  private callOneOf(batch: readonly Delivery[], index: number): Promise<unknown[]> {
+    const delivery = batch[index]!;
+    const call = () => this.settings.calls.call(delivery);
+    return batch.length === 1 ? call() : inTraceOf(delivery, call);
   }
 
   /** Some were handled before, and are answered as they were then; or some have one id and are in the batch twice. */

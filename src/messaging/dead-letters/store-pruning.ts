@@ -5,6 +5,7 @@ import {
   type OnApplicationBootstrap,
   type OnModuleDestroy,
 } from '@nestjs/common';
+import { runUntraced } from '../../tracing/trace-context.js';
 import { DeadLetters } from '../dead-letters.js';
 import { Inbox } from '../inbox.js';
 import { MESSAGING_SETTINGS, type MessagingSettings, retentionOf } from '../messaging-settings.js';
@@ -33,7 +34,7 @@ export class StorePruning implements OnApplicationBootstrap, OnModuleDestroy {
   }
 
   onApplicationBootstrap(): void {
-    this.prunesIn(Math.min(FIRST_MS, this.everyMs));
+    runUntraced(() => this.prunesIn(Math.min(FIRST_MS, this.everyMs)));
   }
 
   /** Begins nothing more. A statement that runs is a unit of work, whose end `TransactionRunner` waits for. */

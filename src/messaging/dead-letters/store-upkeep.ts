@@ -3,6 +3,7 @@ import type { CrashSuspects } from './suspects.js';
 import type { CommitOffset } from '../kafka-driver.js';
 import type { KeyQuarantine } from './quarantine.js';
 import type { MessageStore } from '../message-store.js';
+import { runUntraced } from '../../tracing/trace-context.js';
 
 export interface UpkeepSettings {
   store: MessageStore;
@@ -30,11 +31,13 @@ export class StoreUpkeep {
   /** Messages are consumed. */
   start(): void {
     const { crashes } = this.settings;
-    this.beating ??= setInterval(() => void this.beat(), crashes.beatEveryMs);
-    this.timers = [
-      setInterval(() => void this.prune(), PRUNE_EVERY_MS),
-      setInterval(() => void this.release(), RELEASE_EVERY_MS),
-    ];
+    runUntraced(() => {
+      this.beating ??= setInterval(() => void this.beat(), crashes.beatEveryMs);
+      this.timers = [
+        setInterval(() => void this.prune(), PRUNE_EVERY_MS),
+        setInterval(() => void this.release(), RELEASE_EVERY_MS),
+      ];
+    });
   }
 
   /** Kafka is away. The signs of life go on, as this instance is not. */

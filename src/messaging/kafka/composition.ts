@@ -15,6 +15,7 @@ import { OutboxRelay } from '../outbox-relay.js';
 import type { IncomingRecord } from '../records/record.js';
 import { type MessageOutcome, publishHandled } from '../telemetry/message-events.js';
 import type { PartitionLag, TransportFigures } from '../telemetry/transport-figures.js';
+import { runUntraced } from '../../tracing/trace-context.js';
 import { Availability } from './availability.js';
 import { KafkaConnection } from './connection.js';
 import { sentDeadLetters, storedDeadLetters } from './dead-letter-writing.js';
@@ -105,7 +106,8 @@ export function composeTransport(settings: TransportSettings, server: NestServer
       if (batch.some(({ replyTo }) => replyTo)) await replies.untilRoom();
       const begunAt = performance.now();
       for (const delivery of batch) delivery.begunAt = begunAt;
-      await processor.handle(batch, settle);
+      // What is done around messages is nobody's; each of them has the trace that it came with.
+      await runUntraced(() => processor.handle(batch, settle));
     },
     onWaiting: (lane) => overflow.waits(lane),
   });

@@ -11,6 +11,7 @@ import { describe } from '../failure-policy.js';
 import { Inbox, MessageIdConflictError } from '../inbox.js';
 import { digestOfMessage, messageIdOf, ownIdOf, textOrBytes } from '../message-identity.js';
 import type { IncomingRecord } from '../records/record.js';
+import { traceHeadersOf } from '../../tracing/trace-context.js';
 import { replyAddressOf } from './replies/address.js';
 
 /** A message of Nest's own transport, with the record as far as it can be had. */
@@ -39,8 +40,11 @@ export class HandlerInbox implements OnModuleInit {
   private async claimFor(execution: ExecutionContext): Promise<HandlerClaim | undefined> {
     const call = await callOf(execution);
     if (!call) return undefined;
-    const claim = this.inbox.claimOf(call);
-    if (!('record' in call) || call.isAnswered) return claim;
+    const ofCall = this.inbox.claimOf(call);
+    if (!('record' in call)) return ofCall;
+    // Nest's own transport knows of no trace.
+    const claim = { ...ofCall, trace: traceHeadersOf(call.record.headers) };
+    if (call.isAnswered) return claim;
     const find = async () => {
       const kept = await claim.find();
       if (!kept) return undefined;

@@ -8,6 +8,7 @@ import {
   REFERENCE_HEADER,
   wholeRecordOf,
 } from '../dead-letters/letter.js';
+import { type TraceHeaders, traceHeadersOf } from '../../tracing/trace-context.js';
 import { ownIdOf } from '../message-identity.js';
 import type { OutgoingRecord, RawHeaders } from '../records/record.js';
 import { rawHeadersOf } from '../records/limits.js';
@@ -24,6 +25,8 @@ export interface OutboxRow {
   type: string;
   topic: string;
   payload: string | null;
+  /** The trace that it was published in, as JSON; null also where the table has no column for it. */
+  trace?: string | null;
   created_at: Date;
   attempts: number;
   dead_letter: string | null;
@@ -65,6 +68,7 @@ function eventRecord({
   type,
   topic,
   payload,
+  trace,
   created_at,
 }: OutboxRow): OutgoingRecord {
   return {
@@ -72,6 +76,7 @@ function eventRecord({
     key: aggregateid,
     value: payload,
     headers: {
+      ...storedTrace(trace),
       ce_specversion: '1.0',
       ce_id: id,
       ce_source: `/${aggregatetype}`,
@@ -82,6 +87,13 @@ function eventRecord({
       id,
     },
   };
+}
+
+/** Whoever writes rows by themselves may have written anything there. */
+function storedTrace(trace: string | null | undefined): TraceHeaders | undefined {
+  const headers: unknown = trace == null ? undefined : JSON.parse(trace);
+  const isObject = typeof headers === 'object' && headers !== null;
+  return isObject ? traceHeadersOf(headers as Record<string, unknown>) : undefined;
 }
 
 /**

@@ -4,6 +4,7 @@ import { standingFor, ToldRarely } from '../../errors/told-rarely.js';
 import { type KafkaProducer, PartlySentError, RecordRefusedError } from '../kafka-driver.js';
 import type { OutgoingRecord } from '../records/record.js';
 import { claimCheckOf, type OutboxRow, outboxRecord } from './record.js';
+import { inSendSpans } from '../records/send-spans.js';
 import { refuseHuge } from '../records/size.js';
 import { publishRefused, publishRelayed } from '../telemetry/message-events.js';
 import type { RefusedTopics } from './refused-topics.js';
@@ -148,7 +149,8 @@ export class OutboxSending {
       SEND_MS,
     );
     try {
-      await beforeAbort(producer.send(records), AbortSignal.any([signal, late.signal]));
+      const sending = inSendSpans(records, (these) => producer.send(these));
+      await beforeAbort(sending, AbortSignal.any([signal, late.signal]));
     } finally {
       clearTimeout(timer);
     }

@@ -2,7 +2,8 @@ import type { Logger } from '@nestjs/common';
 import { randomUUID } from 'node:crypto';
 import type { QueryResult, QueryResultRow } from 'pg';
 import type { DataSource } from 'typeorm';
-import { LockTimeoutError } from '../../database/postgres-errors.js';
+import { hasSqlState } from '../../database/database-failure.js';
+import { LockTimeoutError, UNDEFINED_COLUMN } from '../../database/postgres-errors.js';
 import { ApplicationError } from '../../errors/application-error.js';
 import type { Statement } from '../../transactions/transaction-context.js';
 import type { TransactionRunner } from '../../transactions/transaction-runner.js';
@@ -12,6 +13,7 @@ import type { OutboxRow } from './record.js';
 import { LEASE_MS, relayStatements } from './statements.js';
 import { OutboxSending } from './sending.js';
 import type { RefusedTopics } from './refused-topics.js';
+import { TraceColumn } from './trace-column.js';
 import { ToldOnce } from '../telling.js';
 
 export interface ShardsSettings {
@@ -47,7 +49,8 @@ const TOLD_FROM = 5;
 export class OutboxShards {
   /** Somebody who comes back after the lease has run out must not be taken for its holder. */
   private readonly holder = randomUUID();
-  private readonly statements: ReturnType<typeof relayStatements>;
+  private readonly made: Partial<Record<'traced' | 'untraced', ReturnType<typeof relayStatements>>> = {};
+  private readonly traceColumn: TraceColumn;
   private readonly sending: OutboxSending;
   /** Rows that are with the brokers and can't be removed at the moment; by shard, no more than are read at once. */
   private readonly acknowledged = new Map<number, Set<string>>();
@@ -58,10 +61,18 @@ export class OutboxShards {
 
   constructor(private readonly settings: ShardsSettings) {
     const { dataSource, producer, logger, refusedTopics } = settings;
-    this.statements = relayStatements(dataSource);
+    this.traceColumn = TraceColumn.of(dataSource);
     this.sending = new OutboxSending(producer, refusedTopics);
     this.failing = new ToldOnce(logger, 'events of the outbox are sent again');
     this.waiting = new ToldOnce(logger, 'nobody locks the outbox any more; its events go on');
+  }
+
+  private get statements() {
+    const { isThere } = this.traceColumn;
+    return (this.made[isThere ? 'traced' : 'untraced'] ??= relayStatements(
+      this.settings.dataSource,
+      isThere,
+    ));
   }
 
   /** Gives the shards that somebody could take now. */
@@ -110,6 +121,7 @@ export class OutboxShards {
   /** Tells that events wait, and why, unless that was told already. */
   async tellFailure(error: unknown): Promise<void> {
     if (error instanceof LockTimeoutError) return this.tellLocked([]);
+    if (hasSqlState(error, UNDEFINED_COLUMN)) this.traceColumn.doubt();
     const { name, message } = error as Error;
     this.failing.is(`${name}: ${message}`, {
       msg: 'events wait in the outbox: they could not be sent',

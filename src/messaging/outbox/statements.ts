@@ -29,8 +29,10 @@ export interface Refusal {
  *
  * A row is ready (`next_attempt_at` is null) or in the line of its aggregate: the first, which was refused, has the time of
  * its next attempt, those behind it have `infinity`. So a look at what can be sent reads past nothing that waits.
+ *
+ * @param hasTrace whether the table of events has the column `trace`
  */
-export function relayStatements(dataSource: DataSource) {
+export function relayStatements(dataSource: DataSource, hasTrace = false) {
   const outbox = tableIn(dataSource, 'message_outbox');
   const dead = tableIn(dataSource, 'message_dead_letter');
   const lease = tableIn(dataSource, 'message_outbox_lease');
@@ -80,15 +82,15 @@ export function relayStatements(dataSource: DataSource) {
          FROM free f WHERE l.shard = f.shard RETURNING l.shard)
      SELECT (SELECT shard FROM taken) AS taken, (SELECT coalesce(array_agg(shard), '{}') FROM open) AS open`,
   );
-  const columns =
-    'seq, shard, id, aggregatetype, aggregateid, type, topic, payload, created_at, attempts, dead_letter';
+  const trace = hasTrace ? ', trace' : '';
+  const columns = `seq, shard, id, aggregatetype, aggregateid, type, topic, payload${trace}, created_at, attempts, dead_letter`;
   const select = named(
     'select',
     `WITH ${soonest}
      SELECT * FROM (
-       SELECT o.seq::text, o.shard, o.id, o.aggregatetype, o.aggregateid, o.type, o.topic, o.payload::text, o.created_at,
+       SELECT o.seq::text, o.shard, o.id, o.aggregatetype, o.aggregateid, o.type, o.topic, o.payload::text${hasTrace ? ', o.trace::text' : ''}, o.created_at,
          o.attempts, o.dead_letter::text, d.dead, d.key AS dead_key, d.value AS dead_value,
-         sum(coalesce(octet_length(o.payload::text), 0) + coalesce(octet_length(d.value), 0))
+         sum(coalesce(octet_length(o.payload::text), 0)${hasTrace ? ' + coalesce(octet_length(o.trace::text), 0)' : ''} + coalesce(octet_length(d.value), 0))
            OVER (ORDER BY o.seq ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS bytes_before
        FROM (
          (SELECT ${columns} ${readyRows('$1')} AND NOT (${waits('o')}) ORDER BY ${readyOrder} LIMIT ${ROWS_AT_ONCE})

@@ -4,6 +4,7 @@
 
 import type { QueryConfig } from 'pg';
 import { copyIn } from '../../database/pg/copy-in.js';
+import { outgoingJsonOfMany } from '../../tracing/trace-context.js';
 import type { TransactionContext } from '../../transactions/transaction-context.js';
 import { PersonRefusedError } from '../people.errors.js';
 import { type PeopleStatements, ROWS_PER_INSERT } from '../people.statements.js';
@@ -71,7 +72,8 @@ async function copyPiece(
 ): Promise<number> {
   const stored = await copyIn(client, copy, text);
   // pg's own way to write an array takes longer than the statement.
-  if (publishCreated && stored > 0) await client.query(publishCreated(`{${ids.join()}}`) as QueryConfig);
+  if (publishCreated && stored > 0)
+    await client.query(publishCreated([`{${ids.join()}}`], outgoingJsonOfMany()) as QueryConfig);
   return stored;
 }
 
@@ -84,7 +86,7 @@ async function insertPiece(
   let stored = 0;
   for (let start = 0; start < values.length; start += VALUES_PER_ROW * ROWS_PER_INSERT) {
     const some = values.slice(start, start + VALUES_PER_ROW * ROWS_PER_INSERT);
-    stored += (await transaction.query(createRest(some))).rowCount ?? 0;
+    stored += (await transaction.query(createRest(some, outgoingJsonOfMany()))).rowCount ?? 0;
   }
   return stored;
 }

@@ -1,4 +1,5 @@
 import type { TransactionContext } from '../../transactions/transaction-context.js';
+import { outgoingJsonOfMany } from '../../tracing/trace-context.js';
 import { forEachRow, type RowValues, VALUES_PER_ROW } from './piece.js';
 import { PersonRefusedError } from '../people.errors.js';
 import { type PeopleStatements, ROWS_PER_INSERT } from '../people.statements.js';
@@ -52,10 +53,11 @@ export async function insertRows(
 ): Promise<void> {
   let values: RowValues = [];
   let characters = 0;
+  const trace = outgoingJsonOfMany();
   const insert = async () => {
     const expected = values.length / VALUES_PER_ROW;
     const isWhole = expected === ROWS_PER_INSERT;
-    const statement = isWhole ? statements.createMany(...values) : statements.createRest(values);
+    const statement = isWhole ? statements.createMany(values, trace) : statements.createRest(values, trace);
     values = [];
     characters = 0;
     const { rowCount } = await transaction.query(statement);

@@ -5,6 +5,7 @@ import {
   type BatchMessage,
   HandledApartError,
 } from '../../messaging/consuming/batch-handlers.js';
+import { traceHeadersOf } from '../../tracing/trace-context.js';
 import { headerText } from '../../messaging/message-identity.js';
 import type { PeopleOptions } from '../people.options.js';
 import type { PeopleService } from '../people.service.js';
@@ -35,17 +36,23 @@ export const BATCH_TOPICS = [...KINDS.keys(), 'people.commands'];
 
 /**
  * Creates, changes and removes the people of many messages by statements that they share. Whatever is not plainly done so (what is refused, or
- * finds no such person, and operations of `people.commands` that are others) is handled apart, by the controller.
- *
- * @param outbox the table of the outbox, where each change writes its event
+ * finds no such person, and operations of `people.commands` that are others) is handled apart, by the controller. Events carry the trace
+ * of their message.
  */
 export function peopleBatchHandler<Data extends object>(
   people: PeopleService<Data>,
   options: PeopleOptions<Data>,
-  outbox: string | undefined,
 ): BatchHandler {
   const { store, rows } = people;
-  let statements: Record<'waiting' | 'skipping', SetStatements> | undefined;
+  const made = new Map<boolean, Record<'waiting' | 'skipping', SetStatements>>();
+  // The table's schema is known once messages come.
+  const statements = () => {
+    const { eventTable } = store;
+    const hasTrace = eventTable?.hasTrace ?? false;
+    let known = made.get(hasTrace);
+    if (!known) made.set(hasTrace, (known = setStatements(store.table.name, eventTable)));
+    return known;
+  };
   return async (messages, { skipsLocked }) => {
     if (!store.table.isKnown) await store.table.learn();
     // A view, or another engine, may not take what these statements ask for.
@@ -55,15 +62,15 @@ export function peopleBatchHandler<Data extends object>(
     const refused = new Set<number>();
     for (const [place, message] of messages.entries()) {
       const write = writeOrNone(people, options, message);
-      if (write) writes.push(write);
-      else refused.add(place);
+      if (write) {
+        write.row.trace = traceHeadersOf(message.record.headers);
+        writes.push(write);
+      } else refused.add(place);
       if (slices.isOver(message.record.value?.length ?? 0)) await slices.giveWay();
     }
     if (refused.size > 0) throw new HandledApartError(refused);
     const wantsRows = options.dataType !== undefined || messages.some(({ isAnswered }) => isAnswered);
-    // The table's schema is known by now.
-    statements ??= setStatements(store.table.name, outbox);
-    const writer = new SetWriter(store, statements[skipsLocked ? 'skipping' : 'waiting'], wantsRows);
+    const writer = new SetWriter(store, statements()[skipsLocked ? 'skipping' : 'waiting'], wantsRows);
     return async () => {
       const results = await writer.write(writes);
       if (results.size < writes.length)

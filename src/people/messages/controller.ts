@@ -12,7 +12,6 @@ import { Transactional } from '../../transactions/transactional.decorator.js';
 import { memberArray } from '../../json/array.js';
 import type { JsonInput } from '../../json/input.js';
 import { offerBatchHandler } from '../../messaging/consuming/batch-handlers.js';
-import { Outbox } from '../../messaging/outbox.js';
 import { BATCH_TOPICS, OPERATION, peopleBatchHandler } from './batch-handler.js';
 import { MessageInputPipe, noValue, OptionalMessageInputPipe } from './input.pipe.js';
 import { DEFAULT_REPLY_BYTES, PEOPLE_OPTIONS, type PeopleOptions } from '../people.options.js';
@@ -33,13 +32,11 @@ export class PeopleMessagesController implements OnModuleInit {
   constructor(
     @Inject(PeopleService) private readonly people: PeopleService,
     @Inject(PEOPLE_OPTIONS) private readonly options: PeopleOptions,
-    @Inject(Outbox) private readonly outbox: Outbox,
   ) {}
 
   /** For transports that take batch handlers. */
   onModuleInit(): void {
-    const outbox = this.options.events ? this.outbox.table : undefined;
-    const handler = peopleBatchHandler(this.people, this.options, outbox);
+    const handler = peopleBatchHandler(this.people, this.options);
     offerBatchHandler(this.people.store.dataSource, BATCH_TOPICS, handler);
   }
 

@@ -1,9 +1,15 @@
 import { preparedName } from '../../database/prepared-name.js';
 import type { Statement } from '../../transactions/transaction-context.js';
-import { PEOPLE_EVENTS } from '../people.statements.js';
+import type { TraceHeaders } from '../../tracing/trace-context.js';
+import { type EventTable, PEOPLE_EVENTS } from '../people.statements.js';
+
+/** What an event carries. */
+interface Traced {
+  trace?: TraceHeaders | undefined;
+}
 
 /** A person that is to be there. */
-export interface CreatedRow {
+export interface CreatedRow extends Traced {
   id: string;
   name: string;
   /** JSON text. */
@@ -11,7 +17,7 @@ export interface CreatedRow {
 }
 
 /** What is to become of a person. */
-export interface ChangedRow {
+export interface ChangedRow extends Traced {
   id: string;
   /** null keeps it. */
   name: string | null;
@@ -24,7 +30,7 @@ export interface ChangedRow {
 }
 
 /** A person that is to go. */
-export type RemovedRow = Pick<ChangedRow, 'id' | 'versions'>;
+export type RemovedRow = Pick<ChangedRow, 'id' | 'versions' | 'trace'>;
 
 export type SetStatements = ReturnType<typeof statementsThat>;
 
@@ -32,9 +38,9 @@ export type SetStatements = ReturnType<typeof statementsThat>;
  * Statements that write many people, and wait for rows that others have locked, or leave those as they are.
  *
  * @param table `people`, or with the schema of the DataSource; one whose rows have `xmin` and `ctid`
- * @param outbox the table of the outbox, where each change is to write its event with it
+ * @param outbox where each change is to write its event with it
  */
-export const setStatements = (table: string, outbox?: string) => ({
+export const setStatements = (table: string, outbox?: EventTable) => ({
   waiting: statementsThat('', table, outbox),
   skipping: statementsThat(' SKIP LOCKED', table, outbox),
 });
@@ -45,33 +51,37 @@ export const setStatements = (table: string, outbox?: string) => ({
  *
  * `data` is a text in that text: the server unescapes what it takes apart, and text can't hold \u0000.
  */
-function statementsThat(skip: '' | ' SKIP LOCKED', table: string, outbox?: string) {
+function statementsThat(skip: '' | ' SKIP LOCKED', table: string, outbox?: EventTable) {
   const named = (name: string, text: string) => {
     const statement = { name: preparedName(`people_set_${name}`, text), text };
     return (rows: readonly object[]): Statement => ({ ...statement, values: [JSON.stringify(rows)] });
   };
-  const event = (type: string, payload: string) =>
+  const field = outbox?.hasTrace ? ', trace json' : '';
+  const column = outbox?.hasTrace ? ', trace' : '';
+  /** @param key the column of `given` that has the id */
+  const event = (type: string, payload: string, key: 'id' | 'person') =>
     outbox
-      ? `, event AS (INSERT INTO ${outbox} (aggregatetype, aggregateid, type, topic, payload)
-           SELECT '${PEOPLE_EVENTS.aggregateType}', id::text, 'person.${type}', '${PEOPLE_EVENTS.topic}', ${payload} FROM changed)`
+      ? `, event AS (INSERT INTO ${outbox.name} (aggregatetype, aggregateid, type, topic, payload${column})
+           SELECT '${PEOPLE_EVENTS.aggregateType}', id::text, 'person.${type}', '${PEOPLE_EVENTS.topic}', ${payload}${column}
+           FROM changed${outbox.hasTrace ? ` LEFT JOIN (SELECT ${key} AS traced, trace FROM given) AS t ON traced = id` : ''})`
       : '';
   const whole = `json_build_object('id', id, 'name', name, 'data', data)`;
   const person = 'id, name, data::text AS data, xmin, ctid';
   const given = 'given AS MATERIALIZED (SELECT * FROM json_to_recordset($1)';
   const locked = `locked AS MATERIALIZED (SELECT id FROM ${table} WHERE id IN (SELECT person FROM given) ORDER BY id FOR UPDATE${skip})`;
   const isVersion = `(versions IS NULL OR xmin::text || ctid::text = ANY (versions))`;
-  const create = (returned: string) => `WITH ${given} AS g(id uuid, name text, data text)),
+  const create = (returned: string) => `WITH ${given} AS g(id uuid, name text, data text${field})),
       changed AS (INSERT INTO ${table} (id, name, data) SELECT id, name, data::json FROM given
-        ON CONFLICT (id) DO NOTHING RETURNING ${returned})${event('created', whole)}`;
-  const update = `WITH ${given} AS g(person uuid, called text, content text, "setsData" bool, versions text[])), ${locked},
+        ON CONFLICT (id) DO NOTHING RETURNING ${returned})${event('created', whole, 'id')}`;
+  const update = `WITH ${given} AS g(person uuid, called text, content text, "setsData" bool, versions text[]${field})), ${locked},
       changed AS (UPDATE ${table} AS p SET name = coalesce(called, name),
           data = CASE WHEN "setsData" THEN content::json ELSE data::json END
         FROM given WHERE p.id = person AND person IN (SELECT id FROM locked) AND ${isVersion}
-        RETURNING id, name, data, xmin, ctid)${event('updated', whole)}`;
-  const remove = `WITH ${given} AS g(person uuid, versions text[])), ${locked},
+        RETURNING id, name, data, xmin, ctid)${event('updated', whole, 'person')}`;
+  const remove = `WITH ${given} AS g(person uuid, versions text[]${field})), ${locked},
       changed AS (DELETE FROM ${table} AS p USING given
         WHERE p.id = person AND person IN (SELECT id FROM locked) AND ${isVersion}
-        RETURNING id)${event('deleted', `json_build_object('id', id)`)}`;
+        RETURNING id)${event('deleted', `json_build_object('id', id)`, 'person')}`;
   // How many are stored, and the ids of those that are not: mostly none.
   const createdCount = `${create(outbox ? 'id, name, data' : 'id')} SELECT (SELECT count(*)::int FROM changed) AS stored,
       ARRAY(SELECT id::text FROM given WHERE id NOT IN (SELECT id FROM changed)) AS taken`;
@@ -85,12 +95,13 @@ function statementsThat(skip: '' | ' SKIP LOCKED', table: string, outbox?: strin
   const find = `SELECT ${person} FROM ${table} WHERE id = ANY ($1::uuid[])`;
   const lock = `SELECT FROM ${table} WHERE id = ANY ($1::uuid[]) ORDER BY id FOR UPDATE${skip}`;
   const changes = (rows: readonly ChangedRow[]) =>
-    rows.map(({ id, name, data, setsData, versions }) => ({
+    rows.map(({ id, name, data, setsData, versions, trace }) => ({
       person: id,
       called: name,
       content: data,
       setsData,
       versions,
+      trace,
     }));
   return {
     /** Gives the rows whose ids were free. */
@@ -103,7 +114,7 @@ function statementsThat(skip: '' | ' SKIP LOCKED', table: string, outbox?: strin
     updateAndTell: (rows: readonly ChangedRow[]) => statements.updatedIds(changes(rows)),
     /** Gives the ids of those that were there, in a version that is meant. */
     remove: (rows: readonly RemovedRow[]) =>
-      statements.removed(rows.map(({ id, versions }) => ({ person: id, versions }))),
+      statements.removed(rows.map(({ id, versions, trace }) => ({ person: id, versions, trace }))),
     find: (ids: readonly string[]): Statement => ({
       ...{ name: preparedName('people_set_find', find), text: find },
       values: [`{${ids.join()}}`],

@@ -2,6 +2,8 @@
 // Promises: each caller has its own result and its own error, as if it had been alone; nobody waits for another's lock.
 // May know: the statements of people, and how calls are gathered; not what is made of a row.
 
+import type { Span } from '@opentelemetry/api';
+import { outgoingJson } from '../../tracing/trace-context.js';
 import { Batches } from '../../transactions/sharing/batches.js';
 import type { Statement } from '../../transactions/transaction-context.js';
 import type { TransactionOutcomeUnknownError } from '../../transactions/transaction-errors.js';
@@ -15,6 +17,8 @@ import type { WriteDoubt } from '../write-doubt.js';
 /** A person to be stored. */
 interface Insert {
   row: CopyRow;
+  /** Of whoever asks for it, for the event. */
+  trace: string | null;
   doubt: WriteDoubt;
 }
 
@@ -26,6 +30,8 @@ export interface Change {
   /** True where it may be applied twice. */
   idempotent: boolean;
   doubt: WriteDoubt;
+  /** Of whoever asks for it, for the event. */
+  trace: string | null;
 }
 
 /** What was accepted is finished, also while the application stops. */
@@ -56,7 +62,7 @@ export class SharedPeople {
         (await this.insertAlone(insert, this.after(tried, insert, doubt))) ?? null,
       together: (inserts) => {
         const rows = inserts.map(({ row }) => row);
-        return this.writeTogether(store.statements.createShared(rows), rows);
+        return this.writeTogether(store.statements.createShared(rows, tracesOf(rows, inserts)), rows);
       },
       // Its key makes it harmless.
       repeats: () => true,
@@ -73,7 +79,7 @@ export class SharedPeople {
   /** @param isProof see `PeopleStore.find` */
   async find(id: string, isProof = false): Promise<PersonRow | undefined> {
     if (isProof || !this.mayShare()) return this.store.find(id, isProof);
-    return (await this.store.transactions.share(() => this.reads.add(id))) ?? undefined;
+    return (await this.store.transactions.share((span) => this.reads.add(id, span))) ?? undefined;
   }
 
   /**
@@ -84,9 +90,9 @@ export class SharedPeople {
    * @throws PersonConflictError, PersonRefusedError the table refuses it
    */
   async insert(row: CopyRow, isOurs: boolean, doubt: WriteDoubt): Promise<PersonRow | undefined> {
-    const insert = { row, doubt };
+    const insert = { row, doubt, trace: outgoingJson() };
     if (!isOurs || !this.mayShare() || !isShort(row)) return this.insertAlone(insert);
-    return (await this.store.transactions.share(() => this.inserts.add(insert))) ?? undefined;
+    return (await this.store.transactions.share((span) => this.inserts.add(insert, span))) ?? undefined;
   }
 
   /**
@@ -95,11 +101,13 @@ export class SharedPeople {
    * @returns the row as it was changed or removed; undefined where none was
    * @throws PersonRefusedError the table refuses it
    */
-  async change(change: Change, conflictKey: string): Promise<PersonRow | undefined> {
+  async change(wanted: Omit<Change, 'trace'>, conflictKey: string): Promise<PersonRow | undefined> {
+    const change = { ...wanted, trace: outgoingJson() };
     if (!this.mayShare(conflictKey) || !isShort(change.values))
       return this.changeAlone(change, { conflictKey });
     const batches = change.kind === 'update' ? this.updates : this.removals;
-    return (await this.store.transactions.share(() => batches.add(change), conflictKey)) ?? undefined;
+    const send = (span?: Span) => batches.add(change, span);
+    return (await this.store.transactions.share(send, conflictKey)) ?? undefined;
   }
 
   private mayShare(conflictKey?: string): boolean {
@@ -107,15 +115,19 @@ export class SharedPeople {
   }
 
   /** Its key makes it harmless to store a person twice, so an answer that was lost is asked for by doing it again. */
-  private insertAlone({ row, doubt }: Insert, options: WriteOptions = {}): Promise<PersonRow | undefined> {
-    return this.writeAlone(this.store.statements.create(...row), doubt, { ...options, idempotent: true });
+  private insertAlone(
+    { row, doubt, trace }: Insert,
+    options: WriteOptions = {},
+  ): Promise<PersonRow | undefined> {
+    const statement = this.store.statements.create(row, trace);
+    return this.writeAlone(statement, doubt, { ...options, idempotent: true });
   }
 
   private changeAlone(
-    { kind, values, idempotent, doubt }: Change,
+    { kind, values, idempotent, doubt, trace }: Change,
     options: WriteOptions,
   ): Promise<PersonRow | undefined> {
-    return this.writeAlone(this.store.statements[kind](...values), doubt, { ...options, idempotent });
+    return this.writeAlone(this.store.statements[kind](values, trace), doubt, { ...options, idempotent });
   }
 
   private async writeAlone(
@@ -132,7 +144,7 @@ export class SharedPeople {
         (await this.changeAlone(change, this.after(tried, change, doubt))) ?? null,
       together: (changes) => {
         const rows = changes.map(({ values }) => values);
-        return this.writeTogether(this.store.statements[shared](rows), rows);
+        return this.writeTogether(this.store.statements[shared](rows, tracesOf(rows, changes)), rows);
       },
       repeats: ({ idempotent }) => idempotent,
     });
@@ -177,4 +189,15 @@ function isShort(values: readonly unknown[]): boolean {
   let characters = 0;
   for (const value of values) if (typeof value === 'string') characters += value.length;
   return characters <= SHORT_CHARACTERS;
+}
+
+/** As JSON, by the ids that the rows begin with; null where nobody has one. */
+function tracesOf(
+  rows: readonly (readonly unknown[])[],
+  writes: readonly { trace: string | null }[],
+): string | null {
+  const members = writes.flatMap(({ trace }, place) =>
+    trace === null ? [] : [`"${(rows[place]![0] as string).toLowerCase()}":${trace}`],
+  );
+  return members.length > 0 ? `{${members.join()}}` : null;
 }

@@ -21,6 +21,8 @@ export interface SessionOptions {
   recycling: RecyclingMethod;
   /** Made when something first has to name the unit. */
   transactionId: () => string;
+  /** True where its statements have spans. */
+  isTraced: boolean;
   /** The statements that begin the transaction. */
   begin: readonly string[];
   /** True where it is not to write. */

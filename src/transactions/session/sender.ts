@@ -4,6 +4,7 @@ import { statementTimeoutOf } from '../../database/introduction.js';
 import { canBePipelined, noProgress } from '../../database/pg/pipelined-query.js';
 import { UNIQUE_VIOLATION } from '../../database/postgres-errors.js';
 import { expectError } from '../../errors/expected-errors.js';
+import { inStatementSpan } from '../../tracing/statement-spans.js';
 import { KnownTicket } from './commit-ticket.js';
 import type { SessionConnection } from './connection.js';
 import type { SessionOptions } from './options.js';
@@ -37,9 +38,10 @@ export class StatementSender {
   async send<Row extends QueryResultRow>(statement: QueryConfig): Promise<QueryResult<Row>> {
     this.setsOwnTimeout ||= setsTimeout(statement);
     try {
-      const result = await (canBePipelined(statement)
-        ? this.sendPipelined<Row>(statement)
-        : this.sendAlone<Row>(statement));
+      const run = () =>
+        canBePipelined(statement) ? this.sendPipelined<Row>(statement) : this.sendAlone<Row>(statement);
+      const { client } = this.connection;
+      const result = await (this.options.isTraced ? inStatementSpan(statement.text, client, run) : run());
       // ROLLBACK TO a savepoint that is older than the failure: the server has forgotten it.
       if (result.command === 'ROLLBACK') this.forgive();
       return result;

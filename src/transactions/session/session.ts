@@ -4,6 +4,7 @@
 
 import type { QueryConfig, QueryResult, QueryResultRow } from 'pg';
 import { canBePipelined, type PipelinedStatement } from '../../database/pg/pipelined-query.js';
+import { inStatementSpan } from '../../tracing/statement-spans.js';
 import { TransactionUsageError } from '../transaction-errors.js';
 import { commit } from './commit.js';
 import { borrow, SessionConnection } from './connection.js';
@@ -41,7 +42,7 @@ export class TransactionSession {
     private readonly options: SessionOptions,
   ) {
     this.sender = new StatementSender(connection, this.state, options);
-    this.streams = new Streams(connection, this.sender, this.turns);
+    this.streams = new Streams(connection, this.sender, this.turns, options.isTraced);
   }
 
   /** @throws PoolExhaustedError, DatabaseUnavailableError */
@@ -124,7 +125,9 @@ export class TransactionSession {
     state.on('commit');
     try {
       this.assertIdle();
-      const result = await commit({ state, connection, sender, options, last, statement: final?.statement });
+      const run = () => commit({ state, connection, sender, options, last, statement: final?.statement });
+      const hasSpan = options.isTraced && (state.hasBegun || last.length > 0);
+      const result = await (hasSpan ? inStatementSpan('COMMIT', connection.client, run) : run());
       if (final) final.result = result;
     } catch (error) {
       const failure = connection.explain(error);

@@ -1,3 +1,4 @@
+import { startStatementSpan } from '../../tracing/statement-spans.js';
 import type { SessionConnection } from './connection.js';
 import type { StatementSender } from './sender.js';
 import type { Submittable } from './statements.js';
@@ -11,6 +12,7 @@ export class Streams {
     private readonly connection: SessionConnection,
     private readonly sender: StatementSender,
     private readonly turns: StatementTurns,
+    private readonly isTraced: boolean,
   ) {}
 
   /** True while one is not at its end. */
@@ -28,11 +30,13 @@ export class Streams {
     const turn = this.turns.take();
     this.unended++;
     let isSent = false;
+    let endSpan: ReturnType<typeof startStatementSpan> | undefined;
     // pg tells a query its end by these.
     const { handleReadyForQuery, handleError } = submittable;
     submittable.handleReadyForQuery = (wire) => {
       this.unended--;
       turn.done();
+      endSpan?.();
       handleReadyForQuery?.call(submittable, wire);
     };
     submittable.handleError = (error, wire) => {
@@ -40,6 +44,7 @@ export class Streams {
       // What comes next waits until it is known whether the connection lives on.
       if (isSent) void connection.learn(error).finally(turn.done);
       else turn.done();
+      endSpan?.(error);
       sender.firstFailure ??= connection.explain(error);
       handleError.call(submittable, error, wire);
     };
@@ -49,9 +54,16 @@ export class Streams {
       await sender.begin();
       sender.ticket.doubt();
       isSent = true;
+      if (this.isTraced) endSpan = startStatementSpan(textOf(submittable), connection.client);
       connection.client.query(submittable as never);
     };
     send().catch((error: unknown) => submittable.handleError(error as Error));
     return submittable;
   }
+}
+
+/** Those of pg-copy-streams and pg-cursor have it. */
+function textOf(submittable: object): string {
+  const { text } = submittable as { text?: unknown };
+  return typeof text === 'string' ? text : 'QUERY';
 }

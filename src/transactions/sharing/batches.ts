@@ -2,8 +2,10 @@
 // Promises: each call has the outcome that it would have had alone; nobody waits for others to come.
 // May know: errors of transactions/ and database/; not what is sent.
 
+import type { Span } from '@opentelemetry/api';
 import { AsyncResource } from 'node:async_hooks';
 import { DatabaseUnavailableError, PoolExhaustedError } from '../../database/postgres-errors.js';
+import { belowSpan, inSpan, linksTo } from '../../tracing/spans.js';
 import { TransactionOutcomeUnknownError, TransactionRetriesExhaustedError } from '../transaction-errors.js';
 import { SharingPause } from './pause.js';
 
@@ -29,6 +31,8 @@ export interface SharedCalls<Item, Result> {
 
 interface Waiting<Item, Result> {
   item: Item;
+  /** Of the caller's unit of work, where it has one. */
+  span: Span | undefined;
   since: number;
   resolve: (result: Result) => void;
   reject: (error: unknown) => void;
@@ -55,9 +59,9 @@ export class Batches<Item, Result> extends AsyncResource {
     super('nestjs-people:batches');
   }
 
-  add(item: Item): Promise<Result> {
+  add(item: Item, span?: Span): Promise<Result> {
     return new Promise((resolve, reject) => {
-      this.waiting.push({ item, since: performance.now(), resolve, reject });
+      this.waiting.push({ item, span, since: performance.now(), resolve, reject });
       this.goOn();
     });
   }
@@ -100,7 +104,10 @@ export class Batches<Item, Result> extends AsyncResource {
     }
     const items = batch.map(({ item }) => item);
     try {
-      const results = await this.calls.together(items);
+      const links = batch[0]!.span ? linksTo(batch.map(({ span }) => span)) : [];
+      const results = await inSpan('shared statement', { links, isRoot: true }, () =>
+        this.calls.together(items),
+      );
       this.pause.tookTogether(performance.now() - since, items.length);
       const rest: Promise<void>[] = [];
       for (const [index, each] of batch.entries()) {
@@ -138,12 +145,12 @@ export class Batches<Item, Result> extends AsyncResource {
   }
 
   private async sendAlone(
-    { item, resolve, reject }: Waiting<Item, Result>,
+    { item, span, resolve, reject }: Waiting<Item, Result>,
     tried = 0,
     doubt?: TransactionOutcomeUnknownError,
   ): Promise<void> {
     try {
-      resolve(await this.calls.alone(item, tried, doubt));
+      resolve(await belowSpan(span, () => this.calls.alone(item, tried, doubt)));
     } catch (error) {
       reject(error);
     }

@@ -23,6 +23,7 @@ export async function openSession(
     dataSource,
     recycling,
     transactionId: () => unit.id,
+    isTraced: unit.isTraced,
     // Also what the session has by default: a pooler may have handed on another one.
     begin: beginStatements(
       { ...options, ...(isolationLevel && { isolationLevel }) },

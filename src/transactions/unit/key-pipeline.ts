@@ -1,4 +1,3 @@
-import type { QueryResult, QueryResultRow } from 'pg';
 import type { DataSource } from 'typeorm';
 import {
   borrowClient,
@@ -7,10 +6,8 @@ import {
   poolOf,
   type RecyclingMethod,
   returnClient,
-  toSend,
 } from '../../database/pooled-client.js';
 import { setPipeline } from '../../database/pg/internals.js';
-import type { Statement } from '../transaction-context.js';
 
 /** Single statements of one key that may be on their way together: more win nothing, and a lost connection meets them all. */
 export const PIPELINE_DEPTH = 4;
@@ -61,18 +58,13 @@ export class KeyPipeline {
   /**
    * Runs one statement, behind those that came before.
    *
-   * @param onLease told of the connection as soon as there is one
+   * @param send sends it on the connection, as soon as there is one
    * @throws PoolExhaustedError, DatabaseUnavailableError, and what pg throws
    */
-  async query<Row extends QueryResultRow>(
-    statement: Statement,
-    onLease: (lease: Lease) => void,
-  ): Promise<QueryResult<Row>> {
+  async use<T>(send: (lease: Lease) => Promise<T>): Promise<T> {
     this.users++;
     try {
-      const lease = await (this.lease ??= this.open());
-      onLease(lease);
-      return await this.send<Row>(lease, statement);
+      return await this.send(await (this.lease ??= this.open()), send);
     } finally {
       if (--this.users === 0) await this.end();
     }
@@ -86,12 +78,9 @@ export class KeyPipeline {
     return lease;
   }
 
-  private async send<Row extends QueryResultRow>(
-    lease: Lease,
-    statement: Statement,
-  ): Promise<QueryResult<Row>> {
+  private async send<T>(lease: Lease, send: (lease: Lease) => Promise<T>): Promise<T> {
     try {
-      return await lease.client.query<Row>(toSend(lease, statement) as { text: string });
+      return await send(lease);
     } catch (error) {
       await learnFailure(lease, error);
       // Whoever comes next finds another connection.

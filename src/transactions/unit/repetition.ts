@@ -9,6 +9,7 @@ import {
 } from '../../database/postgres-errors.js';
 import { ApplicationError } from '../../errors/application-error.js';
 import { toMessageError } from '../../errors/error-responses.js';
+import { errorType, inSpan } from '../../tracing/spans.js';
 import { backoffDelay, DEFAULT_BACKOFF, describeAttempt, isRetryable } from '../retry-policy.js';
 import {
   AfterCommitError,
@@ -17,7 +18,6 @@ import {
   TransactionRetriesExhaustedError,
 } from '../transaction-errors.js';
 import { transactionChannels, type TransactionRetry } from '../transaction-events.js';
-import { inSpan } from './tracing.js';
 import type { AttemptOutcome, Unit } from './unit-of-work.js';
 
 const logger = new Logger('Transactions');
@@ -34,18 +34,21 @@ export function repeatUntilCommitted<T>(
   unit: Unit,
   attemptOnce: (attempt: number) => Promise<AttemptOutcome<T>>,
 ): Promise<T> {
-  return inSpan('transaction', async (span) => {
+  return inSpan('transaction', {}, async (span) => {
+    const isRecording = span?.isRecording() === true;
+    unit.isTraced = isRecording;
     const errors: unknown[] = [];
     for (;;) {
       const attempt = errors.length + 1;
-      const outcome = await (span.isRecording()
-        ? inSpan('transaction attempt', async (attemptSpan) => {
+      const outcome = await (isRecording
+        ? inSpan('transaction attempt', {}, async (attemptSpan) => {
             const done = await attemptOnce(attempt);
-            if (!done.committed) attemptSpan.recordException(done.error as Error);
+            if (!done.committed)
+              attemptSpan?.addEvent('exception', { 'exception.type': errorType(done.error) });
             return done;
           })
         : attemptOnce(attempt));
-      if (span.isRecording()) span.setAttributes({ [`${SPAN}.id`]: unit.id, [`${SPAN}.attempts`]: attempt });
+      if (isRecording) span.setAttributes({ [`${SPAN}.id`]: unit.id, [`${SPAN}.attempts`]: attempt });
       if (outcome.committed) return finish(unit, attempt, outcome);
       if (await asksAgain(unit, outcome)) continue;
       if (runsAgainAtOnce(unit, outcome)) continue;

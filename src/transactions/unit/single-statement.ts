@@ -4,6 +4,7 @@ import { isInternal } from '../../database/faults.js';
 import { KnownServer } from '../../database/known-server.js';
 import { cutConnection, type Lease, poolOf, toSend, withClient } from '../../database/pooled-client.js';
 import { ApplicationError } from '../../errors/application-error.js';
+import { inStatementSpan } from '../../tracing/statement-spans.js';
 import type { Statement } from '../transaction-context.js';
 import { TransactionOutcomeUnknownError } from '../transaction-errors.js';
 import type { AttemptOptions } from './attempt.js';
@@ -60,12 +61,15 @@ async function send<Row extends QueryResultRow>({
     sessions.add((session = { cut: () => cutConnection(lease) }));
   };
   try {
-    if (conflictKey !== undefined)
-      return await KeyPipeline.of(dataSource, conflictKey, recycling).query<Row>(statement, onLease);
+    const sendOn = (lease: Lease) => lease.client.query<Row>(toSend(lease, statement) as { text: string });
+    const run = unit.isTraced
+      ? (lease: Lease) => inStatementSpan(statement.text, lease.client, () => sendOn(lease))
+      : sendOn;
     const query = (lease: Lease) => {
       onLease(lease);
-      return lease.client.query<Row>(toSend(lease, statement) as { text: string });
+      return run(lease);
     };
+    if (conflictKey !== undefined) return await KeyPipeline.of(dataSource, conflictKey, recycling).use(query);
     return await withClient(dataSource, recycling, query, writes ? 'write' : 'read');
   } finally {
     if (session) sessions.delete(session);

@@ -35,6 +35,8 @@ export class Unit {
   /** The first attempt whose COMMIT got no answer: it may be applied, so the unit may not be reported as rolled back any more. */
   doubt: { error: TransactionOutcomeUnknownError; since: number } | undefined;
   queueWaitMs = 0;
+  /** Its statements have spans. */
+  isTraced = false;
   /** How often it has run again because a connection was not what the client believed. */
   repairs = 0;
   readonly startedAt = performance.now();

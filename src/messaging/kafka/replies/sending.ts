@@ -11,7 +11,9 @@ import { retryDelay } from '../../failure-policy.js';
 import type { MessageAnswer } from '../../message-answer.js';
 import { type KafkaProducer, RecordRefusedError } from '../../kafka-driver.js';
 import type { OutgoingRecord } from '../../records/record.js';
+import { inSendSpans } from '../../records/send-spans.js';
 import { recordBytes, refuseHuge } from '../../records/size.js';
+import { type TraceHeaders, traceHeadersOf } from '../../../tracing/trace-context.js';
 import { ReplyRoom, type Reservation } from './room.js';
 import { pause } from '../../waiting.js';
 import { plainText } from '../../../errors/plain-text.js';
@@ -95,10 +97,11 @@ export class MessageReplies {
   ): Promise<boolean> {
     let failure: Failure | undefined;
     let address = delivery.replyTo!;
+    const trace = delivery.trace ?? traceHeadersOf(delivery.record.headers);
     let current = answer;
     for (let attempt = 1; ; attempt++) {
       try {
-        await this.sendOnce(address, current, reservation);
+        await this.sendOnce(address, current, trace, reservation);
         this.acknowledgedAt = performance.now();
         return true;
       } catch (err) {
@@ -165,22 +168,24 @@ export class MessageReplies {
   private async sendOnce(
     address: ReplyAddress,
     answer: MessageAnswer,
+    trace: TraceHeaders | undefined,
     reservation: Reservation,
   ): Promise<void> {
-    const records = await this.recordsOf(address, answer).catch((cause: unknown) => {
+    const records = await this.recordsOf(address, answer, trace).catch((cause: unknown) => {
       throw new UnspeakableAnswer('The serializer has failed.', { cause });
     });
     refuseHuge(records);
     reservation.holds(records.reduce((sum, record) => sum + recordBytes(record), 0));
     const producer = this.producer();
     if (!producer) throw new Error('Not connected.');
-    await producer.send(records);
+    await inSendSpans(records, (these) => producer.send(these));
   }
 
   /** As Nest's server: one record for each value, the last of them says that it is. */
   private async recordsOf(
     { topic, partition, correlationId }: ReplyAddress,
     answer: MessageAnswer,
+    trace: TraceHeaders | undefined,
   ): Promise<OutgoingRecord[]> {
     const responses: Partial<OutgoingResponse>[] =
       'error' in answer ? [{ err: answer.error }] : answer.values.map((response) => ({ response }));
@@ -200,6 +205,7 @@ export class MessageReplies {
           ...(key != null && { key }),
           value: value ?? null,
           headers: {
+            ...trace,
             ...headers,
             [KafkaHeaders.CORRELATION_ID]: correlationId,
             ...(err !== undefined && {
