@@ -94,7 +94,14 @@ export { Inbox, MessageIdConflictError } from './messaging/inbox.js';
 export { type HandledMessage, type MessageAnswer } from './messaging/message-answer.js';
 export { type MessageIdentity } from './messaging/message-identity.js';
 export { Outbox, type OutboxEvent } from './messaging/outbox.js';
-export { type DeadLetter, type DeadLetterFilter, DeadLetters } from './messaging/dead-letters.js';
+export {
+  type Correction,
+  type DeadLetter,
+  type DeadLetterDetails,
+  type DeadLetterFilter,
+  DeadLetters,
+  type WaitingKey,
+} from './messaging/dead-letters.js';
 export { ReplyTopicRefusedError } from './messaging/kafka/replies/rules.js';
 export { HandlerTimeoutError, TooManyValuesError } from './messaging/consuming/handler-time.js';
 export { RecordTooLargeError, RecordUnreadableError } from './messaging/records/unread.js';

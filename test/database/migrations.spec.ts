@@ -114,13 +114,11 @@ it('is reverted with events that wait behind a refused one: the relay of the ver
     `INSERT INTO message_outbox (aggregatetype, aggregateid, type, topic, attempts, next_attempt_at)
      VALUES ('x', 'one', 'refused', 't', 1, now() + interval '1 hour'), ('x', 'one', 'behind', 't', 0, 'infinity')`,
   );
-  for (const name of ALL.slice(-2).reverse()) {
-    expect(name).toMatch(/^Create(TransactionOutcomes|OutboxLeases)/);
-    await dataSource.undoLastMigration({ transaction: 'each' });
-  }
+  const reverted = ALL.slice(ALL.findIndex((name) => name.startsWith('CreateOutboxLeases')));
+  for (const _ of reverted) await dataSource.undoLastMigration({ transaction: 'each' });
   const ready = await database.query('SELECT type FROM message_outbox WHERE next_attempt_at IS NULL');
   expect(ready).toEqual([{ type: 'behind' }]);
-  expect(await migrate(dataSource)).toEqual(ALL.slice(-2));
+  expect(await migrate(dataSource)).toEqual(reverted);
   await dataSource.destroy();
 });
 
