@@ -12,10 +12,16 @@ import { markLost } from '../database/database-failure.js';
 import { ProblemDetailsFilter } from '../errors/error-responses.js';
 import { KafkaTransport } from '../messaging/kafka.transport.js';
 import { MessageStore } from '../messaging/message-store.js';
+import { MessageOperationsModule } from '../operations/dead-letters/dead-letters.module.js';
 import { OperationsModule } from '../operations/operations.module.js';
 import { PeopleTable } from '../people/table/known-table.js';
 import { PeopleModule } from '../people/people.module.js';
-import { BearerTokenGuard, callerOfToken, mayReadByToken } from './http/bearer-token.guard.js';
+import {
+  BearerTokenGuard,
+  callerOfToken,
+  mayReadByToken,
+  operatorByToken,
+} from './http/bearer-token.guard.js';
 import type { Environment } from './settings.js';
 import { kafkaTransport } from './kafka-client.js';
 import { mayReadReasons } from './http/operations-access.js';
@@ -95,6 +101,7 @@ export class AppModule {
           ],
           mayReadReasons,
         ),
+        MessageOperationsModule.forRoot({ operatorOf: operatorByToken }),
       ],
       providers: [
         Stopping,

@@ -1,0 +1,119 @@
+import { Injectable, type OnModuleInit } from '@nestjs/common';
+import { ModuleRef } from '@nestjs/core';
+import {
+  type Correction,
+  type DeadLetter,
+  type DeadLetterDetails,
+  type DeadLetterFilter,
+  DeadLetters,
+  type WaitingKey,
+} from '../../messaging/dead-letters.js';
+import type { TransactionContext } from '../../transactions/transaction-context.js';
+import { TransactionRunner } from '../../transactions/transaction-runner.js';
+import { type Act, type Action, type AuditEntry, type AuditSubject, auditStatements } from './audit.js';
+import { DeadLetterNotFoundError, DeadLetterSettledError, WaitingKeyNotFoundError } from './errors.js';
+
+/** What people on call see of messages and do about them; each act is one unit of work with its row in `message_audit`. */
+@Injectable()
+export class MessageOperations implements OnModuleInit {
+  private letters!: DeadLetters;
+  private transactions!: TransactionRunner;
+  private audit!: ReturnType<typeof auditStatements>;
+
+  constructor(private readonly moduleRef: ModuleRef) {}
+
+  /** Those of whichever module of the application has them. */
+  onModuleInit(): void {
+    this.letters = this.moduleRef.get(DeadLetters, { strict: false });
+    this.transactions = this.moduleRef.get(TransactionRunner, { strict: false });
+    this.audit = auditStatements(this.transactions.dataSource);
+  }
+
+  list(filter: DeadLetterFilter, atMost: number, after: string): Promise<DeadLetter[]> {
+    return this.letters.list(filter, atMost, after);
+  }
+
+  /** @throws DeadLetterNotFoundError */
+  async find(seq: string): Promise<DeadLetterDetails> {
+    const letter = await this.letters.find(seq);
+    if (!letter) throw new DeadLetterNotFoundError(seq);
+    return letter;
+  }
+
+  /** @throws DeadLetterNotFoundError, DeadLetterSettledError */
+  replay(seq: string, act: Act): Promise<void> {
+    return this.settle('replay', seq, act);
+  }
+
+  /** @throws DeadLetterNotFoundError, DeadLetterSettledError */
+  discard(seq: string, act: Act): Promise<void> {
+    return this.settle('discard', seq, act);
+  }
+
+  /** Those that the filter chooses, together. @returns how many */
+  settleAll(action: 'replay' | 'discard', filter: DeadLetterFilter, act: Act): Promise<number> {
+    return this.transactions.run({ isolationLevel: 'READ COMMITTED' }, async (transaction) => {
+      const settled = await this.letters[action](filter);
+      if (settled > 0) await this.write(transaction, act, action, { details: { filter, settled } });
+      return settled;
+    });
+  }
+
+  /**
+   * Has another message handled in place of a dead letter.
+   *
+   * @returns the number under which what came is kept
+   * @throws DeadLetterNotFoundError, DeadLetterSettledError
+   */
+  correct(seq: string, correction: Correction, act: Act): Promise<string> {
+    return this.transactions.run({ isolationLevel: 'READ COMMITTED' }, async (transaction) => {
+      const original = await this.letters.correct(seq, correction);
+      if (original === undefined) throw await this.whyNot(seq);
+      await this.write(transaction, act, 'correct', { deadLetter: seq, details: { original } });
+      return original;
+    });
+  }
+
+  waitingKeys(
+    topic: string | undefined,
+    atMost: number,
+    after: readonly [string, string],
+  ): Promise<WaitingKey[]> {
+    return this.letters.waitingKeys(topic, atMost, after);
+  }
+
+  /** @throws WaitingKeyNotFoundError */
+  releaseKey(topic: string, hash: string, act: Act): Promise<void> {
+    return this.transactions.run({ isolationLevel: 'READ COMMITTED' }, async (transaction) => {
+      if (!(await this.letters.releaseKey(topic, hash))) throw new WaitingKeyNotFoundError(topic);
+      await this.write(transaction, act, 'release-key', { topic, details: { hash } });
+    });
+  }
+
+  /** Newest first. */
+  async listAudit(atMost: number, before: string | undefined): Promise<AuditEntry[]> {
+    const statement = this.audit.list(atMost, before);
+    return (await this.transactions.runStatement<AuditEntry>(statement, { writes: false })).rows;
+  }
+
+  private settle(action: 'replay' | 'discard', seq: string, act: Act): Promise<void> {
+    return this.transactions.run({ isolationLevel: 'READ COMMITTED' }, async (transaction) => {
+      if ((await this.letters[action]({ seq })) === 0) throw await this.whyNot(seq);
+      await this.write(transaction, act, action, { deadLetter: seq });
+    });
+  }
+
+  private async whyNot(seq: string): Promise<Error> {
+    const letter = await this.letters.find(seq);
+    return letter ? new DeadLetterSettledError(letter) : new DeadLetterNotFoundError(seq);
+  }
+
+  private async write(
+    transaction: TransactionContext,
+    act: Act,
+    action: Action,
+    subject: AuditSubject,
+  ): Promise<void> {
+    await transaction.query(this.audit.add(act, action, subject));
+  }
+}
