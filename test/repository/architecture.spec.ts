@@ -6,7 +6,8 @@ import path from 'node:path';
 const FOLDERS = ['app', 'operations', 'people', 'messaging', 'transactions', 'database', 'json', 'errors'];
 /** The same of the rooms in them; what stands beside the rooms is what all of them know. */
 const ROOMS: Record<string, string[]> = {
-  app: ['http', 'migrating'],
+  app: ['http', 'migrating', 'commands'],
+  operations: ['console', 'dead-letters'],
   people: ['http', 'messages', 'sharing', 'importing', 'table'],
   messaging: ['kafka', 'consuming', 'outbox', 'dead-letters', 'inbox', 'records'],
   'messaging/kafka': ['kafkajs', 'platformatic', 'client', 'protocol', 'replies'],
