@@ -12,6 +12,7 @@ import { markLost } from '../database/database-failure.js';
 import { ProblemDetailsFilter } from '../errors/error-responses.js';
 import { KafkaTransport } from '../messaging/kafka.transport.js';
 import { MessageStore } from '../messaging/message-store.js';
+import { ConsoleModule } from '../operations/console/console.module.js';
 import { MessageOperationsModule } from '../operations/dead-letters/dead-letters.module.js';
 import { OperationsModule } from '../operations/operations.module.js';
 import { PeopleTable } from '../people/table/known-table.js';
@@ -102,6 +103,7 @@ export class AppModule {
           mayReadReasons,
         ),
         MessageOperationsModule.forRoot({ operatorOf: operatorByToken }),
+        ConsoleModule,
       ],
       providers: [
         Stopping,

@@ -7,6 +7,7 @@ import {
 } from '@nestjs/common';
 import { HttpAdapterHost } from '@nestjs/core';
 import type { JWTPayload } from 'jose';
+import { ConsoleController } from '../../operations/console/console.controller.js';
 import { scopeNeeded } from '../../operations/dead-letters/access.js';
 import { HealthController } from '../../operations/health.controller.js';
 import { MetricsController } from '../../operations/metrics.controller.js';
@@ -17,7 +18,7 @@ import type { AuthSettings } from '../settings.js';
 export { TokenKeysUnavailableError } from './issuer-keys.js';
 
 /** Asked by machines that have no token; `operations-access` says who is answered what. */
-const PUBLIC = new Set<Type>([HealthController, MetricsController]);
+const PUBLIC = new Set<Type>([HealthController, MetricsController, ConsoleController]);
 const READING = new Set(['GET', 'HEAD']);
 
 interface HttpRequest {
