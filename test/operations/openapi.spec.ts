@@ -81,6 +81,9 @@ describe('the documentation', () => {
       'post /messages/dead-letters/{seq}/discard': ['200', ...ofAct, '404', '409', '503'].sort(),
       'get /messages/waiting-keys': ['200', '400', ...guarded, '503'],
       'post /messages/waiting-keys/release': ['200', ...ofAct, '404', '503'].sort(),
+      'get /messages/replays': ['200', '400', ...guarded, '503'],
+      'post /messages/replays': ['200', ...ofAct, '409', '503'].sort(),
+      'post /messages/replays/{id}/cancel': ['200', ...ofAct, '404', '503'].sort(),
       'get /messages/audit': ['200', '400', ...guarded, '503'],
     });
   });

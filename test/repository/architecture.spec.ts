@@ -9,7 +9,7 @@ const ROOMS: Record<string, string[]> = {
   app: ['http', 'migrating', 'commands'],
   operations: ['console', 'dead-letters'],
   people: ['http', 'messages', 'sharing', 'importing', 'table'],
-  messaging: ['kafka', 'consuming', 'outbox', 'dead-letters', 'inbox', 'records'],
+  messaging: ['kafka', 'replaying', 'consuming', 'outbox', 'dead-letters', 'inbox', 'records'],
   'messaging/kafka': ['kafkajs', 'platformatic', 'client', 'protocol', 'replies'],
   transactions: ['sharing', 'unit', 'session'],
   database: ['hosts', 'pg'],

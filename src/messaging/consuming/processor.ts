@@ -170,6 +170,7 @@ export class MessageProcessor {
         new MessageIdConflictError(message.messageId),
         run.settle,
       );
+    delivery.isRepeated = true;
     this.settings.finish(delivery, handled.answer ?? { values: [] });
     run.settle(delivery, 'done');
   }

@@ -13,6 +13,7 @@ import type { MessageAnswer } from '../message-answer.js';
 import type { MessageStore } from '../message-store.js';
 import { OutboxRelay } from '../outbox-relay.js';
 import type { IncomingRecord } from '../records/record.js';
+import { WindowReplays } from '../replaying/window-replays.js';
 import { Availability } from './availability.js';
 import { KafkaConnection } from './connection.js';
 import { sentDeadLetters, storedDeadLetters } from './dead-letter-writing.js';
@@ -26,6 +27,8 @@ import type { TransportSettings } from './transport-options.js';
 export interface Transport {
   connection: KafkaConnection;
   availability: Availability;
+  /** undefined without a store. */
+  replays: WindowReplays | undefined;
 }
 
 /**
@@ -106,11 +109,27 @@ export function composeTransport(settings: TransportSettings, server: NestServer
         })
       : undefined;
   const relay = store && relayFor(store, settings, clients, availability);
+  const replays =
+    store &&
+    new WindowReplays({
+      ...{ store, batchSize, toDelivery, logger, consumer: groupId, limits: settings.limits },
+      retentionMs: settings.inboxRetentionMs,
+      driver: () => clients.driver,
+      hasHandler: (topic) => server.handlerOf(topic) !== undefined,
+      processor: (finishReplayed, held) =>
+        new MessageProcessor({
+          ...{ store, calls, quarantine, crashes: undefined, finish: finishReplayed },
+          failures: new MessageFailures({
+            ...{ store, maxAttempts, maxTransientAttempts, infrastructure, writeDeadLetter, held },
+            finish: finishReplayed,
+          }),
+        }),
+    });
   const connection = new KafkaConnection({
     ...{ settings, server, logger, stopping, clients, lanes, intake, overflow },
-    ...{ replies, availability, quarantine, crashes, upkeep, relay },
+    ...{ replies, availability, quarantine, crashes, upkeep, relay, replays },
   });
-  return { connection, availability };
+  return { connection, availability, replays };
 }
 
 interface QuarantineParts {

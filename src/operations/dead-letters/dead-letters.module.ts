@@ -6,6 +6,7 @@ import { type DynamicModule, Module } from '@nestjs/common';
 import { OPERATOR_OF, type OperatorOf } from './access.js';
 import { DeadLettersController } from './dead-letters.controller.js';
 import { MessageOperations } from './message-operations.js';
+import { ReplaysController } from './replays.controller.js';
 
 /** Options of `MessageOperationsModule.forRoot`. */
 export interface MessageOperationsOptions {
@@ -27,7 +28,7 @@ export class MessageOperationsModule {
   static forRoot({ operatorOf }: MessageOperationsOptions): DynamicModule {
     return {
       module: MessageOperationsModule,
-      controllers: [DeadLettersController],
+      controllers: [DeadLettersController, ReplaysController],
       providers: [MessageOperations, { provide: OPERATOR_OF, useValue: operatorOf }],
       exports: [MessageOperations],
     };

@@ -1,5 +1,6 @@
 import { Injectable, type OnModuleInit } from '@nestjs/common';
 import { ModuleRef } from '@nestjs/core';
+import { UnknownElementException } from '@nestjs/core/errors/exceptions/unknown-element.exception.js';
 import {
   type Correction,
   type DeadLetter,
@@ -8,6 +9,10 @@ import {
   DeadLetters,
   type WaitingKey,
 } from '../../messaging/dead-letters.js';
+import type { RecordWindow } from '../../messaging/kafka-driver.js';
+import { KafkaTransport } from '../../messaging/kafka.transport.js';
+import type { Replay } from '../../messaging/replaying/replay.statements.js';
+import { ReplayUnavailableError, type WindowReplays } from '../../messaging/replaying/window-replays.js';
 import type { TransactionContext } from '../../transactions/transaction-context.js';
 import { TransactionRunner } from '../../transactions/transaction-runner.js';
 import { type Act, type Action, type AuditEntry, type AuditSubject, auditStatements } from './audit.js';
@@ -18,6 +23,7 @@ import { DeadLetterNotFoundError, DeadLetterSettledError, WaitingKeyNotFoundErro
 export class MessageOperations implements OnModuleInit {
   private letters!: DeadLetters;
   private transactions!: TransactionRunner;
+  private transport: KafkaTransport | undefined;
   private audit!: ReturnType<typeof auditStatements>;
 
   constructor(private readonly moduleRef: ModuleRef) {}
@@ -27,6 +33,12 @@ export class MessageOperations implements OnModuleInit {
     this.letters = this.moduleRef.get(DeadLetters, { strict: false });
     this.transactions = this.moduleRef.get(TransactionRunner, { strict: false });
     this.audit = auditStatements(this.transactions.dataSource);
+    try {
+      this.transport = this.moduleRef.get(KafkaTransport, { strict: false });
+    } catch (error) {
+      // Messages are read elsewhere.
+      if (!(error instanceof UnknownElementException)) throw error;
+    }
   }
 
   list(filter: DeadLetterFilter, atMost: number, after: string): Promise<DeadLetter[]> {
@@ -90,10 +102,46 @@ export class MessageOperations implements OnModuleInit {
     });
   }
 
+  /**
+   * Begins to replay a window of a topic through the inbox.
+   *
+   * @returns its id
+   * @throws what `WindowReplays.begin` throws
+   */
+  replayWindow(window: RecordWindow, act: Act): Promise<string> {
+    return this.transactions.run({ isolationLevel: 'READ COMMITTED' }, async (transaction) => {
+      const id = await this.replays.begin(window, act.actor);
+      const { topic, from, to } = window;
+      const details = { id, from: new Date(from), to: new Date(to) };
+      await this.write(transaction, act, 'replay-window', { topic, details });
+      return id;
+    });
+  }
+
+  /** @throws ReplayNotFoundError it does not run */
+  cancelReplay(id: string, act: Act): Promise<void> {
+    return this.transactions.run({ isolationLevel: 'READ COMMITTED' }, async (transaction) => {
+      await this.replays.cancel(id);
+      await this.write(transaction, act, 'cancel-window', { details: { id } });
+    });
+  }
+
+  /** Newest first, the running one with how far it is. */
+  listReplays(): Promise<Replay[]> {
+    return this.replays.list();
+  }
+
   /** Newest first. */
   async listAudit(atMost: number, before: string | undefined): Promise<AuditEntry[]> {
     const statement = this.audit.list(atMost, before);
     return (await this.transactions.runStatement<AuditEntry>(statement, { writes: false })).rows;
+  }
+
+  /** @throws ReplayUnavailableError no messages are read in this application */
+  private get replays(): WindowReplays {
+    const { replays } = this.transport ?? {};
+    if (!replays) throw new ReplayUnavailableError('messages are not read here');
+    return replays;
   }
 
   private settle(action: 'replay' | 'discard', seq: string, act: Act): Promise<void> {

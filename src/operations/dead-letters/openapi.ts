@@ -37,3 +37,4 @@ export const DocumentAct = (summary: string, description: string, body: Type) =>
 
 export const NOT_FOUND = problem(404, 'There is none.');
 export const SETTLED = problem(409, 'Somebody else was first: it is replayed or discarded already.');
+export const RUNNING = problem(409, 'Another window is being replayed.');

@@ -10,12 +10,10 @@ export function samplesOf(text) {
     const [, name, labels = '', value] = /^([a-zA-Z_:][\w:]*)(?:\{(.*)\})? (\S+)/.exec(line) ?? [];
     if (name === undefined) continue;
     if (!families.has(name)) families.set(name, []);
-    families
-      .get(name)
-      .push({
-        labels: Object.fromEntries([...labels.matchAll(LABEL)].map(([, key, of]) => [key, of])),
-        value: Number(value),
-      });
+    families.get(name).push({
+      labels: Object.fromEntries([...labels.matchAll(LABEL)].map(([, key, of]) => [key, of])),
+      value: Number(value),
+    });
   }
   return families;
 }
