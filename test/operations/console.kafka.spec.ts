@@ -61,8 +61,7 @@ inBrowser('the console, in Chromium', () => {
   };
   const openLetter = async (seq: string) => {
     await page.until(`document.querySelector('#letter-list').innerText.includes('${seq} people.create')`);
-    await page.see(`for (const button of document.querySelectorAll('#letter-list button')) button.id = 'open-' + button.innerText.split(' ')[0]`); // prettier-ignore
-    await page.tabTo(`#open-${seq}`);
+    await page.tabTo(`#letter-${seq}`);
     await page.press('Enter');
     await page.until(`document.querySelector('#letter').open`);
   };

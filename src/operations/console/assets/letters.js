@@ -14,7 +14,7 @@ function toItem(letter) {
   const { seq, state, topic, code, key, message, createdAt, attempts } = letter;
   const button = element(
     'button',
-    { type: 'button', className: 'wide' },
+    { type: 'button', className: 'wide', id: `letter-${seq}` },
     `${seq} ${topic} `,
     element('strong', {}, code),
     ` ${state}`,
@@ -36,12 +36,10 @@ export async function refreshLetters() {
   });
   const { items, next } = await read(`messages/dead-letters?${query}`);
   const list = byId('letter-list');
-  const focused = list.contains(document.activeElement)
-    ? [...list.querySelectorAll('button')].indexOf(document.activeElement)
-    : -1;
+  const focused = list.contains(document.activeElement) ? document.activeElement.id : undefined;
   showList(list, items, toItem, 'No dead letters.');
   // Who goes through the list by keyboard stays where they are.
-  if (focused >= 0) [...list.querySelectorAll('button')][focused]?.focus();
+  if (focused) byId(focused)?.focus();
   const more = byId('more-letters');
   more.hidden = next === null;
   more.onclick = () => attempt(() => (after.push(next), refreshLetters()));
