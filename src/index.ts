@@ -133,13 +133,23 @@ export {
   type RecordBatch,
   type RecordHeaders,
   RecordRefusedError,
+  type RecordWindow,
   type RefusalReason,
   type StuckPartition,
   type TopicPartition,
   type OffsetOutOfRangePolicy,
   OffsetOutOfRangeError,
   type TopicSettings,
+  type WindowReader,
 } from './messaging/kafka-driver.js';
+
+// What people on call see and do
+export { ConsoleModule } from './operations/console/console.module.js';
+export {
+  MessageOperationsModule,
+  type MessageOperationsOptions,
+} from './operations/dead-letters/dead-letters.module.js';
+export { OPERATION_SCOPE, type OperationScope, type OperatorOf } from './operations/dead-letters/access.js';
 
 // Errors, and how they look from outside
 export { ApplicationError, type FieldError, InvalidInputError } from './errors/application-error.js';

@@ -8,7 +8,11 @@ import * as api from '../../src/index.js';
 const reference = readFileSync('docs/reference.md', 'utf8');
 const { files } = JSON.parse(readFileSync('package.json', 'utf8')) as { files: string[] };
 /** What comes with the package beside the code. */
-const packed = ['README.md', ...files, ...readdirSync('docs').map((file) => `docs/${file}`)];
+const packed = [
+  'README.md',
+  ...files,
+  ...readdirSync('docs', { recursive: true, encoding: 'utf8' }).map((file) => `docs/${file}`),
+];
 const documents = packed.filter((file) => file.endsWith('.md'));
 const sources = readdirSync('src', { recursive: true, encoding: 'utf8' })
   .filter((file) => file.endsWith('.ts'))
