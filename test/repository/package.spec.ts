@@ -338,7 +338,7 @@ async function stop(child: ChildProcess): Promise<void> {
 }
 
 function importsOf(text: string): string[] {
-  return [...text.matchAll(/(?:\bfrom|\bimport|\bimport\(|\brequire\()\s*['"]([^'"./][^'"]*)['"]/g)].map(
+  return [...text.matchAll(/(?:\bfrom|\bimport|\bimport\(|\brequire\()\s*['"](@?\w[^'"\s]*)['"]/g)].map(
     ([, name]) => name!.replace(/^node:/, '').replace(/^((?:@[^/]+\/)?[^/]+).*$/, '$1'),
   );
 }
