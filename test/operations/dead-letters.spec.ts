@@ -1,7 +1,15 @@
+import { ValidationPipe } from '@nestjs/common';
+import { NestFactory } from '@nestjs/core';
+import { ExpressAdapter } from '@nestjs/platform-express';
 import { SignJWT } from 'jose';
 import { managementUrlOf } from '../../src/app/http/operations-access.js';
+import { MessagingModule } from '../../src/messaging/messaging.module.js';
+import { ConsoleModule } from '../../src/operations/console/console.module.js';
+import { MessageOperationsModule } from '../../src/operations/dead-letters/dead-letters.module.js';
 import { duringTests } from '../support/during-tests.js';
+import { messagesModule } from '../support/messages-host.js';
 import { startPeopleApp } from '../support/people-app.js';
+import { createDatabase } from '../support/test-database.js';
 
 const SECRET = 'a secret of more than thirty-two characters';
 const TRACE = '4bf92f3577b34da6a3ce929d0e0e4736';
@@ -351,5 +359,54 @@ it('where nobody is asked for a token, messages are not shown to other machines 
     expect((await fetch(`${url}/messages/dead-letters`)).status).toBe(404);
   } finally {
     await open.close();
+  }
+});
+
+it('without a management port they are on the other, and need a token there', async () => {
+  const alone = await startPeopleApp({ AUTH: 'jwt', AUTH_SECRET: SECRET });
+  try {
+    for (const path of ['/messages/dead-letters', '/messages/audit', '/console'])
+      expect([path, (await alone.request(path)).status]).toEqual([path, 401]);
+    const headers = { authorization: `Bearer ${await tokenFor('people:read')}` };
+    expect((await alone.request('/messages/dead-letters', { headers })).status).toBe(200);
+  } finally {
+    await alone.close();
+  }
+});
+
+it('another application has the routes and the page, and says who it is that asks', async () => {
+  const database = await createDatabase();
+  const operatorOf = ({ headers }: { headers: Record<string, string> }) => headers['x-user'];
+  const imports = [MessagingModule.forRoot(), MessageOperationsModule.forRoot({ operatorOf }), { module: ConsoleModule }]; // prettier-ignore
+  const host = await NestFactory.create(messagesModule(database, [], imports), new ExpressAdapter(), {
+    logger: false,
+    abortOnError: false,
+  });
+  host.setGlobalPrefix('admin');
+  host.useGlobalPipes(new ValidationPipe({ transform: true, whitelist: true, forbidNonWhitelisted: true }));
+  try {
+    await host.listen(0, '127.0.0.1');
+    const url = `${await host.getUrl()}/admin`;
+    await database.query(
+      `INSERT INTO message_dead_letter (seq, consumer, message_id, topic, partition, "offset", "timestamp", headers, code, message, attempts)
+       OVERRIDING SYSTEM VALUE VALUES (7, 'host', 'm', 'orders', 0, 1, '0', '[]', 'BAD', '', 1)`,
+    );
+    const discard = (user?: string) =>
+      fetch(`${url}/messages/dead-letters/7/discard`, {
+        method: 'POST',
+        body: '{"reason":"x"}',
+        headers: { 'content-type': 'application/json', ...(user && { 'x-user': user }) },
+      });
+    expect((await fetch(`${url}/messages/dead-letters`)).status).toBe(403);
+    expect((await discard()).status).toBe(403);
+    const listed = await fetch(`${url}/messages/dead-letters?limit=5`, { headers: { 'x-user': 'bob' } });
+    expect(((await listed.json()) as { items: object[] }).items).toMatchObject([{ seq: '7', code: 'BAD' }]);
+    expect((await discard('bob')).status).toBe(200);
+    expect(await database.query('SELECT actor, action FROM message_audit')).toEqual([{ actor: 'bob', action: 'discard' }]); // prettier-ignore
+    for (const path of ['/console', '/console/console.js', '/console/console.css'])
+      expect([path, (await fetch(url + path)).status]).toEqual([path, 200]);
+  } finally {
+    await host.close();
+    await database.drop();
   }
 });

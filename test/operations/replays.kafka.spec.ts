@@ -16,17 +16,25 @@ afterAll(async () => {
   await peer.close();
 });
 
+/** The id of what has begun, or a problem. */
+interface Answer {
+  id: string;
+  type: string;
+  errors: { pointer: string }[];
+}
+type Replay = Record<'id' | 'state' | 'from' | 'to', string> & { progress: object };
+
 const act = async (path: string, body: object) => {
   const response = await app.send(
     'POST',
     `/messages/replays${path}`,
     JSON.stringify({ reason: 'INC-1', ...body }),
   );
-  return { status: response.status, body: await response.json() };
+  return { status: response.status, body: (await response.json()) as Answer };
 };
 const replayOf = async (id: string) => {
-  const { items } = await (await app.request('/messages/replays')).json();
-  return items.find((item: { id: string }) => item.id === id);
+  const { items } = (await (await app.request('/messages/replays')).json()) as { items: Replay[] };
+  return items.find((item) => item.id === id)!;
 };
 const ended = (id: string) =>
   eventually(async () => {
@@ -132,6 +140,7 @@ it('another instance shows it and may cancel it, and one that is gone holds up n
   await app.database.query(`UPDATE message_replay SET seen_at = now() - interval '1 minute' WHERE id = $1`, [
     id,
   ]);
+  expect(await replayOf(id)).toMatchObject({ state: 'gone' });
   const { status, body } = await act('', window);
   expect(status).toBe(200);
   await ended(body.id);
@@ -150,7 +159,7 @@ it.each([
   ['without a time', { topic: TOPIC, from: 'yesterday', to: now() }, 400, '#/from'],
 ])('a window %s is refused', async (_title, window, status, pointer) => {
   const answer = await act('', window);
-  expect([answer.status, answer.body.errors[0].pointer]).toEqual([status, pointer]);
+  expect([answer.status, answer.body.errors[0]!.pointer]).toEqual([status, pointer]);
 });
 
 it('without Kafka there is none, and it is said so', async () => {
@@ -158,7 +167,10 @@ it('without Kafka there is none, and it is said so', async () => {
   try {
     const body = JSON.stringify({ topic: TOPIC, from: aWhileAgo(), to: now(), reason: 'x' });
     const answer = await alone.send('POST', '/messages/replays', body);
-    expect([answer.status, (await answer.json()).type]).toEqual([503, '/problems/replay-unavailable']);
+    expect([answer.status, ((await answer.json()) as Answer).type]).toEqual([
+      503,
+      '/problems/replay-unavailable',
+    ]);
   } finally {
     await alone.close();
   }

@@ -123,7 +123,7 @@ export function composeTransport(settings: TransportSettings, server: NestServer
       hasHandler: (topic) => server.handlerOf(topic) !== undefined,
       processor: (finishReplayed, held) =>
         new MessageProcessor({
-          ...{ store, calls, quarantine, crashes: undefined, finish: finishReplayed },
+          ...{ store, calls, handlerTimeoutMs, quarantine, crashes: undefined, finish: finishReplayed },
           failures: new MessageFailures({
             ...{ store, maxAttempts, maxTransientAttempts, infrastructure, writeDeadLetter, held },
             finish: finishReplayed,

@@ -32,6 +32,7 @@ export function storedDeadLetters(
       return add(withPlaceOnly(delivery));
     });
     if (isAdded) delivery.outcome = 'dead';
+    else delivery.isRepeated = true;
     if (!isAdded) quarantine.fresh.markStale();
     else if (quarantinesKey && isWhole) quarantine.add(delivery);
   };

@@ -26,13 +26,17 @@ export interface Replay {
   from: Date;
   to: Date;
   actor: string;
-  state: 'running' | 'done' | 'cancelled' | 'failed';
+  /** `gone`: the instance that ran it gives no sign of life. */
+  state: 'running' | 'done' | 'cancelled' | 'failed' | 'gone';
   /** Why it has failed. */
   error: string | null;
   progress: Partial<ReplayProgress>;
   startedAt: Date;
   endedAt: Date | null;
 }
+
+/** How a replay has ended. */
+export type Ending = 'done' | 'cancelled' | 'failed';
 
 const LISTED = 20;
 /** An instance that has given no sign of life for so long runs nothing any more. */
@@ -62,12 +66,7 @@ export function replayStatements(dataSource: DataSource, consumer: string) {
         RETURNING is_cancelled AS "isCancelled"`,
       values: [id, JSON.stringify(progress)],
     }),
-    end: (
-      id: string,
-      progress: ReplayProgress,
-      state: Replay['state'],
-      error: string | undefined,
-    ): Statement => ({
+    end: (id: string, progress: ReplayProgress, state: Ending, error: string | undefined): Statement => ({
       text: `UPDATE ${table} SET progress = $2, state = $3, error = $4, ended_at = now() WHERE id = $1 AND state = 'running'`,
       values: [id, JSON.stringify(progress), state, error ?? null],
     }),
@@ -76,7 +75,8 @@ export function replayStatements(dataSource: DataSource, consumer: string) {
       values: [id],
     }),
     list: (): Statement => ({
-      text: `SELECT id, topic, "from", "to", actor, state, error, progress, started_at AS "startedAt", ended_at AS "endedAt"
+      text: `SELECT id, topic, "from", "to", actor, error,
+          CASE WHEN state = 'running' AND seen_at < clock_timestamp() - ${GONE} THEN 'gone' ELSE state END AS state, progress, started_at AS "startedAt", ended_at AS "endedAt"
         FROM ${table} WHERE consumer = $1 ORDER BY started_at DESC LIMIT ${LISTED}`,
       values: [consumer],
     }),

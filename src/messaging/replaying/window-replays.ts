@@ -3,7 +3,7 @@
 // May know: consuming/ for how messages are handled, and the port for how records are read.
 
 import { ApplicationError, InvalidInputError, unchanged } from '../../errors/application-error.js';
-import type { RecordWindow } from '../kafka-driver.js';
+import type { RecordWindow, WindowReader } from '../kafka-driver.js';
 import { type Replay, replayStatements } from './replay.statements.js';
 import { WindowRun, type WindowReplaysSettings } from './window-run.js';
 
@@ -49,15 +49,13 @@ export class WindowReplays {
   }
 
   /**
-   * Begins to replay a window once the unit of work around this is committed: whatever was applied is left as it is. Messages that
-   * asked for a reply are left out, as their senders were told what became of them.
+   * Asks the brokers where a window is; to be begun, or closed.
    *
-   * @returns its id
    * @throws InvalidInputError the window is empty, too long, older than what is remembered, or of a topic that nobody handles
-   * @throws ReplayRunningError, ReplayUnavailableError
+   * @throws ReplayUnavailableError
    */
-  async begin(window: RecordWindow, actor: string): Promise<string> {
-    const { store, driver, limits, hasHandler } = this.settings;
+  async find(window: RecordWindow): Promise<WindowReader> {
+    const { driver, limits, hasHandler } = this.settings;
     this.check(window);
     if (!hasHandler(window.topic)) throw refused('topic', 'is none that messages are handled of here');
     const readWindow = driver()?.readWindow?.bind(driver());
@@ -65,12 +63,24 @@ export class WindowReplays {
     const reader = await readWindow(window, limits).catch((cause: unknown) => {
       throw new ReplayUnavailableError('the brokers do not tell where it is', { cause });
     });
-    if (reader.records > RECORDS_AT_MOST)
-      throw refused(
-        'to',
-        `must be earlier: there are ${reader.records} records, and ${RECORDS_AT_MOST} at most are replayed at once`,
-      );
-    return store.transactions.run({ isolationLevel: 'READ COMMITTED' }, async (transaction) => {
+    if (reader.records <= RECORDS_AT_MOST) return reader;
+    reader.close();
+    throw refused(
+      'to',
+      `must be earlier: there are ${reader.records} records, and ${RECORDS_AT_MOST} at most are replayed at once`,
+    );
+  }
+
+  /**
+   * Begins to replay a window once the unit of work around this is committed: whatever was applied is left as it is. Messages that
+   * asked for a reply are left out, as their senders were told what became of them.
+   *
+   * @returns its id
+   * @throws ReplayRunningError
+   */
+  begin(window: RecordWindow, reader: WindowReader, actor: string): Promise<string> {
+    const { transactions } = this.settings.store;
+    return transactions.run({ isolationLevel: 'READ COMMITTED' }, async (transaction) => {
       await transaction.query(this.statements.giveUp());
       const { rows } = await transaction.query<{ id: string }>(this.statements.begin(window, actor));
       if (!rows[0]) throw new ReplayRunningError();
@@ -78,6 +88,7 @@ export class WindowReplays {
       transaction.afterCommit(() => {
         this.run = new WindowRun({ ...this.settings, id, reader, statements: this.statements });
         this.run.start();
+        if (this.isStopped) void this.run.stop();
       });
       return id;
     });

@@ -6,7 +6,7 @@ import type { Delivery } from '../delivery.js';
 import type { MessageProcessor } from '../consuming/processor.js';
 import type { IncomingRecord, KafkaDriver, RecordLimits, WindowReader } from '../kafka-driver.js';
 import type { MessageStore } from '../message-store.js';
-import type { Replay, ReplayProgress, replayStatements } from './replay.statements.js';
+import type { Ending, ReplayProgress, replayStatements } from './replay.statements.js';
 
 const BEAT_EVERY_MS = 1000;
 const ERROR_CHARACTERS = 1000;
@@ -46,8 +46,9 @@ export class WindowRun {
   private readonly held = new HeldMessages();
   private readonly open = new Set<Delivery>();
   private running: Promise<void> = Promise.resolve();
+  private beating: Promise<void> | undefined;
   private onDone: () => void = () => undefined;
-  private endsAs: Replay['state'] = 'done';
+  private endsAs: Ending = 'done';
   private reason: string | undefined;
 
   constructor(private readonly settings: WindowRunSettings) {
@@ -72,13 +73,19 @@ export class WindowRun {
 
   /** Begins; how it ends is kept in the store. */
   start(): void {
-    const beating = setInterval(() => void this.beat(), BEAT_EVERY_MS);
+    const beating = setInterval(() => {
+      // Where the store does not answer, one waits for it.
+      this.beating ??= this.beat().finally(() => (this.beating = undefined));
+    }, BEAT_EVERY_MS);
     this.running = this.readAll()
       .catch((err: unknown) => {
         this.settings.logger.warn({ msg: 'a window is not replayed further', id: this.id, err });
         this.endWith('failed', (err as Error).message);
       })
-      .then(() => clearInterval(beating))
+      .then(() => {
+        clearInterval(beating);
+        return this.beating;
+      })
       .then(() => this.keepEnd());
   }
 
@@ -136,7 +143,7 @@ export class WindowRun {
     if (this.open.size === 0) this.onDone();
   }
 
-  private endWith(state: Replay['state'], reason?: string): void {
+  private endWith(state: Ending, reason?: string): void {
     if (this.ending.signal.aborted) return;
     [this.endsAs, this.reason] = [state, reason];
     this.ending.abort();

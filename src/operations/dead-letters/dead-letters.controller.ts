@@ -27,6 +27,8 @@ import {
 } from './messages.dto.js';
 import { DocumentAct, DocumentLook, DocumentMessages, NOT_FOUND, SETTLED } from './openapi.js';
 
+const PAGE = { limit: 'How many, from 1 to 200; 50 when left out.' };
+
 /** Dead letters, keys that wait for them, and who did what: seen with `people:read`, acted on with `people:operate`. */
 @Controller('messages')
 @UseFilters(ProblemDetailsFilter)
@@ -43,6 +45,16 @@ export class DeadLettersController {
   @DocumentLook(
     'List dead letters',
     '`{items, next}`, oldest first; `next` is for `after`, null on the last page.',
+    {
+      ...{
+        topic: 'For example `people.create`.',
+        code: 'For example `INVALID_INPUT`.',
+        key: 'The key, as text.',
+      },
+      state: '`dead`, `parked`, `replayed` or `discarded`; left out: those that are dead or parked.',
+      ...PAGE,
+      after: '`next` of the page before.',
+    },
   )
   async list(@Query() query: Record<string, unknown>) {
     const { topic, code, key, state, limit, after } = checkedInput(FindLettersDto, withNumber(query));
@@ -122,6 +134,7 @@ export class DeadLettersController {
   @DocumentLook(
     'List the keys whose messages wait',
     '`{items, next}`; `next` is for `after`, null on the last page.',
+    { topic: 'For example `people.commands`.', ...PAGE, after: '`next` of the page before.' },
   )
   async keys(@Query() query: Record<string, unknown>) {
     const { topic, limit, after = '' } = checkedInput(FindKeysDto, withNumber(query));
@@ -147,7 +160,14 @@ export class DeadLettersController {
   }
 
   @Get('audit')
-  @DocumentLook('List what was done about messages', '`{items, next}`, newest first; `next` is for `before`.')
+  @DocumentLook(
+    'List what was done about messages',
+    '`{items, next}`, newest first; `next` is for `before`.',
+    {
+      ...PAGE,
+      before: '`next` of the page before.',
+    },
+  )
   async audit(@Query() query: Record<string, unknown>) {
     const { limit, before } = checkedInput(FindAuditDto, withNumber(query));
     const items = await this.operations.listAudit(limit, before);

@@ -106,16 +106,24 @@ export class MessageOperations implements OnModuleInit {
    * Begins to replay a window of a topic through the inbox.
    *
    * @returns its id
-   * @throws what `WindowReplays.begin` throws
+   * @throws what `WindowReplays.find` and `WindowReplays.begin` throw
    */
-  replayWindow(window: RecordWindow, act: Act): Promise<string> {
-    return this.transactions.run({ isolationLevel: 'READ COMMITTED' }, async (transaction) => {
-      const id = await this.replays.begin(window, act.actor);
-      const { topic, from, to } = window;
-      const details = { id, from: new Date(from), to: new Date(to) };
-      await this.write(transaction, act, 'replay-window', { topic, details });
-      return id;
-    });
+  async replayWindow(window: RecordWindow, act: Act): Promise<string> {
+    const { replays } = this;
+    // The brokers are asked before a connection is held.
+    const reader = await replays.find(window);
+    try {
+      return await this.transactions.run({ isolationLevel: 'READ COMMITTED' }, async (transaction) => {
+        const id = await replays.begin(window, reader, act.actor);
+        const { topic, from, to } = window;
+        const details = { id, from: new Date(from), to: new Date(to) };
+        await this.write(transaction, act, 'replay-window', { topic, details });
+        return id;
+      });
+    } catch (error) {
+      reader.close();
+      throw error;
+    }
   }
 
   /** @throws ReplayNotFoundError it does not run */
@@ -127,8 +135,8 @@ export class MessageOperations implements OnModuleInit {
   }
 
   /** Newest first, the running one with how far it is. */
-  listReplays(): Promise<Replay[]> {
-    return this.replays.list();
+  async listReplays(): Promise<Replay[]> {
+    return (await this.transport?.replays?.list()) ?? [];
   }
 
   /** Newest first. */

@@ -89,7 +89,6 @@ export class ReleaseKeyDto extends ReasonDto {
 
 /** A page of a list. */
 class PageDto {
-  @ApiPropertyOptional({ type: 'integer', minimum: 1, maximum: MOST_AT_ONCE, default: 50 })
   @IsOptional()
   @IsInt()
   @Min(1)
@@ -99,39 +98,32 @@ class PageDto {
 
 /** Which dead letters. */
 export class FindLettersDto extends PageDto {
-  @ApiPropertyOptional({ example: 'people.create' })
   @IsOptional()
   @IsStorable()
   topic?: string;
 
-  @ApiPropertyOptional({ example: 'INVALID_INPUT' })
   @IsOptional()
   @IsStorable()
   code?: string;
 
-  @ApiPropertyOptional({ description: 'The key, as text.' })
   @IsOptional()
   @IsStorable()
   key?: string;
 
-  @ApiPropertyOptional({ enum: STATES, description: 'Left out: those that are dead or parked.' })
   @IsOptional()
   @IsIn(STATES)
   state?: DeadLetterState;
 
-  @ApiPropertyOptional({ description: '`next` of the page before.' })
   @IsSeq()
   after = '0';
 }
 
 /** Which keys. */
 export class FindKeysDto extends PageDto {
-  @ApiPropertyOptional({ example: 'people.commands' })
   @IsOptional()
   @IsStorable()
   topic?: string;
 
-  @ApiPropertyOptional({ description: '`next` of the page before.' })
   @IsOptional()
   @IsStorable()
   after?: string;
@@ -139,7 +131,6 @@ export class FindKeysDto extends PageDto {
 
 /** Which rows of the audit. */
 export class FindAuditDto extends PageDto {
-  @ApiPropertyOptional({ description: '`next` of the page before.' })
   @IsOptional()
   @IsSeq()
   before?: string;

@@ -1,5 +1,13 @@
 import { applyDecorators } from '@nestjs/common';
-import { ApiBearerAuth, ApiBody, ApiExtraModels, ApiOperation, ApiResponse, ApiTags } from '@nestjs/swagger';
+import {
+  ApiBearerAuth,
+  ApiBody,
+  ApiExtraModels,
+  ApiOperation,
+  ApiQuery,
+  ApiResponse,
+  ApiTags,
+} from '@nestjs/swagger';
 import type { Type } from '@nestjs/common';
 import { problem, ProblemDto } from '../../errors/problem.dto.js';
 
@@ -13,8 +21,11 @@ export const DocumentMessages = () =>
   );
 
 /** A route that shows something; its caller needs `people:read`. */
-export const DocumentLook = (summary: string, description: string) =>
+export const DocumentLook = (summary: string, description: string, parameters: Record<string, string> = {}) =>
   applyDecorators(
+    ...Object.entries(parameters).map(([name, text]) =>
+      ApiQuery({ name, required: false, description: text }),
+    ),
     ApiOperation({ summary, description: 'Needs the scope `people:read` (with `AUTH=jwt`).' }),
     ApiResponse({ status: 200, description }),
     problem(400, 'A parameter that is wrong, or unknown; `errors` names each.'),

@@ -1,11 +1,12 @@
 import type { RecordLimits, RecordWindow, WindowReader } from '../../kafka-driver.js';
-import type { BatchReading } from '../../records/batches.js';
+import { type BatchReading, UndecodableBatchError } from '../../records/batches.js';
 import { decompress } from '../../records/codecs.js';
 import { partitionKey, type RecordBatch, type TopicPartition } from '../../records/record.js';
 import { pause } from '../../waiting.js';
+import { brokerAnswer, BrokerAnswerError } from '../broker-answers.js';
 import { fetchRecords } from '../protocol/record-requests.js';
 import { type ClusterView, listOffsets } from '../protocol/topic-requests.js';
-import { answerError, check, type Cluster, REQUEST_TIMEOUT_MS, topicError } from './cluster.js';
+import { answerError, answerIn, check, type Cluster, REQUEST_TIMEOUT_MS, topicError } from './cluster.js';
 import { committedRecords } from './fetched-records.js';
 
 const LATEST = -1n;
@@ -13,10 +14,11 @@ const LATEST = -1n;
 const FETCH_BYTES = 1024 * 1024;
 const FETCH_WAIT_MS = 250;
 /** A leader that has moved is found anew so often, in a row. */
-const ATTEMPTS = 10;
+const ATTEMPTS = 60;
 const AGAIN_MS = 500;
 
 interface Range extends TopicPartition {
+  topicId: string | undefined;
   next: bigint;
   end: bigint;
 }
@@ -36,7 +38,13 @@ export async function windowReader(
   const ranges = [...last].map(([partition, high]): Range => {
     // No record is as late as that.
     const [start, end] = [first, behind].map((at) => (at.get(partition)! < 0n ? high : at.get(partition)!));
-    return { topic, partition, next: start!, end: end! > start! ? end! : start! };
+    return {
+      topic,
+      topicId: view.topics.get(topic)!.id,
+      partition,
+      next: start!,
+      end: end! > start! ? end! : start!,
+    };
   });
   const records = ranges.reduce((sum, { next, end }) => sum + Number(end - next), 0);
   return {
@@ -63,7 +71,7 @@ async function* readRanges(
         const records = batch.records.filter(({ offset }) => offset < range.end);
         yield { ...batch, records, offsets: Number(range.next - before) };
       } catch (error) {
-        if (++failures >= ATTEMPTS) throw error;
+        if (++failures >= ATTEMPTS || !isPassing(error)) throw error;
         await pause(AGAIN_MS, signal);
       }
     }
@@ -76,10 +84,12 @@ async function fetchOnce(
   range: Range,
   limits: RecordLimits,
 ): Promise<RecordBatch | undefined> {
-  const { topic, partition, next } = range;
+  const { topic, topicId, partition, next } = range;
   const view = await viewOf(cluster, topic);
-  const byId = view.topics.get(topic)!.id !== undefined && (await cluster.fetchesById());
-  const wanted = { topic, topicId: view.topics.get(topic)!.id, partition, next };
+  // One that was made anew has other records under the same offsets.
+  if (view.topics.get(topic)!.id !== topicId) throw new BrokerAnswerError(topic, 'UNKNOWN_TOPIC_ID');
+  const byId = topicId !== undefined && (await cluster.fetchesById());
+  const wanted = { topic, topicId, partition, next };
   const bounds = { waitMs: FETCH_WAIT_MS, bytes: FETCH_BYTES, partitionBytes: FETCH_BYTES };
   const answer = await cluster.call(leaderOf(view, range), fetchRecords([wanted], bounds, byId), {
     purpose: 'fetch',
@@ -93,6 +103,13 @@ async function fetchOnce(
   const { batch, undecodable } = await committedRecords(range, next, fetched, reading);
   if (!batch && undecodable) throw undecodable;
   return batch;
+}
+
+/** Another leader, or the same one in a moment, may give what was asked for. */
+function isPassing(error: unknown): boolean {
+  const answer = answerIn(error);
+  if (error instanceof UndecodableBatchError) return false;
+  return answer === undefined || brokerAnswer(answer) === 'again';
 }
 
 async function viewOf(cluster: Cluster, topic: string): Promise<ClusterView> {
