@@ -6,6 +6,7 @@ import { managementUrlOf } from '../../src/app/http/operations-access.js';
 import { MessagingModule } from '../../src/messaging/messaging.module.js';
 import { ConsoleModule } from '../../src/operations/console/console.module.js';
 import { MessageOperationsModule } from '../../src/operations/dead-letters/dead-letters.module.js';
+import { eventually } from '../support/barrier.js';
 import { duringTests } from '../support/during-tests.js';
 import { messagesModule } from '../support/messages-host.js';
 import { startPeopleApp } from '../support/people-app.js';
@@ -163,6 +164,19 @@ describe('a dead letter over HTTP', () => {
     const seq = await deadLetter({ value: 'x'.repeat(1024 * 1024 + 1) });
     const { body } = await see(`/messages/dead-letters/${seq}`);
     expect([body.value, body.valueLength]).toEqual([null, 1024 * 1024 + 1]);
+  });
+
+  it('is shown to so many at once as there is room for', async () => {
+    const seq = await deadLetter();
+    await app.database.query('BEGIN');
+    await app.database.query('LOCK TABLE message_dead_letter');
+    const shown = Array.from({ length: 8 }, () => see(`/messages/dead-letters/${seq}`));
+    const waiting = `SELECT FROM pg_locks WHERE relation = 'message_dead_letter'::regclass AND NOT granted`;
+    await eventually(async () => (await app.database.query(waiting)).length === 8);
+    expect((await see(`/messages/dead-letters/${seq}`)).status).toBe(503);
+    await app.database.query('COMMIT');
+    expect((await Promise.all(shown)).map(({ status }) => status)).toEqual(Array(8).fill(200));
+    expect((await see(`/messages/dead-letters/${seq}`)).status).toBe(200);
   });
 
   it('is replayed once, and it is kept who did it and why', async () => {

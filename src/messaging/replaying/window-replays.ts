@@ -37,6 +37,8 @@ export class ReplayUnavailableError extends ApplicationError {
 
 /** More are a matter of several windows. */
 const RECORDS_AT_MOST = 1_000_000;
+/** What a batch of messages may take, however long the database is away. */
+const MARGIN_MS = 10 * 60_000;
 
 /** Replays windows of topics, one at a time, and keeps in the store how far each is: any instance can tell, and cancel. */
 export class WindowReplays {
@@ -86,7 +88,8 @@ export class WindowReplays {
       if (!rows[0]) throw new ReplayRunningError();
       const { id } = rows[0];
       transaction.afterCommit(() => {
-        this.run = new WindowRun({ ...this.settings, id, reader, statements: this.statements });
+        const isRemembered = () => this.isRemembered(window.from);
+        this.run = new WindowRun({ ...this.settings, id, reader, statements: this.statements, isRemembered });
         this.run.start();
         if (this.isStopped) void this.run.stop();
       });
@@ -118,13 +121,19 @@ export class WindowReplays {
   }
 
   private check({ from, to }: RecordWindow): void {
-    const { retentionMs } = this.settings;
-    if (from >= to) throw refused('from', 'must be before the end of the window');
-    if (from < Date.now() - retentionMs)
+    // Also where either is no time at all.
+    if (!(from < to)) throw refused('from', 'must be a time before the end of the window');
+    if (!this.isRemembered(from))
       throw refused(
         'from',
-        `must not be longer ago than it is remembered what was applied, which is ${retentionMs} ms`,
+        `must not be longer ago than it is remembered what was applied, which is ${this.settings.retentionMs} ms`,
       );
+  }
+
+  /** Whether it is remembered of all messages from then on that they were applied, and will be for a while. */
+  private isRemembered(from: number): boolean {
+    const { retentionMs } = this.settings;
+    return from >= Date.now() - retentionMs + Math.min(MARGIN_MS, retentionMs / 10);
   }
 }
 

@@ -33,6 +33,8 @@ export interface WindowRunSettings extends WindowReplaysSettings {
   id: string;
   reader: WindowReader;
   statements: ReturnType<typeof replayStatements>;
+  /** Whether it is still known of all messages of the window that they were applied. */
+  isRemembered: () => boolean;
 }
 
 /**
@@ -103,10 +105,12 @@ export class WindowRun {
   }
 
   private async readAll(): Promise<void> {
-    const { reader } = this.settings;
+    const { reader, isRemembered } = this.settings;
     const { signal } = this.ending;
     try {
       for await (const batch of reader.read(signal)) {
+        if (!isRemembered())
+          throw new Error('It took too long: what was applied at its begin is not remembered any more.');
         await this.handle(batch.records);
         if (signal.aborted) break;
         this.progress.read += batch.offsets;

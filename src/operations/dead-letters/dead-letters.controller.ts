@@ -1,7 +1,6 @@
 import {
   Controller,
   Get,
-  HttpCode,
   Inject,
   Param,
   Post,
@@ -14,8 +13,17 @@ import {
 import { InvalidInputError } from '../../errors/application-error.js';
 import { ProblemDetailsFilter } from '../../errors/error-responses.js';
 import { bytesOfShown, headersOfShown } from '../../messaging/dead-letters/letter-details.js';
-import { NeedsScope, OPERATOR_OF, OperatorGuard, type OperatorOf } from './access.js';
-import { checkedInput, Input, OperatorBodyInterceptor } from './input.js';
+import { OPERATOR_OF, OperatorGuard, type OperatorOf } from './access.js';
+import {
+  AuditPageDto,
+  CorrectedDto,
+  DeadLetterDetailsDto,
+  DeadLettersPageDto,
+  ReleasedDto,
+  SettledDto,
+  WaitingKeysPageDto,
+} from './answers.dto.js';
+import { checkedInput, Input } from './input.js';
 import { MessageOperations } from './message-operations.js';
 import {
   CorrectionDto,
@@ -25,15 +33,16 @@ import {
   ReasonDto,
   ReleaseKeyDto,
 } from './messages.dto.js';
-import { DocumentAct, DocumentLook, DocumentMessages, NOT_FOUND, SETTLED } from './openapi.js';
+import { Acts, DocumentMessages, NOT_FOUND, SETTLED, Shows } from './openapi.js';
+import { LargeAnswerInterceptor } from './places.js';
 
-const PAGE = { limit: 'How many, from 1 to 200; 50 when left out.' };
+const LIMIT = { limit: 'How many, from 1 to 200; 50 when left out.' };
+const AFTER = { after: '`next` of the page before.' };
 
 /** Dead letters, keys that wait for them, and who did what: seen with `people:read`, acted on with `people:operate`. */
 @Controller('messages')
 @UseFilters(ProblemDetailsFilter)
 @UseGuards(OperatorGuard)
-@NeedsScope('people:read')
 @DocumentMessages()
 export class DeadLettersController {
   constructor(
@@ -42,21 +51,19 @@ export class DeadLettersController {
   ) {}
 
   @Get('dead-letters')
-  @DocumentLook(
-    'List dead letters',
-    '`{items, next}`, oldest first; `next` is for `after`, null on the last page.',
-    {
-      ...{
-        topic: 'For example `people.create`.',
-        code: 'For example `INVALID_INPUT`.',
-        key: 'The key, as text.',
-      },
+  @Shows({
+    summary: 'List dead letters',
+    ...{ type: DeadLettersPageDto, description: 'Oldest first.' },
+    query: {
+      topic: 'For example `people.create`.',
+      code: 'For example `INVALID_INPUT`.',
+      key: 'The key, as text.',
       state: '`dead`, `parked`, `replayed` or `discarded`; left out: those that are dead or parked.',
-      ...PAGE,
-      after: '`next` of the page before.',
+      ...LIMIT,
+      ...AFTER,
     },
-  )
-  async list(@Query() query: Record<string, unknown>) {
+  })
+  async list(@Query() query: Record<string, unknown>): Promise<DeadLettersPageDto> {
     const { topic, code, key, state, limit, after } = checkedInput(FindLettersDto, withNumber(query));
     const filter = {
       ...(topic !== undefined && { topic }),
@@ -69,106 +76,106 @@ export class DeadLettersController {
   }
 
   @Get('dead-letters/:seq')
-  @DocumentLook('Show a dead letter', 'What came, what it failed with, and its trace id where it has one.')
+  @UseInterceptors(LargeAnswerInterceptor)
+  @Shows({
+    summary: 'Show a dead letter',
+    ...{ type: DeadLetterDetailsDto, description: 'What came, and what it failed with.' },
+  })
   @NOT_FOUND
-  show(@Param('seq') seq: string) {
+  show(@Param('seq') seq: string): Promise<DeadLetterDetailsDto> {
     return this.operations.find(seqOf(seq));
   }
 
   @Post('dead-letters/:seq/replay')
-  @HttpCode(200)
-  @NeedsScope('people:operate')
-  @UseInterceptors(OperatorBodyInterceptor)
-  @DocumentAct(
-    'Have a dead letter handled again',
-    '`{seq}`. It is sent to its topic, or takes its place among those of its key.',
-    ReasonDto,
-  )
+  @Acts({
+    summary: 'Have a dead letter handled again',
+    ...{ body: ReasonDto, type: SettledDto },
+    description: 'It is sent to its topic, or takes its place among those of its key.',
+  })
   @NOT_FOUND
   @SETTLED
-  async replay(@Param('seq') seq: string, @Input(ReasonDto) { reason }: ReasonDto, @Req() request: unknown) {
+  async replay(
+    @Param('seq') seq: string,
+    @Input(ReasonDto) { reason }: ReasonDto,
+    @Req() request: unknown,
+  ): Promise<SettledDto> {
     await this.operations.replay(seqOf(seq), this.act(request, reason));
     return { seq };
   }
 
   @Post('dead-letters/:seq/discard')
-  @HttpCode(200)
-  @NeedsScope('people:operate')
-  @UseInterceptors(OperatorBodyInterceptor)
-  @DocumentAct('Put a dead letter away for good', '`{seq}`. The last one of a key releases it.', ReasonDto)
+  @Acts({
+    summary: 'Put a dead letter away for good',
+    ...{ body: ReasonDto, type: SettledDto, description: 'The last one of a key releases it.' },
+  })
   @NOT_FOUND
   @SETTLED
-  async discard(@Param('seq') seq: string, @Input(ReasonDto) { reason }: ReasonDto, @Req() request: unknown) {
+  async discard(
+    @Param('seq') seq: string,
+    @Input(ReasonDto) { reason }: ReasonDto,
+    @Req() request: unknown,
+  ): Promise<SettledDto> {
     await this.operations.discard(seqOf(seq), this.act(request, reason));
     return { seq };
   }
 
   @Post('dead-letters/:seq/correct')
-  @HttpCode(200)
-  @NeedsScope('people:operate')
-  @UseInterceptors(OperatorBodyInterceptor)
-  @DocumentAct(
-    'Have a corrected copy of a dead letter handled in its place',
-    '`{seq, original}`: what came is kept under the number `original`, as discarded.',
-    CorrectionDto,
-  )
+  @Acts({
+    summary: 'Have a corrected copy of a dead letter handled in its place',
+    ...{ body: CorrectionDto, type: CorrectedDto },
+    description: 'What came is kept, as discarded, and stays marked as handled.',
+  })
   @NOT_FOUND
   @SETTLED
   async correct(
     @Param('seq') seq: string,
-    @Input(CorrectionDto) input: CorrectionDto,
+    @Input(CorrectionDto) { value, headers, reason }: CorrectionDto,
     @Req() request: unknown,
-  ) {
-    const { value, headers, reason } = input;
+  ): Promise<CorrectedDto> {
     const correction = {
       value: value && bytesOfShown(value),
       ...(headers && { headers: headersOfShown(headers) }),
     };
-    return {
-      seq,
-      original: await this.operations.correct(seqOf(seq), correction, this.act(request, reason)),
-    };
+    const original = await this.operations.correct(seqOf(seq), correction, this.act(request, reason));
+    return { seq, original };
   }
 
   @Get('waiting-keys')
-  @DocumentLook(
-    'List the keys whose messages wait',
-    '`{items, next}`; `next` is for `after`, null on the last page.',
-    { topic: 'For example `people.commands`.', ...PAGE, after: '`next` of the page before.' },
-  )
-  async keys(@Query() query: Record<string, unknown>) {
+  @Shows({
+    summary: 'List the keys whose messages wait',
+    ...{ type: WaitingKeysPageDto, description: 'By topic and key.' },
+    query: { topic: 'For example `people.commands`.', ...LIMIT, ...AFTER },
+  })
+  async keys(@Query() query: Record<string, unknown>): Promise<WaitingKeysPageDto> {
     const { topic, limit, after = '' } = checkedInput(FindKeysDto, withNumber(query));
-    const [, afterTopic = '', afterHash = ''] = /^(.*) ([\da-f]*)$/s.exec(after) ?? [];
+    const [, afterTopic = '', afterHash = ''] = /^(.*) ((?:[\da-f]{2})*)$/s.exec(after) ?? [];
     const items = await this.operations.waitingKeys(topic, limit, [afterTopic, afterHash]);
     const last = items.at(-1);
     return { items, next: items.length < limit ? null : `${last!.topic} ${last!.hash}` };
   }
 
   @Post('waiting-keys/release')
-  @HttpCode(200)
-  @NeedsScope('people:operate')
-  @UseInterceptors(OperatorBodyInterceptor)
-  @DocumentAct(
-    'Release a key',
-    '`{topic, hash}`. Its messages are handled in order; a dead letter that is left is passed by.',
-    ReleaseKeyDto,
-  )
+  @Acts({
+    summary: 'Release a key',
+    ...{ body: ReleaseKeyDto, type: ReleasedDto },
+    description: 'Its messages are handled in order; a dead letter that is left is passed by.',
+  })
   @NOT_FOUND
-  async release(@Input(ReleaseKeyDto) { topic, hash, reason }: ReleaseKeyDto, @Req() request: unknown) {
+  async release(
+    @Input(ReleaseKeyDto) { topic, hash, reason }: ReleaseKeyDto,
+    @Req() request: unknown,
+  ): Promise<ReleasedDto> {
     await this.operations.releaseKey(topic, hash, this.act(request, reason));
     return { topic, hash };
   }
 
   @Get('audit')
-  @DocumentLook(
-    'List what was done about messages',
-    '`{items, next}`, newest first; `next` is for `before`.',
-    {
-      ...PAGE,
-      before: '`next` of the page before.',
-    },
-  )
-  async audit(@Query() query: Record<string, unknown>) {
+  @Shows({
+    summary: 'List what was done about messages',
+    ...{ type: AuditPageDto, description: 'Newest first.' },
+    query: { ...LIMIT, before: '`next` of the page before.' },
+  })
+  async audit(@Query() query: Record<string, unknown>): Promise<AuditPageDto> {
     const { limit, before } = checkedInput(FindAuditDto, withNumber(query));
     const items = await this.operations.listAudit(limit, before);
     return { items, next: items.length < limit ? null : items.at(-1)!.seq };

@@ -1,4 +1,4 @@
-import { applyDecorators } from '@nestjs/common';
+import { applyDecorators, HttpCode, type Type, UseInterceptors } from '@nestjs/common';
 import {
   ApiBearerAuth,
   ApiBody,
@@ -8,8 +8,19 @@ import {
   ApiResponse,
   ApiTags,
 } from '@nestjs/swagger';
-import type { Type } from '@nestjs/common';
 import { problem, ProblemDto } from '../../errors/problem.dto.js';
+import { NeedsScope } from './access.js';
+import { OperatorBodyInterceptor } from './input.js';
+
+/** What the documentation says of a route. */
+export interface RouteDocumentation {
+  summary: string;
+  /** Of the answer. */
+  type: Type;
+  description: string;
+  /** Parameters of the query. */
+  query?: Record<string, string>;
+}
 
 /** For a controller of these routes. */
 export const DocumentMessages = () =>
@@ -20,26 +31,28 @@ export const DocumentMessages = () =>
     problem(503, 'Connections exhausted, or the database away.'),
   );
 
-/** A route that shows something; its caller needs `people:read`. */
-export const DocumentLook = (summary: string, description: string, parameters: Record<string, string> = {}) =>
+/** A route that shows something to who has `people:read`. */
+export const Shows = ({ summary, type, description, query = {} }: RouteDocumentation) =>
   applyDecorators(
-    ...Object.entries(parameters).map(([name, text]) =>
-      ApiQuery({ name, required: false, description: text }),
-    ),
+    NeedsScope('people:read'),
+    ...Object.entries(query).map(([name, text]) => ApiQuery({ name, required: false, description: text })),
     ApiOperation({ summary, description: 'Needs the scope `people:read` (with `AUTH=jwt`).' }),
-    ApiResponse({ status: 200, description }),
+    ApiResponse({ status: 200, type, description }),
     problem(400, 'A parameter that is wrong, or unknown; `errors` names each.'),
   );
 
-/** A route that does something, and keeps who did it and why; its caller needs `people:operate`. */
-export const DocumentAct = (summary: string, description: string, body: Type) =>
+/** A route by which who has `people:operate` does something, which is kept with who it was and why. */
+export const Acts = ({ summary, type, description, body }: RouteDocumentation & { body: Type }) =>
   applyDecorators(
+    HttpCode(200),
+    NeedsScope('people:operate'),
+    UseInterceptors(OperatorBodyInterceptor),
     ApiOperation({
       summary,
       description: 'Needs the scope `people:operate` (with `AUTH=jwt`); kept in the audit.',
     }),
     ApiBody({ type: body }),
-    ApiResponse({ status: 200, description }),
+    ApiResponse({ status: 200, type, description }),
     problem(400, 'Malformed JSON, or a field that is wrong; `errors` names each.'),
     problem(408, 'The body came too slowly.'),
     problem(413, 'The body is larger than 4 MiB.'),
