@@ -141,6 +141,7 @@ export {
   OffsetOutOfRangeError,
   type TopicSettings,
   type WindowReader,
+  type WindowSettings,
 } from './messaging/kafka-driver.js';
 
 // What people on call see and do

@@ -132,17 +132,23 @@ export interface KafkaDriver {
    *
    * @throws Error there is no such topic, or the brokers can't be reached
    */
-  readWindow?(window: RecordWindow, limits: RecordLimits): Promise<WindowReader>;
+  readWindow?(window: RecordWindow, settings: WindowSettings): Promise<WindowReader>;
 }
 
 /**
  * A part of each partition of a topic by time, in ms since 1970: from the first record whose timestamp is not before `from`, up to
- * the first one whose timestamp is not before `to`.
+ * the first one whose timestamp is not before `to`, or that the group has not committed.
  */
 export interface RecordWindow {
   topic: string;
   from: number;
   to: number;
+}
+
+export interface WindowSettings {
+  /** What it has not committed is its own to read: what came later must not be handled before it. */
+  groupId: string;
+  limits: RecordLimits;
 }
 
 /** Reads a window, as it was when it was looked for; once. */

@@ -5,6 +5,7 @@ import { type PeopleApp, startPeopleApp } from '../support/people-app.js';
 
 const GROUP = `replays-${randomUUID()}`;
 const TOPIC = 'people.create';
+const WAITS_FOR_PEOPLE = `SELECT FROM pg_locks WHERE relation = 'people'::regclass AND NOT granted`;
 const peer = new KafkaPeer();
 let app: PeopleApp;
 
@@ -100,12 +101,26 @@ it('reads the part of the topic that lies in the window, and no more', async () 
   const end = new Date().toISOString();
   await peer.emit(TOPIC, { key: 'later', value: '{"name":"later"}', headers: { 'message-id': 'later' } });
   await eventually(async () => (await names()).includes('later'), 30_000);
+  await offsets();
   await forget(['later', 'm05']);
   const { body } = await act('', { topic: TOPIC, from: aWhileAgo(), to: end });
   expect((await ended(body.id)).progress).toMatchObject({ total: 22, applied: 1 });
   expect(await names()).not.toContain('later');
   const rest = await act('', { topic: TOPIC, from: end, to: now() });
   expect((await ended(rest.body.id)).progress).toMatchObject({ total: 1, read: 1, applied: 1 });
+});
+
+it('reads nothing that the group has yet to handle', async () => {
+  await offsets();
+  await forget(['m09']);
+  await app.database.query('BEGIN');
+  await app.database.query('LOCK TABLE people');
+  await peer.emit(TOPIC, { key: 'm09', value: '{"name":"ahead"}', headers: { 'message-id': 'ahead' } });
+  await eventually(async () => (await app.database.query(WAITS_FOR_PEOPLE)).length > 0);
+  const { body } = await act('', { topic: TOPIC, from: aWhileAgo(), to: now() });
+  await app.database.query('COMMIT');
+  expect((await ended(body.id)).progress).toMatchObject({ total: 23, read: 23, applied: 1 });
+  await eventually(async () => (await names()).includes('ahead'), 30_000);
 });
 
 it('is one at a time, and ends when it is cancelled', async () => {
@@ -116,8 +131,7 @@ it('is one at a time, and ends when it is cancelled', async () => {
   const { body } = await act('', window);
   const second = await act('', window);
   expect([second.status, second.body.type]).toEqual([409, '/problems/replay-running']);
-  const waits = `SELECT FROM pg_locks WHERE relation = 'people'::regclass AND NOT granted`;
-  await eventually(async () => (await app.database.query(waits)).length > 0);
+  await eventually(async () => (await app.database.query(WAITS_FOR_PEOPLE)).length > 0);
   expect((await act(`/${body.id}/cancel`, {})).status).toBe(200);
   await app.database.query('COMMIT');
   expect(await ended(body.id)).toMatchObject({ state: 'cancelled' });

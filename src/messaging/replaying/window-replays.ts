@@ -57,12 +57,12 @@ export class WindowReplays {
    * @throws ReplayUnavailableError
    */
   async find(window: RecordWindow): Promise<WindowReader> {
-    const { driver, limits, hasHandler } = this.settings;
+    const { driver, limits, consumer: groupId, hasHandler } = this.settings;
     this.check(window);
     if (!hasHandler(window.topic)) throw refused('topic', 'is none that messages are handled of here');
     const readWindow = driver()?.readWindow?.bind(driver());
     if (!readWindow || this.isStopped) throw new ReplayUnavailableError('messages are not read here');
-    const reader = await readWindow(window, limits).catch((cause: unknown) => {
+    const reader = await readWindow(window, { groupId, limits }).catch((cause: unknown) => {
       throw new ReplayUnavailableError('the brokers do not tell where it is', { cause });
     });
     if (reader.records <= RECORDS_AT_MOST) return reader;

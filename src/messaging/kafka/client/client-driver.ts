@@ -10,10 +10,10 @@ import type {
   KafkaConsumer,
   KafkaDriver,
   KafkaProducer,
-  RecordLimits,
   RecordWindow,
   TopicSettings,
   WindowReader,
+  WindowSettings,
 } from '../../kafka-driver.js';
 import { brokerAddress, type BrokerConnections } from '../broker-connections.js';
 import { Cluster } from './cluster.js';
@@ -77,10 +77,10 @@ export class ClientDriver implements KafkaDriver {
     }
   }
 
-  async readWindow(window: RecordWindow, limits: RecordLimits): Promise<WindowReader> {
+  async readWindow(window: RecordWindow, settings: WindowSettings): Promise<WindowReader> {
     const cluster = this.cluster();
     try {
-      return await windowReader(cluster, window, limits);
+      return await windowReader(cluster, window, settings);
     } catch (error) {
       cluster.close();
       throw error;

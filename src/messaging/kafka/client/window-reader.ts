@@ -1,4 +1,4 @@
-import type { RecordLimits, RecordWindow, WindowReader } from '../../kafka-driver.js';
+import type { RecordLimits, RecordWindow, WindowReader, WindowSettings } from '../../kafka-driver.js';
 import { type BatchReading, UndecodableBatchError } from '../../records/batches.js';
 import { decompress } from '../../records/codecs.js';
 import { partitionKey, type RecordBatch, type TopicPartition } from '../../records/record.js';
@@ -8,6 +8,7 @@ import { fetchRecords } from '../protocol/record-requests.js';
 import { type ClusterView, listOffsets } from '../protocol/topic-requests.js';
 import { answerError, answerIn, check, type Cluster, REQUEST_TIMEOUT_MS, topicError } from './cluster.js';
 import { committedRecords } from './fetched-records.js';
+import { GroupCoordinator } from './group-coordinator.js';
 
 const LATEST = -1n;
 /** As much as one fetch may bring. */
@@ -27,24 +28,26 @@ interface Range extends TopicPartition {
 export async function windowReader(
   cluster: Cluster,
   { topic, from, to }: RecordWindow,
-  limits: RecordLimits,
+  { groupId, limits }: WindowSettings,
 ): Promise<WindowReader> {
   const view = await viewOf(cluster, topic);
-  const [first, behind, last] = await Promise.all([
+  const partitions = view.topics.get(topic)!.leaders.map((_, partition) => ({ topic, partition }));
+  // It joins nothing: no more than its offsets are asked for.
+  const coordinator = new GroupCoordinator(cluster, { groupId, sessionTimeoutMs: REQUEST_TIMEOUT_MS });
+  const [committed, first, behind, highs] = await Promise.all([
+    coordinator.committed(partitions),
     offsetsAt(cluster, view, topic, BigInt(from)),
     offsetsAt(cluster, view, topic, BigInt(to)),
     offsetsAt(cluster, view, topic, LATEST),
   ]);
-  const ranges = [...last].map(([partition, high]): Range => {
-    // No record is as late as that.
-    const [start, end] = [first, behind].map((at) => (at.get(partition)! < 0n ? high : at.get(partition)!));
-    return {
-      topic,
-      topicId: view.topics.get(topic)!.id,
-      partition,
-      next: start!,
-      end: end! > start! ? end! : start!,
-    };
+  const ranges = [...highs].map(([partition, high]): Range => {
+    const { offset: done = -1n, error } = committed.get(partitionKey({ topic, partition })) ?? {};
+    if (error) throw error;
+    // -1: no record is as late as that.
+    const [next, end] = [first, behind].map((at) => (at.get(partition)! < 0n ? high : at.get(partition)!));
+    const last = end! < done ? end! : done;
+    const { id: topicId } = view.topics.get(topic)!;
+    return { topic, topicId, partition, next: next!, end: last > next! ? last : next! };
   });
   const records = ranges.reduce((sum, { next, end }) => sum + Number(end - next), 0);
   return {
