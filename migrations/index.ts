@@ -2,7 +2,7 @@ import { CreatePeople1700000000000 } from './1700000000000-CreatePeople.js';
 import { CreateMessaging1700000000001 } from './1700000000001-CreateMessaging.js';
 import { CreateOutboxLeases1700000000002 } from './1700000000002-CreateOutboxLeases.js';
 import { CreateTransactionOutcomes1700000000003 } from './1700000000003-CreateTransactionOutcomes.js';
-import { CreateMessageOperations1700000000005 } from './1700000000005-CreateMessageOperations.js';
+import { CreateMessageOperations1700000000006 } from './1700000000006-CreateMessageOperations.js';
 
 /** Everything PeopleModule needs in the database, for `migrations` of your DataSource. Classes, not a glob: globs break bundlers and Jest. */
 export const peopleMigrations = [
@@ -10,7 +10,7 @@ export const peopleMigrations = [
   CreateMessaging1700000000001,
   CreateOutboxLeases1700000000002,
   CreateTransactionOutcomes1700000000003,
-  CreateMessageOperations1700000000005,
+  CreateMessageOperations1700000000006,
 ];
 
 /** What TransactionsModule needs by itself, and only for `commitOutcome: 'row'`. */

@@ -8,8 +8,8 @@ import { tableIn } from '../src/database/table-name.js';
  * A release before this one goes on beside it: it names its columns, and knows nothing of the tables. The column is added without a
  * default, so no row is written anew.
  */
-export class CreateMessageOperations1700000000005 implements MigrationInterface {
-  name = 'CreateMessageOperations1700000000005';
+export class CreateMessageOperations1700000000006 implements MigrationInterface {
+  name = 'CreateMessageOperations1700000000006';
 
   async up(queryRunner: QueryRunner): Promise<void> {
     const [letters, audit, replays] = tablesIn(queryRunner);
