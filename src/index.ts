@@ -95,7 +95,14 @@ export { Inbox, MessageIdConflictError } from './messaging/inbox.js';
 export { type HandledMessage, type MessageAnswer } from './messaging/message-answer.js';
 export { type MessageIdentity } from './messaging/message-identity.js';
 export { Outbox, type OutboxEvent } from './messaging/outbox.js';
-export { type DeadLetter, type DeadLetterFilter, DeadLetters } from './messaging/dead-letters.js';
+export {
+  type Correction,
+  type DeadLetter,
+  type DeadLetterDetails,
+  type DeadLetterFilter,
+  DeadLetters,
+  type WaitingKey,
+} from './messaging/dead-letters.js';
 export {
   messageChannels,
   type MessageHandled,
@@ -142,16 +149,27 @@ export {
   type RecordBatch,
   type RecordHeaders,
   RecordRefusedError,
+  type RecordWindow,
   type RefusalReason,
   type StuckPartition,
   type TopicPartition,
   type OffsetOutOfRangePolicy,
   OffsetOutOfRangeError,
   type TopicSettings,
+  type WindowReader,
+  type WindowSettings,
 } from './messaging/kafka-driver.js';
 
 // Traces
 export { continueTrace } from './tracing/continue-trace.js';
+
+// What people on call see and do
+export { ConsoleModule } from './operations/console/console.module.js';
+export {
+  MessageOperationsModule,
+  type MessageOperationsOptions,
+} from './operations/dead-letters/dead-letters.module.js';
+export { OPERATION_SCOPE, type OperationScope, type OperatorOf } from './operations/dead-letters/access.js';
 
 // Errors, and how they look from outside
 export { ApplicationError, type FieldError, InvalidInputError } from './errors/application-error.js';

@@ -13,10 +13,17 @@ import { ProblemDetailsFilter } from '../errors/error-responses.js';
 import { standingFor, ToldRarely } from '../errors/told-rarely.js';
 import { KafkaTransport } from '../messaging/kafka.transport.js';
 import { MessageStore } from '../messaging/message-store.js';
+import { ConsoleModule } from '../operations/console/console.module.js';
+import { MessageOperationsModule } from '../operations/dead-letters/dead-letters.module.js';
 import { OperationsModule } from '../operations/operations.module.js';
 import { PeopleTable } from '../people/table/known-table.js';
 import { PeopleModule } from '../people/people.module.js';
-import { BearerTokenGuard, callerOfToken, mayReadByToken } from './http/bearer-token.guard.js';
+import {
+  BearerTokenGuard,
+  callerOfToken,
+  mayReadByToken,
+  operatorByToken,
+} from './http/bearer-token.guard.js';
 import type { Environment } from './settings.js';
 import { kafkaTransport } from './kafka-client.js';
 import { mayReadReasons } from './http/operations-access.js';
@@ -102,6 +109,8 @@ export class AppModule {
           mayReadReasons,
           settings.readinessGroups,
         ),
+        MessageOperationsModule.forRoot({ operatorOf: operatorByToken }),
+        ConsoleModule,
       ],
       providers: [
         { provide: APP_FILTER, useClass: ProblemDetailsFilter },

@@ -16,7 +16,7 @@ import { setAnswerHeaders } from './http/answer-headers.js';
 import { AppModule, type ServiceSettings } from './app.module.js';
 import { tokenVerifier } from './http/bearer-tokens.js';
 import { serveDocumentation } from './http/documentation.js';
-import type { AuthSettings } from './settings.js';
+import { type AuthSettings, LOOPBACK } from './settings.js';
 import { HttpFront } from './http/front.js';
 import { answerMethodNotAllowed } from './http/method-not-allowed.js';
 import { guardOperations, openManagementPort } from './http/operations-access.js';
@@ -54,7 +54,14 @@ export async function createApp(
   traceRequests(fastify, (settings.kafka !== undefined && settings.events) || settings.statementComments);
   prepareFastify(fastify);
   refuseAmbiguous(fastify, { names: http.allowedHosts });
-  guardOperations(fastify, { verify: tokenVerifier(auth), hasManagementPort: http.management !== undefined });
+  guardOperations(fastify, {
+    verify: tokenVerifier(auth),
+    hasManagementPort: http.management !== undefined,
+    isOpenToStrangers:
+      auth.method === 'none' &&
+      LOOPBACK.test(http.host) &&
+      !LOOPBACK.test(http.management?.host ?? http.host),
+  });
   if (http.management) openManagementPort(fastify, front, http.management);
   const app = await NestFactory.create<NestFastifyApplication>(AppModule.forRoot(settings), adapter, {
     logger,

@@ -3,35 +3,60 @@
 // May know: a `Delivery`, transactions/ and the producer of the port; not how messages are handled.
 
 import { Inject, Injectable } from '@nestjs/common';
+import { randomUUID } from 'node:crypto';
 import type { DataSource } from 'typeorm';
 import type { MessageError } from '../errors/error-responses.js';
-import type { Statement } from '../transactions/transaction-context.js';
+import type { Statement, TransactionContext } from '../transactions/transaction-context.js';
 import { ClaimTakenError } from '../transactions/transaction-errors.js';
 import { TransactionRunner, TRANSACTIONS_DATA_SOURCE } from '../transactions/transaction-runner.js';
+import type { DeadLetterCause } from './dead-letters/cause.js';
+import {
+  type DeadLetter,
+  type DeadLetterDetails,
+  type DetailsRow,
+  detailsOf,
+} from './dead-letters/letter-details.js';
 import { type DeadLetterFilter, letterStatements, PRUNE_AT_ONCE } from './dead-letters/letter.statements.js';
+import { type DeadLetterRow, packedHeaders, wholeRecordOf } from './dead-letters/letter.js';
 import type { Undeliverable } from './delivery.js';
 import { describe } from './failure-policy.js';
 import { Inbox, MessageIdConflictError } from './inbox.js';
 import { conflictIdOf, isSameMessage, type MessageIdentity, placeIdOf } from './message-identity.js';
 import { Outbox } from './outbox.js';
+import { rawHeadersOf } from './records/limits.js';
+import type { RawHeaders } from './records/record.js';
 
-export type { DeadLetterFilter };
+export type { DeadLetter, DeadLetterDetails, DeadLetterFilter };
 
-/** A message that could not be handled, or waits behind one. */
-export interface DeadLetter {
-  seq: string;
-  /** `parked`: it waits behind a dead letter of its key, or for an earlier message that is tried again, or is one that was replayed. */
-  state: 'dead' | 'parked';
-  messageId: string;
+/** A key whose messages wait: one of them is a dead letter, or is tried again. */
+export interface WaitingKey {
+  consumer: string;
   topic: string;
-  partition: number;
-  offset: string;
-  /** Of one with more than 1,000 bytes the first of them. */
+  /** Names the key: SHA-256 of it, or, of messages without one, the partition as four bytes; in hex. */
+  hash: string;
+  /** Of one with more than 1,000 bytes the first of them; null for messages without one. */
   key: string | null;
-  code: string;
-  message: string;
-  attempts: number;
-  createdAt: Date;
+  partition: number | null;
+  since: Date;
+  /** From when on its messages are handled; null: once a dead letter of it is replayed or discarded, or it is released. */
+  releasedAt: Date | null;
+  /** The `seq` of the first of its messages. */
+  first: string | null;
+  /** How many of its first 1,000 messages are dead letters, and how many wait. */
+  dead: number;
+  parked: number;
+}
+
+interface AddOptions {
+  quarantinesKey?: boolean;
+  causes?: readonly DeadLetterCause[];
+}
+
+/** What is to be sent in place of a dead letter. */
+export interface Correction {
+  value: Buffer | null;
+  /** Left out: as they came. */
+  headers?: RawHeaders | undefined;
 }
 
 /**
@@ -54,15 +79,16 @@ export class DeadLetters {
   /**
    * Marks the message as handled and makes it a dead letter; does nothing where it was handled before.
    *
-   * @param quarantinesKey later messages of its key are parked from the commit on
+   * @param options.quarantinesKey later messages of its key are parked from the commit on
+   * @param options.causes what it failed with, for whoever looks at it
    * @returns false where it was handled before
    */
   async add(
     delivery: Undeliverable,
     error: MessageError,
-    { quarantinesKey = false }: { quarantinesKey?: boolean } = {},
+    { quarantinesKey = false, causes = [] }: AddOptions = {},
   ): Promise<boolean> {
-    if (await this.insert(delivery, error, quarantinesKey)) return true;
+    if (await this.insert(delivery, error, { quarantinesKey, causes })) return true;
     if (await this.wasHandled(delivery.message)) return false;
     // Another message with its id was handled. Once it was marked by its place, which others may claim.
     const { record, message } = delivery;
@@ -70,11 +96,12 @@ export class DeadLetters {
     if (await this.wasHandled(byPlace)) return false;
     const conflict = new MessageIdConflictError(message.messageId);
     const byConflict = { ...message, messageId: conflictIdOf(record) };
-    return this.insert({ ...delivery, message: byConflict }, describe(conflict), quarantinesKey);
+    const letter = { ...delivery, message: byConflict };
+    return this.insert(letter, describe(conflict), { quarantinesKey, causes: [] });
   }
 
   /**
-   * Those that are neither replayed nor discarded, oldest first.
+   * Oldest first; where the filter names no state, those that are neither replayed nor discarded.
    *
    * @param after the `seq` of the last one of the page before
    */
@@ -82,6 +109,66 @@ export class DeadLetters {
     const statement = this.statements.list(filter, atMost, after);
     const { rows } = await this.transactions.runStatement<DeadLetter>(statement, { writes: false });
     return rows;
+  }
+
+  /** One of them with all that is known of it; undefined where there is none of this number. */
+  async find(seq: string): Promise<DeadLetterDetails | undefined> {
+    const { rows } = await this.transactions.runStatement<DetailsRow>(this.statements.details(seq), {
+      writes: false,
+    });
+    return rows[0] && detailsOf(rows[0]);
+  }
+
+  /**
+   * Has another message handled in place of a dead letter, at its place where its key is quarantined. It has an id of its own, and what
+   * came stays marked as handled: if its sender sends it again nothing happens.
+   *
+   * @returns the number under which what came is kept, as discarded; undefined where there is no dead letter of this number
+   */
+  async correct(seq: string, { value, headers }: Correction): Promise<string | undefined> {
+    return this.withQuarantinesLocked(async (transaction) => {
+      const { rows } = await transaction.query<DeadLetterRow>(this.statements.lockDead(seq));
+      if (!rows[0]) return undefined;
+      const id = randomUUID();
+      const given = headers ?? rawHeadersOf(wholeRecordOf(rows[0]));
+      const all: RawHeaders = [
+        ...given.filter(([name]) => String(name) !== 'message-id'),
+        ['message-id', id],
+      ];
+      const packed = JSON.stringify(packedHeaders(all));
+      const kept = await transaction.query<{ seq: string }>(this.statements.correct(seq, id, value, packed));
+      await transaction.query(this.statements.replay({ seq }));
+      return kept.rows[0]!.seq;
+    });
+  }
+
+  /**
+   * Keys whose messages wait, by topic and hash.
+   *
+   * @param after the topic and hash of the last one of the page before
+   */
+  async waitingKeys(
+    topic?: string,
+    atMost = 100,
+    after: readonly [topic: string, hash: string] = ['', ''],
+  ): Promise<WaitingKey[]> {
+    const statement = this.statements.keys(topic, atMost, after);
+    const { rows } = await this.transactions.runStatement<WaitingKey>(statement, { writes: false });
+    return rows;
+  }
+
+  /**
+   * Has the messages that wait for a key handled, in order, though a dead letter of it is left: that is passed by.
+   *
+   * @param hash as `waitingKeys` names it
+   * @returns whether there was something to release
+   */
+  async releaseKey(topic: string, hash: string): Promise<boolean> {
+    const { rowCount } = await this.transactions.runStatement(this.statements.releaseKey(topic, hash), {
+      writes: true,
+      idempotent: true,
+    });
+    return (rowCount ?? 0) > 0;
   }
 
   /**
@@ -126,9 +213,9 @@ export class DeadLetters {
   private async insert(
     delivery: Undeliverable,
     error: MessageError,
-    quarantinesKey: boolean,
+    { quarantinesKey, causes }: Required<AddOptions>,
   ): Promise<boolean> {
-    const statement = this.statements.add(delivery, error, quarantinesKey);
+    const statement = this.statements.add(delivery, error, quarantinesKey, causes);
     try {
       const claim = this.inbox.claim([delivery.message]);
       await this.transactions.run({ claim }, (transaction) => transaction.query(statement));
@@ -140,15 +227,22 @@ export class DeadLetters {
     return true;
   }
 
-  private async settle(statement: Statement): Promise<number> {
-    const settled = await this.transactions.run({ isolationLevel: 'READ COMMITTED' }, async (transaction) => {
-      // Nothing is parked and no key's backlog ends between the look at it and the change.
-      await transaction.query(this.statements.lockQuarantines());
+  private settle(statement: Statement): Promise<number> {
+    return this.withQuarantinesLocked(async (transaction) => {
       const { rows } = await transaction.query<{ settled: number }>(statement);
-      await transaction.query(this.statements.release());
       return rows[0]!.settled;
     });
-    this.outbox.wake();
-    return settled;
+  }
+
+  /** Nothing is parked and no key's backlog ends between the look at it and the change; keys without a dead letter are released. */
+  private withQuarantinesLocked<T>(change: (transaction: TransactionContext) => Promise<T>): Promise<T> {
+    return this.transactions.run({ isolationLevel: 'READ COMMITTED' }, async (transaction) => {
+      await transaction.query(this.statements.lockQuarantines());
+      const result = await change(transaction);
+      await transaction.query(this.statements.release());
+      // Of the outermost unit of work: before that there is nothing to be sent.
+      transaction.afterCommit(() => this.outbox.wake());
+      return result;
+    });
   }
 }

@@ -64,7 +64,7 @@ function kindOf(thrown: unknown): FailureKind {
 }
 
 /** Where a handler's error comes from, whatever Nest's filters have made of it. */
-const causeOf = (thrown: unknown): unknown =>
+export const causeOf = (thrown: unknown): unknown =>
   thrown instanceof ApplicationError || thrown instanceof KafkaRetriableException
     ? thrown
     : (originOf(thrown) ?? originalOf(thrown));

@@ -5,6 +5,7 @@ import { driverFactory } from './kafka/clients.js';
 import { composeTransport, type Transport } from './kafka/composition.js';
 import type { NestServer } from './kafka/handler-calls.js';
 import type { Serialized } from './kafka/replies/sending.js';
+import type { WindowReplays } from './replaying/window-replays.js';
 import { type KafkaTransportOptions, settingsOf, type TransportSettings } from './kafka/transport-options.js';
 import type { PartitionLag, TransportFigures } from './telemetry/transport-figures.js';
 
@@ -68,6 +69,11 @@ export class KafkaTransport extends ServerKafka implements OnModuleDestroy {
   /** Steps of stopping that did not end before its deadline, as where the brokers hang; they are left to themselves. */
   get unfinishedSteps(): readonly string[] {
     return this.parts.connection.unfinishedSteps;
+  }
+
+  /** Replays windows of the topics that are read here; undefined without a store. */
+  get replays(): WindowReplays | undefined {
+    return this.parts.replays;
   }
 
   /**

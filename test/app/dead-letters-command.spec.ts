@@ -84,9 +84,52 @@ it('what is discarded is listed no more, and stays handled', async () => {
   expect(await database.query('SELECT FROM message_inbox')).toHaveLength(3);
 });
 
+it('a part of them is listed, and one is shown whole', async () => {
+  expect(await listed('--limit', '2')).toEqual(['m1', 'm2']);
+  await database.query(
+    `UPDATE message_dead_letter SET cause = '[{"type":"Error","message":"why","stack":"    at x"}]'`,
+  );
+  const { code, stdout } = await nestjsPeople('dead-letters', 'show', '--id', 'm2');
+  expect([code, JSON.parse(stdout)]).toEqual([
+    0,
+    expect.objectContaining({
+      ...{ messageId: 'm2', value: { text: '{}' }, headers: [], attempts: 1, traceId: null },
+      causes: [{ type: 'Error', message: 'why', stack: '    at x' }],
+    }),
+  ]);
+});
+
+it('who replayed or discarded them is kept, with the reason', async () => {
+  await nestjsPeople('dead-letters', 'replay', '--key', 'ada', '--reason', 'INC-1');
+  await nestjsPeople('dead-letters', 'discard', '--all');
+  expect(
+    await database.query('SELECT actor, action, reason, details FROM message_audit ORDER BY seq'),
+  ).toEqual([
+    {
+      ...{ actor: expect.stringMatching(/^\S+ \(command line\)$/), action: 'replay', reason: 'INC-1' },
+      details: { filter: { key: 'ada' }, settled: 2 },
+    },
+    expect.objectContaining({ action: 'discard', reason: null, details: { filter: {}, settled: 1 } }),
+  ]);
+});
+
+it('a script can tell what is not there, what failed, and what it asked for by --help', async () => {
+  for (const action of ['list', 'show', 'replay', 'discard']) {
+    const { code, stderr } = await nestjsPeople('dead-letters', action, '--id', 'nobody');
+    expect([action, code, stderr]).toEqual([action, 3, 'There is no dead letter nobody.\n']);
+  }
+  const { code, stdout } = await nestjsPeople('dead-letters', 'list', '--help');
+  expect([code, stdout]).toEqual([0, expect.stringContaining('exit codes: 0 done')]);
+  await database.query('ALTER TABLE message_dead_letter RENAME TO elsewhere');
+  expect((await nestjsPeople('dead-letters', 'list')).code).toBe(1);
+});
+
 it.each([
   [['letters'], 'expected dead-letters'],
-  [['dead-letters', 'remove'], 'expected list, replay or discard'],
+  [['dead-letters', 'remove'], 'expected list, show, replay or discard'],
+  [['dead-letters', 'show'], '--id'],
+  [['dead-letters', 'list', '--limit', '0'], '--limit'],
+  [['dead-letters', 'discard', '--all', '--limit', '1'], '--limit'],
   [['dead-letters', 'replay'], 'say which, or --all'],
   [['dead-letters', 'list', '--color', 'red'], '--color'],
 ])('%j is refused with what to write instead, and changes nothing', async (args, expected) => {

@@ -63,6 +63,7 @@ describe('the documentation', () => {
       Object.keys(operation.responses).sort(),
     ]);
     const guarded = ['401', '403'];
+    const ofAct = ['400', ...guarded, '408', '413', '415'];
     expect(Object.fromEntries(statuses)).toEqual({
       'post /people': ['200', '201', '400', ...guarded, '408', '409', '413', '415', '503'],
       'get /people': ['200', '400', ...guarded, '503'],
@@ -73,6 +74,17 @@ describe('the documentation', () => {
       'get /health/live': ['200'],
       'get /health/ready': ['200', '400', '503'],
       'get /metrics': ['200'],
+      'get /messages/dead-letters': ['200', '400', ...guarded, '503'],
+      'get /messages/dead-letters/{seq}': ['200', '400', ...guarded, '404', '503'],
+      'post /messages/dead-letters/{seq}/replay': ['200', ...ofAct, '404', '409', '503'].sort(),
+      'post /messages/dead-letters/{seq}/correct': ['200', ...ofAct, '404', '409', '503'].sort(),
+      'post /messages/dead-letters/{seq}/discard': ['200', ...ofAct, '404', '409', '503'].sort(),
+      'get /messages/waiting-keys': ['200', '400', ...guarded, '503'],
+      'post /messages/waiting-keys/release': ['200', ...ofAct, '404', '503'].sort(),
+      'get /messages/replays': ['200', '400', ...guarded, '503'],
+      'post /messages/replays': ['200', ...ofAct, '409', '503'].sort(),
+      'post /messages/replays/{id}/cancel': ['200', ...ofAct, '404', '503'].sort(),
+      'get /messages/audit': ['200', '400', ...guarded, '503'],
     });
   });
 

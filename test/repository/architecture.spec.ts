@@ -16,10 +16,10 @@ const FOLDERS = [
 ];
 /** The same of the rooms in them; what stands beside the rooms is what all of them know. */
 const ROOMS: Record<string, string[]> = {
-  app: ['http', 'migrating'],
-  operations: ['health', 'metrics', 'logs'],
+  app: ['http', 'migrating', 'commands'],
+  operations: ['console', 'dead-letters', 'health', 'metrics', 'logs'],
   people: ['http', 'messages', 'sharing', 'importing', 'table'],
-  messaging: ['kafka', 'consuming', 'outbox', 'dead-letters', 'inbox', 'telemetry', 'records'],
+  messaging: ['kafka', 'replaying', 'consuming', 'outbox', 'dead-letters', 'inbox', 'telemetry', 'records'],
   'messaging/kafka': ['kafkajs', 'platformatic', 'client', 'protocol', 'replies'],
   transactions: ['sharing', 'unit', 'session'],
   database: ['hosts', 'pg'],

@@ -61,9 +61,15 @@ describe('the tarball', () => {
       'CHANGELOG.md',
       'CONTRIBUTING.md',
       'SECURITY.md',
-      ...readdirSync('docs').map((file) => `docs/${file}`),
+      ...readdirSync('docs', { recursive: true, withFileTypes: true })
+        .filter((entry) => entry.isFile())
+        .map(({ parentPath, name }) => path.join(parentPath, name)),
     ];
-    const built = packed.filter((file) => /^dist\/.*\.(js|js\.map|d\.ts)$/.test(file));
+    const page = readdirSync('src/operations/console/assets').map(
+      (file) => `dist/src/operations/console/assets/${file}`,
+    );
+    const built = packed.filter((file) => /^dist\/.*\.(js|js\.map|d\.ts)$/.test(file) || page.includes(file));
+    expect(built).toEqual(expect.arrayContaining(page));
     expect([...packed].sort()).toEqual([...built, ...documents].sort());
     expect(built.filter((file) => /(^|\/)(test|bench|examples|\.data)\/|\.spec\./.test(file))).toEqual([]);
     expect(built).toEqual(
@@ -332,7 +338,7 @@ async function stop(child: ChildProcess): Promise<void> {
 }
 
 function importsOf(text: string): string[] {
-  return [...text.matchAll(/(?:\bfrom|\bimport|\bimport\(|\brequire\()\s*['"]([^'"./][^'"]*)['"]/g)].map(
+  return [...text.matchAll(/(?:\bfrom|\bimport|\bimport\(|\brequire\()\s*['"](@?\w[^'"\s]*)['"]/g)].map(
     ([, name]) => name!.replace(/^node:/, '').replace(/^((?:@[^/]+\/)?[^/]+).*$/, '$1'),
   );
 }

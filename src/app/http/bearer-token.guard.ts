@@ -7,6 +7,8 @@ import {
 } from '@nestjs/common';
 import { HttpAdapterHost } from '@nestjs/core';
 import type { JWTPayload } from 'jose';
+import { ConsoleController } from '../../operations/console/console.controller.js';
+import { scopeNeeded } from '../../operations/dead-letters/access.js';
 import { HealthController } from '../../operations/health/controller.js';
 import { MetricsController } from '../../operations/metrics.controller.js';
 import { callerByClaims } from '../../people/http/caller.js';
@@ -16,7 +18,7 @@ import type { AuthSettings } from '../settings.js';
 export { TokenKeysUnavailableError } from './issuer-keys.js';
 
 /** Asked by machines that have no token; `operations-access` says who is answered what. */
-const PUBLIC = new Set<Type>([HealthController, MetricsController]);
+const PUBLIC = new Set<Type>([HealthController, MetricsController, ConsoleController]);
 const READING = new Set(['GET', 'HEAD']);
 
 interface HttpRequest {
@@ -33,13 +35,23 @@ const CALLER_CLAIMS = ['sub', 'client_id', 'azp'] as const;
 export const callerOfToken = ({ user }: HttpRequest): string | undefined =>
   user && (callerByClaims(user, CALLER_CLAIMS) ?? JSON.stringify([user.iss ?? null]));
 
+/** Who sent a request that `BearerTokenGuard` has let in, for people to read; without tokens anybody. */
+export const operatorByToken = ({ user }: HttpRequest): string => {
+  if (user === undefined) return 'anybody';
+  const { iss } = user;
+  const name = CALLER_CLAIMS.map((claim) => user[claim]).find(
+    (value) => typeof value === 'string' && value !== '',
+  );
+  return [name ?? 'a token without a name', ...(iss === undefined ? [] : [`(${iss})`])].join(' ');
+};
+
 /** Whether who sent a request that `BearerTokenGuard` has let in may read people too. */
 export const mayReadByToken = ({ user }: HttpRequest): boolean =>
   user === undefined || scopesOf(user).includes('people:read');
 
 /**
  * Lets a request in whose bearer token (RFC 6750) is valid and has the scope of its method: `people:read` for GET and
- * HEAD, `people:write` for the others. Its claims are `request.user` from then on. With `AUTH=none` everybody comes in.
+ * HEAD, `people:write` for the others, or the one that the handler names. Its claims are `request.user` from then on. With `AUTH=none` everybody comes in.
  */
 @Injectable()
 export class BearerTokenGuard implements CanActivate {
@@ -63,7 +75,7 @@ export class BearerTokenGuard implements CanActivate {
       if (error instanceof BearerTokenException) challenge(error.challenge);
       throw error;
     });
-    const needed = READING.has(request.method) ? 'people:read' : 'people:write';
+    const needed = scopeNeeded(context) ?? (READING.has(request.method) ? 'people:read' : 'people:write');
     if (scopesOf(claims).includes(needed)) {
       request.user = claims;
       return true;

@@ -1,7 +1,7 @@
 import { NotFoundException } from '@nestjs/common';
 import type { NestFastifyApplication } from '@nestjs/platform-fastify';
 import { DocumentBuilder, getSchemaPath, type OpenAPIObject, SwaggerModule } from '@nestjs/swagger';
-import { ProblemDto } from '../../people/http/openapi.js';
+import { ProblemDto } from '../../errors/problem.dto.js';
 
 /** What the page asks for; the directory that it is served from has more. */
 const ASSETS = new Set([

@@ -8,7 +8,12 @@ import type { HttpFront } from './front.js';
 
 /** The one route of readiness, and those that are for the people on call alone. */
 const READINESS = '/health/ready';
-const isForOperators = (route: string) => route === '/metrics' || /^\/docs\b/.test(route);
+const isForOperators = (route: string) => route === '/metrics' || /^\/(docs|messages|console)\b/.test(route);
+/** Those of them that the guard of tokens asks for a scope. */
+const isGuarded = (route: string) => /^\/messages\b/.test(route);
+/** People are answered there to who brings a token alone: nobody else is asked for one. */
+const isLookAtPeople = (method: string, route: string) =>
+  (method === 'GET' || method === 'HEAD') && /^\/people\b/.test(route);
 
 /** The requests that came by the management port, and those whose sender may read why something is not ready. */
 const managed = new WeakSet<IncomingMessage>();
@@ -17,13 +22,21 @@ const trusted = new WeakSet<IncomingMessage>();
 /** Whether the sender of a request may read why the service is not ready. */
 export const mayReadReasons = ({ raw }: FastifyRequest): boolean => trusted.has(raw);
 
+/** Where operators come in, and how they are known. */
+export interface OperationsDoors {
+  verify: TokenVerifier | undefined;
+  hasManagementPort: boolean;
+  /** The management port is reached from elsewhere, where people are not, and nobody is asked for a token. */
+  isOpenToStrangers: boolean;
+}
+
 /**
  * Keeps metrics, documentation and the reasons of readiness from strangers: they are for whoever reaches the management port,
  * or has a valid token where there is none, and for everybody where nobody is asked who they are.
  */
 export function guardOperations(
   fastify: FastifyInstance,
-  { verify, hasManagementPort }: { verify: TokenVerifier | undefined; hasManagementPort: boolean },
+  { verify, hasManagementPort, isOpenToStrangers }: OperationsDoors,
 ): void {
   fastify.addHook('onRequest', (request, reply, done) => {
     const { raw, method, url, routeOptions } = request;
@@ -32,13 +45,16 @@ export function guardOperations(
     const isTheirs = isForOperators(route);
     const answerAbsent = () => done(new NotFoundException(`Cannot ${method} ${url}`));
     if (managed.has(raw)) {
-      if (!isTheirs && !route.startsWith('/health/')) return answerAbsent();
+      const isKnown = verify !== undefined && raw.headers.authorization !== undefined;
+      const isAllowed =
+        isTheirs || route.startsWith('/health/') || (isKnown && isLookAtPeople(method, route));
+      if (!isAllowed || (isOpenToStrangers && isGuarded(route))) return answerAbsent();
       trusted.add(raw);
     } else if (hasManagementPort) {
       if (isTheirs) return answerAbsent();
     } else if (!verify) {
       if (route === READINESS) trusted.add(raw);
-    } else if (isTheirs) {
+    } else if (isTheirs && !isGuarded(route)) {
       verify(raw.headers.authorization).then(
         () => done(),
         (error: Error) => {

@@ -140,8 +140,13 @@ function packHeaders(record: IncomingRecord): PackedHeaders {
   const { unread } = record;
   if (unread)
     return { unread: unread.code, reason: unread.reason, bytes: unread.headers?.toString('base64') ?? null };
+  return packedHeaders(rawHeadersOf(record));
+}
+
+/** As a row has them. */
+export function packedHeaders(headers: RawHeaders): PackedHeader[] {
   const packed: PackedHeader[] = [];
-  for (const [name, value] of rawHeadersOf(record)) {
+  for (const [name, value] of headers) {
     const isText = typeof name === 'string';
     const base64 = value === null ? null : Buffer.from(value).toString('base64');
     const last = packed.at(-1);

@@ -13,6 +13,7 @@ import type { MessageAnswer } from '../message-answer.js';
 import type { MessageStore } from '../message-store.js';
 import { OutboxRelay } from '../outbox-relay.js';
 import type { IncomingRecord } from '../records/record.js';
+import { WindowReplays } from '../replaying/window-replays.js';
 import { type MessageOutcome, publishHandled } from '../telemetry/message-events.js';
 import type { PartitionLag, TransportFigures } from '../telemetry/transport-figures.js';
 import { runUntraced } from '../../tracing/trace-context.js';
@@ -33,6 +34,8 @@ export interface Transport {
   figures: () => TransportFigures;
   /** @throws Error the brokers can't be asked */
   lag: () => Promise<PartitionLag[]>;
+  /** undefined without a store. */
+  replays: WindowReplays | undefined;
 }
 
 /** Messages that a batch handler is given at once, at most. */
@@ -121,16 +124,32 @@ export function composeTransport(settings: TransportSettings, server: NestServer
         })
       : undefined;
   const relay = store && relayFor(store, settings, clients, availability);
+  const replays =
+    store &&
+    new WindowReplays({
+      ...{ store, batchSize, toDelivery, logger, consumer: groupId, limits: settings.limits },
+      retentionMs: settings.inboxRetentionMs,
+      driver: () => clients.driver,
+      hasHandler: (topic) => server.handlerOf(topic) !== undefined,
+      processor: (finishReplayed, held) =>
+        new MessageProcessor({
+          ...{ store, calls, handlerTimeoutMs, quarantine, crashes: undefined, finish: finishReplayed },
+          failures: new MessageFailures({
+            ...{ store, maxAttempts, maxTransientAttempts, infrastructure, writeDeadLetter, held },
+            finish: finishReplayed,
+          }),
+        }),
+    });
   const connection = new KafkaConnection({
     ...{ settings, server, logger, stopping, clients, lanes, intake, overflow },
-    ...{ replies, availability, quarantine, crashes, upkeep, relay },
+    ...{ replies, availability, quarantine, crashes, upkeep, relay, replays },
   });
   const figures = () => ({
     ...intake.figures,
     isConnected: clients.consumer !== undefined && availability.down === undefined,
     pendingReplies: replies.unacknowledged,
   });
-  return { connection, availability, figures, lag: () => intake.lag() };
+  return { connection, availability, figures, lag: () => intake.lag(), replays };
 }
 
 function outcomeOf({ outcome, isRepeated }: Delivery, what: MessageAnswer): MessageOutcome {

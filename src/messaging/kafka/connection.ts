@@ -13,6 +13,7 @@ import {
 } from '../kafka-driver.js';
 import type { OutboxRelay } from '../outbox-relay.js';
 import type { RecordBatch, TopicPartition } from '../records/record.js';
+import type { WindowReplays } from '../replaying/window-replays.js';
 import { ClosingSteps, endsWithin, pause } from '../waiting.js';
 import type { Availability } from './availability.js';
 import { BrokerAnswerError } from './broker-answers.js';
@@ -22,7 +23,7 @@ import type { MessageReplies } from './replies/sending.js';
 import { TopicUpkeep } from './topic-upkeep.js';
 import type { TransportSettings } from './transport-options.js';
 
-/** What is connected, and told what comes. Without a store there are no quarantine, crashes, upkeep and relay. */
+/** What is connected, and told what comes. Without a store there are no quarantine, crashes, upkeep, relay and replays. */
 export interface ConnectionParts {
   settings: TransportSettings;
   server: NestServer;
@@ -39,6 +40,7 @@ export interface ConnectionParts {
   crashes: CrashSuspects | undefined;
   upkeep: StoreUpkeep | undefined;
   relay: OutboxRelay | undefined;
+  replays: WindowReplays | undefined;
 }
 
 const RECONNECT_MS = 1000;
@@ -72,7 +74,7 @@ export class KafkaConnection implements ConsumerListener {
 
   /** Connects in the background. */
   start(driver: KafkaDriver): void {
-    this.driver = driver;
+    this.driver = this.parts.clients.driver = driver;
     this.starting = this.connect(driver);
   }
 
@@ -182,6 +184,7 @@ export class KafkaConnection implements ConsumerListener {
     const closing = (this.closing = new ClosingSteps(drainTimeoutMs + closeTimeoutMs));
     this.unfinishedSteps = closing.unfinished;
     const { starting } = this;
+    const replaying = this.parts.replays?.stop();
     await this.attempt('connecting', starting);
     overflow.stop();
     intake.suspend();
@@ -194,6 +197,7 @@ export class KafkaConnection implements ConsumerListener {
         messages: this.unfinished,
       });
     }
+    await this.attempt('ending the replay of a window', replaying);
     await this.attempt('committing offsets', intake.offsets.commit());
     await this.attempt('ending what is done for the store', upkeep?.stop());
     await this.disconnect(() => relay?.stop(closing.nextStepMs));

@@ -1,8 +1,9 @@
 import type { Logger } from '@nestjs/common';
+import { causesOf } from '../dead-letters/cause.js';
 import { deadLetterRecord, placeOnly, withPlaceOnly } from '../dead-letters/letter.js';
 import type { KeyQuarantine } from '../dead-letters/quarantine.js';
 import type { Delivery, Undeliverable } from '../delivery.js';
-import { classify, describe } from '../failure-policy.js';
+import { causeOf, classify, describe } from '../failure-policy.js';
 import { type KafkaProducer, RecordRefusedError } from '../kafka-driver.js';
 import type { MessageStore } from '../message-store.js';
 import type { RefusedTopics } from '../outbox/refused-topics.js';
@@ -20,7 +21,9 @@ export function storedDeadLetters(
 ): WriteDeadLetter {
   return async (delivery, error) => {
     let isWhole = true;
-    const add = (letter: Undeliverable) => deadLetters.add(letter, describe(error), { quarantinesKey });
+    const causes = causesOf(causeOf(error));
+    const add = (letter: Undeliverable) =>
+      deadLetters.add(letter, describe(error), { quarantinesKey, causes });
     const isAdded = await add(delivery).catch((failure: unknown) => {
       const kind = classify(failure);
       if (kind === 'infrastructure' || kind === 'transient') throw failure;

@@ -5,7 +5,7 @@ import { rememberingFailures } from '../../transactions/unit-failures.js';
 import { knowCall } from '../consuming/handled-call.js';
 import { endedInTime, TooManyValuesError } from '../consuming/handler-time.js';
 import type { Delivery } from '../delivery.js';
-import type { KafkaConsumer, KafkaProducer } from '../kafka-driver.js';
+import type { KafkaConsumer, KafkaDriver, KafkaProducer } from '../kafka-driver.js';
 import type { Serialized } from './replies/sending.js';
 
 type KafkaMessage = ReturnType<KafkaContext['getMessage']>;
@@ -25,6 +25,8 @@ export interface NestServer {
 
 /** The clients that are connected at the moment. */
 export interface ConnectedClients {
+  /** Makes others; there once messages are to be read. */
+  driver?: KafkaDriver | undefined;
   consumer?: KafkaConsumer | undefined;
   /** Of replies, whose topics come and go. */
   producer?: KafkaProducer | undefined;

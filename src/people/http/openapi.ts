@@ -8,45 +8,15 @@ import {
   ApiOperation,
   ApiParam,
   ApiProduces,
-  ApiProperty,
   ApiQuery,
   ApiResponse,
   ApiTags,
-  getSchemaPath,
 } from '@nestjs/swagger';
 import { unchanged } from '../../errors/application-error.js';
+import { problem, ProblemDto } from '../../errors/problem.dto.js';
 import { NDJSON } from '../../json/ndjson.js';
 import { CreatePersonDto, InsertedDto, PeoplePageDto, PersonDto, UpdatePersonDto } from '../person.dto.js';
 
-/** RFC 9457; what every error is answered with. */
-export class ProblemDto {
-  @ApiProperty({ example: '/problems/invalid-input' })
-  type!: string;
-  @ApiProperty({ example: 'Invalid input' })
-  title!: string;
-  @ApiProperty({ example: 400 })
-  status!: number;
-  @ApiProperty({ example: 'name must be a non-empty string without NUL and without lone surrogates.' })
-  detail!: string;
-  @ApiProperty({ example: '/people' })
-  instance!: string;
-  @ApiProperty({
-    required: false,
-    type: 'array',
-    items: { type: 'object', properties: { pointer: { type: 'string' }, detail: { type: 'string' } } },
-    example: [
-      { pointer: '#/name', detail: 'must be a non-empty string without NUL and without lone surrogates' },
-    ],
-  })
-  errors?: { pointer: string; detail: string }[];
-}
-
-const problem = (status: number, description: string) =>
-  ApiResponse({
-    status,
-    description,
-    content: { 'application/problem+json': { schema: { $ref: getSchemaPath(ProblemDto) } } },
-  });
 const INVALID = problem(400, 'Malformed JSON, or a field that fails validation; `errors` names each.');
 const NOT_FOUND = problem(404, 'No person has this id.');
 const CHANGED = problem(412, unchanged('The person is not the version named in `If-Match`'));

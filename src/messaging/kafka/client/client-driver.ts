@@ -10,13 +10,17 @@ import type {
   KafkaConsumer,
   KafkaDriver,
   KafkaProducer,
+  RecordWindow,
   TopicSettings,
+  WindowReader,
+  WindowSettings,
 } from '../../kafka-driver.js';
 import { brokerAddress, type BrokerConnections } from '../broker-connections.js';
 import { Cluster } from './cluster.js';
 import { GroupConsumer } from './group-consumer.js';
 import { RecordProducer } from './record-producer.js';
 import { createMissingTopics } from './topic-creation.js';
+import { windowReader } from './window-reader.js';
 
 /** What a client library is needed for. */
 export interface ClientLibrary {
@@ -67,6 +71,16 @@ export class ClientDriver implements KafkaDriver {
       await cluster.view([]);
       const { raw, close } = await this.library.producer();
       return new RecordProducer(raw, cluster, this.logger, close);
+    } catch (error) {
+      cluster.close();
+      throw error;
+    }
+  }
+
+  async readWindow(window: RecordWindow, settings: WindowSettings): Promise<WindowReader> {
+    const cluster = this.cluster();
+    try {
+      return await windowReader(cluster, window, settings);
     } catch (error) {
       cluster.close();
       throw error;

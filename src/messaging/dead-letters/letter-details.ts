@@ -1,0 +1,114 @@
+import { isUtf8 } from 'node:buffer';
+import { rawHeadersOf } from '../records/limits.js';
+import type { RawHeaders } from '../records/record.js';
+import type { DeadLetterCause } from './cause.js';
+import { type DeadLetterRow, wholeRecordOf } from './letter.js';
+
+/** What became of a message that could not be handled. */
+export type DeadLetterState = 'dead' | 'parked' | 'replayed' | 'discarded';
+
+/** A message that could not be handled, or waits behind one. */
+export interface DeadLetter {
+  seq: string;
+  /** `parked`: it waits behind a dead letter of its key, or for an earlier message that is tried again, or is one that was replayed. */
+  state: DeadLetterState;
+  messageId: string;
+  topic: string;
+  partition: number;
+  offset: string;
+  /** Of one with more than 1,000 bytes the first of them. */
+  key: string | null;
+  code: string;
+  message: string;
+  attempts: number;
+  createdAt: Date;
+}
+
+/** Bytes as text where they are UTF-8, else in base64. */
+export interface ShownBytes {
+  text?: string;
+  base64?: string;
+}
+
+/** A header as it came: names may repeat, a value may be null, and either may be any bytes. */
+export interface ShownHeader {
+  name: string;
+  /** Where the name is no UTF-8. */
+  nameBase64?: string;
+  value: ShownBytes | null;
+}
+
+/** A dead letter with all that is known of it. */
+export interface DeadLetterDetails extends DeadLetter {
+  /** When the record was written, by its own word. */
+  timestamp: string;
+  consumer: string;
+  settledAt: Date | null;
+  keyBytes: ShownBytes | null;
+  /** null: the record has none, or it is larger than is shown (`valueLength`). */
+  value: ShownBytes | null;
+  /** Bytes of the value; null: it has none. */
+  valueLength: number | null;
+  /** The first 1,000. */
+  headers: ShownHeader[];
+  /** False where there are more headers, or they are too large to be shown. */
+  hasAllHeaders: boolean;
+  /** What it failed with, the outermost error first. Empty for those that were stored by releases that did not keep it. */
+  causes: DeadLetterCause[];
+  /** Of the W3C header `traceparent`, where it has one. */
+  traceId: string | null;
+  /** It waits behind a dead letter of its key, or is that one. */
+  isQuarantined: boolean;
+}
+
+/** The same as it is read. */
+export type DetailsRow = Omit<DeadLetterDetails, 'keyBytes' | 'value' | 'headers' | 'causes' | 'traceId'> & {
+  keyBytes: Buffer | null;
+  value: Buffer | null;
+  headers: DeadLetterRow['headers'];
+  causes: DeadLetterCause[] | null;
+};
+
+const HEADERS_AT_MOST = 1000;
+const TRACEPARENT = /^[\da-f]{2}-([\da-f]{32})-[\da-f]{16}-[\da-f]{2}/;
+
+/** As people and programs read it. */
+export function detailsOf({ keyBytes, value, headers, causes, ...letter }: DetailsRow): DeadLetterDetails {
+  const row = { ...letter, message_id: letter.messageId, key: keyBytes, value, headers };
+  const raw = rawHeadersOf(wholeRecordOf(row));
+  const traceparent = raw.find(([name]) => name === 'traceparent')?.[1];
+  return {
+    ...letter,
+    keyBytes: keyBytes && shownBytes(keyBytes),
+    value: value && shownBytes(value),
+    headers: raw.slice(0, HEADERS_AT_MOST).map(shownHeader),
+    hasAllHeaders: letter.hasAllHeaders && raw.length <= HEADERS_AT_MOST,
+    causes: causes ?? [],
+    traceId: TRACEPARENT.exec(String(traceparent ?? ''))?.[1] ?? null,
+  };
+}
+
+const shownBytes = (bytes: Buffer): ShownBytes =>
+  isUtf8(bytes) ? { text: bytes.toString() } : { base64: bytes.toString('base64') };
+
+function shownHeader([name, value]: RawHeaders[number]): ShownHeader {
+  return {
+    name: String(name),
+    ...(typeof name !== 'string' && { nameBase64: name.toString('base64') }),
+    value: value === null ? null : shownBytes(Buffer.from(value)),
+  };
+}
+
+/** The bytes that are shown so. */
+export const bytesOfShown = ({ text, base64 }: ShownBytes): Buffer =>
+  base64 === undefined ? Buffer.from(text ?? '') : Buffer.from(base64, 'base64');
+
+/** Headers as they are shown, as a record has them. */
+export const headersOfShown = (headers: readonly ShownHeader[]): RawHeaders =>
+  headers.map(
+    ({ name, nameBase64, value }) =>
+      [
+        nameBase64 === undefined ? name : Buffer.from(nameBase64, 'base64'),
+        value && bytesOfShown(value),
+      ] as const,
+  );

@@ -1,0 +1,117 @@
+import {
+  type CallHandler,
+  createParamDecorator,
+  type ExecutionContext,
+  Injectable,
+  type NestInterceptor,
+  PayloadTooLargeException,
+  RequestTimeoutException,
+  ServiceUnavailableException,
+  type Type,
+} from '@nestjs/common';
+import { validateSync } from 'class-validator';
+import { Readable } from 'node:stream';
+import { unchanged } from '../../errors/application-error.js';
+import {
+  assertMediaType,
+  bodyBytes,
+  type BodyRequest,
+  bodyStream,
+  hasBody,
+} from '../../json/body.decorator.js';
+import { readJsonObject } from '../../json/input.js';
+import { fieldsOf, invalid, noRefusals, refuseFields } from '../../json/refusals.js';
+import { JsonText } from '../../json/text.js';
+
+/** Two corrected values of the largest that is shown, as JSON may have them. */
+const BODY_BYTES = 4 * 1024 * 1024;
+const BODY_MS = 30_000;
+/** Bodies that are read at once. */
+const PLACES = 4;
+const JSON_TYPE = ['application/json'];
+
+/** Reads the bodies that no parser of the host application has read, behind the guards, in bounds. */
+@Injectable()
+export class OperatorBodyInterceptor implements NestInterceptor {
+  private reading = 0;
+
+  async intercept(context: ExecutionContext, next: CallHandler) {
+    const request = context.switchToHttp().getRequest<BodyRequest>();
+    assertMediaType(request, JSON_TYPE);
+    const { body, rawBody } = request;
+    const isUnread =
+      rawBody === undefined && (body === undefined || body === null || body instanceof Readable);
+    if (isUnread && hasBody(request)) {
+      if (this.reading >= PLACES)
+        throw new ServiceUnavailableException(unchanged('Others send at this moment', 'try again'));
+      this.reading++;
+      try {
+        request.body = await readWhole(bodyStream(request), Number(request.headers['content-length'] ?? 0));
+      } finally {
+        this.reading--;
+      }
+    }
+    return next.handle();
+  }
+}
+
+/** The bytes of `source`, which is not destroyed: its connection is needed for the answer. */
+function readWhole(source: Readable, declared: number): Promise<Buffer> {
+  return new Promise((resolve, reject) => {
+    let whole = Buffer.alloc(Math.min(BODY_BYTES, declared || BODY_BYTES / 64));
+    let length = 0;
+    const end = (settle: () => void) => {
+      clearTimeout(timer);
+      source.off('data', take).off('end', finish).off('error', lose).off('close', lose).pause();
+      settle();
+    };
+    const fail = (error: Error) => end(() => reject(error));
+    const finish = () => end(() => resolve(whole.subarray(0, length)));
+    const lose = () => fail(new RequestTimeoutException(unchanged('The client has left')));
+    const late = () => fail(new RequestTimeoutException(unchanged('The body came too slowly')));
+    const take = (chunk: Buffer) => {
+      const size = length + chunk.length;
+      if (size > BODY_BYTES) return fail(new PayloadTooLargeException('Request body is too large'));
+      if (size > whole.length) {
+        const larger = Buffer.alloc(Math.min(BODY_BYTES, Math.max(size, 2 * whole.length)));
+        whole.copy(larger, 0, 0, length);
+        whole = larger;
+      }
+      chunk.copy(whole, length);
+      length = size;
+    };
+    const timer = setTimeout(late, BODY_MS);
+    if (declared > BODY_BYTES) return fail(new PayloadTooLargeException('Request body is too large'));
+    source.on('data', take).on('end', finish).on('error', lose).on('close', lose);
+  });
+}
+
+/** Injects the body, checked against a class-validator class. */
+export const Input = createParamDecorator((dto: Type<object>, context: ExecutionContext): object => {
+  const request = context.switchToHttp().getRequest<BodyRequest>();
+  return checkedInput(dto, membersOf(request, fieldsOf(dto)));
+});
+
+/** @throws InvalidInputError a field that is wrong, or unknown */
+export function checkedInput<T extends object>(dto: Type<T>, members: object): T {
+  const input = Object.assign(new dto(), members);
+  const failures = validateSync(input, { whitelist: true, forbidNonWhitelisted: true });
+  const refusals = refuseFields(noRefusals(), failures, '#');
+  if (refusals.errors.length > 0) throw invalid(refusals.errors, { more: refusals.more });
+  return input;
+}
+
+/** Of the bytes, or of what a parser of the host application has made of them. */
+function membersOf(request: BodyRequest, fields: ReadonlySet<string>): object {
+  const { body, rawBody } = request;
+  const isParsed =
+    typeof body === 'object' && body !== null && !(body instanceof Uint8Array || body instanceof Readable);
+  if (rawBody === undefined && isParsed) return body;
+  const parsed = readJsonObject(bodyBytes(request), 'the body', { parsed: new Set(), asText: fields });
+  return Object.fromEntries(
+    Object.entries(parsed).map(([name, value]) => [
+      name,
+      value instanceof JsonText && fields.has(name) ? (JSON.parse(value.text) as unknown) : value,
+    ]),
+  );
+}

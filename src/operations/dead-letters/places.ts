@@ -1,0 +1,28 @@
+import {
+  type CallHandler,
+  type ExecutionContext,
+  Injectable,
+  type NestInterceptor,
+  ServiceUnavailableException,
+} from '@nestjs/common';
+import type { Writable } from 'node:stream';
+
+/** What is shown whole takes some MiB until it is sent. */
+const PLACES = 8;
+
+/** Bounds the large answers that are under way at once. */
+@Injectable()
+export class LargeAnswerInterceptor implements NestInterceptor {
+  private taken = 0;
+
+  intercept(context: ExecutionContext, next: CallHandler) {
+    if (this.taken >= PLACES)
+      throw new ServiceUnavailableException(
+        `${PLACES} dead letters are being shown at this moment; try again.`,
+      );
+    const response = context.switchToHttp().getResponse<Writable & { raw?: Writable }>();
+    this.taken++;
+    (response.raw ?? response).once('close', () => this.taken--);
+    return next.handle();
+  }
+}
