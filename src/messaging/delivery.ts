@@ -46,8 +46,6 @@ export interface Delivery {
   attempts: number;
   /** When its handling has begun, the last time, on the clock of `performance`; undefined before the first. */
   begunAt?: number;
-  /** It was handled before: nothing was done now. */
-  isRepeated?: boolean;
   /** What its reply is to carry: the trace that it came with, or as its handling has it. */
   trace?: TraceHeaders | undefined;
   /** The assignment of partitions it belongs to. */
