@@ -10,19 +10,23 @@ FROM node:24-alpine AS dependencies
 WORKDIR /app
 COPY package.json package-lock.json ./
 RUN npm ci --omit=dev --ignore-scripts
+# What nothing reads while the service runs, which is more than half of it: the compiler that @nestjs/swagger asks for, types, maps, texts.
+RUN rm -rf node_modules/typescript && find node_modules -type f \( -name '*.map' -o -name '*.ts' -o -name '*.mts' -o -name '*.cts' -o -name '*.md' \) -delete
 
-FROM node:24-alpine
+# Node alone, without npm, which would be a third of the image.
+FROM alpine:3.22
+RUN apk add --no-cache libstdc++ && addgroup -g 1000 node && adduser -D -u 1000 -G node node
+COPY --from=dependencies /usr/local/bin/node /usr/local/bin/node
 ENV NODE_ENV=production HOST=0.0.0.0
 WORKDIR /app
 COPY --from=dependencies /app/node_modules node_modules
 COPY --from=build /app/dist dist
 COPY package.json ./
-# services.json is written here.
-RUN mkdir .data && chown node:node .data
-USER node
+# By number: Kubernetes can't tell of a name that it is not root's.
+USER 1000
 EXPOSE 3000
 HEALTHCHECK --interval=10s --timeout=3s --start-period=20s \
-  CMD ["node", "-e", "fetch(`http://127.0.0.1:${process.env.PORT ?? 3000}/health/live`).then((r) => process.exit(r.ok ? 0 : 1), () => process.exit(1))"]
+  CMD wget -q -O /dev/null "http://127.0.0.1:${PORT:-3000}/health/live"
 # node itself, not npm: it must get the SIGTERM.
 # kafkajs sets timers that are due already, of which Node 24 and newer warn.
 CMD ["node", "--disable-warning=TimeoutNegativeWarning", "dist/src/main.js"]

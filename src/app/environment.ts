@@ -1,3 +1,4 @@
+import { readFileSync, statSync } from 'node:fs';
 import { type Values, type Variable, VARIABLES } from './environment-variables.js';
 import { type Environment, LOOPBACK, toEnvironment } from './settings.js';
 
@@ -13,7 +14,8 @@ export class EnvironmentError extends Error {
 }
 
 /**
- * Reads the environment, all of it at once.
+ * Reads the environment, all of it at once. A secret may be in a file: `DB_PASSWORD_FILE` in place of `DB_PASSWORD`, and so of each
+ * variable that is one, as the images of Docker's own databases have it.
  *
  * @throws EnvironmentError naming each variable, what is wrong with its value and what is accepted
  */
@@ -21,7 +23,7 @@ export function readEnvironment(environment: NodeJS.ProcessEnv = process.env): E
   const problems: string[] = [];
   const values = Object.fromEntries(
     Object.entries<Variable<unknown>>(VARIABLES).map(([name, definition]) => {
-      const value = environment[name];
+      const value = definition.secret ? secretOf(name, environment, problems) : environment[name];
       if (value === undefined || value === '') return [name, definition.default];
       const parsed = definition.parse(value);
       // A URL with a password may have been put where none belongs.
@@ -53,6 +55,29 @@ export const readDatabase = (environment: NodeJS.ProcessEnv = process.env): Envi
   }).database;
 
 const SHOWN_CHARACTERS = 200;
+const SECRET_BYTES_AT_MOST = 65_536;
+
+/** What the variable holds, or the file that its `…_FILE` names, without the line end behind it. */
+function secretOf(name: string, environment: NodeJS.ProcessEnv, problems: string[]): string | undefined {
+  const file = environment[`${name}_FILE`];
+  if (!file) return environment[name];
+  if (environment[name]) {
+    problems.push(`${name}, ${name}_FILE: only one of them can be the value; leave the other out`);
+    return undefined;
+  }
+  try {
+    const { size } = statSync(file);
+    const text = size > SECRET_BYTES_AT_MOST ? '' : readFileSync(file, 'utf8').replace(/\r?\n$/, '');
+    if (text !== '') return text;
+    problems.push(`${name}_FILE: the file has ${size} bytes; expected 1 to ${SECRET_BYTES_AT_MOST}`);
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    problems.push(
+      `${name}_FILE: the file can't be read (${code}); expected the path of one that this process may read`,
+    );
+  }
+  return undefined;
+}
 
 function* contradictions(values: Values): Generator<string> {
   const production = values.NODE_ENV === 'production';

@@ -1,3 +1,6 @@
+import { mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
 import { EnvironmentError, readEnvironment } from '../../src/app/environment.js';
 import { VARIABLES, type Variable } from '../../src/app/environment-variables.js';
 import { urlsOfHosts } from '../../src/database/database-url.js';
@@ -352,5 +355,34 @@ describe('the environment', () => {
       const { user, password, database } = new pg.Client(each);
       expect([user, password, database]).toEqual(['postgres', 'a,b@c/', 'postgres']);
     }
+  });
+
+  it('reads a secret from the file that its …_FILE names', () => {
+    const directory = mkdtempSync(path.join(tmpdir(), 'secrets-'));
+    const file = (content: string) => {
+      const name = path.join(directory, String(readdirSync(directory).length));
+      writeFileSync(name, content);
+      return name;
+    };
+    const secret = file('p@ss\n');
+    expect(readEnvironment({ DB_HOSTNAME: 'h', DB_PASSWORD_FILE: secret }).database.url).toBe(
+      'postgres://postgres:p%40ss@h:5432/postgres',
+    );
+    expect(readEnvironment({ DATABASE_URL_FILE: file('postgres://a/b') }).database.url).toBe(
+      'postgres://a/b',
+    );
+    const refused = {
+      DB_PASSWORD: 'x',
+      DB_PASSWORD_FILE: secret,
+      AUTH_SECRET_FILE: path.join(directory, 'none'),
+    };
+    const more = { DATABASE_URL_FILE: file('\n'), KAFKA_SASL_PASSWORD_FILE: file('x'.repeat(70_000)) };
+    expect(problemsOf({ ...refused, ...more } as Parameters<typeof problemsOf>[0])).toEqual([
+      'DATABASE_URL_FILE: the file has 1 bytes; expected 1 to 65536',
+      'DB_PASSWORD, DB_PASSWORD_FILE: only one of them can be the value; leave the other out',
+      'KAFKA_SASL_PASSWORD_FILE: the file has 70000 bytes; expected 1 to 65536',
+      "AUTH_SECRET_FILE: the file can't be read (ENOENT); expected the path of one that this process may read",
+    ]);
+    rmSync(directory, { recursive: true });
   });
 });
