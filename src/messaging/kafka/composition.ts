@@ -4,6 +4,7 @@ import { InfrastructureWait } from '../consuming/infrastructure-wait.js';
 import { MessageLanes } from '../consuming/lanes.js';
 import { LaneOverflow } from '../consuming/overflow.js';
 import { MessageProcessor } from '../consuming/processor.js';
+import { RestoredDatabase } from '../consuming/restored-database.js';
 import { KeyQuarantine } from '../dead-letters/quarantine.js';
 import { StoreUpkeep } from '../dead-letters/store-upkeep.js';
 import { CrashSuspects } from '../dead-letters/suspects.js';
@@ -26,6 +27,8 @@ import type { TransportSettings } from './transport-options.js';
 export interface Transport {
   connection: KafkaConnection;
   availability: Availability;
+  /** undefined without a store. */
+  restored: RestoredDatabase | undefined;
 }
 
 /**
@@ -106,11 +109,17 @@ export function composeTransport(settings: TransportSettings, server: NestServer
         })
       : undefined;
   const relay = store && relayFor(store, settings, clients, availability);
+  const restored =
+    store &&
+    new RestoredDatabase({
+      ...{ store, groupId, toDelivery, logger, retentionMs: settings.inboxRetentionMs },
+      ...{ consumer: () => clients.consumer, stopping: signal },
+    });
   const connection = new KafkaConnection({
     ...{ settings, server, logger, stopping, clients, lanes, intake, overflow },
-    ...{ replies, availability, quarantine, crashes, upkeep, relay },
+    ...{ replies, availability, quarantine, crashes, upkeep, relay, restored },
   });
-  return { connection, availability };
+  return { connection, availability, restored };
 }
 
 interface QuarantineParts {

@@ -1,6 +1,7 @@
 import type { Logger } from '@nestjs/common';
 import type { MessageLanes } from '../consuming/lanes.js';
 import type { LaneOverflow } from '../consuming/overflow.js';
+import type { RestoredDatabase } from '../consuming/restored-database.js';
 import { DEAD_LETTER_SUFFIX } from '../dead-letters/letter.js';
 import type { KeyQuarantine } from '../dead-letters/quarantine.js';
 import type { StoreUpkeep } from '../dead-letters/store-upkeep.js';
@@ -22,7 +23,7 @@ import type { MessageReplies } from './replies/sending.js';
 import { TopicUpkeep } from './topic-upkeep.js';
 import type { TransportSettings } from './transport-options.js';
 
-/** What is connected, and told what comes. Without a store there are no quarantine, crashes, upkeep and relay. */
+/** What is connected, and told what comes. Without a store there is none of the last five. */
 export interface ConnectionParts {
   settings: TransportSettings;
   server: NestServer;
@@ -39,6 +40,7 @@ export interface ConnectionParts {
   crashes: CrashSuspects | undefined;
   upkeep: StoreUpkeep | undefined;
   relay: OutboxRelay | undefined;
+  restored: RestoredDatabase | undefined;
 }
 
 const RECONNECT_MS = 1000;
@@ -82,11 +84,12 @@ export class KafkaConnection implements ConsumerListener {
   }
 
   assigned(partitions: TopicPartition[]): void {
-    const { intake, availability, quarantine, crashes } = this.parts;
+    const { intake, availability, quarantine, crashes, restored } = this.parts;
     intake.assigned(partitions);
     availability.down = undefined;
     quarantine?.assigned();
     crashes?.assigned();
+    restored?.assigned(partitions);
   }
 
   revoking(): void {

@@ -3,6 +3,7 @@ import { setImmediate as immediate } from 'node:timers/promises';
 import { brokerAnswer } from '../broker-answers.js';
 import {
   type CommitOffset,
+  type CommittedRecords,
   CommitRefusedError,
   type ConsumerListener,
   type ConsumerSettings,
@@ -11,6 +12,7 @@ import {
 import { partitionKey, type TopicPartition } from '../../records/record.js';
 import { endsWithin, pause } from '../../waiting.js';
 import { answerIn, type Cluster } from './cluster.js';
+import { lastCommittedRecords } from './committed-records.js';
 import { ConsumerReports } from './consumer-reports.js';
 import { Fetcher } from './fetcher.js';
 import { GroupCoordinator, isOutOfGeneration, type Membership } from './group-coordinator.js';
@@ -99,6 +101,10 @@ export class GroupConsumer implements KafkaConsumer {
     const commit = this.committing.then(() => this.commitFor(generation, offsets));
     this.committing = commit.catch(() => undefined);
     return commit;
+  }
+
+  lastCommitted(partitions: readonly TopicPartition[]): Promise<CommittedRecords[]> {
+    return lastCommittedRecords(this.cluster, this.coordinator, partitions, this.settings.limits);
   }
 
   close(): Promise<void> {
