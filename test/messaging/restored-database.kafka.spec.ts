@@ -101,7 +101,7 @@ it('a database that is older than the offsets of the group is told at the start,
   await endWith(5, 3);
   // What is larger than an answer may be is left out, and the last one is not.
   expect(await startOn(live)).toBe(8);
-  await app!.close();
+  await app.close();
 
   // The end of a transaction is a record of its own, and none of anybody.
   const kafka = new Kafka({ brokers: brokers(), logLevel: logLevel.NOTHING });
@@ -118,8 +118,8 @@ it('a database that is older than the offsets of the group is told at the start,
   await startOn(live);
   await endWith(6, 3);
   expect(await startOn(live)).toBeGreaterThan(0);
-  expect(app!.app.get(KafkaTransport).offsetsAhead).toBeUndefined();
-  await app!.close();
+  expect(app.app.get(KafkaTransport).offsetsAhead).toBeUndefined();
+  await app.close();
 
   await startOn(backup);
   const [line, ...others] = told.error;
@@ -129,7 +129,7 @@ it('a database that is older than the offsets of the group is told at the start,
   expect(line!.partitions).toEqual([
     expect.objectContaining({ topic: CREATE, partition: 0, committed: '11', unknown: expect.any(Number) as number }),
   ]); // prettier-ignore
-  expect(app!.app.get(KafkaTransport).offsetsAhead).toContain(`${CREATE}, partition 0`);
-  const ready = await app!.request('/health/ready');
+  expect(app.app.get(KafkaTransport).offsetsAhead).toContain(`${CREATE}, partition 0`);
+  const ready = await app.request('/health/ready');
   expect(ready.status).toBe(200);
 }, 120_000);

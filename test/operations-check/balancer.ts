@@ -10,6 +10,7 @@ const ANSWER_MS = 60_000;
 export interface Answer {
   status?: number;
   body: string;
+  etag?: string | undefined;
 }
 
 /** Where a request may go. */
@@ -44,8 +45,14 @@ export class Balancer {
     return this.instances.every(({ url }) => url !== undefined && this.ready.has(url));
   }
 
-  send(method: string, url: string, body?: object): Promise<Answer> {
-    return request(this.agent, method, url, ANSWER_MS, body && JSON.stringify(body));
+  send(method: string, url: string, body?: object, headers: http.OutgoingHttpHeaders = {}): Promise<Answer> {
+    return request(this.agent, {
+      method,
+      url,
+      timeoutMs: ANSWER_MS,
+      headers,
+      body: body && JSON.stringify(body),
+    });
   }
 
   async close(): Promise<void> {
@@ -58,7 +65,9 @@ export class Balancer {
     while (!this.isOver) {
       const { url } = instance;
       if (url !== undefined) {
-        const { status } = await request(this.agent, 'GET', `${url}/health/ready`, PROBE_MS);
+        const { status } = await request(this.agent, {
+          ...{ method: 'GET', url: `${url}/health/ready`, timeoutMs: PROBE_MS },
+        });
         if (status === 200) this.ready.add(url);
         else this.ready.delete(url);
       }
@@ -67,20 +76,24 @@ export class Balancer {
   }
 }
 
+interface Request {
+  method: string;
+  url: string;
+  timeoutMs: number;
+  headers?: http.OutgoingHttpHeaders;
+  body?: string | undefined;
+}
+
 /** Never rejects: what goes wrong is an answer without a status. */
-function request(
-  agent: http.Agent,
-  method: string,
-  url: string,
-  timeoutMs: number,
-  body?: string,
-): Promise<Answer> {
+function request(agent: http.Agent, { method, url, timeoutMs, headers, body }: Request): Promise<Answer> {
   return new Promise((resolve) => {
-    const headers = body === undefined ? {} : { 'content-type': 'application/json' };
-    const sent = http.request(url, { method, agent, headers }, (response) => {
+    const type = body === undefined ? {} : { 'content-type': 'application/json' };
+    const sent = http.request(url, { method, agent, headers: { ...type, ...headers } }, (response) => {
       let text = '';
       response.setEncoding('utf8').on('data', (piece: string) => (text += piece));
-      response.on('end', () => settle({ status: response.statusCode!, body: text }));
+      response.on('end', () =>
+        settle({ status: response.statusCode!, body: text, etag: response.headers.etag }),
+      );
       response.on('error', (error) => settle({ body: error.message }));
       response.on('close', () => settle({ body: 'the answer was cut off' }));
     });

@@ -1,3 +1,4 @@
+import type { OutgoingHttpHeaders } from 'node:http';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Answer, Balancer } from './balancer.js';
 import type { Ledger, Outcome } from './ledger.js';
@@ -5,7 +6,10 @@ import type { Ledger, Outcome } from './ledger.js';
 const CLIENTS = 4;
 const PAUSE_MS = 20;
 
-/** Clients that create people, read them and change them, one request after another, until `isOver`. */
+/**
+ * Clients that create people, read them and change them, one request after another, until `isOver`. They change the version that they
+ * know (`If-Match`), so that it can be told whether a change whose answer was lost is theirs; of others nobody could say.
+ */
 export class HttpLoad {
   private created = 0;
   private readonly clients: Promise<unknown>;
@@ -36,7 +40,13 @@ export class HttpLoad {
       const read = await this.ask('GET', `/people/${id}`);
       if (read?.status === 200) this.compare(name, read);
       const renamed = `${name}-renamed`;
-      await this.ask('PATCH', `/people/${id}`, `updated ${renamed}`, { name: renamed });
+      await this.ask(
+        'PATCH',
+        `/people/${id}`,
+        `updated ${renamed}`,
+        { name: renamed },
+        { 'if-match': created.etag },
+      );
       await sleep(PAUSE_MS);
     }
   }
@@ -51,6 +61,7 @@ export class HttpLoad {
     path: string,
     change?: string,
     body?: object,
+    headers?: OutgoingHttpHeaders,
   ): Promise<Answer | undefined> {
     const { url, isReady } = this.balancer.next();
     const about = { by: 'HTTP' as const, ...(change && { change }) };
@@ -59,7 +70,7 @@ export class HttpLoad {
       await sleep(PAUSE_MS);
       return undefined;
     }
-    const answer = await this.balancer.send(method, `${url}${path}`, body);
+    const answer = await this.balancer.send(method, `${url}${path}`, body, headers);
     const outcome = outcomeOf(answer);
     this.ledger.add({ ...about, outcome, ...(outcome !== 'done' && { told: toldBy(method, answer) }) });
     return answer;

@@ -4,19 +4,22 @@ import path from 'node:path';
 import { parseArgs } from 'node:util';
 import { FAULTS } from './faults.js';
 import { checkOperations } from './operations-check.js';
-import { tableOf } from './table.js';
+import { tableOf } from './report.js';
 
 const { values } = parseArgs({
   options: {
     seconds: { type: 'string', default: '60' },
+    seed: { type: 'string', default: String(Date.now() % 1_000_000) },
     faults: { type: 'string' },
   },
 });
-const seconds = Number(values.seconds);
+const [seconds, seed] = [Number(values.seconds), Number(values.seed)];
 const faults = values.faults?.split(',').map((name) => name.trim());
 const names = FAULTS.map(({ name }) => name);
-if (!(seconds > 0) || !(faults ?? []).every((name) => names.includes(name))) {
-  console.error(`usage: npm run check:operations -- [--seconds 60] [--faults '${names.join(',')}']`);
+if (!(seconds > 0) || !Number.isInteger(seed) || !(faults ?? []).every((name) => names.includes(name))) {
+  console.error(
+    `usage: npm run check:operations -- [--seconds 60] [--seed 7] [--faults '${names.join(',')}']`,
+  );
   process.exit(2);
 }
 
@@ -28,8 +31,9 @@ const directory = mkdtempSync(path.resolve('.data/operations-'));
 const start = Date.now();
 let isSound = false;
 try {
+  console.log(`seed ${seed}, faults of ${seconds} s`);
   const report = await checkOperations({
-    ...{ seconds, directory, signal: interrupted.signal },
+    ...{ seconds, seed, directory, signal: interrupted.signal },
     ...(faults && { faults }),
     onProgress: (message) => console.log(`${((Date.now() - start) / 1000).toFixed(0)} s: ${message}`),
   });

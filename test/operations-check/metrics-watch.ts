@@ -4,19 +4,24 @@ import type { Instance } from './instances.js';
 const EVERY_MS = 500;
 const ANSWER_MS = 3_000;
 /** Node's own, which always move, and parts of histograms, whose count says the same. */
-const LEFT_OUT = /^(nodejs_|process_)|_bucket\b|_sum\b|_created\b/;
+const LEFT_OUT = /^(nodejs_|process_)|_bucket\b|_sum\b|_created\b|route="\/metrics"/;
 const SAMPLE = /^([a-zA-Z_:][\w:]*(?:\{.*\})?) (\S+)/;
 
-/** Series and their values, summed up over instances. */
+/** Prometheus' own, of each instance. */
+const UP = 'up{job="people"}';
+
+/** Series and their values. */
 type Sample = ReadonlyMap<string, number>;
 
 /** Scrapes the instances, from the start until `stop`, and tells which series have moved. */
 export class MetricsWatch {
-  private readonly samples: Sample[] = [];
+  /** Of each instance, without those that it has not answered. */
+  private readonly samples: Sample[][];
   private isOver = false;
   private readonly watching: Promise<void>;
 
   constructor(private readonly instances: readonly Instance[]) {
+    this.samples = instances.map(() => []);
     this.watching = this.watch();
   }
 
@@ -24,10 +29,9 @@ export class MetricsWatch {
   async stop(): Promise<Set<string>> {
     this.isOver = true;
     await this.watching;
-    const [first, ...others] = this.samples;
     const moved = new Set<string>();
-    for (const sample of others) {
-      for (const [series, value] of sample) {
+    for (const [first, ...others] of this.samples) {
+      for (const [series, value] of others.flatMap((sample) => [...sample])) {
         const before = first!.get(series) ?? 0;
         const isCounter = /_(total|count)(\{|$)/.test(series);
         if (isCounter ? value > before : value !== before) moved.add(series);
@@ -37,23 +41,23 @@ export class MetricsWatch {
   }
 
   private async watch(): Promise<void> {
-    this.samples.push(await this.scrape());
-    while (!this.isOver) {
+    for (;;) {
+      const now = await Promise.all(this.instances.map(({ url }) => scrape(url)));
+      now.forEach((sample, index) => this.samples[index]!.push(sample));
+      if (this.isOver) return;
       await sleep(EVERY_MS);
-      this.samples.push(await this.scrape());
     }
   }
+}
 
-  private async scrape(): Promise<Sample> {
-    const sample = new Map<string, number>();
-    const texts = await Promise.all(this.instances.map(({ url }) => (url ? metricsOf(url) : '')));
-    for (const line of texts.flatMap((text) => text.split('\n'))) {
-      const [, series, value] = SAMPLE.exec(line) ?? [];
-      if (series === undefined || LEFT_OUT.test(series)) continue;
-      sample.set(series, (sample.get(series) ?? 0) + Number(value));
-    }
-    return sample;
+async function scrape(url: string | undefined): Promise<Sample> {
+  const text = url === undefined ? '' : await metricsOf(url);
+  const sample = new Map([[UP, text === '' ? 0 : 1]]);
+  for (const line of text.split('\n')) {
+    const [, series, value] = SAMPLE.exec(line) ?? [];
+    if (series !== undefined && !LEFT_OUT.test(series)) sample.set(series, Number(value));
   }
+  return sample;
 }
 
 /** Empty where it does not answer: a scraper then has nothing, too. */

@@ -2,6 +2,7 @@ import { randomUUID } from 'node:crypto';
 import { ClusterFaults } from '../delivery/cluster-faults.js';
 import { type Broker, type Database, startBroker, startDatabase } from '../delivery/servers.js';
 import { COMMANDS, EVENTS, REPLIES, Topics } from '../delivery/topics.js';
+import { eventually } from '../support/barrier.js';
 import { SERVICE_USER } from '../support/kafka-listeners.js';
 import { Balancer } from './balancer.js';
 import { Instance } from './instances.js';
@@ -10,6 +11,7 @@ import { Instance } from './instances.js';
 export const SERVICE_ROLE = 'people_service';
 const INSTANCES = 3;
 const PARTITIONS = 6;
+const READY_MS = 60_000;
 
 /** What faults are made of, and what they meet. */
 export interface Stage {
@@ -67,6 +69,7 @@ export async function openStage(
   await Promise.all(instances.map((instance) => instance.start()));
   const balancer = new Balancer(instances);
   closers.push(() => balancer.close());
+  await eventually(() => balancer.areAllReady, READY_MS);
   const changePassword = async () => {
     password = randomUUID();
     await database.query(`ALTER ROLE ${SERVICE_ROLE} PASSWORD '${password}'`);

@@ -1,4 +1,26 @@
-import type { Report } from './operations-check.js';
+/** What came of one fault. */
+export interface Row {
+  fault: string;
+  requests: { done: number; refused: number; unknown: number };
+  /** Where no request may fail: those that did. */
+  failed: number;
+  messages: number;
+  lost: number;
+  doubled: number;
+  falselyRefused: number;
+  /** What told of it: series that stand still else, alerts that look at one of them, and lines of the log with their numbers. */
+  metrics: string[];
+  alerts: string[];
+  lines: string[];
+}
+
+/** What came of all of them. */
+export interface Report {
+  rows: Row[];
+  /** Faults that can't be made here. */
+  leftOut: string[];
+  violations: string[];
+}
 
 const SHOWN = 4;
 const WIDTH = 150;
