@@ -81,9 +81,10 @@ export class RestoredDatabase {
     }));
     logger.error({
       msg:
-        'the database does not know messages that the group has committed, and they do not come again: it was restored to an earlier moment, ' +
-        'or the offsets were set forward. After a restore stop all instances, set the group back to before the moment of the backup ' +
-        '(kafka-consumer-groups --reset-offsets --to-datetime), and start them: what the database knows is not applied again',
+        'the database does not know messages that the group has committed, and they do not come again: it was restored to an earlier moment ' +
+        '(or another application has handled them, or the offsets were set forward). After a restore stop all instances, set the group ' +
+        'back to before the moment of the backup (kafka-consumer-groups --reset-offsets --to-datetime), and start them: what the database ' +
+        'knows is not applied again',
       ...{ group: groupId, partitions: shown, morePartitions: unknown.length - shown.length },
     });
   }
