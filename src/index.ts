@@ -134,6 +134,7 @@ export {
 } from './messaging/kafka/broker-answers.js';
 export {
   type CommitOffset,
+  type CommittedRecords,
   CommitRefusedError,
   type ConsumerListener,
   type ConsumerSettings,

@@ -1,5 +1,11 @@
 import type { ConnectionOptions } from 'node:tls';
-import type { OutgoingRecord, RecordBatch, RecordLimits, TopicPartition } from './records/record.js';
+import type {
+  IncomingRecord,
+  OutgoingRecord,
+  RecordBatch,
+  RecordLimits,
+  TopicPartition,
+} from './records/record.js';
 
 export type {
   IncomingRecord,
@@ -33,6 +39,14 @@ export interface TopicSettings {
 /** Where a group goes on; `offset` is the next to be read. */
 export interface CommitOffset extends TopicPartition {
   offset: bigint;
+}
+
+/** Records that a group has committed. */
+export interface CommittedRecords extends TopicPartition {
+  /** The next to be read. */
+  committed: bigint;
+  /** Some of those right before it, in their order. */
+  records: readonly IncomingRecord[];
 }
 
 /** What is done when a group's committed offset is not in the partition any more (or not yet). */
@@ -114,6 +128,13 @@ export interface KafkaConsumer {
    * @throws Error the brokers can't be reached
    */
   fetchPositions?(): Promise<readonly FetchPosition[]>;
+  /**
+   * The last few records that the group has committed of each of these partitions, as far as there are any. With a consumer without
+   * this it is not looked whether the database knows them.
+   *
+   * @throws Error the brokers can't be reached
+   */
+  lastCommitted?(partitions: readonly TopicPartition[]): Promise<readonly CommittedRecords[]>;
   /** Stops fetching and leaves the group. Does not wait for records that were handed over. */
   close(): Promise<void>;
 }

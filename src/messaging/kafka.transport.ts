@@ -42,6 +42,14 @@ export class KafkaTransport extends ServerKafka implements OnModuleDestroy {
     return this.parts.availability.reason;
   }
 
+  /**
+   * Messages that the group has committed and the database does not know, in a sentence, as it was found at the start: the database is
+   * older than the group's offsets. undefined where nothing was found.
+   */
+  get offsetsAhead(): string | undefined {
+    return this.parts.restored?.offsetsAhead;
+  }
+
   /** The partitions, and whole topics (partition -1), that are not read on while the others are. */
   get stuckPartitions(): readonly StuckPartition[] {
     return this.parts.availability.stuck;

@@ -19,6 +19,8 @@ export interface Killable {
   readonly isUp: boolean;
   /** Kills every process of it at once. @returns when it is up again */
   killAndRestart(): Promise<void>;
+  /** Stops it in order, and starts it again after so long. @returns when it is up again */
+  stopFor(ms: number): Promise<void>;
   /** Stops every process of it, with their connections open. @returns when they go on */
   hang(ms: number): Promise<void>;
   stop(): Promise<void>;
@@ -144,6 +146,12 @@ function killable<Server extends EmbeddedKafka | EmbeddedPostgres>(
       whileDown(async () => {
         signalAll(server.pid, 'SIGKILL');
         await server.stop();
+        server = await onceItsPortIsFree(restart);
+      }),
+    stopFor: (ms) =>
+      whileDown(async () => {
+        await server.stop();
+        await sleep(ms);
         server = await onceItsPortIsFree(restart);
       }),
     hang: (ms) =>

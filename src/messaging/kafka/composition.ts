@@ -4,6 +4,7 @@ import { InfrastructureWait } from '../consuming/infrastructure-wait.js';
 import { MessageLanes } from '../consuming/lanes.js';
 import { LaneOverflow } from '../consuming/overflow.js';
 import { MessageProcessor } from '../consuming/processor.js';
+import { RestoredDatabase } from '../consuming/restored-database.js';
 import { KeyQuarantine } from '../dead-letters/quarantine.js';
 import { StoreUpkeep } from '../dead-letters/store-upkeep.js';
 import { CrashSuspects } from '../dead-letters/suspects.js';
@@ -36,6 +37,8 @@ export interface Transport {
   lag: () => Promise<PartitionLag[]>;
   /** undefined without a store. */
   replays: WindowReplays | undefined;
+  /** undefined without a store. */
+  restored: RestoredDatabase | undefined;
 }
 
 /** Messages that a batch handler is given at once, at most. */
@@ -140,16 +143,22 @@ export function composeTransport(settings: TransportSettings, server: NestServer
           }),
         }),
     });
+  const restored =
+    store &&
+    new RestoredDatabase({
+      ...{ store, groupId, toDelivery, logger, retentionMs: settings.inboxRetentionMs },
+      ...{ consumer: () => clients.consumer, stopping: signal },
+    });
   const connection = new KafkaConnection({
     ...{ settings, server, logger, stopping, clients, lanes, intake, overflow },
-    ...{ replies, availability, quarantine, crashes, upkeep, relay, replays },
+    ...{ replies, availability, quarantine, crashes, upkeep, relay, replays, restored },
   });
   const figures = () => ({
     ...intake.figures,
     isConnected: clients.consumer !== undefined && availability.down === undefined,
     pendingReplies: replies.unacknowledged,
   });
-  return { connection, availability, figures, lag: () => intake.lag(), replays };
+  return { connection, availability, figures, lag: () => intake.lag(), replays, restored };
 }
 
 function outcomeOf({ outcome, isRepeated }: Delivery, what: MessageAnswer): MessageOutcome {

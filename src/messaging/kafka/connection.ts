@@ -1,6 +1,7 @@
 import type { Logger } from '@nestjs/common';
 import type { MessageLanes } from '../consuming/lanes.js';
 import type { LaneOverflow } from '../consuming/overflow.js';
+import type { RestoredDatabase } from '../consuming/restored-database.js';
 import { DEAD_LETTER_SUFFIX } from '../dead-letters/letter.js';
 import type { KeyQuarantine } from '../dead-letters/quarantine.js';
 import type { StoreUpkeep } from '../dead-letters/store-upkeep.js';
@@ -23,7 +24,7 @@ import type { MessageReplies } from './replies/sending.js';
 import { TopicUpkeep } from './topic-upkeep.js';
 import type { TransportSettings } from './transport-options.js';
 
-/** What is connected, and told what comes. Without a store there are no quarantine, crashes, upkeep, relay and replays. */
+/** What is connected, and told what comes. Without a store there is none of the last six. */
 export interface ConnectionParts {
   settings: TransportSettings;
   server: NestServer;
@@ -41,6 +42,7 @@ export interface ConnectionParts {
   upkeep: StoreUpkeep | undefined;
   relay: OutboxRelay | undefined;
   replays: WindowReplays | undefined;
+  restored: RestoredDatabase | undefined;
 }
 
 const RECONNECT_MS = 1000;
@@ -84,12 +86,13 @@ export class KafkaConnection implements ConsumerListener {
   }
 
   assigned(partitions: TopicPartition[]): void {
-    const { intake, availability, quarantine, crashes } = this.parts;
+    const { intake, availability, quarantine, crashes, restored } = this.parts;
     this.parts.logger.log({ msg: 'messages are consumed', partitions: partitions.length });
     intake.assigned(partitions);
     availability.isUp();
     quarantine?.assigned();
     crashes?.assigned();
+    restored?.assigned(partitions);
   }
 
   revoking(): void {

@@ -1,4 +1,4 @@
-import { BrokerAnswerError } from '../broker-answers.js';
+import { brokerAnswer, BrokerAnswerError } from '../broker-answers.js';
 import { brokerErrorName } from '../protocol/error-names.js';
 import {
   addressKey,
@@ -52,6 +52,12 @@ function reasonOf({ message, cause }: Error): string {
 /** Kafka's name of the error that a broker has answered; undefined where there was no answer. */
 export const answerIn = (error: unknown): string | undefined =>
   error instanceof BrokerAnswerError ? error.answer : undefined;
+
+/** True when the same request may be answered otherwise a little later, as when there was no answer. */
+export function isPassing(error: unknown): boolean {
+  const answer = answerIn(error);
+  return answer === undefined || brokerAnswer(answer) === 'again';
+}
 
 /** Requests to the brokers of a cluster, and what they say of it. */
 export class Cluster {

@@ -1,8 +1,8 @@
 import type { Logger } from '@nestjs/common';
 import { setImmediate as immediate } from 'node:timers/promises';
-import { brokerAnswer } from '../broker-answers.js';
 import {
   type CommitOffset,
+  type CommittedRecords,
   CommitRefusedError,
   type ConsumerListener,
   type ConsumerSettings,
@@ -11,7 +11,8 @@ import {
 } from '../../kafka-driver.js';
 import { partitionKey, type TopicPartition } from '../../records/record.js';
 import { endsWithin, pause } from '../../waiting.js';
-import { answerIn, type Cluster } from './cluster.js';
+import { type Cluster, isPassing } from './cluster.js';
+import { lastCommittedRecords } from './committed-records.js';
 import { ConsumerReports } from './consumer-reports.js';
 import { Fetcher } from './fetcher.js';
 import { GroupCoordinator, isOutOfGeneration, type Membership } from './group-coordinator.js';
@@ -105,6 +106,10 @@ export class GroupConsumer implements KafkaConsumer {
 
   fetchPositions(): Promise<FetchPosition[]> {
     return this.positions.ends(this.fetcher.all);
+  }
+
+  lastCommitted(partitions: readonly TopicPartition[]): Promise<CommittedRecords[]> {
+    return lastCommittedRecords(this.cluster, this.coordinator, partitions, this.settings.limits);
   }
 
   close(): Promise<void> {
@@ -241,10 +246,4 @@ export class GroupConsumer implements KafkaConsumer {
     this.cluster.close();
     await Promise.all([left, this.running, this.committing]);
   }
-}
-
-/** True when the same request may be answered otherwise a little later, as when there was no answer. */
-function isPassing(error: unknown): boolean {
-  const answer = answerIn(error);
-  return answer === undefined || brokerAnswer(answer) === 'again';
 }
