@@ -3,7 +3,7 @@ import { parseArgs } from 'node:util';
 /** What `npm run bench` runs, in this order. */
 export const SECTIONS = ['service', 'http', 'kafka', 'bulk', 'hot-row'];
 /** What it runs only when it is named: these compare nothing that is a goal. */
-export const OTHER_SECTIONS = ['scale', 'messages', 'kafka-client'];
+export const OTHER_SECTIONS = ['guarantees', 'profile', 'scale', 'messages', 'kafka-client'];
 
 export const USAGE = `npm run bench -- [section ...] [options]
 
