@@ -49,8 +49,8 @@ const PACKAGES = [
 const OF_NODE = [
   ['Node: HTTP', /^node:(_http|internal\/http)/],
   [
-    'Node: sockets and streams',
-    /^node:(net|internal\/(streams?|stream_base)|stream|buffer|internal\/buffer|tls)/,
+    'Node: sockets, streams, events',
+    /^node:(net|events|internal\/(streams?|stream_base)|stream|buffer|internal\/buffer|tls)/,
   ],
   [
     'Node: async hooks, promises, timers',
@@ -64,7 +64,7 @@ function originOf(node) {
   const { functionName, url } = node.callFrame;
   // What the sampling takes itself.
   if (isBelow(node, /^node:inspector/)) return IDLE;
-  if (functionName in OF_V8) return OF_V8[functionName];
+  if (Object.hasOwn(OF_V8, functionName)) return OF_V8[functionName];
   if (url === '') {
     if (WRITE.test(functionName))
       return isBelow(node, /node_modules\/pg\//) ? 'written to PostgreSQL' : 'written to clients';

@@ -14,7 +14,7 @@ const MANY = 1000;
 const OPERATIONS = ['get', 'create'];
 /** A turn is long enough for a p99 of its own. */
 const TURNS = 5;
-/** How long after a turn memory is looked at again. */
+/** How long after a turn memory is looked at again; requests that were hung up on are finished by then. */
 const AFTERWARDS_MS = 2000;
 
 /** The service with as many clients as the other sections have, and with a thousand. */
@@ -23,7 +23,7 @@ export async function run(bench, { postgres, load }) {
   const service = { key: 'clients', title: 'nestjs-people', file: 'contestants/people-http.mjs' };
   const { contestants } = await openContestants(bench, postgres, [service]);
   const ms = isQuick ? turnMs : TURNS * turnMs;
-  const turn = (contestant, heat) => takeTurn(contestant, heat, ms, { postgres, load, isQuick });
+  const turn = (contestant, heat) => takeTurn(contestant, heat, ms, { postgres, load });
   const heats = [FEW, MANY].flatMap((callers) =>
     OPERATIONS.map((operation) => ({ key: `${operation}-${callers}`, operation, callers })),
   );
@@ -35,7 +35,7 @@ export async function run(bench, { postgres, load }) {
   return { about, idle, turns: turns[service.key] };
 }
 
-async function takeTurn(contestant, { operation, callers }, ms, { postgres, load, isQuick }) {
+async function takeTurn(contestant, { operation, callers }, ms, { postgres, load }) {
   const { url, pid } = contestant;
   const requests = requestsOf(operation, 0);
   const memory = watchMemory(pid);
@@ -43,7 +43,7 @@ async function takeTurn(contestant, { operation, callers }, ms, { postgres, load
     load.turn({ url, requests, ms, callers, takesFailures: true }),
   );
   const highest = memory.stop();
-  await sleep(isQuick ? 0 : AFTERWARDS_MS);
+  await sleep(AFTERWARDS_MS);
   return { ...result, memory: { before: memory.before, highest, after: residentMebibytes(pid) } };
 }
 

@@ -34,9 +34,7 @@ export function renderInstances({ turns }) {
       .join(' + ');
   const costs = WORK.map(([work, title]) => [title, ...turns.map((turn) => shown(turn, work))]);
   const beyond = WORK.map(([work, title]) => {
-    const [own, server] = ['ownMicros', 'postgresMicros'].map((whose) =>
-      median(turns.map((turn) => micros(turn, work, whose))),
-    );
+    const [own, server] = ['ownMicros', 'postgresMicros'].map((whose) => micros(one, work, whose));
     return [
       title,
       rounded(SECOND_IN_MICROS / own),
@@ -45,13 +43,15 @@ export function renderInstances({ turns }) {
       ),
     ];
   });
+  const inboxBytes = median(of(one, 'messages').map((each) => each.inboxBytes));
   return [
     'Operations per second ÷ those of one instance. On two cores the instances, PostgreSQL, Kafka and the load have no more to share than before:',
     toTable(head, ratios),
     'CPU µs of one operation, the instances’ + PostgreSQL’s + Kafka’s. As long as these stay, more cores give more operations:',
     toTable(head, costs),
-    'Arithmetic, not measured: operations per second that the CPU times above allow. One instance is one core of Node; in brackets, how many instances it takes to fill that many cores of PostgreSQL. Disk and network are left out:',
+    'Arithmetic, not measured: operations per second that the CPU times of one instance allow. One instance is one core of Node; in brackets, how many instances it takes to fill that many cores of PostgreSQL. Disk and network are left out:',
     toTable(['', 'of one instance', ...CORES.map((cores) => `of ${cores} cores of PostgreSQL`)], beyond),
+    `A row of message_inbox takes ${inboxBytes.toFixed(0)} bytes with its indexes; each message and each request with an Idempotency-Key leaves one for INBOX_RETENTION_MS.`,
   ].join('\n\n');
 }
 

@@ -173,7 +173,10 @@ async function applyMessages(bench, client, producer, { messages, cpu, instances
   while ((last = await count()) - seeded < messages && performance.now() < until) await sleep(50);
   if (last - seeded !== messages)
     throw new WrongAnswerError(`${last - seeded} people are there of ${messages} messages.`);
-  return result;
+  const { rows } = await client.query(
+    `SELECT pg_total_relation_size('message_inbox')::float8 / count(*) AS bytes FROM message_inbox`,
+  );
+  return { ...result, inboxBytes: rows[0].bytes };
 }
 
 const spent = (before, after) => ({
