@@ -1,4 +1,4 @@
-import { median, ratioOf, toTable } from '../harness/ratios.mjs';
+import { median, ratioOf, showRatio, toTable } from '../harness/ratios.mjs';
 
 const WORK = [
   ['get', 'HTTP get'],
@@ -19,8 +19,7 @@ export function renderInstances({ turns }) {
     title,
     ...turns.map((turn) => {
       if (turn === one) return '1.00';
-      const { value, from, to } = ratioOf(perSecond(turn, work), perSecond(one, work));
-      return `**${value.toFixed(2)}** (${from.toFixed(2)}..${to.toFixed(2)})`;
+      return showRatio(ratioOf(perSecond(turn, work), perSecond(one, work)));
     }),
   ]);
   const micros = (turn, work, whose) => {

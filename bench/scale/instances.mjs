@@ -1,35 +1,22 @@
-import { randomUUID } from 'node:crypto';
 import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { Kafka, logLevel, Partitioners } from 'kafkajs';
-import { WrongAnswerError } from '../harness/check.mjs';
 import { POOL_SIZE } from '../harness/contestants.mjs';
 import { cpuMicrosOf } from '../harness/cpu.mjs';
 import { openLoad } from '../harness/load.mjs';
-import { dataJsonOf } from '../harness/people.mjs';
 import { freePort, startProgram } from '../harness/program.mjs';
 import { requestsOf } from '../harness/requests.mjs';
 import { runRounds } from '../harness/rounds.mjs';
-import { openKafka, withClient } from '../harness/servers.mjs';
+import { withClient } from '../harness/servers.mjs';
 import { renderInstances } from './instances-tables.mjs';
+import { applyMessages, groupAtEnd, openTopic, PARTITIONS, UNTIL } from './waiting-messages.mjs';
 
 export const title = 'Instances: one, two and three on one database and in one group';
 export const render = renderInstances;
 
 const MOST = 3;
 const CALLERS_EACH = 32;
-const TOPIC = 'people.create';
-/** Which one, two and three instances share evenly. */
-const PARTITIONS = 12;
-const SEND_AT_ONCE = 5000;
-/** At the end some partitions are done and others not. */
-const UNTIL = 0.9;
-/** To count costs PostgreSQL some milliseconds. */
-const LOOK_MS = 200;
-/** Whoever applies messages twice has the time to. */
-const AFTERWARDS_MS = 500;
 /** What takes longer has gone wrong. */
-const WITHIN_MS = 120_000;
+const SHARED_WITHIN_MS = 120_000;
 const WARM_UP_MS = 2000;
 const SERVICE = path.join(import.meta.dirname, '../../dist/src/main.js');
 
@@ -51,26 +38,12 @@ export async function run(bench, { postgres }) {
   return { about, turns: contestants.map(({ key, count }) => ({ count, rounds: turns[key].all })) };
 }
 
-async function openTopic(bench) {
-  const { brokers, pid } = await openKafka(bench);
-  const kafka = new Kafka({ brokers, logLevel: logLevel.NOTHING });
-  const admin = kafka.admin();
-  const producer = kafka.producer({ createPartitioner: Partitioners.DefaultPartitioner });
-  await Promise.all([admin.connect(), producer.connect()]);
-  bench.started.push(() => Promise.all([admin.disconnect(), producer.disconnect()]));
-  await admin.createTopics({ topics: [{ topic: TOPIC, numPartitions: PARTITIONS }], waitForLeaders: true });
-  return { brokers, pid, admin, producer };
-}
-
 /** New instances, with a database and a group that are theirs together. */
 async function takeTurn(bench, count, { postgres, kafka, loads }) {
   const { turnMs, isQuick, messages } = bench.options;
   const database = `bench_instances_${count}`;
   await postgres.create(database);
-  const groupId = `instances-${randomUUID()}`;
-  const end = await kafka.admin.fetchTopicOffsets(TOPIC);
-  const partitions = end.map(({ partition, high }) => ({ partition, offset: high }));
-  await kafka.admin.setOffsets({ groupId, topic: TOPIC, partitions });
+  const groupId = await groupAtEnd(kafka.admin);
   const instances = [];
   try {
     for (let n = 0; n < count; n++)
@@ -88,7 +61,7 @@ async function takeTurn(bench, count, { postgres, kafka, loads }) {
     const create = await http('create', turnMs);
     await postgres.checkpoint();
     const applied = await withClient(postgres.urlOf(database), (client) =>
-      applyMessages(bench, client, kafka.producer, { messages, cpu, instances }),
+      applyMessages(bench, client, kafka.producer, { messages, instances, spending: () => since(cpu) }),
     );
     return { get, create, messages: applied };
   } finally {
@@ -118,7 +91,7 @@ async function startInstance(bench, n, { url, kafka, groupId }) {
 
 /** Until each instance has its share of the partitions. */
 async function untilShared({ interrupted }, admin, groupId, count) {
-  const until = performance.now() + WITHIN_MS;
+  const until = performance.now() + SHARED_WITHIN_MS;
   for (;;) {
     interrupted.throwIfAborted();
     const [group] = (await admin.describeGroups([groupId])).groups;
@@ -133,7 +106,7 @@ async function untilShared({ interrupted }, admin, groupId, count) {
 
 /** All instances at once, each with a generator of its own. */
 async function overHttp(instances, operation, ms, { loads, cpu }) {
-  const before = cpu();
+  const spent = since(cpu);
   const results = await Promise.all(
     instances.map(({ url }, n) =>
       loads[n].turn({ url, requests: requestsOf(operation, 0), ms, callers: CALLERS_EACH }),
@@ -141,46 +114,18 @@ async function overHttp(instances, operation, ms, { loads, cpu }) {
   );
   const operations = results.reduce((sum, result) => sum + result.operations, 0);
   const perSecond = results.reduce((sum, result) => sum + result.operations / result.seconds, 0);
-  return { operations, perSecond, ...spent(before, cpu()) };
+  return { operations, perSecond, ...spent() };
 }
 
-/** From when all messages are sent, so that the sending takes nothing from those who apply them. */
-async function applyMessages(bench, client, producer, { messages, cpu, instances }) {
-  const count = async () => Number((await client.query('SELECT count(*) FROM people')).rows[0].count);
-  const seeded = await count();
-  for (let from = 0; from < messages; from += SEND_AT_ONCE) {
-    const numbers = Array.from({ length: Math.min(SEND_AT_ONCE, messages - from) }, (_, n) => from + n);
-    const each = (n) => ({ key: randomUUID(), value: `{"name":"Person ${n}","data":${dataJsonOf(n)}}` });
-    await producer.send({ topic: TOPIC, messages: numbers.map(each) });
-  }
-  const begin = performance.now();
-  const [before, first] = [cpu(), await count()];
-  const until = begin + WITHIN_MS;
-  let last = first;
-  if (last - seeded > messages * (1 - UNTIL)) bench.say(`${last - seeded} were applied while they were sent`);
-  if (last - seeded >= messages * UNTIL) throw new Error('Too few messages wait: --messages takes more.');
-  while (last - seeded < messages * UNTIL) {
-    bench.interrupted.throwIfAborted();
-    for (const { assertRuns } of instances) assertRuns();
-    if (performance.now() > until)
-      throw new Error(`${last - seeded} of ${messages} messages were applied in time.`);
-    await sleep(LOOK_MS);
-    last = await count();
-  }
-  const seconds = (performance.now() - begin) / 1000;
-  const result = { operations: last - first, perSecond: (last - first) / seconds, ...spent(before, cpu()) };
-  await sleep(AFTERWARDS_MS);
-  while ((last = await count()) - seeded < messages && performance.now() < until) await sleep(50);
-  if (last - seeded !== messages)
-    throw new WrongAnswerError(`${last - seeded} people are there of ${messages} messages.`);
-  const { rows } = await client.query(
-    `SELECT pg_total_relation_size('message_inbox')::float8 / count(*) AS bytes FROM message_inbox`,
-  );
-  return { ...result, inboxBytes: rows[0].bytes };
+/** The CPU time from now on. */
+function since(cpu) {
+  const before = cpu();
+  return () => {
+    const after = cpu();
+    return {
+      ownMicros: after.own - before.own,
+      postgresMicros: after.postgres - before.postgres,
+      kafkaMicros: after.kafka - before.kafka,
+    };
+  };
 }
-
-const spent = (before, after) => ({
-  ownMicros: after.own - before.own,
-  postgresMicros: after.postgres - before.postgres,
-  kafkaMicros: after.kafka - before.kafka,
-});

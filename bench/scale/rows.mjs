@@ -5,42 +5,20 @@ import { pipeline } from 'node:stream/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { checkCount } from '../harness/check.mjs';
 import { databaseOf, measured, openContestants } from '../harness/contestants.mjs';
-import { dataJsonOf, seededId } from '../harness/people.mjs';
 import { startProcess } from '../harness/process.mjs';
-import { median, ratioOf, showCpu, toTable } from '../harness/ratios.mjs';
 import { runRounds } from '../harness/rounds.mjs';
 import { buffersOf } from './buffers.mjs';
-import { checkTable, fillTable, namesakesOf, PAGE, pageAt, removeNew } from './large-table.mjs';
+import { checkTable, fillTable, removeNew } from './large-table.mjs';
+import { newLine, OPERATIONS } from './rows-operations.mjs';
+import { renderRows } from './rows-tables.mjs';
 
 export const title = 'Rows: what an operation costs in a small table and in a large one';
+export const render = renderRows;
 
 const CALLERS = 32;
 const REQUESTS = 4096;
-/** Names of new people are spread over those that are there, in all tables alike: an index has to take them anywhere. */
-const NAMES = 10_000_000;
 /** For the answers that wrk does not wait for. */
 const FOR_THE_UNANSWERED_MS = 50;
-
-const random = (below) => Math.floor(Math.random() * below);
-const newLine = () => `{"name":"Person ${random(NAMES)}","data":${dataJsonOf(random(NAMES))}}`;
-const pagesBetween = (from, to) => (rows) => {
-  const last = namesakesOf(rows) - PAGE - 1;
-  return { method: 'GET', path: `/people${pageAt(Math.floor(last * (from + Math.random() * (to - from))))}` };
-};
-
-/** What is sent, and what of the table is then other than before. */
-const OPERATIONS = [
-  {
-    key: 'get',
-    title: 'get by id',
-    request: (rows) => ({ method: 'GET', path: `/people/${seededId(random(rows))}` }),
-  },
-  { key: 'first', title: `page of ${PAGE}, the first`, request: pagesBetween(0, 0) },
-  { key: 'middle', title: `page of ${PAGE}, in the middle`, request: pagesBetween(0.4, 0.6) },
-  { key: 'last', title: `page of ${PAGE}, of the last tenth`, request: pagesBetween(0.9, 1) },
-  { key: 'create', title: 'create', request: () => ({ method: 'POST', path: '/people', body: newLine() }) },
-  { key: 'import', title: 'NDJSON import, a person', isImport: true },
-];
 
 /** Tables of different sizes, each in a database of its own with a service of its own, take their turns as contestants do. */
 export async function run(bench, { postgres, load }) {
@@ -143,49 +121,4 @@ async function withWal(postgres, act) {
   const before = await written();
   const result = await act();
   return { ...result, walBytes: (await written()) - before };
-}
-
-/** A column a size; the first is what the others are compared with. */
-export function render({ sizes, turns }) {
-  const [base] = sizes;
-  const head = ['', ...sizes.map(({ rows }) => rows.toLocaleString('en'))];
-  const rowsOf = (operations, cell) =>
-    operations.map((operation) => [operation.title, ...sizes.map((size) => cell(size, operation))]);
-  const perSecond = ({ key }, operation) => turns[key][operation.key].map((turn) => turn.perSecond);
-  const wal = ({ key }, operation) =>
-    median(turns[key][operation.key].map(({ walBytes, operations }) => walBytes / operations)).toFixed(0);
-  const ratio = (size, operation) => {
-    if (size === base) return '1.00';
-    const { value, from, to } = ratioOf(perSecond(size, operation), perSecond(base, operation));
-    return `**${value.toFixed(2)}** (${from.toFixed(2)}..${to.toFixed(2)})`;
-  };
-  const { operations } = base.buffers;
-  return [
-    `Operations per second ÷ those of the smallest table:`,
-    toTable(head, rowsOf(OPERATIONS, ratio)),
-    `CPU µs of one operation, the service’s + PostgreSQL’s:`,
-    toTable(
-      head,
-      rowsOf(OPERATIONS, ({ key }, operation) => showCpu(turns[key][operation.key])),
-    ),
-    `PostgreSQL’s buffers (8 KiB) that one operation looks at, without sharing, and how many of them were not among its shared buffers:`,
-    toTable(
-      head,
-      operations.map((name, index) => [
-        name,
-        ...sizes.map(
-          ({ buffers }) => `${buffers.touched[index].toFixed(1)} / ${buffers.read[index].toFixed(1)}`,
-        ),
-      ]),
-    ),
-    `Bytes of log (WAL) for a new person, shortly after a checkpoint, when each page that is touched first is logged as a whole:`,
-    toTable(
-      head,
-      rowsOf(
-        OPERATIONS.filter(({ key }) => ['create', 'import'].includes(key)),
-        wal,
-      ),
-    ),
-    `Size with its indexes: ${sizes.map(({ rows, gibibytes }) => `${rows.toLocaleString('en')} rows ${gibibytes.toFixed(2)} GiB`).join(', ')}.`,
-  ].join('\n\n');
 }
