@@ -3,19 +3,21 @@ import { parseArgs } from 'node:util';
 /** What `npm run bench` runs, in this order. */
 export const SECTIONS = ['service', 'http', 'kafka', 'bulk', 'hot-row'];
 /** What it runs only when it is named: these compare nothing that is a goal. */
-export const OTHER_SECTIONS = ['messages', 'kafka-client'];
+export const OTHER_SECTIONS = ['guarantees', 'profile', 'scale', 'messages', 'kafka-client'];
 
 export const USAGE = `npm run bench -- [section ...] [options]
 
 sections: ${SECTIONS.join(', ')}; only when named: ${OTHER_SECTIONS.join(', ')}
 
   --quick                   shows only that each section runs; measures nothing, builds nothing, writes no results
-  --only <a,b>              only these contestants, and what they are compared with
+  --only <a,b>              only these contestants, and what they are compared with; scale: only these
+                            parts (rows, clients, instances), the others keep the figures of their last run
   --rounds, BENCH_ROUNDS    how often every contestant has its turn; the default is the section's
   --turn,   BENCH_TURN_MS   how long one turn is, 100 to 60000 ms; default 1000
-  --messages <number>       kafka: messages that wait; default 100000
+  --messages <number>       kafka, scale: messages that wait; default 100000
   --rows <number>           bulk: rows of an import; default 100000
   --large-rows <number>     bulk: rows of the import whose memory is watched, 0 for none; default 5000000
+  --most-rows <number>      scale: rows of the largest table, each of the others a tenth of the next; default 10000000
   --backlog, --seconds, --outage   messages: what waits, how long it is watched, how long the database is away`;
 
 /** An option that is not accepted; the message names it and what is. */
@@ -29,6 +31,7 @@ const FLAGS = {
   'large-rows': { range: [0, 100_000_000], standard: 5_000_000, quick: 0 },
   backlog: { range: [1000, 100_000_000], standard: 1_000_000, quick: 10_000 },
   seconds: { range: [2, 3600], standard: 60, quick: 2 },
+  'most-rows': { range: [10_000, 100_000_000], standard: 10_000_000, quick: 20_000 },
   outage: { range: [1, 3600], standard: 60, quick: 1 },
 };
 
@@ -50,7 +53,12 @@ export function readOptions(args, environment) {
     const value = text === undefined || text === '' ? undefined : wholeNumber(name, text, range);
     return [flag, value ?? (isQuick ? quick : standard)];
   });
-  const { turn: turnMs, 'large-rows': largeRows, ...others } = Object.fromEntries(numbers);
+  const {
+    turn: turnMs,
+    'large-rows': largeRows,
+    'most-rows': mostRows,
+    ...others
+  } = Object.fromEntries(numbers);
   return {
     help: values.help ?? false,
     isQuick,
@@ -58,6 +66,7 @@ export function readOptions(args, environment) {
     only: values.only?.split(','),
     turnMs,
     largeRows,
+    mostRows,
     ...others,
   };
 }

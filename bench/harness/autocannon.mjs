@@ -9,7 +9,7 @@ const HEADERS = { 'content-type': 'application/json' };
 
 answerParent({
   /** `callers` connections that are kept, each with one request at a time, for `ms` milliseconds. */
-  async turn({ url, requests, ms, callers }) {
+  async turn({ url, requests, ms, callers, takesFailures = false }) {
     const prepared = requests.map((request) => (request.body ? { ...request, headers: HEADERS } : request));
     const share = Math.floor(prepared.length / callers);
     const clients = [];
@@ -38,10 +38,12 @@ answerParent({
     setTimeout(() => {
       for (const client of clients) client.responseMax = client.reqsMade;
     }, ms);
-    const { errors, non2xx, statusCodeStats } = await run;
-    if (errors + non2xx > 0 || operations < 2) {
+    const { errors, non2xx, statusCodeStats, latency } = await run;
+    const failures = errors + non2xx;
+    if ((failures > 0 && !takesFailures) || operations < 2) {
       throw new Error(`${errors} connections failed; answers by status: ${JSON.stringify(statusCodeStats)}.`);
     }
-    return { operations, seconds: (last - first) / 1000 };
+    const { p50, p99 } = latency;
+    return { operations, seconds: (last - first) / 1000, failures, p50, p99 };
   },
 });

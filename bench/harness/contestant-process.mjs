@@ -1,10 +1,12 @@
 import { anyNumber, personOf, removableId, SEEDED, seededId, toJson } from './people.mjs';
 import { answerParent } from './process.mjs';
+import { startProfile, stopProfile } from './profile.mjs';
 
-// The process of one contestant: argument 1 is the address of its file, 2 and 3 are the database and the size of its pool.
-const [file, databaseUrl, poolSize] = process.argv.slice(2);
+// The process of one contestant: argument 1 is the address of its file, 2 to 4 are the
+// database, the size of its pool, and what else it is to be opened with.
+const [file, databaseUrl, poolSize, settings] = process.argv.slice(2);
 const { open } = await import(file);
-const opening = open({ databaseUrl, poolSize: Number(poolSize) });
+const opening = open({ databaseUrl, poolSize: Number(poolSize), ...JSON.parse(settings) });
 // The answer to `open` reports the failure, if it is one.
 opening.catch(() => undefined);
 
@@ -60,6 +62,8 @@ answerParent(
     },
     update: async ({ id, name }) => plain(await (await opening).update(id, name)),
     remove: async (id) => void (await (await opening).remove(id)),
+    startProfile,
+    stopProfile,
     cpuMicros() {
       const { user, system } = process.cpuUsage();
       return user + system;

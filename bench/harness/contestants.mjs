@@ -11,7 +11,8 @@ const TYPESCRIPT = ['--import', '@swc-node/register/esm-register'];
  * Starts the process of each contestant, which then keeps its connections for the whole section, on a database of its own that
  * bears its key.
  *
- * @param specs each has a `key`, a `title`, and a `file` of ../contestants or of ../peers, or a `program` of its peers
+ * @param specs each has a `key`, a `title`, and a `file` of ../contestants or of ../peers (and `settings` for its `open`), or a
+ *   `program` of its peers
  * @returns the contestants, and which were left out and why
  */
 export async function openContestants(bench, postgres, specs) {
@@ -49,9 +50,9 @@ async function open(bench, postgres, spec, peers) {
   return { ...spec, ...own, version: version?.(peers), database };
 }
 
-async function openProcess({ interrupted, started }, { title, file, execArgv }, databaseUrl) {
+async function openProcess({ interrupted, started }, { title, file, execArgv, settings = {} }, databaseUrl) {
   const address = new URL(`../${file}`, import.meta.url).href;
-  const args = [address, databaseUrl, String(POOL_SIZE)];
+  const args = [address, databaseUrl, String(POOL_SIZE), JSON.stringify(settings)];
   const isTypeScript = fileURLToPath(address).endsWith('.ts');
   const own = startProcess('contestant-process.mjs', {
     name: title,

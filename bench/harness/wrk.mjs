@@ -16,8 +16,8 @@ export async function wrkLoad({ directory }) {
     name: `wrk ${version}`,
     /** At the end of a turn it hangs up on as many requests as it has connections. */
     unanswered: (callers) => callers,
-    /** `callers` connections that are kept, each with one request at a time, for `ms` milliseconds in whole seconds. */
-    async turn({ url, requests, ms, callers }) {
+    /** For `ms` milliseconds, rounded up to whole seconds. */
+    async turn({ url, requests, ms, callers, takesFailures = false }) {
       const lines = requests.map(({ method, path: where, body = '' }) => `${method}\t${where}\t${body}\n`);
       writeFileSync(file, lines.join(''));
       const seconds = Math.ceil(ms / 1000);
@@ -25,6 +25,7 @@ export async function wrkLoad({ directory }) {
         '-t1',
         `-c${callers}`,
         `-d${seconds}s`,
+        '--latency',
         '--timeout',
         '10s',
         '-s',
@@ -33,7 +34,7 @@ export async function wrkLoad({ directory }) {
         '--',
         file,
       ];
-      return read((await execute('wrk', args)).stdout);
+      return read((await execute('wrk', args)).stdout, takesFailures);
     },
   };
 }
@@ -48,14 +49,21 @@ async function versionOfWrk() {
   }
 }
 
-function read(said) {
+const MS = { us: 0.001, ms: 1, s: 1000, m: 60_000 };
+
+function read(said, takesFailures) {
   const number = (pattern) => Number(pattern.exec(said)?.[1] ?? 0);
   const operations = number(/(\d+) requests in/);
   const perSecond = number(/Requests\/sec:\s+([\d.]+)/);
   const refused = number(/Non-2xx or 3xx responses: (\d+)/);
   const [, ...failed] =
     /Socket errors: connect (\d+), read (\d+), write (\d+), timeout (\d+)/.exec(said) ?? [];
-  if (refused > 0 || failed.some((count) => Number(count) > 0) || operations === 0)
+  const failures = failed.reduce((sum, count) => sum + Number(count), refused);
+  if ((failures > 0 && !takesFailures) || operations === 0)
     throw new Error(`Not all answers were good:\n${said}`);
-  return { operations, seconds: operations / perSecond };
+  const millis = (percent) => {
+    const [, value, unit] = new RegExp(`${percent}%\\s+([\\d.]+)(us|ms|s|m)\\b`).exec(said);
+    return Number(value) * MS[unit];
+  };
+  return { operations, seconds: operations / perSecond, failures, p50: millis(50), p99: millis(99) };
 }

@@ -1,7 +1,8 @@
 import { CONTESTANTS } from '../contestants/of-bulk.mjs';
 import { WrongAnswerError } from '../harness/check.mjs';
 import { databaseOf, openContestants, shown } from '../harness/contestants.mjs';
-import { cpuMicrosOf, residentMebibytes } from '../harness/cpu.mjs';
+import { cpuMicrosOf } from '../harness/cpu.mjs';
+import { watchMemory } from '../harness/memory.mjs';
 import { median, ratioOf, showCpu, showRatio, toTable } from '../harness/ratios.mjs';
 import { chosen, runRounds } from '../harness/rounds.mjs';
 import { openPostgres } from '../harness/servers.mjs';
@@ -10,7 +11,6 @@ import { named } from '../report/operation-tables.mjs';
 
 export const title = 'Bulk: people imported';
 const HEAT = 'import';
-const SAMPLE_MS = 20;
 
 /** Many people in one import, all or none of them, beside PostgreSQL's own way: rows per second, and memory. */
 export async function run(bench) {
@@ -68,7 +68,7 @@ async function takeTurn(contestant, { rows, files, postgres, upload }) {
   const [own, server] = [cpuMicrosOf(contestant.pid), postgres.cpuMicros()];
   const seconds = await contestant.take({ contestant, databaseUrl: url, files, rows, upload });
   const [ownAfter, serverAfter] = [cpuMicrosOf(contestant.pid), postgres.cpuMicros()];
-  const growth = memory.stop();
+  const growth = memory.stop() - memory.before;
   const stored = await postgres.count(database);
   if (stored !== rows)
     throw new WrongAnswerError(`${name}: ${stored} people are stored where ${rows} are right.`);
@@ -78,19 +78,6 @@ async function takeTurn(contestant, { rows, files, postgres, upload }) {
     ownMicros: ownAfter - own,
     postgresMicros: serverAfter - server,
     growth,
-  };
-}
-
-/** The most that resident memory (MiB) was above what it was before. */
-function watchMemory(pid) {
-  const before = residentMebibytes(pid);
-  let highest = before;
-  const timer = setInterval(() => (highest = Math.max(highest, residentMebibytes(pid))), SAMPLE_MS);
-  return {
-    stop() {
-      clearInterval(timer);
-      return highest - before;
-    },
   };
 }
 

@@ -1,14 +1,12 @@
 import { CONTESTANTS } from '../contestants/of-http.mjs';
 import { checkCount, WrongAnswerError } from '../harness/check.mjs';
 import { measured, POOL_SIZE } from '../harness/contestants.mjs';
+import { openLoad } from '../harness/load.mjs';
 import { timeOperations } from '../harness/operations.mjs';
 import { SEEDED } from '../harness/people.mjs';
-import { startProcess } from '../harness/process.mjs';
 import { peopleOf, requestsOf } from '../harness/requests.mjs';
 import { openPostgres } from '../harness/servers.mjs';
 import { operationTables } from '../report/operation-tables.mjs';
-import { versionOf } from '../harness/versions.mjs';
-import { wrkLoad } from '../harness/wrk.mjs';
 import { setTimeout as sleep } from 'node:timers/promises';
 
 export const title = 'HTTP: one request, one person';
@@ -20,7 +18,7 @@ const WARM_UP_MS = 2000;
 export async function run(bench) {
   const { turnMs, rounds = 7 } = bench.options;
   const postgres = await openPostgres(bench);
-  const load = (await wrkLoad(bench)) ?? autocannonLoad(bench);
+  const load = await openLoad(bench);
   const section = {
     contestants: CONTESTANTS,
     operations: OPERATIONS,
@@ -33,16 +31,6 @@ export async function run(bench) {
   );
   const about = `${rounds} rounds of ${turnMs} ms a turn; pool of ${POOL_SIZE}; ${SEEDED} people; load by ${load.name}, one thread, connections kept; PostgreSQL ${postgres.version}.`;
   return { about: [about], ...timed };
-}
-
-function autocannonLoad({ interrupted, started }) {
-  const { ask, stop } = startProcess('autocannon.mjs', { interrupted });
-  started.push(stop);
-  return {
-    name: `autocannon ${versionOf('autocannon')}`,
-    unanswered: () => 0,
-    turn: (turn) => ask('turn', turn),
-  };
 }
 
 let turnsTaken = 0;
