@@ -1,6 +1,8 @@
+import { Logger } from '@nestjs/common';
 import type { KafkaMessage } from 'kafkajs';
 import { randomBytes, randomUUID } from 'node:crypto';
 import { Outbox } from '../../src/messaging/outbox.js';
+import { JsonLogger } from '../../src/operations/json-logger.js';
 import { runInTrace } from '../../src/tracing/trace-context.js';
 import { eventually } from '../support/barrier.js';
 import { duringTests } from '../support/during-tests.js';
@@ -97,6 +99,20 @@ it('a message hands its trace on to its event and to its reply, also where many 
   const requestIds = () => new Set(events.map((event) => traceOf(event)['x-request-id']));
   await eventually(() => traces.every((trace) => requestIds().has(trace['x-request-id'])));
   for (const trace of traces) expect(events.map(traceOf)).toContainEqual(trace);
+});
+
+it('lines of the log about a message name its request and its trace', async () => {
+  const lines: Record<string, unknown>[] = [];
+  const destination = { write: (line: string) => void lines.push(JSON.parse(line) as (typeof lines)[0]) };
+  Logger.overrideLogger(new JsonLogger('info', destination));
+  const headers = newTrace();
+  await peer.emit('people.create', { value: '{"name":7}', headers });
+  const line = await eventually(() => lines.find(({ msg }) => msg === 'message dead-lettered'));
+  Logger.overrideLogger(false);
+  expect(line).toMatchObject({
+    requestId: headers['x-request-id'],
+    traceId: headers.traceparent!.slice(3, 35),
+  });
 });
 
 it('events of one’s own have the trace of the unit of work that publishes them', async () => {

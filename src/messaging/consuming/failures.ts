@@ -17,6 +17,7 @@ import type { MessageAnswer } from '../message-answer.js';
 import { isSameMessage } from '../message-identity.js';
 import type { HeldMessages } from './held-messages.js';
 import type { InfrastructureWait } from './infrastructure-wait.js';
+import { afterTraceOf } from './message-traces.js';
 import type { Settle } from './lanes.js';
 import type { MessageStore } from '../message-store.js';
 import { ToldOnce } from '../telling.js';
@@ -61,6 +62,11 @@ export class MessageFailures {
     const { kind, error } = await this.causeOf(thrown);
     if (kind === 'infrastructure') settings.infrastructure.waitFor(error);
     else delivery.attempts++;
+    await afterTraceOf(delivery, () => this.decide(delivery, error, kind, settle));
+  }
+
+  private async decide(delivery: Delivery, error: unknown, kind: FailureKind, settle: Settle): Promise<void> {
+    const { settings } = this;
     const isLasting =
       kind === 'permanent' ||
       (kind === 'unexpected' && delivery.attempts >= settings.maxAttempts) ||

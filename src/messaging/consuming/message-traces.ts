@@ -24,6 +24,10 @@ export function inTraceOf<T>(delivery: Delivery, handle: () => Promise<T>): Prom
   );
 }
 
+/** Does what follows the handling of a message, as a part of the trace that it was handled in. */
+export const afterTraceOf = <T>(delivery: Delivery, work: () => T): T =>
+  runInTraceOfMessage(delivery.trace ?? traceHeadersOf(delivery.record.headers), work);
+
 /**
  * Handles messages together: one as a part of its own trace, several in a span of a trace of its own that is linked to those of their
  * senders, as OpenTelemetry's conventions have it.
