@@ -377,7 +377,7 @@ describe('the environment', () => {
       AUTH_SECRET_FILE: path.join(directory, 'none'),
     };
     const more = { DATABASE_URL_FILE: file('\n'), KAFKA_SASL_PASSWORD_FILE: file('x'.repeat(70_000)) };
-    expect(problemsOf({ ...refused, ...more } as Parameters<typeof problemsOf>[0])).toEqual([
+    expect(problemsOf({ ...refused, ...more })).toEqual([
       'DATABASE_URL_FILE: the file has 1 bytes; expected 1 to 65536',
       'DB_PASSWORD, DB_PASSWORD_FILE: only one of them can be the value; leave the other out',
       'KAFKA_SASL_PASSWORD_FILE: the file has 70000 bytes; expected 1 to 65536',

@@ -40,7 +40,7 @@ export const operatorByToken = ({ user }: HttpRequest): string => {
   if (user === undefined) return 'anybody';
   const { iss } = user;
   const name = CALLER_CLAIMS.map((claim) => user[claim]).find(
-    (value) => typeof value === 'string' && value !== '',
+    (value): value is string => typeof value === 'string' && value !== '',
   );
   return [name ?? 'a token without a name', ...(iss === undefined ? [] : [`(${iss})`])].join(' ');
 };
