@@ -1,7 +1,7 @@
 import { type Admin, type IHeaders, Kafka, logLevel, type Message } from 'kafkajs';
 import { randomUUID } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { partitionOfKey } from '../../src/messaging/kafka/client/key-partition.js';
+import { partitionOfKey } from '../../src/messaging/kafka/protocol/key-partition.js';
 import { createTopics } from '../support/kafka.js';
 import { type Compression, type RawRecord, sendRaw } from '../support/raw-records.js';
 import { ALL_CODECS } from './codecs.js';

@@ -2,7 +2,7 @@ import { jest } from '@jest/globals';
 import { isUtf8 } from 'node:buffer';
 import fc from 'fast-check';
 import { Partitioners } from 'kafkajs';
-import { partitionOfKey } from '../../src/messaging/kafka/client/key-partition.js';
+import { partitionOfKey } from '../../src/messaging/kafka/protocol/key-partition.js';
 import type { IncomingRecord } from '../../src/messaging/kafka-driver.js';
 import { jsonAtMost, plainText } from '../../src/errors/plain-text.js';
 import { readBatches, UndecodableBatchError } from '../../src/messaging/records/batches.js';

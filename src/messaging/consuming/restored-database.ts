@@ -1,5 +1,5 @@
 import type { Logger } from '@nestjs/common';
-import { placeName, placesOfLetters } from '../dead-letters/places.js';
+import { placeName, placesOfLetters } from '../dead-letters/letter-details.js';
 import type { Delivery } from '../delivery.js';
 import type { CommittedRecords, KafkaConsumer } from '../kafka-driver.js';
 import type { MessageStore } from '../message-store.js';

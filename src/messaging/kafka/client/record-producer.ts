@@ -2,7 +2,7 @@ import type { Logger } from '@nestjs/common';
 import { refusalReason } from '../broker-answers.js';
 import { brokerErrorName } from '../protocol/error-names.js';
 import { type KafkaProducer, RecordRefusedError } from '../../kafka-driver.js';
-import { partitionOfKey } from './key-partition.js';
+import { partitionOfKey } from '../protocol/key-partition.js';
 import { type OutgoingRecord, partitionKey } from '../../records/record.js';
 import { endsWithin, pause } from '../../waiting.js';
 import { encodeBatch } from '../../records/writer.js';
