@@ -66,7 +66,7 @@ async function deadLetter(letter: Record<string, unknown> = {}): Promise<string>
   const [{ seq, message_id }] = (await app.database.query<{ seq: string; message_id: string }>(
     `INSERT INTO message_dead_letter (consumer, message_id, topic, partition, "offset", "timestamp", key, value, headers, code, message, attempts, cause)
      VALUES ('people', gen_random_uuid(), $1, 0, 7, '1700000000000', $2, $3, $4, $5, 'what was wrong', 3, $6) RETURNING seq::text, message_id`,
-    [row.topic, row.key === null ? null : Buffer.from(row.key as string), Buffer.from(row.value as string), row.headers, row.code, JSON.stringify(CAUSES)],
+    [row.topic, row.key === null ? null : Buffer.from(row.key), Buffer.from(row.value), row.headers, row.code, JSON.stringify(CAUSES)],
   )) as [{ seq: string; message_id: string }]; // prettier-ignore
   await app.database.query(`INSERT INTO message_inbox (consumer, message_id, digest) VALUES ('people', $1, '')`, [message_id]); // prettier-ignore
   return seq;
