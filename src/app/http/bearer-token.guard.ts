@@ -42,7 +42,8 @@ export const operatorByToken = ({ user }: HttpRequest): string => {
   const name = CALLER_CLAIMS.map((claim) => user[claim]).find(
     (value): value is string => typeof value === 'string' && value !== '',
   );
-  return [name ?? 'a token without a name', ...(iss === undefined ? [] : [`(${iss})`])].join(' ');
+  const who = typeof name === 'string' ? name : 'a token without a name';
+  return iss === undefined ? who : `${who} (${iss})`;
 };
 
 /** Whether who sent a request that `BearerTokenGuard` has let in may read people too. */
