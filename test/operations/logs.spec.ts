@@ -152,6 +152,11 @@ describe('the log', () => {
   // @trap each request fails while the database is away
   it('has a state that every request meets once, with the number of the others, and says when it is over', async () => {
     const failures = () => lines().filter(({ type }) => type === 'database-unavailable');
+    const again = () =>
+      lines().filter(
+        ({ msg, operation }) =>
+          msg === 'requests that failed are answered again' && operation === 'DELETE /people/:id',
+      );
     const answers = await withoutTable(() =>
       Promise.all(Array.from({ length: 30 }, () => send('DELETE', `/people/${ID}`))),
     );
@@ -162,12 +167,9 @@ describe('the log', () => {
     await eventually(async () => {
       await send('POST', '/people', `{"id":"${ID}","name":"Ada"}`);
       expect((await send('DELETE', `/people/${ID}`)).status).toBe(204);
-      return lines().some(({ msg }) => msg === 'requests that failed are answered again');
+      return again().length > 0;
     }, 20_000);
-    expect(lines().find(({ msg }) => msg === 'requests that failed are answered again')).toMatchObject({
-      level: 'info',
-      operation: 'DELETE /people/:id',
-    });
+    expect(again()).toEqual([expect.objectContaining({ level: 'info' })]);
   });
 
   it("says nothing of errors that are the caller's", async () => {
