@@ -87,7 +87,8 @@ describe('the log of a service that consumes', () => {
     const waiting = /^message waits to be tried again$/;
     await eventually(() => toldOf(waiting, /debug|warn/).length >= 15, 30_000);
     expect(toldOf(waiting)).toHaveLength(1);
-    expect(toldOf(/cannot do this at the moment/)).toHaveLength(1);
+    expect(JSON.stringify(toldOf(waiting)[0])).toContain('42P01');
+    expect(toldOf(/cannot do this at the moment/).length).toBeLessThan(2);
     await database.query('ALTER TABLE away RENAME TO people');
     await eventually(() => toldOf(/^messages that waited are handled again$/).length > 0, 60_000);
     await eventually(async () => (await database.query('SELECT FROM people')).length === 5, 60_000);

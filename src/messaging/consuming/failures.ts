@@ -193,7 +193,8 @@ export class MessageFailures {
   /** What may pass keeps many messages from being handled, again and again: each such state is told, and not each attempt. */
   private reportWait(msg: string, delivery: Delivery, error: unknown, kind: FailureKind): void {
     if (kind !== 'transient') return this.report(msg, delivery, error);
-    const report = reportOf(msg, delivery, error);
+    // The cause as well: where many messages share a unit of work, nobody else has told it.
+    const report = { ...reportOf(msg, delivery, error), err: originalOf(error) };
     if (!this.surroundings.is(`${msg} ${report.code} ${report.detail}`, report)) this.logger.debug(report);
   }
 }
