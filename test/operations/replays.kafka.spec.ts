@@ -56,7 +56,8 @@ const offsets = () =>
     const of = new Map(committed!.partitions.map(({ partition, offset }) => [partition, offset]));
     return ends.every(({ partition, high }) => high === '0' || of.get(partition) === high) && [...of].sort();
   }, 30_000);
-const aWhileAgo = () => new Date(Date.now() - 60 * 60_000).toISOString();
+/** What the topic has from before is of other tests. */
+const BEGUN = new Date().toISOString();
 const now = () => new Date(Date.now() + 60_000).toISOString();
 /** As in a database that was restored: these were not applied. */
 const forget = async (some: string[]) => {
@@ -77,7 +78,7 @@ it('what was applied is left as it is, what was not is applied once, and the gro
   const events = async () => (await app.database.query('SELECT FROM message_dead_letter')).length;
   expect(await eventually(events)).toBe(1);
   await forget(['m03', 'm07', 'm11', 'asked']);
-  const { status, body } = await act('', { topic: TOPIC, from: aWhileAgo(), to: now() });
+  const { status, body } = await act('', { topic: TOPIC, from: BEGUN, to: now() });
   expect([status, body]).toEqual([200, { id: expect.any(String) }]);
   const replay = await ended(body.id);
   expect(replay).toMatchObject({
@@ -103,7 +104,7 @@ it('reads the part of the topic that lies in the window, and no more', async () 
   await eventually(async () => (await names()).includes('later'), 30_000);
   await offsets();
   await forget(['later', 'm05']);
-  const { body } = await act('', { topic: TOPIC, from: aWhileAgo(), to: end });
+  const { body } = await act('', { topic: TOPIC, from: BEGUN, to: end });
   expect((await ended(body.id)).progress).toMatchObject({ total: 22, applied: 1 });
   expect(await names()).not.toContain('later');
   const rest = await act('', { topic: TOPIC, from: end, to: now() });
@@ -117,7 +118,7 @@ it('reads nothing that the group has yet to handle', async () => {
   await app.database.query('LOCK TABLE people');
   await peer.emit(TOPIC, { key: 'm09', value: '{"name":"ahead"}', headers: { 'message-id': 'ahead' } });
   await eventually(async () => (await app.database.query(WAITS_FOR_PEOPLE)).length > 0);
-  const { body } = await act('', { topic: TOPIC, from: aWhileAgo(), to: now() });
+  const { body } = await act('', { topic: TOPIC, from: BEGUN, to: now() });
   await app.database.query('COMMIT');
   expect((await ended(body.id)).progress).toMatchObject({ total: 23, read: 23, applied: 1 });
   await eventually(async () => (await names()).includes('ahead'), 30_000);
@@ -127,7 +128,7 @@ it('is one at a time, and ends when it is cancelled', async () => {
   await forget(['m01', 'm02']);
   await app.database.query('BEGIN');
   await app.database.query('LOCK TABLE people');
-  const window = { topic: TOPIC, from: aWhileAgo(), to: now() };
+  const window = { topic: TOPIC, from: BEGUN, to: now() };
   const { body } = await act('', window);
   const second = await act('', window);
   expect([second.status, second.body.type]).toEqual([409, '/problems/replay-running']);
@@ -149,7 +150,7 @@ it('another instance shows it and may cancel it, and one that is gone holds up n
   expect(await replayOf(id)).toMatchObject({ state: 'running', actor: 'bob', progress: { read: 7 } });
   expect((await act(`/${id}/cancel`, {})).status).toBe(200);
   expect(await app.database.query('SELECT is_cancelled FROM message_replay WHERE id = $1', [id])).toEqual([{ is_cancelled: true }]); // prettier-ignore
-  const window = { topic: TOPIC, from: aWhileAgo(), to: now() };
+  const window = { topic: TOPIC, from: BEGUN, to: now() };
   expect((await act('', window)).status).toBe(409);
   await app.database.query(`UPDATE message_replay SET seen_at = now() - interval '1 minute' WHERE id = $1`, [
     id,
@@ -162,14 +163,14 @@ it('another instance shows it and may cancel it, and one that is gone holds up n
 });
 
 it.each([
-  ['that ends before it begins', { topic: TOPIC, from: now(), to: aWhileAgo() }, 400, '#/from'],
+  ['that ends before it begins', { topic: TOPIC, from: now(), to: BEGUN }, 400, '#/from'],
   [
     'of a time that nobody remembers',
     { topic: TOPIC, from: '2020-01-01T00:00:00Z', to: now() },
     400,
     '#/from',
   ],
-  ['of a topic that nobody handles', { topic: 'strangers', from: aWhileAgo(), to: now() }, 400, '#/topic'],
+  ['of a topic that nobody handles', { topic: 'strangers', from: BEGUN, to: now() }, 400, '#/topic'],
   ['without a time', { topic: TOPIC, from: 'yesterday', to: now() }, 400, '#/from'],
 ])('a window %s is refused', async (_title, window, status, pointer) => {
   const answer = await act('', window);
@@ -179,7 +180,7 @@ it.each([
 it('without Kafka there is none, and it is said so', async () => {
   const alone = await startPeopleApp();
   try {
-    const body = JSON.stringify({ topic: TOPIC, from: aWhileAgo(), to: now(), reason: 'x' });
+    const body = JSON.stringify({ topic: TOPIC, from: BEGUN, to: now(), reason: 'x' });
     const answer = await alone.send('POST', '/messages/replays', body);
     expect([answer.status, ((await answer.json()) as Answer).type]).toEqual([
       503,
