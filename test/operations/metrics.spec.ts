@@ -71,6 +71,24 @@ describe('/metrics', () => {
     expect(await pool()).toEqual({ open: 3, idle: 3, waiting: 0 });
   });
 
+  it('leave out the outbox while somebody has locked its table, and show what else is in the database', async () => {
+    const outsider = new pg.Client(app.database.url);
+    await outsider.connect();
+    const scrape = async () => parseExposition(await (await app.request('/metrics')).text());
+    try {
+      await outsider.query('BEGIN; LOCK TABLE message_outbox IN ACCESS EXCLUSIVE MODE');
+      const families = await eventually(async () => {
+        const found = await scrape();
+        return valueOf(found, 'people_outbox_events') === undefined && found;
+      });
+      expect(valueOf(families, 'people_metrics_source_up', { source: 'database' })).toBe(1);
+      expect(valueOf(families, 'people_inbox_bytes')).toBeGreaterThan(0);
+    } finally {
+      await outsider.end();
+    }
+    await eventually(async () => valueOf(await scrape(), 'people_outbox_events') === 0);
+  });
+
   it('counts the repetition of a unit of work that met a serialization failure', async () => {
     const { id } = await app.people.create({ name: 'Ada' });
     const retries = async () =>

@@ -75,8 +75,12 @@ export function publishHandled(
 ): void {
   if (!messageChannels.handled.hasSubscribers) return;
   const { topic, partition, offset, timestamp } = record;
+  // Written out: to spread one object into another takes longer than all else that is done to tell of a message.
   const handled: MessageHandled = {
-    ...{ topic, partition, offset, outcome },
+    topic,
+    partition,
+    offset,
+    outcome,
     messageId: message.messageId,
     code: codeOf?.() ?? '',
     durationMs: begunAt === undefined ? undefined : performance.now() - begunAt,

@@ -33,7 +33,7 @@ export class Counts<Label extends string> {
 
   /** @param values of the labels, in the order of their names */
   add(by: number, ...values: string[]): void {
-    const key = values.join('\n');
+    const key = values.length === 1 ? values[0]! : values.join('\n');
     const known = this.series.get(key);
     if (known) known.value += by;
     else if (this.series.size >= SERIES_AT_MOST && values[0] !== OTHER)

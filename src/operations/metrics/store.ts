@@ -23,17 +23,17 @@ export function showStore(registry: Registry, dataSource: DataSource, up: Source
   gauge(
     'people_outbox_events',
     'Events and dead letters that wait in the outbox: counted up to 10,000, above that as many as PostgreSQL estimates.',
-    ({ outboxEvents }) => outboxEvents,
+    ({ outbox }) => outbox?.events,
   );
   gauge(
     'people_outbox_delayed_events',
     'Events of the outbox that were refused or wait behind one that was, counted up to 10,000.',
-    ({ outboxDelayed }) => outboxDelayed,
+    ({ outbox }) => outbox?.delayed,
   );
   gauge(
     'people_outbox_oldest_age_seconds',
     'Age of the oldest event in the outbox; 0 where it is empty.',
-    ({ outboxOldestSeconds }) => outboxOldestSeconds,
+    ({ outbox }) => outbox?.oldestSeconds,
   );
   gauge(
     'people_inbox_rows',
@@ -61,13 +61,13 @@ export function showStore(registry: Registry, dataSource: DataSource, up: Source
   });
   new Gauge({
     name: 'people_dead_letters',
-    help: 'Dead letters, and messages that are parked, by the code of the error; of each topic the oldest 10,000 are counted.',
+    help: 'Dead letters, and messages that are parked, by the code of the error; of each topic the oldest 1,000 are counted.',
     labelNames: ['topic', 'code', 'state'],
     registers,
     async collect() {
       const known = await figures.known();
       this.reset();
-      for (const [place, { topic, code, state, letters }] of (known?.deadLetters ?? []).entries()) {
+      for (const [place, { topic, code, state, letters }] of (known?.letters ?? []).entries()) {
         const isShown = place < LETTERS_AT_MOST;
         this.inc(isShown ? { topic, code, state } : { topic: OTHER, code: OTHER, state }, letters);
       }
