@@ -1,3 +1,4 @@
+import { BATCH_WORK, BATCHES, BESIDE, type InBatches, oneByOne } from './batches.js';
 import { checked, decodeJson, type JsonInput, type KnownMembers, refuseJson, toInput } from './input.js';
 import {
   BACKSLASH,
@@ -28,17 +29,16 @@ export interface ArrayPlace {
 
 /** White space is skipped in pieces of so many bytes. */
 const PIECE = 64 * 1024;
-/** What counts for an element beside its bytes: small ones cost more than their length. */
-const BESIDE = 200;
 
 /**
- * The objects of the JSON array in `bytes`, one at a time and each as `readJsonObject` would read it. It can be gone through
- * as often as one likes; others have their turn meanwhile, and the first element that is bad ends it.
+ * The objects of the JSON array in `bytes`, each as `readJsonObject` would read it. It can be gone through as often as one
+ * likes; others have their turn meanwhile, and the first element that is bad ends it.
  *
  * @throws InvalidInputError while it is gone through
  */
-export const jsonArray = (bytes: Uint8Array, place: ArrayPlace): AsyncIterable<JsonInput> => ({
-  [Symbol.asyncIterator]: () => elementsOf(bytes, place),
+export const jsonArray = (bytes: Uint8Array, place: ArrayPlace): InBatches<JsonInput> => ({
+  [Symbol.asyncIterator]: () => oneByOne(elementBatches(bytes, place)),
+  [BATCHES]: () => elementBatches(bytes, place),
 });
 
 /** The objects of the array that stands in the member `name` of `input`. @throws InvalidInputError it is no array */
@@ -55,49 +55,85 @@ export function memberArray(
   return jsonArray(Buffer.from(value.text), { what: name, pointer, ...elements });
 }
 
-async function* elementsOf(
-  bytes: Uint8Array,
-  { what, pointer, elementBytes, known }: ArrayPlace,
-): AsyncGenerator<JsonInput> {
+async function* elementBatches(bytes: Uint8Array, place: ArrayPlace): AsyncGenerator<Iterable<JsonInput>> {
   const slices = new WorkSlices();
-  const expected = `${what} must be a JSON array`;
-  const refuseMalformed = () => refuseJson(`${expected}: ${MALFORMED}.`, pointer, MALFORMED);
-  let expects: 'array' | 'first' | 'element' | 'comma' | 'end' = 'array';
-  let at = startsWithMark(bytes) ? 3 : 0;
-  for (let index = 0; ;) {
-    const start = at;
-    at = skipSpace(bytes, at);
-    let done = at - start;
-    const c = bytes[at];
-    if (c === undefined) break;
-    if (isSpace(c)) {
-      // There is more of it.
-    } else if (expects === 'array') {
-      if (c !== OPEN_BRACKET) throw refuseJson(`${expected}.`, pointer, 'must be an array');
-      expects = 'first';
-      at++;
-    } else if (expects === 'end') throw refuseMalformed();
-    else if (c === CLOSE_BRACKET && expects !== 'element') {
-      expects = 'end';
-      at++;
-    } else if (expects === 'comma') {
-      if (c !== COMMA) throw refuseMalformed();
-      expects = 'element';
-      at++;
-    } else {
-      const from = at;
-      at = checked(() => endOfElement(bytes, from, elementBytes), pointer, expected);
-      if (at - from > elementBytes) throw tooLong(index, pointer, elementBytes);
-      if (at === from || at === bytes.length) throw refuseMalformed();
-      const text = decodeJson(bytes.subarray(from, at), what, false);
-      yield toInput(text, `${pointer}/${index}`, `element ${index}`, known);
-      index++;
-      expects = 'comma';
-      done += at - from + BESIDE;
-    }
-    if (slices.isOver(done)) await slices.giveWay();
+  const reader = new ArrayReader(bytes, place);
+  while (!reader.isOver) {
+    yield reader.elements();
+    if (slices.isOver(BATCH_WORK)) await slices.giveWay();
   }
-  if (expects !== 'end') throw refuseMalformed();
+  reader.assertEnd();
+}
+
+class ArrayReader {
+  private expects: 'array' | 'first' | 'element' | 'comma' | 'end' = 'array';
+  private at: number;
+  private index = 0;
+  private readonly expected: string;
+
+  constructor(
+    private readonly bytes: Uint8Array,
+    private readonly place: ArrayPlace,
+  ) {
+    this.at = startsWithMark(bytes) ? 3 : 0;
+    this.expected = `${place.what} must be a JSON array`;
+  }
+
+  get isOver(): boolean {
+    return this.at >= this.bytes.length;
+  }
+
+  assertEnd(): void {
+    if (this.expects !== 'end') throw this.refuseMalformed();
+  }
+
+  /** The next ones, until they are enough for one go. */
+  *elements(): Generator<JsonInput> {
+    const { bytes } = this;
+    for (let work = 0; work < BATCH_WORK;) {
+      const start = this.at;
+      this.at = skipSpace(bytes, start);
+      const c = bytes[this.at];
+      if (c === undefined) return;
+      // There may be more of it.
+      const isElement = !isSpace(c) && this.isAtElement(c);
+      if (isElement) yield this.element();
+      work += this.at - start + (isElement ? BESIDE : 0);
+    }
+  }
+
+  /** Goes past what stands between the elements. @returns whether one begins here */
+  private isAtElement(c: number): boolean {
+    const { expects, place } = this;
+    if (expects === 'array') {
+      if (c !== OPEN_BRACKET) throw refuseJson(`${this.expected}.`, place.pointer, 'must be an array');
+      this.expects = 'first';
+    } else if (expects === 'end') throw this.refuseMalformed();
+    else if (c === CLOSE_BRACKET && expects !== 'element') this.expects = 'end';
+    else if (expects === 'comma') {
+      if (c !== COMMA) throw this.refuseMalformed();
+      this.expects = 'element';
+    } else return true;
+    this.at++;
+    return false;
+  }
+
+  private element(): JsonInput {
+    const { bytes, index, at: from } = this;
+    const { what, pointer, elementBytes, known } = this.place;
+    const end = checked(() => endOfElement(bytes, from, elementBytes), pointer, this.expected);
+    if (end - from > elementBytes) throw tooLong(index, pointer, elementBytes);
+    if (end === from || end === bytes.length) throw this.refuseMalformed();
+    this.at = end;
+    this.index++;
+    this.expects = 'comma';
+    const text = decodeJson(bytes.subarray(from, end), what, false);
+    return toInput(text, `${pointer}/${index}`, `element ${index}`, known);
+  }
+
+  private refuseMalformed() {
+    return refuseJson(`${this.expected}: ${MALFORMED}.`, this.place.pointer, MALFORMED);
+  }
 }
 
 const startsWithMark = (bytes: Uint8Array) => bytes[0] === 0xef && bytes[1] === 0xbb && bytes[2] === 0xbf;

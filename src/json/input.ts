@@ -1,6 +1,6 @@
 import { type FieldError, InvalidInputError } from '../errors/application-error.js';
 import { JsonError } from './scanner.js';
-import { JsonText, type Members, readMembers } from './text.js';
+import { JsonText, type Members, parseString, readMembers } from './text.js';
 import { escapePointer, invalid } from './refusals.js';
 
 /** The members that an object may have. What others hold is not looked at: they will be refused. */
@@ -30,16 +30,39 @@ export function toInput(json: string, pointer: string, what: string, known: Know
   const read = checked(() => readMembers(json), pointer, what);
   if (!read) throw refuseJson(`${what} must be a JSON object.`, pointer, 'must be a JSON object');
   if (read.more > 0) throw tooManyMembers(read, pointer, known);
-  // fromEntries defines properties; assigning would make `__proto__` the prototype.
-  return Object.fromEntries([...read.members].map(([key, member]) => [key, valueOf(key, member, known)]));
+  const input: JsonInput = {};
+  const parts = isMostlyOther(json, read.members) ? copied(read.members) : read.members;
+  for (const [key, member] of parts) {
+    const value = valueOf(key, member, known);
+    // Assigning would make it the prototype.
+    if (key === '__proto__') Object.defineProperty(input, key, { value, ...OWN });
+    else input[key] = value;
+  }
+  return input;
 }
+
+/** So much of a text is kept for its parts, however short they are. */
+const BESIDE_PARTS = 256;
+
+/** A part of a text keeps all of it in memory, and what is kept of people is counted by their parts. */
+function isMostlyOther(json: string, members: ReadonlyMap<string, JsonText>): boolean {
+  if (json.length <= BESIDE_PARTS) return false;
+  let parts = 0;
+  for (const { text } of members.values()) parts += text.length;
+  return json.length > 2 * parts + BESIDE_PARTS;
+}
+
+const copied = (members: ReadonlyMap<string, JsonText>) =>
+  new Map([...members].map(([key, { text }]) => [key, JsonText.ofChecked(Buffer.from(text).toString())]));
+
+const OWN = { enumerable: true, configurable: true, writable: true };
 
 function valueOf(key: string, member: JsonText, known: KnownMembers): unknown {
   if (!known.parsed.has(key)) return member;
   const isText = member.text.startsWith('"');
   // It will be refused for what it is, which takes no parsing.
   if (!isText && member.text.length > LONG_MEMBER) return member;
-  return JSON.parse(member.text) as unknown;
+  return isText ? parseString(member.text) : (JSON.parse(member.text) as unknown);
 }
 
 function tooManyMembers({ members, more }: Members, pointer: string, known: KnownMembers): InvalidInputError {

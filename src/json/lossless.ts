@@ -16,7 +16,7 @@ import {
   tooDeep,
   ZERO,
 } from './scanner.js';
-import { assertDepth, JsonText, parsePlain } from './text.js';
+import { assertDepth, JsonText, parsePlain, parseString } from './text.js';
 
 /**
  * A number that neither a JavaScript number nor a bigint can hold as it was written: `0.10000000000000000001`, `1e400`,
@@ -78,17 +78,15 @@ function parseValue(text: string, cursor: { at: number }, objects: 'plain' | 'ma
   return c === MINUS || isDigit(c) ? parseNumber(literal) : parseLiteral(literal);
 }
 
-/** A string, true, false or null; JSON.parse is slow for many short texts. */
-function parseLiteral(literal: string): JsonValue {
-  if (literal.charCodeAt(0) !== QUOTE || literal.includes('\\')) return JSON.parse(literal) as JsonValue;
-  return literal.slice(1, -1);
-}
+/** A string, true, false or null. */
+const parseLiteral = (literal: string): JsonValue =>
+  literal.charCodeAt(0) === QUOTE ? parseString(literal) : (JSON.parse(literal) as JsonValue);
 
 function parseObject(text: string, cursor: { at: number }, objects: 'plain' | 'map'): JsonValue {
   const entries: [string, JsonValue][] = [];
   forEachItem(text, cursor, CLOSE_BRACE, () => {
     const keyEnd = endOfString(text, cursor.at);
-    const key = parseLiteral(text.slice(cursor.at, keyEnd)) as string;
+    const key = parseString(text.slice(cursor.at, keyEnd));
     cursor.at = skipSpace(text, skipSpace(text, keyEnd) + 1);
     entries.push([key, parseValue(text, cursor, objects)]);
   });

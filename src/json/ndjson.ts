@@ -1,5 +1,6 @@
 import type { Readable } from 'node:stream';
 import { InvalidInputError } from '../errors/application-error.js';
+import { BATCH_WORK, BATCHES, BESIDE, type InBatches, oneByOne } from './batches.js';
 import { type JsonInput, type KnownMembers, readJsonObject } from './input.js';
 import { relocate } from './refusals.js';
 import { WorkSlices } from './work-slices.js';
@@ -10,16 +11,22 @@ export const NDJSON = 'application/x-ndjson';
 export const MAX_LINE_BYTES = 1024 * 1024;
 
 const NEWLINE = 0x0a;
-/** What counts for a line beside its bytes: short ones cost more than their length. */
-const BESIDE = 200;
 const EMPTY = Buffer.alloc(0);
 
-/** The objects of newline-delimited JSON, one at a time as the bytes arrive; blank lines are skipped. Read once. */
-export class NdjsonReader implements AsyncIterableIterator<JsonInput> {
+/** A chunk of the source, and where its next line begins. */
+interface Chunk {
+  bytes: Buffer;
+  at: number;
+}
+
+/** The objects of newline-delimited JSON, as the bytes arrive; blank lines are skipped. Read once. */
+export class NdjsonReader implements AsyncIterableIterator<JsonInput>, InBatches<JsonInput> {
   /** The line that was read last, from 1. */
   private line = 0;
   /** What was thrown here, and so speaks of the line, not of the people. */
   private refusal: unknown;
+  private readonly begun: BegunLine;
+  private readonly batches: AsyncGenerator<Iterable<JsonInput>>;
   private readonly objects: AsyncGenerator<JsonInput>;
 
   constructor(
@@ -27,7 +34,9 @@ export class NdjsonReader implements AsyncIterableIterator<JsonInput> {
     private readonly known: KnownMembers,
     private readonly lineBytes = MAX_LINE_BYTES,
   ) {
-    this.objects = this.read(source);
+    this.begun = new BegunLine(lineBytes);
+    this.batches = this.read(source);
+    this.objects = oneByOne(this.batches);
   }
 
   next(): Promise<IteratorResult<JsonInput>> {
@@ -42,7 +51,11 @@ export class NdjsonReader implements AsyncIterableIterator<JsonInput> {
     return this;
   }
 
-  /** Tells which line an InvalidInputError is about: the one just read, as lines are checked one by one. */
+  [BATCHES](): AsyncGenerator<Iterable<JsonInput>> {
+    return this.batches;
+  }
+
+  /** Tells which line an InvalidInputError is about: the one just read, as lines are read as they are checked. */
   locate(error: unknown): unknown {
     if (!(error instanceof InvalidInputError)) return error;
     // The service counts people, from 0; whoever looks at the file counts lines.
@@ -51,41 +64,57 @@ export class NdjsonReader implements AsyncIterableIterator<JsonInput> {
     return new InvalidInputError(`Line ${this.line}: ${message}`, errors, { cause: error, more });
   }
 
-  private async *read(source: Readable): AsyncGenerator<JsonInput> {
+  private async *read(source: Readable): AsyncGenerator<Iterable<JsonInput>> {
     const slices = new WorkSlices();
-    const begun = new BegunLine(this.lineBytes);
-    for await (const chunk of source as AsyncIterable<Buffer>) {
-      let start = 0;
-      for (;;) {
-        if (begun.length === 0) start = this.skipEmptyLines(chunk, start);
-        const end = chunk.indexOf(NEWLINE, start);
-        if (end === -1) break;
-        const line = begun.endedWith(chunk.subarray(start, end));
-        start = end + 1;
-        this.line++;
-        if (!isBlank(line)) yield this.parse(line);
-        if (slices.isOver(line.length + BESIDE)) await slices.giveWay();
+    const { begun } = this;
+    for await (const bytes of source as AsyncIterable<Buffer>) {
+      const chunk: Chunk = { bytes, at: 0 };
+      while (bytes.includes(NEWLINE, chunk.at)) {
+        yield this.objectsOf(chunk);
+        if (slices.isOver(BATCH_WORK)) await slices.giveWay();
       }
-      begun.add(chunk.subarray(start));
+      begun.add(bytes.subarray(chunk.at));
       // Said before the line ends: it may never.
       if (begun.length > this.lineBytes) {
         this.line++;
         throw this.tooLong();
       }
-      if (slices.isOver(chunk.length)) await slices.giveWay();
+      if (slices.isOver(bytes.length)) await slices.giveWay();
     }
     const last = begun.endedWith(EMPTY);
     if (last.length === 0) return;
     this.line++;
-    if (!isBlank(last)) yield this.parse(last);
+    if (!isBlank(last)) yield [this.parse(last)];
+  }
+
+  /** The objects of the lines that end in the chunk, until they are enough for one go. */
+  private *objectsOf(chunk: Chunk): Generator<JsonInput> {
+    for (let work = 0; work < BATCH_WORK;) {
+      const line = this.nextLine(chunk);
+      if (!line) return;
+      work += line.length + BESIDE;
+      if (!isBlank(line)) yield this.parse(line);
+    }
+  }
+
+  private nextLine(chunk: Chunk): Buffer | undefined {
+    const { begun } = this;
+    const { bytes } = chunk;
+    if (begun.length === 0) this.skipEmptyLines(chunk);
+    const end = bytes.indexOf(NEWLINE, chunk.at);
+    if (end === -1) return undefined;
+    const line = begun.endedWith(bytes.subarray(chunk.at, end));
+    chunk.at = end + 1;
+    this.line++;
+    return line;
   }
 
   /** A chunk may be nothing else. */
-  private skipEmptyLines(chunk: Buffer, start: number): number {
-    let end = start;
-    while (chunk[end] === NEWLINE) end++;
-    this.line += end - start;
-    return end;
+  private skipEmptyLines(chunk: Chunk): void {
+    let end = chunk.at;
+    while (chunk.bytes[end] === NEWLINE) end++;
+    this.line += end - chunk.at;
+    chunk.at = end;
   }
 
   private parse(line: Buffer): JsonInput {

@@ -2,9 +2,9 @@ import { jsonbRefusal } from '../json/jsonb.js';
 import type { JsonObject } from '../json/lossless.js';
 import { assertBytes, invalid } from '../json/refusals.js';
 import { JsonText } from '../json/text.js';
-import { WorkSlices } from '../json/work-slices.js';
-import type { CopyRow } from './importing/copy.js';
+import type { CopyRow, RowValues } from './importing/piece.js';
 import { newId } from './importing/new-id.js';
+import { type Many, RowBatches } from './importing/row-batches.js';
 import type { PeopleOptions } from './people.options.js';
 import { PersonDataMapper } from './person-data.js';
 import { personLimits, type PersonLimits } from './person-limits.js';
@@ -13,10 +13,7 @@ import { Person, type PersonRow } from './person.entity.js';
 import type { PeopleTable } from './table/known-table.js';
 
 /** People that come one after the other. */
-export type ManyPeople<Data extends object> = Iterable<NewPerson<Data>> | AsyncIterable<NewPerson<Data>>;
-
-/** What counts for a person beside the bytes of its name and data: small ones cost more than their length. */
-const BESIDE = 200;
+export type ManyPeople<Data extends object> = Many<NewPerson<Data>>;
 
 /** Between people as callers give and take them, and the rows of the table. What comes in is checked here. */
 export class PersonRows<Data extends object = JsonObject> {
@@ -44,9 +41,16 @@ export class PersonRows<Data extends object = JsonObject> {
 
   /** @throws InvalidInputError with pointers that begin with `pointer` */
   toRow(input: NewPerson<Data>, pointer: string): CopyRow {
-    const { id = newId(), name, data } = validateInput(CreatePersonDto, input, pointer);
+    const row: RowValues = [];
+    this.addRow(row, input, pointer);
+    return row as unknown as CopyRow;
+  }
+
+  private addRow(rows: RowValues, input: NewPerson<Data>, pointer: string): void {
+    const { id, name, data } = validateInput(CreatePersonDto, input, pointer);
     this.assertName(name, pointer);
-    return [id.toLowerCase(), name, this.toJson(data, `${pointer}/data`)];
+    const json = this.toJson(data, `${pointer}/data`);
+    rows.push(id?.toLowerCase() ?? newId(), name, json);
   }
 
   /** @throws InvalidInputError */
@@ -77,41 +81,8 @@ export class PersonRows<Data extends object = JsonObject> {
     throw invalid([{ pointer, detail: refusal }]);
   }
 
-  /**
-   * The rows of many people; others have their turn meanwhile. Not a generator, whose end would come behind what it waits for.
-   *
-   * @throws InvalidInputError with the person's place as pointer
-   */
-  toRows(people: ManyPeople<Data>): AsyncIterableIterator<CopyRow> {
-    const iterator =
-      Symbol.asyncIterator in people ? people[Symbol.asyncIterator]() : people[Symbol.iterator]();
-    const slices = new WorkSlices();
-    let index = 0;
-    let isOver = false;
-    const read = async () => {
-      try {
-        return await iterator.next();
-      } catch (error) {
-        isOver = true;
-        throw error;
-      }
-    };
-    return {
-      [Symbol.asyncIterator]() {
-        return this;
-      },
-      next: async () => {
-        const result = await read();
-        isOver = result.done ?? false;
-        if (isOver) return { done: true, value: undefined };
-        const row = this.toRow(result.value as NewPerson<Data>, `#/${index++}`);
-        if (slices.isOver(row[1].length + (row[2]?.length ?? 0) + BESIDE)) await slices.giveWay();
-        return { value: row };
-      },
-      return: async () => {
-        if (!isOver) await iterator.return?.();
-        return { done: true, value: undefined };
-      },
-    };
+  /** The rows of many people. @throws InvalidInputError with the person's place as pointer, as they are gone through */
+  toRows(people: ManyPeople<Data>): RowBatches<NewPerson<Data>> {
+    return new RowBatches(people, (rows, person, index) => this.addRow(rows, person, `#/${index}`));
   }
 }

@@ -4,6 +4,7 @@ import type { Type } from '@nestjs/common';
 import type { KnownMembers } from '../json/input.js';
 import type { JsonText } from '../json/text.js';
 import type { JsonObject } from '../json/lossless.js';
+import { surelyKeepsRules } from '../json/rules.js';
 import { escapePointer, fieldsOf, invalid, noRefusals, refuse, refuseFields } from '../json/refusals.js';
 
 const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i;
@@ -169,14 +170,10 @@ export function validateInput<Dto extends object>(dtoClass: Type<Dto>, input: un
   const known = fieldsOf(dtoClass);
   const refusals = noRefusals();
   for (const key of Object.keys(input)) {
-    if (known.has(key)) Reflect.set(dto, key, (input as Record<string, unknown>)[key]);
+    if (known.has(key)) dto[key as keyof Dto] = (input as Dto)[key as keyof Dto];
     else refuse(refusals, `${pointer}/${escapePointer(key)}`, 'is not a known field');
   }
-  if (!(dto instanceof CreatePersonDto && isGood(dto))) refuseFields(refusals, validateSync(dto), pointer);
+  if (!surelyKeepsRules(dtoClass, dto)) refuseFields(refusals, validateSync(dto), pointer);
   if (refusals.errors.length > 0) throw invalid(refusals.errors, { more: refusals.more });
   return dto;
 }
-
-/** What class-validator would find too; ten times as fast, for a million people. */
-const isGood = ({ id, name }: CreatePersonDto<object>): boolean =>
-  (id === undefined || isUuid(id)) && isName(name);

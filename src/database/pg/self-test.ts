@@ -6,7 +6,7 @@ const SUPPORTED_PG = '^8.23.1';
 type ClientClass = (new (config: object) => object) & { Query?: QueryClass & { prototype: object } };
 
 /**
- * Looks whether the pg that makes a pool's clients has what `internals` and `pipelined-query` lean on, without connecting: better
+ * Looks whether the pg that makes a pool's clients has what `internals`, `pipelined-query` and `copy-in` lean on, without connecting: better
  * at start than in the middle of a transaction.
  *
  * @param pg itself, or a pool: what has the class of the clients
@@ -25,10 +25,10 @@ export function assertPgInternals(pg: object): void {
 const PARTS: Record<string, readonly string[]> = {
   function: [
     ...['connect', 'query', 'end', 'getTransactionStatus', '_getActiveQuery'].map((name) => `Client.${name}`),
-    ...['connect', 'prependListener', 'parse', 'close', 'bind', 'execute', 'sync'].map(
+    ...['connect', 'prependListener', 'parse', 'close', 'bind', 'execute', 'sync', 'query'].map(
       (name) => `Client.connection.${name}`,
     ),
-    ...['destroy', 'cork', 'uncork'].map((name) => `Client.connection.stream.${name}`),
+    ...['destroy', 'cork', 'uncork', 'write'].map((name) => `Client.connection.stream.${name}`),
     ...['prepare', 'submit', 'handleEmptyQuery', 'handleError'].map((name) => `Query.${name}`),
     ...['handleCommandComplete', 'handleDataRow', 'handleReadyForQuery'].map((name) => `Query.${name}`),
   ],

@@ -9,6 +9,7 @@ import type { PeopleStore } from '../people-store.js';
 import type { PersonRows } from '../person-rows.js';
 import { importPieces } from './copy.js';
 import { DEFAULT_PIECE_MS, type ImportSource, type PaceOptions } from './pace.js';
+import { RowPiece } from './piece.js';
 import { ImportPieces } from './pieces.js';
 import { ImportPlaces, placesOf } from './places.js';
 
@@ -55,8 +56,9 @@ export class PeopleImporter<Data extends object> {
     let pieces = read();
     try {
       if (!table.isKnown) await table.learn();
-      let first = await pieces.next();
-      if (first.length === 0) return { inserted: 0 };
+      const first = new RowPiece();
+      await pieces.fill(first);
+      if (first.count === 0) return { inserted: 0 };
       if (needsPlace) await this.places.take();
       hasPlace = needsPlace;
       let isRepeated = false;
@@ -64,10 +66,11 @@ export class PeopleImporter<Data extends object> {
         if (isRepeated) {
           await pieces.end();
           pieces = read();
-          first = await pieces.next();
+          first.clear();
+          await pieces.fill(first);
         }
         isRepeated = true;
-        return importPieces(transaction, this.store.statements, first, () => pieces.next());
+        return importPieces(transaction, this.store.statements, first, (piece) => pieces.fill(piece));
       });
       this.store.published();
       return { inserted };

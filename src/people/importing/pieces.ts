@@ -1,13 +1,10 @@
 import type { ByteBudget, ByteShare } from '../byte-budget.js';
 import { ImportPace, type PaceOptions } from './pace.js';
-import type { CopyRow } from './copy.js';
+import type { Piece, RowValues } from './piece.js';
 
 /** What is gathered before it is sent, whichever is reached first. */
 const PIECE_BYTES = 256 * 1024;
 const PIECE_ROWS = 10_000;
-/** What a row takes beside its texts, about. */
-const BYTES_PER_ROW = 64;
-
 /**
  * The rows of an import in pieces: each is gathered at the pace of whoever brings them, so that sending it takes the server's time
  * alone. What is gathered counts in the budget until the next but one is asked for: one may be sent while another is gathered.
@@ -23,11 +20,11 @@ export class ImportPieces {
   private fail: (error: unknown) => void = () => undefined;
 
   /**
-   * @param rows give way by themselves, as reading and checking them is the work
+   * @param rows a few at a time; they give way by themselves, as reading and checking them is the work
    * @param pace left out: the source takes whatever time it takes
    */
   constructor(
-    private readonly rows: AsyncIterator<CopyRow>,
+    private readonly rows: AsyncIterator<RowValues>,
     private readonly budget: ByteBudget,
     pace?: Omit<PaceOptions, 'onStalled'>,
   ) {
@@ -35,18 +32,18 @@ export class ImportPieces {
   }
 
   /**
-   * The next rows; none at the end.
+   * Brings the next rows into a piece; none at the end.
    *
    * @throws ImportStalledError, MemoryBudgetExhaustedError, what the source throws
    */
-  next(): Promise<CopyRow[]> {
+  fill(piece: Piece): Promise<void> {
     this.shareBefore?.close();
     this.shareBefore = this.share;
     this.share = this.budget.open();
     // A source can't be told to stop waiting, so that its piece is left to itself then.
     return new Promise((resolve, reject) => {
       this.fail = reject;
-      this.gather(this.share!).then(resolve, reject);
+      this.gather(piece, this.share!).then(resolve, reject);
     });
   }
 
@@ -63,21 +60,18 @@ export class ImportPieces {
     else await ended;
   }
 
-  private async gather(share: ByteShare): Promise<CopyRow[]> {
-    const piece: CopyRow[] = [];
+  private async gather(piece: Piece, share: ByteShare): Promise<void> {
     this.pace?.begin();
-    for (let bytes = 0; bytes < PIECE_BYTES && piece.length < PIECE_ROWS;) {
-      const row = await this.read();
-      if (!row || this.hasEnded) break;
-      piece.push(row);
-      const more = bytesOf(row);
-      await share.grow(more);
-      bytes += more;
+    while (piece.bytes < PIECE_BYTES && piece.count < PIECE_ROWS) {
+      const rows = await this.read();
+      if (!rows || this.hasEnded) break;
+      const before = piece.bytes;
+      piece.add(rows);
+      await share.grow(piece.bytes - before);
     }
-    return piece;
   }
 
-  private async read(): Promise<CopyRow | undefined> {
+  private async read(): Promise<RowValues | undefined> {
     this.isReading = true;
     this.pace?.wait();
     try {
@@ -89,6 +83,3 @@ export class ImportPieces {
     }
   }
 }
-
-const bytesOf = ([, name, data]: CopyRow) =>
-  BYTES_PER_ROW + Buffer.byteLength(name) + (data === null ? 0 : Buffer.byteLength(data));
