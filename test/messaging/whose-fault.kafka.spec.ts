@@ -2,10 +2,12 @@ import {
   type ArgumentsHost,
   Catch,
   Controller,
+  Logger,
   type RpcExceptionFilter,
   type Type,
   UseFilters,
 } from '@nestjs/common';
+import { jest } from '@jest/globals';
 import { MessagePattern, Payload } from '@nestjs/microservices';
 import { randomUUID } from 'node:crypto';
 import { throwError } from 'rxjs';
@@ -190,6 +192,24 @@ describe('what the server can not do now leaves messages in their place, and non
       // Nothing more is begun until it does.
       () => calls.some((name) => name.startsWith('wait')),
     ));
+
+  it('a full disk is told to whoever waits for a reply as what it is, and that it may be sent again', async () => {
+    await start('batched', MessageErrorFilter);
+    const logged = jest.spyOn(Logger.prototype, 'error');
+    const disk = await smallDisk(database);
+    if (!disk) return;
+    await database.query(`ALTER TABLE counters SET TABLESPACE ${disk.name}`);
+    await database.query(`CREATE TABLE filler (text text) TABLESPACE ${disk.name}`);
+    await expect((async () => { for (;;) await database.query(`INSERT INTO filler SELECT md5(n::text) FROM generate_series(1, 100) n`); })()).rejects.toMatchObject({ code: '53100' }); // prettier-ignore
+    const value = JSON.stringify({ what: 'good', name: 'asked', filler: randomUUID().repeat(100) });
+    const { error } = await peer.ask(topic, value, { key: 'asked' });
+    expect(error).toMatchObject({ code: 'DATABASE_UNAVAILABLE', retryable: true });
+    expect(logged).not.toHaveBeenCalled();
+    await database.query('DROP TABLE filler');
+    expect((await peer.ask(topic, value, { key: 'asked' })).error).toBeUndefined();
+    await database.query('ALTER TABLE counters SET TABLESPACE pg_default');
+    await disk.remove();
+  });
 
   it('a full disk', async () => {
     const disk = await smallDisk(database);

@@ -20,7 +20,10 @@ export function readAlerts(): Alert[] {
     .map((text) => {
       const [name = ''] = text.split('\n');
       const [, expression = ''] = /^\s*expr:\s*([\s\S]*?)(?=^\s*(?:for|labels|annotations|keep_firing_for):)/m.exec(text) ?? []; // prettier-ignore
-      return { name: name.trim(), selectors: expression.match(METRIC) ?? [] };
+      // What it is compared with, or is a part of, tells of nothing; and how long something takes can't be seen by what has moved.
+      const [told = ''] = expression.split(/ (?:\/|<|unless) /);
+      const selectors = expression.includes('histogram_quantile') ? [] : (told.match(METRIC) ?? []);
+      return { name: name.trim(), selectors };
     });
 }
 

@@ -1,5 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises';
-import { SmallDisk } from './disk-full.js';
+import { fillDisk } from './disk-full.js';
 import { type Stage, SERVICE_ROLE } from './stage.js';
 
 /** What happens on a bad night. */
@@ -9,6 +9,8 @@ export interface Fault {
   serves: boolean;
   /** Something is wrong, and has to be told by a metric and a line of the log. */
   isTold: boolean;
+  /** It is none: what moves then moves always. */
+  isCalm?: boolean;
   /** @returns once it is over; false where it can't be made here @param ms how long it lasts, where that can be said */
   strike: (stage: Stage, ms: number) => Promise<boolean | void>;
 }
@@ -47,18 +49,6 @@ async function killBackends({ database }: Stage, ms: number): Promise<void> {
     ]);
     await sleep(KILL_EVERY_MS);
   } while (Date.now() < end);
-}
-
-async function fillDisk({ database, directory, closers }: Stage, ms: number): Promise<boolean> {
-  const disk = await SmallDisk.mount(directory, database);
-  if (!disk) return false;
-  let isMounted = true;
-  closers.push(() => Promise.resolve(isMounted && disk.release()));
-  await disk.fill();
-  await sleep(ms);
-  await disk.unmount();
-  isMounted = false;
-  return true;
 }
 
 /** As where somebody has made a server read-only, or it has become a standby. */

@@ -1,3 +1,4 @@
+import { appendFileSync } from 'node:fs';
 import { eventually } from '../support/barrier.js';
 import { ServiceHome, type ServiceProcess } from '../support/service-process.js';
 
@@ -23,6 +24,8 @@ export class Instance {
   constructor(
     readonly name: string,
     private readonly environment: () => Record<string, string>,
+    /** Takes what it says. */
+    private readonly logFile: string,
     private readonly onViolation: (violation: string) => void,
   ) {}
 
@@ -65,7 +68,8 @@ export class Instance {
         // It has ended before, which is told below.
         () => undefined,
       );
-      const { code, stderr } = await service.ended;
+      const { code, stdout, stderr } = await service.ended;
+      appendFileSync(this.logFile, `${stderr}${stdout}--- ended: ${code}\n`);
       const wasUp = this.url !== undefined;
       this.url = undefined;
       // One that is started while the database is away may end, and is started once more.

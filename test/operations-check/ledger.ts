@@ -25,13 +25,13 @@ export class Ledger {
     return this.asked.filter((each) => each.by === by && (!outcome || each.outcome === outcome)).length;
   }
 
-  /** Of requests over HTTP: what was not done, with what was told, and how often. */
-  get failures(): Map<string, number> {
+  /** What was told where something was not done, and how often. */
+  failures(by: Asked['by']): string[] {
     const failures = new Map<string, number>();
-    for (const { by, outcome, told = '' } of this.asked) {
-      if (by !== 'HTTP' || outcome === 'done') continue;
+    for (const { by: each, outcome, told = '' } of this.asked) {
+      if (each !== by || outcome === 'done') continue;
       failures.set(told, (failures.get(told) ?? 0) + 1);
     }
-    return failures;
+    return [...failures].map(([told, times]) => `${times} × ${told}`);
   }
 }

@@ -40,6 +40,9 @@ try {
   console.log(tableOf(report));
   isSound = report.violations.length === 0;
 } finally {
-  rmSync(directory, { recursive: true, force: true });
-  if (!isSound) process.exitCode = 1;
+  if (isSound) rmSync(directory, { recursive: true, force: true });
+  else {
+    console.error(`The logs and the data are in ${directory}.`);
+    process.exitCode = 1;
+  }
 }

@@ -42,7 +42,7 @@ export class MessageLoad {
       else {
         const { code } = JSON.parse(String(error)) as { code: string };
         asked.outcome = code === 'TRANSACTION_OUTCOME_UNKNOWN' ? 'unknown' : 'refused';
-        asked.told = code;
+        asked.told = `by message: ${code}`;
       }
     }
     for (const { change } of this.waiting.values())

@@ -20,8 +20,10 @@ export interface CheckOptions {
   onProgress?: (message: string) => void;
 }
 
-/** What moves also now tells of nothing. */
-const NOTHING: Fault = { name: 'nothing', serves: true, isTold: false, strike: () => sleep(2 * CALM_MS) };
+const NOTHING: Fault = {
+  ...{ name: 'nothing', serves: true, isTold: false, isCalm: true },
+  strike: () => sleep(2 * CALM_MS),
+};
 
 /**
  * Lets faults happen one after another to three instances of the service under load, and holds after each what was told of every

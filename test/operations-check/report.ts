@@ -8,6 +8,8 @@ export interface Row {
   lost: number;
   doubled: number;
   falselyRefused: number;
+  /** What was told of what was not done, and how often. */
+  refusals: string[];
   /** What told of it: series that stand still else, alerts that look at one of them, and lines of the log with their numbers. */
   metrics: string[];
   alerts: string[];
@@ -16,6 +18,7 @@ export interface Row {
 
 /** What came of all of them. */
 export interface Report {
+  /** The first is of no fault. */
   rows: Row[];
   /** Faults that can't be made here. */
   leftOut: string[];
@@ -38,13 +41,16 @@ export function tableOf({ rows, leftOut, violations }: Report): string {
     doubled: row.doubled,
     'false "unchanged"': row.falselyRefused,
   }));
-  const told = rows.flatMap(({ fault, metrics, alerts, lines }) => [
-    '',
-    fault,
-    ...some('metric', metrics),
-    ...some('alert', alerts),
-    ...some('line', lines),
-  ]);
+  const told = rows
+    .slice(1)
+    .flatMap(({ fault, refusals, metrics, alerts, lines }) => [
+      '',
+      fault,
+      ...some('refusal', refusals),
+      ...some('metric', metrics),
+      ...some('alert', alerts),
+      ...some('line', lines),
+    ]);
   return [
     ...columns(numbers),
     ...told,
@@ -58,7 +64,7 @@ export function tableOf({ rows, leftOut, violations }: Report): string {
 function some(what: string, all: readonly string[]): string[] {
   if (all.length === 0) return [`  no ${what}`];
   const more = all.length > SHOWN ? [`  … and ${all.length - SHOWN} more`] : [];
-  return [...all.slice(0, SHOWN).map((each) => `  ${what.padEnd(6)} ${each.slice(0, WIDTH)}`), ...more];
+  return [...all.slice(0, SHOWN).map((each) => `  ${what.padEnd(7)} ${each.slice(0, WIDTH)}`), ...more];
 }
 
 function columns(rows: readonly Record<string, string | number>[]): string[] {

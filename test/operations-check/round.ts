@@ -55,7 +55,7 @@ export async function play(
   if (left) return { row: undefined, isMade, moved, violations: [left] };
   await messages.readReplies();
   const { lost, doubled, falselyRefused, other } = await compare(ledger, database, topics);
-  const metrics = [...moved].filter((series) => !lively.has(series)).sort(byWorth);
+  const metrics = fault.isCalm ? [] : [...moved].filter((series) => !lively.has(series)).sort(byWorth);
   const rules = readAlerts();
   const row: Row = {
     fault: fault.name,
@@ -67,6 +67,7 @@ export async function play(
     failed: fault.serves ? ledger.count('HTTP') - ledger.count('HTTP', 'done') : 0,
     messages: ledger.count('message') + ledger.count('request by message'),
     ...{ lost: lost.length, doubled: doubled.length, falselyRefused: falselyRefused.length },
+    refusals: [...ledger.failures('HTTP'), ...ledger.failures('request by message')],
     metrics,
     alerts: alertsFor(rules, metrics),
     lines: linesOf(instances.flatMap((instance) => instance.linesSince(since))),
@@ -75,8 +76,7 @@ export async function play(
   const kinds = { lost, 'done twice': doubled, 'said to be unchanged, and changed': falselyRefused, other };
   for (const [kind, found] of Object.entries(kinds))
     if (found.length > 0) violations.push(`${kind}: ${found.length}: ${found.slice(0, TOLD).join('; ')}`);
-  if (row.failed > 0)
-    violations.push(`failed: ${[...ledger.failures].map(([told, n]) => `${n} × ${told}`).join('; ')}`);
+  if (row.failed > 0) violations.push(`failed: ${ledger.failures('HTTP').join('; ')}`);
   if (fault.isTold && isMade) {
     if (metrics.length === 0) violations.push('no metric tells of it');
     if (rules.length > 0 && row.alerts.length === 0) violations.push('no alert tells of it');

@@ -1,4 +1,5 @@
 import { randomUUID } from 'node:crypto';
+import path from 'node:path';
 import { ClusterFaults } from '../delivery/cluster-faults.js';
 import { type Broker, type Database, startBroker, startDatabase } from '../delivery/servers.js';
 import { COMMANDS, EVENTS, REPLIES, Topics } from '../delivery/topics.js';
@@ -64,7 +65,9 @@ export async function openStage(
     };
   };
   const names = Array.from({ length: INSTANCES }, (_, n) => `instance ${n + 1}`);
-  const instances = names.map((name) => new Instance(name, environment, onViolation));
+  const instances = names.map(
+    (name) => new Instance(name, environment, path.join(directory, `${name}.log`), onViolation),
+  );
   for (const instance of instances) closers.push(() => instance.close());
   await Promise.all(instances.map((instance) => instance.start()));
   const balancer = new Balancer(instances);

@@ -208,7 +208,7 @@ export async function run(
 
 /** A tablespace of 1 MiB, where this process may make one; what is stored there fills the disk. */
 export async function smallDisk(
-  database: TestDatabase,
+  database: Pick<TestDatabase, 'query'>,
 ): Promise<{ name: string; remove: () => Promise<void> } | undefined> {
   const [{ data_directory }] = (await database.query('SHOW data_directory')) as [{ data_directory: string }];
   const { uid, gid } = statSync(data_directory);

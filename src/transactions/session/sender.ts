@@ -1,5 +1,6 @@
 import type { QueryConfig, QueryResult, QueryResultRow } from 'pg';
 import { failureOf, hasSqlState } from '../../database/database-failure.js';
+import { faultOf } from '../../database/faults.js';
 import { statementTimeoutOf } from '../../database/introduction.js';
 import { canBePipelined, noProgress } from '../../database/pg/pipelined-query.js';
 import { UNIQUE_VIOLATION } from '../../database/postgres-errors.js';
@@ -47,6 +48,9 @@ export class StatementSender {
       return result;
     } catch (cause) {
       const error = this.connection.explain(cause);
+      const { postgres } = failureOf(error) ?? {};
+      // What the unit makes of it is told by whoever ends it; until then nobody can say more than that it was not expected.
+      if (postgres && faultOf(postgres) === 'server') expectError(error);
       // A value that pg could not send leaves the transaction as it was; once BEGIN is in doubt everything is.
       if (failureOf(error) || this.connection.isBroken || !this.state.hasBegun) this.firstFailure ??= error;
       throw error;

@@ -3,6 +3,7 @@ import type { DataSource } from 'typeorm';
 import { beforeAbort } from '../../database/before-abort.js';
 import type { RecyclingMethod } from '../../database/client-check.js';
 import { failureOf, hasSqlState, isFailureOf } from '../../database/database-failure.js';
+import { originalOf } from '../../errors/error-responses.js';
 import { isInternal } from '../../database/faults.js';
 import { IN_FAILED_SQL_TRANSACTION } from '../../database/postgres-errors.js';
 import { RolledBackByServer } from '../session/commit.js';
@@ -191,7 +192,8 @@ class Attempt<T> {
   private failed(error: unknown, phase: TransactionPhase, lostCommit = false): AttemptOutcome<T> {
     const { afterRollback } = this.context.callbacks;
     // What the work throws of another connection is its own affair, or another unit's.
-    const failure = isFailureOf(this.session.connection.client, error) ? failureOf(error) : undefined;
+    const cause = originalOf(error);
+    const failure = isFailureOf(this.session.connection.client, cause) ? failureOf(cause) : undefined;
     return {
       committed: false,
       error,

@@ -8,7 +8,7 @@ import {
   TRANSACTION_TIMEOUT,
 } from '../../database/postgres-errors.js';
 import { ApplicationError } from '../../errors/application-error.js';
-import { toMessageError } from '../../errors/error-responses.js';
+import { originalOf, toMessageError } from '../../errors/error-responses.js';
 import { errorType, inSpan } from '../../tracing/spans.js';
 import { backoffDelay, DEFAULT_BACKOFF, describeAttempt, isRetryable } from '../retry-policy.js';
 import {
@@ -184,7 +184,10 @@ function toFinalError(
     const cause = error === unit.signal.reason ? errors.at(-2) : error;
     return unit.timeout(cause, errors.length, errors);
   }
-  return toDatabaseError(error, failure, unit.options.readOnly ?? false);
+  // A filter of Nest's may have described it already, when it was not known yet that nothing stays of the unit.
+  const cause = originalOf(error);
+  const typed = toDatabaseError(cause, failure, unit.options.readOnly ?? false);
+  return typed === cause ? error : typed;
 }
 
 function publishCommit(unit: Unit, attempt: number): void {
