@@ -1,4 +1,5 @@
-import { writeFileSync, writeSync } from 'node:fs';
+import { writeSync } from 'node:fs';
+import { Socket } from 'node:net';
 import type { Writable } from 'node:stream';
 import type { DestinationStream } from 'pino';
 
@@ -14,8 +15,8 @@ export interface OutputStream extends Writable {
 }
 
 /**
- * Lines on their way to a stream of the process. Nobody waits for them: what its reader does not take is kept up to a bound, and past
- * it lines are dropped and counted. Lines of one turn of the event loop leave in one write.
+ * Lines on their way to a stream of the process. Nobody waits for them: a line that its reader takes is written at once, what it does
+ * not take is kept up to a bound, and past that lines are dropped and counted.
  */
 export class BoundedOutput implements DestinationStream {
   /** Lines that were dropped since the start. */
@@ -23,99 +24,81 @@ export class BoundedOutput implements DestinationStream {
   private untold = 0;
   private waiting: string[] = [];
   private waitingBytes = 0;
-  private isScheduled = false;
   /** What the stream has, until it says that it is written. */
-  private written: Buffer | undefined;
+  private unwritten: Buffer | undefined;
   private isGone = false;
-  private readonly isFile: boolean;
+  /** A pipe, a socket or a terminal: not to be waited for where it is full, which Node has it say. */
+  private readonly isPipe: boolean;
 
   constructor(
     private readonly stream: OutputStream,
     private readonly maxBytes = DEFAULT_BUFFER_BYTES,
   ) {
-    // Pipes, sockets and terminals have a handle.
-    this.isFile = !('_handle' in stream);
-    // Its reader has gone. That is no reason to go as well.
+    this.isPipe = stream instanceof Socket;
     stream.on('error', () => this.gone());
   }
 
   write(line: string): void {
-    const bytes = Buffer.byteLength(line);
-    if (this.isGone || this.waitingBytes + (this.written?.length ?? 0) + bytes > this.maxBytes) {
-      this.dropped++;
-      this.untold++;
-      return;
-    }
-    this.keep(line, bytes);
-    if (this.isScheduled || this.written) return;
-    this.isScheduled = true;
-    setImmediate(() => this.send());
+    if (this.isGone) this.drop(1);
+    else if (this.unwritten) this.keep(line);
+    else this.writeNow(line);
   }
 
   /** Writes what is left at the end of the process, as far as its reader takes it in time. */
   flushAtExit(atMostMs = AT_EXIT_MS): void {
-    const { written, stream } = this;
+    const { unwritten, stream } = this;
+    if (this.isGone || !unwritten) return;
     this.tellDropped();
     // Of what the stream has, only its handle knows how much has left.
     const { _handle: handle } = stream as unknown as { _handle?: { writeQueueSize?: number } | null };
-    const unsent = Math.min(handle?.writeQueueSize ?? 0, written?.length ?? 0);
-    const tail = written?.subarray(written.length - unsent) ?? Buffer.alloc(0);
-    if (!this.isGone) writeWithin(stream.fd, Buffer.concat([tail, this.taken()]), atMostMs);
+    const left = Math.min(handle?.writeQueueSize ?? 0, unwritten.length);
+    const tail = unwritten.subarray(unwritten.length - left);
+    writeWithin(stream.fd, Buffer.concat([tail, this.taken()]), atMostMs);
   }
 
-  private send(): void {
-    this.isScheduled = false;
-    if (this.written || this.waiting.length === 0) return;
-    if (this.isFile) return this.writeToFile();
-    this.written = this.taken();
-    this.stream.write(this.written, (error) => {
-      this.written = undefined;
+  private writeNow(line: string): void {
+    let written = 0;
+    try {
+      if (this.untold > 0) this.writeDropped();
+      written = writeSync(this.stream.fd, line);
+    } catch (error) {
+      const { code } = error as NodeJS.ErrnoException;
+      if (code === 'EPIPE') return this.gone(1);
+      // A disk that is full is not full for ever.
+      if (code !== 'EAGAIN') return this.drop(1);
+    }
+    if (written < Buffer.byteLength(line) && this.isPipe) this.send(Buffer.from(line).subarray(written));
+  }
+
+  /** Only where nothing waits, so that a line is whole or not there. */
+  private writeDropped(): void {
+    writeSync(this.stream.fd, lineOfDropped(this.untold));
+    this.untold = 0;
+  }
+
+  private keep(line: string): void {
+    const bytes = Buffer.byteLength(line);
+    if (this.waitingBytes + this.unwritten!.length + bytes > this.maxBytes) return this.drop(1);
+    this.waiting.push(line);
+    this.waitingBytes += bytes;
+  }
+
+  /** By the stream, which knows when the reader takes more. */
+  private send(bytes: Buffer): void {
+    this.unwritten = bytes;
+    this.stream.write(bytes, (error) => {
+      this.unwritten = undefined;
       if (error) return this.gone();
       // Where the gap is: what was taken before it has left, or stands before this line.
       this.tellDropped();
-      this.send();
+      if (this.waiting.length > 0) this.send(this.taken());
     });
-  }
-
-  private gone(): void {
-    this.isGone = true;
-    this.dropped += this.waiting.length;
-    this.taken();
-  }
-
-  /** Node's stream of a file ends with the first failure; but a disk that is full is not full for ever. */
-  private writeToFile(): void {
-    const { untold } = this;
-    const lines = this.waiting.length;
-    try {
-      if (untold > 0) this.waiting.unshift(this.lineOfDropped());
-      writeFileSync(this.stream.fd, this.taken());
-    } catch {
-      this.dropped += lines;
-      this.untold = untold + lines;
-    }
   }
 
   private tellDropped(): void {
     if (this.untold === 0) return;
-    const line = this.lineOfDropped();
-    this.keep(line, line.length);
-  }
-
-  private lineOfDropped(): string {
-    const told = {
-      level: 'warn',
-      time: new Date().toISOString(),
-      msg: 'lines of the log were dropped, as its reader did not take them',
-      lines: this.untold,
-    };
+    this.waiting.push(lineOfDropped(this.untold));
     this.untold = 0;
-    return `${JSON.stringify(told)}\n`;
-  }
-
-  private keep(line: string, bytes: number): void {
-    this.waiting.push(line);
-    this.waitingBytes += bytes;
   }
 
   private taken(): Buffer {
@@ -124,7 +107,24 @@ export class BoundedOutput implements DestinationStream {
     this.waitingBytes = 0;
     return bytes;
   }
+
+  private drop(lines: number): void {
+    this.dropped += lines;
+    this.untold += lines;
+  }
+
+  /** Its reader is not there any more. That is no reason to go as well. */
+  private gone(lines = 0): void {
+    this.isGone = true;
+    this.drop(lines + this.waiting.length);
+    this.taken();
+  }
 }
+
+const lineOfDropped = (lines: number): string => {
+  const msg = 'lines of the log were dropped, as its reader did not take them';
+  return `${JSON.stringify({ level: 'warn', time: new Date().toISOString(), msg, lines })}\n`;
+};
 
 function writeWithin(fd: number, bytes: Buffer, atMostMs: number): void {
   const deadline = performance.now() + atMostMs;
