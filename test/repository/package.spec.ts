@@ -61,7 +61,9 @@ describe('the tarball', () => {
       'CHANGELOG.md',
       'CONTRIBUTING.md',
       'SECURITY.md',
-      ...readdirSync('docs').map((file) => `docs/${file}`),
+      ...readdirSync('docs', { recursive: true, withFileTypes: true })
+        .filter((entry) => entry.isFile())
+        .map(({ parentPath, name }) => path.join(parentPath, name)),
     ];
     const built = packed.filter((file) => /^dist\/.*\.(js|js\.map|d\.ts)$/.test(file));
     expect([...packed].sort()).toEqual([...built, ...documents].sort());
