@@ -14,7 +14,3 @@ interface Place {
 
 /** Where running code is, through everything it calls and awaits. */
 export const places = new AsyncLocalStorage<Place>();
-
-/** Runs what nobody has asked for, and what comes again and again: without spans, and apart from whatever trace there is. */
-export const runUntraced = <T>(work: () => T): T =>
-  places.run({ headers: undefined, isUntraced: true }, work);

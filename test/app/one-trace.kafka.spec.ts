@@ -92,8 +92,8 @@ it('a message’s span is a child of its sender’s, and its unit of work, its e
   await peer.ask('people.create', JSON.stringify({ name: NAME }), { headers: { traceparent } });
   await untilConsumed(traceId);
   const reply = `send ${peer.replyTopic}`;
-  await eventually(() => spansOf(traceId).some(({ name }) => name === reply));
   const called = (name: string) => spansOf(traceId).find((span) => span.name === name);
+  await eventually(() => called(reply) && called('send people.events'));
   expect(called('process people.create')).toMatchObject({ kind: 5, parentSpanId: traceparent.slice(36, 52) });
   expect(lineOf(called('INSERT people')).slice(-3)).toEqual([
     'transaction attempt',
