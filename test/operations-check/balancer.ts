@@ -41,8 +41,12 @@ export class Balancer {
     return { url: among[this.turn++ % among.length], isReady: ready.length > 0 };
   }
 
+  isReady({ url }: Instance): boolean {
+    return url !== undefined && this.ready.has(url);
+  }
+
   get areAllReady(): boolean {
-    return this.instances.every(({ url }) => url !== undefined && this.ready.has(url));
+    return this.instances.every((instance) => this.isReady(instance));
   }
 
   send(method: string, url: string, body?: object, headers: http.OutgoingHttpHeaders = {}): Promise<Answer> {

@@ -60,7 +60,7 @@ async function makeReadOnly({ database }: Stage, ms: number): Promise<void> {
   await database.query('SELECT pg_reload_conf()');
 }
 
-/** In the database first: what is connected stays so, and every instance is started again with the new one. */
+/** In the database first: what is connected stays so, but may be not ready; every instance is started again with the new one. */
 async function rotatePassword(stage: Stage): Promise<void> {
   await stage.changePassword();
   await restartEach(stage);
@@ -70,6 +70,7 @@ async function restartEach({ instances, balancer }: Stage): Promise<void> {
   for (const instance of instances) {
     await instance.stop();
     await instance.start();
-    while (!balancer.areAllReady) await sleep(100);
+    // As an orchestrator does, which lets the others be as they are.
+    while (!balancer.isReady(instance)) await sleep(100);
   }
 }
