@@ -117,6 +117,7 @@ export const VARIABLES = {
   KAFKA_CONCURRENCY: optional({ ...wholeNumber(1, 1000), meaning: 'Messages, or batches of them, in flight at most. Unset, and at most: `DB_POOL_SIZE` less a fifth kept for HTTP and one for the relay of events.' }),
   KAFKA_TOPIC_PARTITIONS: variable({ ...wholeNumber(1, 10_000), default: 8, meaning: 'Partitions of topics that are created because they are missing.' }),
   KAFKA_TOPIC_REPLICATION: optional({ ...wholeNumber(1, 100), meaning: 'Their replication factor. Unset: 3, or the number of brokers where they are fewer.' }),
+  KAFKA_BATCH_HANDLERS: variable({ ...oneOf(['on', 'off'] as const), default: 'on', meaning: '`off`: each message is handled by itself, and up to 64 share a transaction. `on`: up to 500 that write people share their statements as well.' }),
   KAFKA_QUARANTINE_KEYS: variable({ ...oneOf(['off', 'on'] as const), default: 'off', meaning: '`on`: once a message is a dead letter, the later ones of its key wait until it is replayed or discarded.' }),
   KAFKA_MAX_HEADERS: variable({ ...wholeNumber(1, 100_000), default: RECORD_LIMITS.headers, meaning: 'Headers that a record may have; one with more is a dead letter `RECORD_TOO_LARGE`, like one past the next two.' }),
   KAFKA_MAX_HEADER_BYTES: variable({ ...wholeNumber(1, 100 * MEBIBYTE), default: RECORD_LIMITS.headerBytes, meaning: 'Bytes of its headers.' }),

@@ -64,6 +64,7 @@ export interface KafkaSettings {
   concurrency: number;
   topicPartitions: number;
   topicReplication: number | undefined;
+  batchHandlers: boolean;
   quarantineKeys: boolean;
   limits: RecordLimits;
   replyTopics: readonly string[] | undefined;
@@ -174,6 +175,7 @@ function toKafka(values: Values): KafkaSettings {
     concurrency: Math.min(values.KAFKA_CONCURRENCY ?? most, most),
     topicPartitions: values.KAFKA_TOPIC_PARTITIONS,
     topicReplication: values.KAFKA_TOPIC_REPLICATION,
+    batchHandlers: values.KAFKA_BATCH_HANDLERS === 'on',
     quarantineKeys: values.KAFKA_QUARANTINE_KEYS === 'on',
     limits: {
       headers: values.KAFKA_MAX_HEADERS,

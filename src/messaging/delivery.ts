@@ -1,6 +1,7 @@
 import type { MessageHandler } from '@nestjs/microservices';
 import type { IncomingRecord } from './records/record.js';
 import type { ApplicationError } from '../errors/application-error.js';
+import type { BatchHandler } from './consuming/batch-handlers.js';
 import type { MessageIdentity } from './message-identity.js';
 import type { QuarantinedKey } from './dead-letters/quarantined-key.js';
 
@@ -16,12 +17,16 @@ export interface ReplyAddress {
 /** One message on its way through the transport, from its fetch to the move of its offset. */
 export interface Delivery {
   readonly record: IncomingRecord;
+  /** `placeOf` the record, once it was asked for. */
+  place?: string;
   /** Messages of one lane are handled one after another. */
   readonly laneKey: string;
   readonly message: MessageIdentity;
   /** undefined: nobody takes this pattern. */
   readonly handler: MessageHandler | undefined;
   readonly isBatchable: boolean;
+  /** Takes it together with others, in place of `handler`. */
+  readonly batchHandler?: BatchHandler | undefined;
   readonly replyTo: ReplyAddress | undefined;
   /** Why it is not to be handled, known before anybody looks at its value. With `replyTo` its sender is told as well. */
   readonly refusal?: ApplicationError | undefined;

@@ -90,7 +90,8 @@ export class KafkaTransport extends ServerKafka implements OnModuleDestroy {
   private asNestServer(): NestServer {
     return {
       patterns: () => [...this.messageHandlers.keys()],
-      handlerOf: (topic) => this.getHandlerByPattern(topic) ?? undefined,
+      // Nest takes each name for JSON first, which throws.
+      handlerOf: (topic) => this.messageHandlers.get(topic) ?? this.getHandlerByPattern(topic) ?? undefined,
       parse: (record) => this.parser!.parse(record),
       deserialize: (message, topic) => this.deserializer.deserialize(message, { channel: topic }),
       serialize: (response) => this.serializer.serialize(response as OutgoingResponse) as Serialized,

@@ -1,5 +1,5 @@
 import { isUtf8 } from 'node:buffer';
-import { createHash } from 'node:crypto';
+import { hash } from 'node:crypto';
 import type { IncomingRecord, RecordHeaders } from './records/record.js';
 import type { HandledMessage } from './message-answer.js';
 
@@ -19,8 +19,8 @@ export interface MessageIdentity {
 const HASH_PREFIX = 'sha256 ';
 const CONFLICT_PREFIX = 'conflict ';
 const LONGEST_ID = 255;
-// What PostgreSQL's text can't hold, and what is too long for an index.
-const UNSTORABLE = /\u0000|\p{Surrogate}/u;
+/** What PostgreSQL's text can hold. */
+const isText = (id: string) => !id.includes('\0') && id.isWellFormed();
 
 /** A header's text; the first where it stands more than once. */
 export function headerText(headers: RecordHeaders, name: string): string | undefined {
@@ -60,7 +60,7 @@ export const conflictIdOf = (record: IncomingRecord): string => `${CONFLICT_PREF
  */
 export function storable(id: string): string {
   const isReserved = id.startsWith(HASH_PREFIX) || id.startsWith(CONFLICT_PREFIX);
-  return isReserved || id.length > LONGEST_ID || UNSTORABLE.test(id) ? `${HASH_PREFIX}${digestOf(id)}` : id;
+  return isReserved || id.length > LONGEST_ID || !isText(id) ? `${HASH_PREFIX}${digestOf(id)}` : id;
 }
 
 /** True when what was handled with the message's id is this message, or the same that was sent before. */
@@ -84,9 +84,18 @@ function idIn(headers: RecordHeaders, name: string): string | undefined {
 
 /** SHA-256 of the parts, each with its length before it. */
 export function digestOf(...parts: (string | Uint8Array | null | undefined)[]): string {
-  const hash = createHash('sha256');
-  for (const part of parts) hash.update(`${part?.length ?? '-'}:`).update(part ?? '');
-  return hash.digest('base64url');
+  const pieces: Uint8Array[] = [];
+  let text = '';
+  for (const part of parts) {
+    text += `${part?.length ?? '-'}:`;
+    if (typeof part === 'string') text += part;
+    else if (part) {
+      pieces.push(Buffer.from(text), part);
+      text = '';
+    }
+  }
+  // In one go: a hash that is fed piece by piece takes three times as long for a message of the usual size.
+  return hash('sha256', Buffer.concat([...pieces, Buffer.from(text)]), 'base64url');
 }
 
 /**
@@ -124,11 +133,12 @@ export function identityOf(
   digestHeaders: readonly string[] = [],
 ): MessageIdentity {
   const { topic, partition, offset } = record;
+  const ownId = ownIdOf(record.headers);
   let digest: string | undefined;
   return {
     consumer,
-    messageId: messageIdOf(record),
-    isNamedByPlace: ownIdOf(record.headers) === undefined,
+    messageId: ownId ?? placeIdOf(record),
+    isNamedByPlace: ownId === undefined,
     get digest() {
       return (digest ??= digestOfMessage(record, digestHeaders));
     },

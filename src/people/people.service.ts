@@ -45,9 +45,11 @@ export interface IfMatch {
  */
 @Injectable()
 export class PeopleService<Data extends object = JsonObject> implements OnModuleInit {
-  private readonly store: PeopleStore;
+  /** @internal */
+  readonly store: PeopleStore;
+  /** @internal */
+  readonly rows: PersonRows<Data>;
   private readonly single: SharedPeople;
-  private readonly rows: PersonRows<Data>;
   private readonly pages: PeoplePages<Data>;
   private readonly importer: PeopleImporter<Data>;
 

@@ -71,6 +71,7 @@ const REFUSED: Partial<Record<Name, string[]>> = {
   EMBEDDED_POSTGRES_PORT: ['0', '65536'],
   EMBEDDED_KAFKA_PORT: ['0', '65536'],
   KAFKA_TOPIC_REPLICATION: ['0', '101'],
+  KAFKA_BATCH_HANDLERS: ['true', 'ON'],
   KAFKA_QUARANTINE_KEYS: ['true', 'ON'],
   KAFKA_MAX_HEADERS: ['0', '100001'],
   KAFKA_MAX_HEADER_BYTES: ['0', '64k'],
@@ -234,7 +235,7 @@ describe('the environment', () => {
       inboxRetentionMs: 604_800_000,
       maxDataBytes: 1_048_576,
       maxNameBytes: 1_048_576,
-      kafka: { library: 'kafkajs', clientId: 'people', groupId: 'people', concurrency: 7, topicPartitions: 8, topicReplication: undefined, quarantineKeys: false, limits: { headers: 1000, headerBytes: 65_536, keyBytes: 65_536, batchBytes: 33_554_432 }, replyTopics: undefined, stalledAfterMs: 60_000, onOffsetOutOfRange: 'stop', replyTimeoutMs: 60_000, handlerTimeoutMs: 300_000, ssl: false, sasl: undefined },
+      kafka: { library: 'kafkajs', clientId: 'people', groupId: 'people', concurrency: 7, topicPartitions: 8, topicReplication: undefined, batchHandlers: true, quarantineKeys: false, limits: { headers: 1000, headerBytes: 65_536, keyBytes: 65_536, batchBytes: 33_554_432 }, replyTopics: undefined, stalledAfterMs: 60_000, onOffsetOutOfRange: 'stop', replyTimeoutMs: 60_000, handlerTimeoutMs: 300_000, ssl: false, sasl: undefined },
       events: true,
       people: { pageBytes: 4_194_304, replyBytes: 900_000, importIdleMs: 10_000, importPieceMs: 60_000 },
       http: {
@@ -267,7 +268,7 @@ describe('the environment', () => {
     const environment = readEnvironment({
       DATABASE_URL: 'postgres://a/b', DB_HOSTNAME: 'ignored', DB_SSL: 'verify-full', DB_POOL_SIZE: '5', DB_STATEMENT_TIMEOUT_MS: '0',
       TRANSACTION_ISOLATION_LEVEL: 'SERIALIZABLE', TRANSACTION_MAX_ATTEMPTS: '3', INBOX_RETENTION_MS: '3600000', PEOPLE_MAX_DATA_BYTES: '1000', PEOPLE_MAX_NAME_BYTES: '100', DB_RECYCLING: 'clean', DB_PREPARED_STATEMENTS: 'off', DB_SHARED_STATEMENTS: 'off',
-      KAFKA_BROKERS: 'a:1, b:2', KAFKA_CLIENT: 'platformatic', KAFKA_QUARANTINE_KEYS: 'on', KAFKA_MAX_HEADERS: '5', KAFKA_REPLY_TOPICS: 'a.reply, b.*', KAFKA_STALLED_AFTER_MS: '9', KAFKA_ON_OFFSET_OUT_OF_RANGE: 'latest', KAFKA_MAX_REPLY_BYTES: '5000', KAFKA_REPLY_TIMEOUT_MS: '7', KAFKA_HANDLER_TIMEOUT_MS: '8', KAFKA_SSL: 'on', KAFKA_SASL_MECHANISM: 'plain', KAFKA_SASL_USERNAME: 'u', KAFKA_SASL_PASSWORD: 'p',
+      KAFKA_BROKERS: 'a:1, b:2', KAFKA_CLIENT: 'platformatic', KAFKA_BATCH_HANDLERS: 'off', KAFKA_QUARANTINE_KEYS: 'on', KAFKA_MAX_HEADERS: '5', KAFKA_REPLY_TOPICS: 'a.reply, b.*', KAFKA_STALLED_AFTER_MS: '9', KAFKA_ON_OFFSET_OUT_OF_RANGE: 'latest', KAFKA_MAX_REPLY_BYTES: '5000', KAFKA_REPLY_TIMEOUT_MS: '7', KAFKA_HANDLER_TIMEOUT_MS: '8', KAFKA_SSL: 'on', KAFKA_SASL_MECHANISM: 'plain', KAFKA_SASL_USERNAME: 'u', KAFKA_SASL_PASSWORD: 'p',
       HOST: '::1', PORT: '0', AUTH: 'jwt', AUTH_JWKS_URL: 'https://i/k', AUTH_ISSUER: 'i', AUTH_AUDIENCE: 'a', SHUTDOWN_TIMEOUT_MS: '3000', LOG_LEVEL: 'silent',
     }); // prettier-ignore
     expect(environment).toMatchObject({
@@ -280,7 +281,7 @@ describe('the environment', () => {
       maxDataBytes: 1000,
       maxNameBytes: 100,
       people: { replyBytes: 5000 },
-      kafka: { brokers: ['a:1', 'b:2'], library: 'platformatic', concurrency: 3, quarantineKeys: true, limits: { headers: 5 }, replyTopics: ['a.reply', 'b.*'], stalledAfterMs: 9, onOffsetOutOfRange: 'latest', replyTimeoutMs: 7, handlerTimeoutMs: 8, ssl: true, sasl: { mechanism: 'plain', username: 'u', password: 'p' } },
+      kafka: { brokers: ['a:1', 'b:2'], library: 'platformatic', concurrency: 3, batchHandlers: false, quarantineKeys: true, limits: { headers: 5 }, replyTopics: ['a.reply', 'b.*'], stalledAfterMs: 9, onOffsetOutOfRange: 'latest', replyTimeoutMs: 7, handlerTimeoutMs: 8, ssl: true, sasl: { mechanism: 'plain', username: 'u', password: 'p' } },
       http: { host: '::1', port: 0 },
       auth: { method: 'jwt', jwksUrl: 'https://i/k', issuer: 'i', audience: 'a' },
       shutdownTimeoutMs: 3000,

@@ -1,5 +1,6 @@
 import 'reflect-metadata';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { SetWriter } from '../../dist/src/people/messages/set-writes.js';
 import { PeopleService } from '../../dist/src/people/people.service.js';
 
 // Loaded ahead of the service: some updates, by the end of the name that they set, are slow, or fail for reasons that have
@@ -33,4 +34,11 @@ const { update } = PeopleService.prototype;
 PeopleService.prototype.update = async function (id, changes, options) {
   await meet(id, changes?.name);
   return update.call(this, id, changes, options);
+};
+
+// Messages that came together are not handled by the service.
+const { write } = SetWriter.prototype;
+SetWriter.prototype.write = async function (writes) {
+  for (const { kind, row } of writes) if (kind === 'update') await meet(row.id, row.name);
+  return write.call(this, writes);
 };

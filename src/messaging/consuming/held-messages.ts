@@ -45,6 +45,7 @@ export class HeldMessages {
       return undefined;
     }
     const delivery = toDelivery(record);
+    delivery.place = place;
     this.join(delivery);
     // If the earlier delivery fails it is not tried again, as its assignment is over, and what is behind it must not pass this one.
     if (earlier) {
@@ -57,7 +58,7 @@ export class HeldMessages {
   }
 
   release(delivery: Delivery): void {
-    const place = placeOf(delivery.record);
+    const place = (delivery.place ??= placeOf(delivery.record));
     // A parked message may have the same place as its own second delivery, which is the one that is held.
     if (this.byPlace.get(place) !== delivery) return;
     this.byPlace.delete(place);

@@ -20,16 +20,17 @@ export interface Lane {
   isBeingParked: boolean;
 }
 
-/** Messages to be handled together, and the lanes they are of. */
-export interface Batch {
-  lanes: Lane[];
-  messages: Delivery[];
-}
-
 /** An empty lane. */
 export const laneOf = (key: string): Lane => ({
-  ...{ key, queue: [], bytes: 0, taken: 0, begunAt: 0, pace: 0 },
-  ...{ timer: undefined, waitMs: 0, isBeingParked: false },
+  key,
+  queue: [],
+  bytes: 0,
+  taken: 0,
+  begunAt: 0,
+  pace: 0,
+  timer: undefined,
+  waitMs: 0,
+  isBeingParked: false,
 });
 
 /** Takes from the lane what stands there from the index on. */

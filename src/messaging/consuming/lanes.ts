@@ -4,13 +4,12 @@
 
 import type { ParkLane } from '../dead-letters/lane-store.js';
 import { bytesOf, type Delivery } from '../delivery.js';
-import { type Batch, cut, type Lane, laneOf } from './lane.js';
+import { type Batch, type BatchLimits, takeBatch } from './batch.js';
+import { cut, type Lane, laneOf } from './lane.js';
 
-export interface LanesSettings {
+export interface LanesSettings extends BatchLimits {
   /** Batches that run at once. */
   concurrency: number;
-  /** Messages of one batch at most. */
-  batchSize: number;
 }
 
 /** Who works for the lanes. */
@@ -61,6 +60,16 @@ export class MessageLanes {
   }
 
   add(delivery: Delivery): void {
+    this.addAll([delivery]);
+  }
+
+  /** All are there before the first of them begins: they can share a batch. */
+  addAll(deliveries: readonly Delivery[]): void {
+    for (const delivery of deliveries) this.put(delivery);
+    this.pump();
+  }
+
+  private put(delivery: Delivery): void {
     let lane = this.lanes.get(delivery.laneKey);
     if (!lane) {
       lane = laneOf(delivery.laneKey);
@@ -70,7 +79,6 @@ export class MessageLanes {
     lane.bytes += delivery.bytes;
     if (lane.timer) this.worker?.onWaiting?.(lane);
     this.makeReady(lane);
-    this.pump();
   }
 
   /** Begins nothing until `resume`; what runs goes on. */
@@ -160,7 +168,8 @@ export class MessageLanes {
       const isAgain = mayBeAgain && !(this.wasAgain && this.ready.size > 0);
       if (!isAgain && this.ready.size === 0) return;
       this.wasAgain = isAgain;
-      void this.run(isAgain ? this.takeOneAgain() : this.takeBatch(), isAgain);
+      const free = concurrency - this.running;
+      void this.run(isAgain ? this.takeOneAgain() : takeBatch(this.ready, free, this.settings), isAgain);
     }
   }
 
@@ -170,23 +179,6 @@ export class MessageLanes {
     this.readyAgain.delete(lane!);
     lane!.taken = 1;
     return { lanes: [lane!], messages: [lane!.queue[0]!] };
-  }
-
-  /** As many as are ready for each batch that may run now, and each lane's messages in order. */
-  private takeBatch(): Batch {
-    const { concurrency, batchSize } = this.settings;
-    const fairSize = Math.ceil(this.ready.size / (concurrency - this.running));
-    const batch: Batch = { lanes: [], messages: [] };
-    for (const lane of this.ready) {
-      const head = lane.queue[0]!;
-      if (batch.messages.length > 0 && !head.isBatchable) continue;
-      this.ready.delete(lane);
-      batch.lanes.push(lane);
-      do batch.messages.push(lane.queue[lane.taken++]!);
-      while (batch.messages.length < batchSize && head.isBatchable && lane.queue[lane.taken]?.isBatchable);
-      if (!head.isBatchable || batch.messages.length >= Math.min(fairSize, batchSize)) break;
-    }
-    return batch;
   }
 
   private async run({ lanes, messages }: Batch, isAgain: boolean): Promise<void> {

@@ -119,12 +119,15 @@ export class LaneOverflow {
 
   private isStuck(lane: Lane): boolean {
     const { queue, taken, begunAt, pace, isBeingParked } = lane;
+    const hasFailed = (queue[0]?.attempts ?? 0) > 0;
+    // Nearly all lanes are neither, and there are thousands of them.
+    if (!hasFailed && !this.isOver(lane)) return false;
     if (isBeingParked || queue.length === taken || queue[0]!.backlog) return false;
     // It would be parked twice.
     if (taken > 0 && this.settings.willBeParked(queue[0]!)) return false;
-    if (queue[0]!.attempts > 0) return true;
+    if (hasFailed) return true;
     const isSlow = taken > 0 && performance.now() - begunAt > SLOW_MS;
-    return this.isOver(lane) && (isSlow || (queue.length / 2) * pace > PATIENCE_MS);
+    return isSlow || (queue.length / 2) * pace > PATIENCE_MS;
   }
 
   private isOver({ queue, bytes }: Lane): boolean {

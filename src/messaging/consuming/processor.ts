@@ -1,4 +1,5 @@
 import { AfterCommitError, ClaimTakenError } from '../../transactions/transaction-errors.js';
+import { LockTimeoutError } from '../../database/postgres-errors.js';
 import type { CrashSuspects } from '../dead-letters/suspects.js';
 import type { Delivery } from '../delivery.js';
 import { mayBeItsOwn } from '../failure-policy.js';
@@ -6,7 +7,10 @@ import { MessageIdConflictError } from '../inbox.js';
 import type { KeyQuarantine } from '../dead-letters/quarantine.js';
 import type { HandledMessage, MessageAnswer } from '../message-answer.js';
 import { isSameMessage } from '../message-identity.js';
+import { HandledApartError } from './batch-handlers.js';
+import { type BatchWork, readTogether, withoutApart } from './batch-work.js';
 import type { MessageFailures } from './failures.js';
+import { endedInTime } from './handler-time.js';
 import type { MessageStore } from '../message-store.js';
 import type { Settle } from './lanes.js';
 
@@ -14,6 +18,8 @@ export interface ProcessorSettings {
   store: MessageStore | undefined;
   /** Calls handlers. @returns the values that they gave */
   calls: { call(delivery: Delivery): Promise<unknown[]> };
+  /** How long a batch handler is waited for. */
+  handlerTimeoutMs: number;
   /** Answers a message whose outcome is safe, and reports it to the broker as done. */
   finish: (delivery: Delivery, answer: MessageAnswer) => void;
   failures: MessageFailures;
@@ -67,29 +73,44 @@ export class MessageProcessor {
   }
 
   /** In one transaction. If a message fails, the ones before it, that one, and the ones behind it are handled apart. */
-  private async handleTogether(store: MessageStore, whole: readonly Delivery[], run: Run): Promise<void> {
+  private async handleTogether(
+    store: MessageStore,
+    whole: readonly Delivery[],
+    run: Run,
+    skipsLocked = false,
+  ): Promise<void> {
     const batch = await this.admitted(whole, run);
     if (batch.length === 0) return;
-    const reached = { index: 0 };
+    // Whose fault it is where several are handled at once is not known.
+    const reached = { index: batch.length };
+    let work: BatchWork | undefined;
     try {
-      const results = await this.applyTogether(store, batch, reached);
+      work = await readTogether(batch, skipsLocked);
+      const results = await this.applyTogether(store, batch, work, reached);
       batch.forEach((delivery, index) => this.succeeded(delivery, results[index]!, run));
     } catch (error) {
       if (error instanceof ClaimTakenError) return this.withoutHandled(store, batch, run);
+      if (error instanceof HandledApartError) {
+        const { together, after } = withoutApart(batch, error);
+        for (const part of [together, ...after]) await this.handleTogether(store, part, run);
+        return;
+      }
+      if (work && !skipsLocked && error instanceof LockTimeoutError)
+        return this.handleTogether(store, batch, run, true);
       if (batch.length === 1) return this.settings.failures.settle(batch[0]!, error, run.settle);
       const { kind } = await this.settings.failures.causeOf(error);
       if (error instanceof AfterCommitError || kind === 'infrastructure' || !mayBeItsOwn(error)) {
         for (const delivery of batch) await this.settings.failures.settle(delivery, error, run.settle);
         return;
       }
-      // COMMIT failed: any of them may be the cause, so each half is tried by itself.
+      // Where COMMIT failed, or a batch handler, any of them may be the cause, so each half is tried by itself.
       const { index } = reached;
       const half = Math.ceil(batch.length / 2);
       const parts =
         index < batch.length
           ? [batch.slice(0, index), [batch[index]!], batch.slice(index + 1)]
           : [batch.slice(0, half), batch.slice(half)];
-      for (const part of parts) await this.handleTogether(store, part, run);
+      for (const part of parts) await this.handleTogether(store, part, run, skipsLocked);
     }
   }
 
@@ -122,20 +143,28 @@ export class MessageProcessor {
   private applyTogether(
     { transactions, inbox }: MessageStore,
     batch: readonly Delivery[],
+    work: BatchWork | undefined,
     reached: { index: number },
   ): Promise<unknown[][]> {
     const claim = inbox.claim(batch.map(({ message }) => message));
     const options = batch.length > 1 ? { lockTimeoutMs: BATCH_LOCK_TIMEOUT_MS } : {};
     return transactions.run({ ...options, claim }, async (transaction) => {
-      const results: unknown[][] = [];
-      for (reached.index = 0; reached.index < batch.length; reached.index++)
-        results.push(await this.settings.calls.call(batch[reached.index]!));
+      const results = work
+        ? await endedInTime(batch[0]!.record.topic, this.settings.handlerTimeoutMs, work)
+        : await this.oneByOne(batch, reached);
       const answered = batch.flatMap(({ message, replyTo }, index) =>
         replyTo ? [{ message, answer: { values: results[index]! } }] : [],
       );
       transaction.atCommit(() => inbox.keep(answered));
       return results;
     });
+  }
+
+  private async oneByOne(batch: readonly Delivery[], reached: { index: number }): Promise<unknown[][]> {
+    const results: unknown[][] = [];
+    for (reached.index = 0; reached.index < batch.length; reached.index++)
+      results.push(await this.settings.calls.call(batch[reached.index]!));
+    return results;
   }
 
   /** Some were handled before, and are answered as they were then; or some have one id and are in the batch twice. */

@@ -28,6 +28,9 @@ export interface Transport {
   availability: Availability;
 }
 
+/** Messages that a batch handler is given at once, at most. */
+const BATCH_HANDLER_SIZE = 500;
+
 /**
  * Makes the parts of a transport, in an order in which each has what it needs. A message goes from the connection by the intake
  * into the lane of its key, from there by the processor to its handler, and its answer goes by the replies; what becomes of
@@ -40,7 +43,7 @@ export function composeTransport(settings: TransportSettings, server: NestServer
   const { signal } = stopping;
   const clients: ConnectedClients = {};
 
-  const lanes = new MessageLanes({ concurrency, batchSize });
+  const lanes = new MessageLanes({ concurrency, batchSize, batchHandlerSize: BATCH_HANDLER_SIZE });
   const toDelivery = deliveriesFor(settings, server);
   const intake = new MessageIntake({
     limits: { messages: settings.bufferMessages, bytes: settings.bufferBytes },
@@ -79,7 +82,9 @@ export function composeTransport(settings: TransportSettings, server: NestServer
     ...{ server, clients, handlerTimeoutMs, maxReplyValues },
     onRepeated: () => quarantine?.fresh.markStale(),
   });
-  const processor = new MessageProcessor({ store, calls, finish, failures, quarantine, crashes });
+  const processor = new MessageProcessor({
+    ...{ store, calls, handlerTimeoutMs, finish, failures, quarantine, crashes },
+  });
   const overflow = new LaneOverflow({
     lanes,
     source: intake.backpressure,

@@ -1,3 +1,4 @@
+import { type BatchHandler, batchHandlerOf } from '../consuming/batch-handlers.js';
 import type { HandlerExtras } from '../consuming/handled-call.js';
 import { type Delivery, laneKeyOf, sizeOf } from '../delivery.js';
 import { identityOf } from '../message-identity.js';
@@ -15,6 +16,7 @@ export function deliveriesFor(
   server: NestServer,
 ): (fetched: IncomingRecord) => Delivery {
   const { groupId, limits, store, replyTopics: allowed, eventTopics = [] } = settings;
+  const handlersOfBatches = batchHandlersFor(settings);
   let replyTopics: ReplyTopics | undefined;
   return (fetched) => {
     // Known once the handlers are.
@@ -29,12 +31,31 @@ export function deliveriesFor(
     const refusal = record.unread ? unreadRecordError(record, record.unread) : refused;
     const replyTo = refused ? addressOfRefusal(asked, refused) : asked;
     const isBatchable = store !== undefined && handler?.extras?.batchable === true;
+    const batchHandler = isBatchable && !refusal ? handlersOfBatches?.(record.topic) : undefined;
     return {
-      ...{ record, message, handler, isBatchable, replyTo, refusal },
+      record,
+      message,
+      handler,
+      isBatchable,
+      batchHandler,
+      replyTo,
+      refusal,
       laneKey: laneKeyOf(record),
       bytes: sizeOf(record),
       attempts: 0,
       assignment: 0,
     };
   };
+}
+
+/** They read values as they came: whoever has these parsed or deserialized has each message handled by itself. */
+function batchHandlersFor({
+  store,
+  batchHandlers,
+  parser,
+  deserializer,
+}: TransportSettings): ((topic: string) => BatchHandler | undefined) | undefined {
+  if (!batchHandlers || !store || !parser?.keepBinary || deserializer) return undefined;
+  const { dataSource } = store.transactions;
+  return (topic) => batchHandlerOf(dataSource, topic);
 }

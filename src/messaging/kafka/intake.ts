@@ -55,10 +55,8 @@ export class MessageIntake {
       records.map(({ offset }) => offset),
       nextOffset,
     );
-    for (const record of records) {
-      const delivery = this.held.take(record, this.settings.toDelivery);
-      if (delivery) this.lanes.add(delivery);
-    }
+    const { toDelivery } = this.settings;
+    this.lanes.addAll(records.flatMap((record) => this.held.take(record, toDelivery) ?? []));
     this.backpressure.balance();
   }
 

@@ -26,6 +26,13 @@ export interface KafkaTransportOptions {
   store?: MessageStore;
   /** Messages that share a transaction at most, where their handlers are `BATCHABLE`. Default 64. */
   batchSize?: number;
+  /**
+   * True: where a topic has a batch handler (`people.create`, `people.update`, `people.delete`, `people.commands`), the messages of a
+   * batch, up to 500, are handled together by it. Nest's handler is called for those only that it can't do; so guards, pipes, interceptors, filters and
+   * hooks that the application has bound to handlers of messages are not asked for the others: leave it out where there are some. Needs
+   * `store`, and `parser: { keepBinary: true }`. Default false.
+   */
+  batchHandlers?: boolean;
   /** How often a message may fail for no known reason before it is dead-lettered. Default 5. */
   maxAttempts?: number;
   /**
@@ -99,6 +106,7 @@ const MEBIBYTE = 1024 * 1024;
 export const DEFAULTS = {
   driver: 'kafkajs' as KafkaClientName | KafkaDriverFactory,
   batchSize: 64,
+  batchHandlers: false,
   maxAttempts: 5,
   maxTransientAttempts: Infinity,
   bufferMessages: 5000,

@@ -168,7 +168,7 @@ async function readBatch(
 
 function readRecord(reader: RecordReader, head: Head, limits: RecordLimits): BatchRecord {
   const length = reader.varint();
-  const whole = new RecordReader(reader.take(length));
+  const whole = reader.within(length);
   whole.int8();
   const timestamp = timestampOf(head, whole.varlong());
   const offset = head.firstOffset + BigInt(whole.varint());

@@ -15,6 +15,8 @@ export function pastLimits(
   { headers, headerBytes, keyBytes }: Record<'headers' | 'headerBytes' | 'keyBytes', number>,
   limits: RecordLimits,
 ): Pick<UnreadPart, 'code' | 'reason'> | undefined {
+  if (headers <= limits.headers && headerBytes <= limits.headerBytes && keyBytes <= limits.keyBytes)
+    return undefined;
   const past = [
     [`${headers} headers`, headers, limits.headers],
     [`headers of ${headerBytes} bytes`, headerBytes, limits.headerBytes],
@@ -23,7 +25,6 @@ export function pastLimits(
   const reasons = past
     .filter(([, is, atMost]) => is > atMost)
     .map(([what, , atMost]) => `${what} (at most ${atMost})`);
-  if (reasons.length === 0) return undefined;
   return { code: 'RECORD_TOO_LARGE', reason: `The record has ${reasons.join(' and ')}` };
 }
 
@@ -62,14 +63,20 @@ export const pairsOf = (headers: RecordHeaders = {}, missing: null[]): RawHeader
 export function withinLimits(record: IncomingRecord, limits: RecordLimits): IncomingRecord {
   if (record.unread) return record;
   const raw = rawHeadersOf(record);
+  const keyBytes = record.key?.length ?? 0;
+  if (raw.length === 0 && keyBytes <= limits.keyBytes && isWithoutHeaders(record)) return record;
   const headerBytes = raw.reduce((sum, [name, value]) => sum + name.length + (value?.length ?? 0), 0);
-  const past = pastLimits({ headers: raw.length, headerBytes, keyBytes: record.key?.length ?? 0 }, limits);
+  const past = pastLimits({ headers: raw.length, headerBytes, keyBytes }, limits);
   if (past) return { ...record, headers: noHeaders(), rawHeaders: [], unread: past };
   const rawHeaders = raw.map(
     ([name, value]) => [bytesOrText(name) ?? '', bytesOrText(value) ?? null] as const,
   );
   return { ...record, headers: headersByName(rawHeaders), rawHeaders };
 }
+
+/** As the reader of batches makes them: there is nothing to be copied. */
+const isWithoutHeaders = ({ headers, rawHeaders }: IncomingRecord) =>
+  rawHeaders !== undefined && Object.getPrototypeOf(headers) === null && Object.keys(headers).length === 0;
 
 const bytesOrText = (value: unknown): Buffer | string | undefined =>
   Buffer.isBuffer(value) || typeof value === 'string' ? value : undefined;

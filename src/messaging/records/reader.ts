@@ -9,12 +9,15 @@ export class MalformedBatchError extends Error {
 
 /** Reads what Kafka's formats are made of, one after another. Bytes are shared, not copied. */
 export class RecordReader {
-  at = 0;
-
-  constructor(private readonly bytes: Buffer) {}
+  /** @param at where it begins to read @param end where it ends at the latest */
+  constructor(
+    private readonly bytes: Buffer,
+    public at = 0,
+    private readonly end = bytes.length,
+  ) {}
 
   get left(): number {
-    return this.bytes.length - this.at;
+    return this.end - this.at;
   }
 
   int8(): number {
@@ -31,6 +34,12 @@ export class RecordReader {
 
   int64(): bigint {
     return this.bytes.readBigInt64BE(this.next(8));
+  }
+
+  /** A reader of the next bytes, which this one passes over. */
+  within(length: number): RecordReader {
+    const from = this.next(length);
+    return new RecordReader(this.bytes, from, this.at);
   }
 
   take(length: number): Buffer {
@@ -57,6 +66,9 @@ export class RecordReader {
 
   /** A zigzag number of at most 64 bits. */
   varlong(): bigint {
+    const first = this.left > 0 ? this.bytes[this.at]! : 0x80;
+    // Most are of one byte: the time since the record before.
+    if (first < 0x80) return BigInt(this.varint());
     let value = 0n;
     for (let shift = 0n; ; shift += 7n) {
       const byte = this.bytes[this.next(1)]!;

@@ -21,9 +21,12 @@ const RECORDS_AT = CHECKED_FROM + 2 + 4 + 8 + 8 + 8 + 2 + 4 + 4;
 const MAGIC = 2;
 const NONE = -1;
 
-/** A record's parts as bytes, and how many bytes it takes behind its length. */
+type Part = Buffer | string | null;
+
+/** A record's parts and how many bytes each has, and how many bytes it takes behind its length. */
 interface Sized {
-  parts: (Buffer | null)[];
+  parts: Part[];
+  lengths: number[];
   headers: number;
   timestampDelta: bigint;
   bytes: number;
@@ -64,32 +67,29 @@ export function encodeBatch(records: readonly RecordToWrite[]): Buffer {
 }
 
 function sizedOf({ key, value, headers = [] }: RecordToWrite, index: number, timestampDelta: bigint): Sized {
-  const parts = [bytesOf(key), bytesOf(value)];
-  for (const [name, header] of headers) parts.push(bytesOf(name), bytesOf(header));
+  const parts: Part[] = [key, value];
+  for (const [name, header] of headers) parts.push(name, header);
+  const lengths = parts.map(lengthOf);
   // The record's own attributes are a byte.
-  const head = 1 + varlongSize(timestampDelta) + varintSize(index) + varintSize(headers.length);
-  const bytes = parts.reduce(
-    (sum, part) => sum + varintSize(part?.length ?? NONE) + (part?.length ?? 0),
-    head,
-  );
-  return { parts, headers: headers.length, timestampDelta, bytes };
+  let bytes = 1 + varlongSize(timestampDelta) + varintSize(index) + varintSize(headers.length);
+  for (const length of lengths) bytes += varintSize(length) + Math.max(0, length);
+  return { parts, lengths, headers: headers.length, timestampDelta, bytes };
 }
 
-function writeRecord(writer: RecordWriter, { parts, headers, timestampDelta, bytes }: Sized, index: number) {
-  writer.varint(bytes);
+function writeRecord(writer: RecordWriter, record: Sized, index: number) {
+  const { parts, lengths } = record;
+  writer.varint(record.bytes);
   writer.int8(0);
-  writer.varlong(timestampDelta);
+  writer.varlong(record.timestampDelta);
   writer.varint(index);
-  for (const [n, part] of parts.entries()) {
-    // Behind the key and the value.
-    if (n === 2) writer.varint(headers);
-    writer.nullableBytes(part);
-  }
-  if (parts.length === 2) writer.varint(headers);
+  writer.part(parts[0] ?? null, lengths[0]!);
+  writer.part(parts[1] ?? null, lengths[1]!);
+  writer.varint(record.headers);
+  for (let n = 2; n < parts.length; n++) writer.part(parts[n] ?? null, lengths[n]!);
 }
 
-const bytesOf = (data: Buffer | string | null): Buffer | null =>
-  typeof data === 'string' ? Buffer.from(data) : data;
+const lengthOf = (part: Part): number =>
+  part === null ? NONE : typeof part === 'string' ? Buffer.byteLength(part) : part.length;
 
 /** How numbers are written, so that those next to zero are small ones. */
 const zigzag = (value: number): number => ((value << 1) ^ (value >> 31)) >>> 0;
@@ -141,8 +141,9 @@ class RecordWriter {
     this.bytes[this.at++] = Number(rest);
   }
 
-  nullableBytes(part: Buffer | null): void {
-    this.varint(part?.length ?? NONE);
-    if (part) this.at += part.copy(this.bytes, this.at);
+  part(part: Part, length: number): void {
+    this.varint(length);
+    if (typeof part === 'string') this.at += this.bytes.write(part, this.at);
+    else if (part) this.at += part.copy(this.bytes, this.at);
   }
 }

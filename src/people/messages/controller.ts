@@ -1,8 +1,8 @@
 // people/messages/: The topics people.*: values in, replies out.
-// Promises: a message is one call of PeopleService, and is refused as a request would be.
-// May know: the service, and of messaging/ what marks a handler; not how a message came.
+// Promises: a message is one call of PeopleService, or many are one statement; each is refused as a request would be.
+// May know: the service and its store, and of messaging/ what is, or marks, a handler; not how a message came.
 
-import { Controller, Inject, UseFilters } from '@nestjs/common';
+import { Controller, Inject, type OnModuleInit, UseFilters } from '@nestjs/common';
 import { Ctx, KafkaContext, MessagePattern, Payload } from '@nestjs/microservices';
 import { MessageErrorFilter } from '../../errors/error-responses.js';
 import { InvalidInputError } from '../../errors/application-error.js';
@@ -11,6 +11,9 @@ import { plainText } from '../../errors/plain-text.js';
 import { Transactional } from '../../transactions/transactional.decorator.js';
 import { memberArray } from '../../json/array.js';
 import type { JsonInput } from '../../json/input.js';
+import { offerBatchHandler } from '../../messaging/consuming/batch-handlers.js';
+import { Outbox } from '../../messaging/outbox.js';
+import { BATCH_TOPICS, OPERATION, peopleBatchHandler } from './batch-handler.js';
 import { MessageInputPipe, noValue, OptionalMessageInputPipe } from './input.pipe.js';
 import { DEFAULT_REPLY_BYTES, PEOPLE_OPTIONS, type PeopleOptions } from '../people.options.js';
 import { type IfMatch, type NewPerson, PeopleService } from '../people.service.js';
@@ -19,8 +22,6 @@ import { relocate } from '../../json/refusals.js';
 import { pageJsonWithin, personJson } from '../person.entity.js';
 import { personElements } from '../person-limits.js';
 
-const OPERATION = 'people-operation';
-
 /**
  * The topics `people.*`: each is request-reply when the message asks for a reply, else fire-and-forget. Replies are JSON
  * text, for a serializer would change numbers. Pipe and filter are bound here because a hybrid application does not hand
@@ -28,11 +29,19 @@ const OPERATION = 'people-operation';
  */
 @Controller()
 @UseFilters(MessageErrorFilter)
-export class PeopleMessagesController {
+export class PeopleMessagesController implements OnModuleInit {
   constructor(
     @Inject(PeopleService) private readonly people: PeopleService,
     @Inject(PEOPLE_OPTIONS) private readonly options: PeopleOptions,
+    @Inject(Outbox) private readonly outbox: Outbox,
   ) {}
+
+  /** For transports that take batch handlers. */
+  onModuleInit(): void {
+    const outbox = this.options.events ? this.outbox.table : undefined;
+    const handler = peopleBatchHandler(this.people, this.options, outbox);
+    offerBatchHandler(this.people.store.dataSource, BATCH_TOPICS, handler);
+  }
 
   /**
    * The same operations on one topic, where Kafka keeps what happens to a person in order: key = the person's id, header
