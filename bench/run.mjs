@@ -27,7 +27,8 @@ async function main(options) {
   for (const name of SECTIONS) sections[name] = await import(`./sections/${name}.mjs`);
   if (Object.keys(results).length > 0) console.log(toMarkdown(results, sections));
   if (options.isQuick) say('this was a quick run: it shows that all of it runs, and measures nothing.');
-  else if (options.only) say('nothing is written: not all contestants took part.');
+  else if (options.only && Object.keys(results).length > 0)
+    say('nothing is written: not all contestants took part.');
   else if (Object.keys(results).length > 0) {
     const all = { ...readResults(), ...results };
     writeResults(all, sections);

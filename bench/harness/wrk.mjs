@@ -59,11 +59,12 @@ function read(said, takesFailures) {
   const [, ...failed] =
     /Socket errors: connect (\d+), read (\d+), write (\d+), timeout (\d+)/.exec(said) ?? [];
   const failures = failed.reduce((sum, count) => sum + Number(count), refused);
-  if ((failures > 0 && !takesFailures) || operations === 0)
+  if ((failures > 0 || operations === 0) && !takesFailures)
     throw new Error(`Not all answers were good:\n${said}`);
   const millis = (percent) => {
     const [, value, unit] = new RegExp(`${percent}%\\s+([\\d.]+)(us|ms|s|m)\\b`).exec(said);
     return Number(value) * MS[unit];
   };
-  return { operations, seconds: operations / perSecond, failures, p50: millis(50), p99: millis(99) };
+  const seconds = operations > 0 ? operations / perSecond : number(/requests in ([\d.]+)s/);
+  return { operations, seconds, failures, p50: millis(50), p99: millis(99) };
 }

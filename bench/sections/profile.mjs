@@ -7,8 +7,12 @@ import { requestsOf } from '../harness/requests.mjs';
 import { openPostgres } from '../harness/servers.mjs';
 import { whereAndWhen } from '../harness/versions.mjs';
 
-const OPERATIONS = ['get', 'create', 'patch'];
-const CALLERS = 32;
+const HEATS = [
+  { key: 'get', operation: 'get', callers: 32 },
+  { key: 'create', operation: 'create', callers: 32 },
+  { key: 'patch', operation: 'patch', callers: 32 },
+  { key: 'get, one connection', operation: 'get', callers: 1 },
+];
 /** So many samples that a small share is one. */
 const TURNS = 10;
 const PROFILES = path.join(import.meta.dirname, '../../.data/profiles');
@@ -23,23 +27,25 @@ export async function run(bench) {
   const load = await openLoad(bench);
   const service = { key: 'profile', title: 'nestjs-people', file: 'contestants/people-http.mjs' };
   const [contestant] = (await openContestants(bench, postgres, [service])).contestants;
-  const turn = (operation, duration) =>
+  const turn = ({ operation, callers }, duration) =>
     measured(contestant, postgres, () =>
-      load.turn({ url: contestant.url, requests: requestsOf(operation, 0), ms: duration, callers: CALLERS }),
+      load.turn({ url: contestant.url, requests: requestsOf(operation, 0), ms: duration, callers }),
     );
   mkdirSync(PROFILES, { recursive: true });
   const profiles = [];
-  for (const operation of OPERATIONS) {
-    bench.say(`warming up, then ${operation} …`);
-    await turn(operation, ms / 2);
-    const plain = await turn(operation, ms);
+  for (const heat of HEATS) {
+    bench.say(`warming up, then ${heat.key} …`);
+    await turn(heat, ms / 2);
+    const plain = await turn(heat, ms);
     await contestant.ask('startProfile');
-    await turn(operation, ms);
-    const file = path.join(PROFILES, `${operation}.cpuprofile`);
-    profiles.push({ operation, plain, times: await contestant.ask('stopProfile', file) });
+    await turn(heat, ms);
+    const file = path.join(PROFILES, `${heat.operation}-${heat.callers}.cpuprofile`);
+    profiles.push({ ...heat, plain, times: await contestant.ask('stopProfile', file) });
   }
   const { commit, machine, versions } = whereAndWhen();
-  console.log(`${CALLERS} connections, ${ms / 1000} s each; commit ${commit}; ${machine}; ${versions}.\n`);
+  console.log(
+    `32 connections where nothing else is said, ${ms / 1000} s each; commit ${commit}; ${machine}; ${versions}.\n`,
+  );
   console.log(table(profiles));
   bench.say(`the profiles are in ${path.relative(process.cwd(), PROFILES)}.`);
 }
@@ -63,7 +69,7 @@ function table(profiles) {
   );
   const whole = profiles.map((profile) => `${perRequest(profile).toFixed(0)} µs`);
   return toTable(
-    ['', ...profiles.map(({ operation }) => operation)],
+    ['', ...profiles.map(({ key }) => key)],
     [...rows, ['the rest', ...rest], ['CPU of a request, all threads', ...whole]],
   );
 }
