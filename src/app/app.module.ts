@@ -103,6 +103,11 @@ export class AppModule {
                     unavailableReason: () =>
                       moduleRef.get(KafkaTransport, { strict: false }).unavailableReason,
                   },
+                  {
+                    name: 'offsets',
+                    group: null,
+                    unavailableReason: () => moduleRef.get(KafkaTransport, { strict: false }).offsetsAhead,
+                  },
                 ]
               : []),
           ],

@@ -6,7 +6,9 @@ import type {
   RecordLimits,
   TopicPartition,
 } from './records/record.js';
+import type { RecordWindow, WindowReader, WindowSettings } from './records/window.js';
 
+export type { RecordWindow, WindowReader, WindowSettings } from './records/window.js';
 export type {
   IncomingRecord,
   OutgoingRecord,
@@ -169,36 +171,6 @@ export interface KafkaDriver {
    * @throws Error there is no such topic, or the brokers can't be reached
    */
   readWindow?(window: RecordWindow, settings: WindowSettings): Promise<WindowReader>;
-}
-
-/**
- * A part of each partition of a topic by time, in ms since 1970: from the first record whose timestamp is not before `from`, up to
- * the first one whose timestamp is not before `to`, or that the group has not committed.
- */
-export interface RecordWindow {
-  topic: string;
-  from: number;
-  to: number;
-}
-
-export interface WindowSettings {
-  /** What it has not committed is its own to read: what came later must not be handled before it. */
-  groupId: string;
-  limits: RecordLimits;
-}
-
-/** Reads a window, as it was when it was looked for; once. */
-export interface WindowReader {
-  /** Offsets that it has in all. There may be fewer records. */
-  readonly records: number;
-  /**
-   * Its committed records, a partition after the other. What is given is to be done with before more is asked for, so that no more
-   * than one fetch is in memory.
-   *
-   * @throws Error the brokers can't be reached any more, or a batch can't be read
-   */
-  read(signal: AbortSignal): AsyncIterable<RecordBatch & { offsets: number }>;
-  close(): void;
 }
 
 /** The group does not take the offsets: its partitions are being assigned anew, or are another member's by now. */

@@ -63,6 +63,7 @@ const REFUSED: Partial<Record<Name, string[]>> = {
   DB_RECYCLING: ['slow', 'Fast'],
   DB_PREPARED_STATEMENTS: ['named', 'On'],
   DB_SHARED_STATEMENTS: ['yes', 'ON'],
+  DB_STATEMENT_COMMENTS: ['yes', 'ON'],
   TRANSACTION_MAX_ATTEMPTS: ['0', '11', 'many'],
   TRANSACTION_ISOLATION_LEVEL: ['serializable', 'READ UNCOMMITTED'],
   INBOX_RETENTION_MS: ['0', '31622400001', '7d'],
@@ -242,6 +243,7 @@ describe('the environment', () => {
       database: { poolSize: 10, acquireTimeoutMs: 5000, statementTimeoutMs: 30_000, ssl: 'off' },
       recycling: 'fast',
       preparedStatements: 'named',
+      statementComments: false,
       maxAttempts: 10,
       inboxRetentionMs: 604_800_000,
       maxDataBytes: 1_048_576,
@@ -293,7 +295,7 @@ describe('the environment', () => {
   it('hands on what is set', () => {
     const environment = readEnvironment({
       DATABASE_URL: 'postgres://a/b', DB_HOSTNAME: 'ignored', DB_SSL: 'verify-full', DB_POOL_SIZE: '5', DB_STATEMENT_TIMEOUT_MS: '0',
-      TRANSACTION_ISOLATION_LEVEL: 'SERIALIZABLE', TRANSACTION_MAX_ATTEMPTS: '3', INBOX_RETENTION_MS: '3600000', PEOPLE_MAX_DATA_BYTES: '1000', PEOPLE_MAX_NAME_BYTES: '100', DB_RECYCLING: 'clean', DB_PREPARED_STATEMENTS: 'off', DB_SHARED_STATEMENTS: 'off',
+      TRANSACTION_ISOLATION_LEVEL: 'SERIALIZABLE', TRANSACTION_MAX_ATTEMPTS: '3', INBOX_RETENTION_MS: '3600000', PEOPLE_MAX_DATA_BYTES: '1000', PEOPLE_MAX_NAME_BYTES: '100', DB_RECYCLING: 'clean', DB_PREPARED_STATEMENTS: 'off', DB_SHARED_STATEMENTS: 'off', DB_STATEMENT_COMMENTS: 'on',
       KAFKA_BROKERS: 'a:1, b:2', KAFKA_CLIENT: 'platformatic', KAFKA_BATCH_HANDLERS: 'off', KAFKA_QUARANTINE_KEYS: 'on', KAFKA_MAX_HEADERS: '5', KAFKA_REPLY_TOPICS: 'a.reply, b.*', KAFKA_STALLED_AFTER_MS: '9', KAFKA_ON_OFFSET_OUT_OF_RANGE: 'latest', KAFKA_MAX_REPLY_BYTES: '5000', KAFKA_REPLY_TIMEOUT_MS: '7', KAFKA_HANDLER_TIMEOUT_MS: '8', KAFKA_SSL: 'on', KAFKA_SASL_MECHANISM: 'plain', KAFKA_SASL_USERNAME: 'u', KAFKA_SASL_PASSWORD: 'p',
       HOST: '::1', PORT: '0', AUTH: 'jwt', AUTH_JWKS_URL: 'https://i/k', AUTH_ISSUER: 'i', AUTH_AUDIENCE: 'a', SHUTDOWN_TIMEOUT_MS: '3000', READINESS_GROUPS: 'http, messages', LOG_LEVEL: 'silent',
     }); // prettier-ignore
@@ -302,6 +304,7 @@ describe('the environment', () => {
       recycling: 'clean',
       preparedStatements: 'unnamed',
       sharedStatements: false,
+      statementComments: true,
       maxAttempts: 3,
       inboxRetentionMs: 3_600_000,
       maxDataBytes: 1000,

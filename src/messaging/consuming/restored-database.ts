@@ -102,7 +102,7 @@ export class RestoredDatabase {
     const handled = await store.inbox.find(candidates.map(({ message }) => message));
     const missing = candidates.filter(({ message }) => !handled.has(message.messageId));
     const records = missing.map(({ record }) => record);
-    const letters = await placesOfLetters(store, groupId, records);
+    const letters = await placesOfLetters(store.transactions, groupId, records);
     const unknown = new Set(records.filter((record) => !letters.has(placeName(record))).map(placeName));
     return committed.flatMap(({ topic, partition, committed: offset, records: all }) => {
       const own = all.filter((record) => unknown.has(placeName(record)));

@@ -1,6 +1,6 @@
 import { isUtf8 } from 'node:buffer';
 import { tableIn } from '../../database/table-name.js';
-import type { MessageStore } from '../message-store.js';
+import type { TransactionRunner } from '../../transactions/transaction-runner.js';
 import { rawHeadersOf } from '../records/limits.js';
 import { partitionKey, type RawHeaders, type TopicPartition } from '../records/record.js';
 import type { DeadLetterCause } from './cause.js';
@@ -125,7 +125,7 @@ export const placeName = (at: RecordPlace): string => `${partitionKey(at)} ${at.
 
 /** Those of the places, by `placeName`, whose messages are dead letters or are parked, or were. */
 export async function placesOfLetters(
-  { transactions }: MessageStore,
+  transactions: TransactionRunner,
   consumer: string,
   places: readonly RecordPlace[],
 ): Promise<Set<string>> {

@@ -8,8 +8,8 @@ export const HTTP_GROUP = 'http';
 /** Why something that readiness depends on is not available; undefined when it is. */
 export interface ReadinessSource {
   name: string;
-  /** The one group that needs it. Default: `http`, and so every group. */
-  group?: string;
+  /** The one group that needs it. Default: `http`, and so every group; null: it is told, and makes nothing unready. */
+  group?: string | null;
   /** @param query asks the database on the probe's own connection, which nobody of the pool keeps waiting */
   unavailableReason(query: Query): string | undefined | Promise<string | undefined>;
 }
@@ -42,7 +42,8 @@ export class Readiness {
 
   /** The groups that can be asked for. */
   get groups(): string[] {
-    return [...new Set([HTTP_GROUP, ...this.sources.map(({ group = HTTP_GROUP }) => group)])];
+    const groups = this.sources.flatMap(({ group }) => group ?? []);
+    return [...new Set([HTTP_GROUP, ...groups])];
   }
 
   look(): Promise<Condition[]> {
@@ -62,7 +63,7 @@ export class Readiness {
     const late = `no answer within ${LIMIT_MS} ms`;
     const conditions = sources.map(({ name, group = HTTP_GROUP }): Condition => ({
       name,
-      group,
+      group: group ?? undefined,
       reason: late,
     }));
     const asking = sources.map(async (source, index) => {

@@ -5,7 +5,6 @@
 import { isUtf8 } from 'node:buffer';
 import { Logger } from '@nestjs/common';
 import { KafkaHeaders, type OutgoingResponse } from '@nestjs/microservices';
-import type { MessageError } from '../../../errors/error-responses.js';
 import type { Delivery, ReplyAddress } from '../../delivery.js';
 import { retryDelay } from '../../failure-policy.js';
 import type { MessageAnswer } from '../../message-answer.js';
@@ -14,6 +13,7 @@ import type { OutgoingRecord } from '../../records/record.js';
 import { inSendSpans } from '../../records/send-spans.js';
 import { recordBytes, refuseHuge } from '../../records/size.js';
 import { type TraceHeaders, traceHeadersOf } from '../../../tracing/trace-context.js';
+import { answerInstead, UnspeakableAnswer } from './instead.js';
 import { ReplyRoom, type Reservation } from './room.js';
 import { pause } from '../../waiting.js';
 import { plainText } from '../../../errors/plain-text.js';
@@ -232,21 +232,3 @@ const isOfItsTopic = (error: unknown) =>
 
 const shownId = ({ correlationId: id }: ReplyAddress) =>
   plainText(typeof id === 'string' || isUtf8(id) ? String(id) : id.toString('hex'));
-
-/** No record could be made of an answer. */
-class UnspeakableAnswer extends Error {}
-
-/** What the sender is told in place of an answer that can't reach it; undefined where nothing can. */
-function answerInstead(error: unknown): MessageError | undefined {
-  const isTooLarge = error instanceof RecordRefusedError && error.isTooLarge;
-  if (isTooLarge)
-    return {
-      code: 'REPLY_TOO_LARGE',
-      message:
-        'What was asked for is done, and the answer is larger than the reply topic takes. Ask for less at once (a smaller limit), or raise max.message.bytes of that topic.',
-      retryable: false,
-    };
-  if (!(error instanceof UnspeakableAnswer)) return undefined;
-  const message = 'What was asked for is done, and of its answer no reply could be made; the log tells more.';
-  return { code: 'REPLY_FAILED', message, retryable: false };
-}
