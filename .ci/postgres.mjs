@@ -28,7 +28,7 @@ try {
     const version = execFileSync(`${place}/native/bin/postgres`, ['--version'], { encoding: 'utf8' });
     if (!version.includes(` ${major}.`)) throw new Error(`${version.trim()} is not version ${major}.`);
     console.log(`\nOn ${version}`);
-    const run = spawnSync('npm', ['test', '--', ...TESTS], {
+    const run = spawnSync(process.execPath, ['test/support/run.mjs', ...TESTS], {
       stdio: 'inherit',
       env: { ...process.env, KAFKA: 'off' },
     });
