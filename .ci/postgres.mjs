@@ -5,8 +5,14 @@
 import { execFileSync, spawnSync } from 'node:child_process';
 import { cpSync, rmSync } from 'node:fs';
 
-/** Major versions before the one in package.json. */
-const MAJORS = [13, 14, 15, 16, 17];
+/** The last of each major version before the one in package.json. They are pre-releases to npm, which no range finds. */
+const VERSIONS = [
+  '13.23.0-beta.16',
+  '14.23.0-beta.17',
+  '15.18.0-beta.17',
+  '16.14.0-beta.17',
+  '17.10.0-beta.17',
+];
 const TESTS = [
   'test/people/(http|shared-statements)',
   'test/transactions/(conflicts-are-retried|commit-outcome)',
@@ -18,10 +24,11 @@ const place = `node_modules/${name}`;
 const kept = '.data/postgres-of-package';
 cpSync(place, kept, { recursive: true, verbatimSymlinks: true });
 try {
-  for (const major of MAJORS) {
+  for (const published of VERSIONS) {
+    const [major] = published.split('.');
     const home = `.data/postgres-${major}`;
     const npm = ['install', '--no-save', '--no-audit', '--no-fund', '--silent', '--prefix', home];
-    execFileSync('npm', [...npm, `${name}@^${major}.0.0-0`], { stdio: 'inherit' });
+    execFileSync('npm', [...npm, `${name}@${published}`], { stdio: 'inherit' });
     rmSync(place, { recursive: true });
     cpSync(`${home}/${place}`, place, { recursive: true, verbatimSymlinks: true });
     rmSync(home, { recursive: true });
