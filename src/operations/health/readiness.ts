@@ -8,7 +8,7 @@ export const HTTP_GROUP = 'http';
 /** Why something that readiness depends on is not available; undefined when it is. */
 export interface ReadinessSource {
   name: string;
-  /** The one group that needs it. Default: `http`, and so every group; null: it is told, and makes nothing unready. */
+  /** The one group that needs it. Default: `http`, and so every group; null: a reason is told, and makes nothing unready. */
   group?: string | null;
   /** @param query asks the database on the probe's own connection, which nobody of the pool keeps waiting */
   unavailableReason(query: Query): string | undefined | Promise<string | undefined>;
@@ -77,7 +77,9 @@ export class Readiness {
     };
     const { poolExhausted } = probe;
     const pool = { name: 'pool', group: undefined, reason: poolExhausted };
-    return [service, ...conditions.map((each) => ({ ...each })), ...(poolExhausted ? [pool] : [])];
+    // What nothing depends on is told where there is something to tell.
+    const isTold = ({ group, reason }: Condition) => group !== undefined || reason !== undefined;
+    return [service, ...conditions.map((each) => ({ ...each })), pool].filter(isTold);
   }
 }
 
