@@ -210,11 +210,15 @@ export function wordsOf(error: unknown): string {
  * every client of the pool waits for it.
  *
  * @param signal cuts its connection, whatever it waits for
+ * @param use stands behind the application's name, for who looks at the server's connections
  * @throws what pg throws
  */
-export async function connectBeside(dataSource: DataSource, signal: AbortSignal): Promise<Client> {
+export async function connectBeside(dataSource: DataSource, signal: AbortSignal, use = ''): Promise<Client> {
   const { Client: PoolsClient, options } = poolOf(dataSource) as Pool & { Client: typeof Client };
-  const client = new PoolsClient(options);
+  const client = new PoolsClient({
+    ...options,
+    application_name: `${options.application_name ?? ''} ${use}`.trim(),
+  });
   // Its queries say as much.
   client.on('error', () => undefined);
   markFailures(client);

@@ -52,7 +52,7 @@ const SETTINGS = [
  * @throws Error the database can't be reached, or does not answer in time
  */
 export async function readStoreFigures(dataSource: DataSource, signal: AbortSignal): Promise<StoreFigures> {
-  const client = await connectBeside(dataSource, signal);
+  const client = await connectBeside(dataSource, signal, 'metrics');
   try {
     const rest = await ask<RestRow>(client, restQuestion(dataSource, client));
     const outbox = await ask<OutboxRow>(client, outboxQuestion(dataSource, client)).catch(tooSlow(client));

@@ -137,7 +137,7 @@ export class DatabaseProbe implements OnApplicationShutdown {
   private connect(): Kept {
     const cut = new AbortController();
     const kept: Kept = {
-      client: connectBeside(this.dataSource, cut.signal),
+      client: connectBeside(this.dataSource, cut.signal, 'probe'),
       cut,
       since: performance.now(),
       isMade: false,
