@@ -2,7 +2,7 @@ import { Injectable, type OnApplicationShutdown } from '@nestjs/common';
 import type { Client, PoolClient } from 'pg';
 import { DataSource, MigrationExecutor } from 'typeorm';
 import { takesWrites } from '../../database/client-check.js';
-import { failureOn, hasSqlState } from '../../database/database-failure.js';
+import { failureOn } from '../../database/database-failure.js';
 import { KnownServer } from '../../database/known-server.js';
 import {
   connectBeside,
@@ -11,7 +11,6 @@ import {
   whyNoWrites,
   wordsOf,
 } from '../../database/pooled-client.js';
-import { TOO_MANY_CONNECTIONS } from '../../database/postgres-errors.js';
 
 /** Asks the database, and gives the rows. @throws what it says */
 export type Query = <Row>(text: string, values?: readonly unknown[]) => Promise<Row[]>;
@@ -20,23 +19,16 @@ export type Query = <Row>(text: string, values?: readonly unknown[]) => Promise<
 interface Kept {
   client: Promise<Client>;
   cut: AbortController;
-  since: number;
   isMade: boolean;
 }
-
-/**
- * A connection lives on where no new one would be made, as with a password that was changed; and the pool's are closed when they
- * have been idle for a while.
- */
-const RENEWED_AFTER_MS = 30_000;
 
 /** What the pool's own connections may take in the place of ours. */
 const BY_POOL_MS = 900;
 
 /**
  * Asks the database on a connection that is not the pool's, so that a pool whose connections are all taken is not mistaken for a
- * database that is down. It is made when it is first needed, kept, and made anew when it is lost. Where the server has no
- * connection left for it, those of the pool are asked.
+ * database that is down. Each look has a new one: a connection lives on where no new one would be made, as with a password that was
+ * changed, or a database that lets nobody in. Where none can be made, those of the pool are asked, as long as it has some.
  */
 @Injectable()
 export class DatabaseProbe implements OnApplicationShutdown {
@@ -64,12 +56,8 @@ export class DatabaseProbe implements OnApplicationShutdown {
 
   /** Why the database can't be written to now, in its own words where it has said so; undefined where it takes writes. */
   async whyNoWrites(): Promise<string | undefined> {
-    const wasKept = this.kept?.isMade ?? false;
     this.away = undefined;
-    const reason = await this.askForWrites();
-    // What was kept may have ended unnoticed, or its server be a standby by now, while a new connection is as good as ever.
-    if (reason === undefined || !wasKept) return reason;
-    this.away = undefined;
+    this.end();
     return this.askForWrites();
   }
 
@@ -81,12 +69,17 @@ export class DatabaseProbe implements OnApplicationShutdown {
     return isPending ? 'pending; run npm run migration:run' : undefined;
   }
 
-  /** Cuts a connection whose answer nobody waits for any more. One that is still being made may be there for the next who ask. */
+  /** Cuts a connection whose answer nobody waits for any more. */
   giveUp(): void {
-    if (this.kept?.isMade) this.cut(this.kept);
+    if (this.kept) this.cut(this.kept);
   }
 
   onApplicationShutdown(): void {
+    this.end();
+  }
+
+  /** Ends the connection of the last look. */
+  private end(): void {
     const { kept } = this;
     if (!kept) return;
     if (!kept.isMade) return this.cut(kept);
@@ -97,8 +90,10 @@ export class DatabaseProbe implements OnApplicationShutdown {
 
   private async askForWrites(): Promise<string | undefined> {
     this.isByPool = false;
+    let isConnected = false;
     try {
       return await this.ask(async (client, kept) => {
+        isConnected = true;
         // It looks at nothing of what the pool adds to its clients.
         if (await takesWrites(client as unknown as PoolClient)) return undefined;
         KnownServer.of(this.dataSource).writesFailed();
@@ -106,7 +101,8 @@ export class DatabaseProbe implements OnApplicationShutdown {
         return TAKES_NO_WRITES;
       });
     } catch (error) {
-      this.isByPool = hasSqlState(error, TOO_MANY_CONNECTIONS) && poolOf(this.dataSource).totalCount > 0;
+      // Those that are there may go on where no new one is let in.
+      this.isByPool = !isConnected && poolOf(this.dataSource).totalCount > 0;
       if (!this.isByPool) return (this.away = wordsOf(error));
       const reason = await whyNoWrites(this.dataSource, BY_POOL_MS);
       return reason && (this.poolExhausted ?? reason);
@@ -122,7 +118,6 @@ export class DatabaseProbe implements OnApplicationShutdown {
   private async askNow<T>(question: (client: Client, kept: Kept) => Promise<T>): Promise<T> {
     if (this.away !== undefined) throw new Error(this.away);
     const kept = (this.kept ??= this.connect());
-    if (kept.isMade && performance.now() - kept.since > RENEWED_AFTER_MS) this.renew(kept);
     let client: Client | undefined;
     try {
       client = await kept.client;
@@ -139,7 +134,6 @@ export class DatabaseProbe implements OnApplicationShutdown {
     const kept: Kept = {
       client: connectBeside(this.dataSource, cut.signal, 'probe'),
       cut,
-      since: performance.now(),
       isMade: false,
     };
     kept.client.then(
@@ -151,22 +145,6 @@ export class DatabaseProbe implements OnApplicationShutdown {
       () => this.forget(kept),
     );
     return kept;
-  }
-
-  /** What is old serves until a new one is there; where none can be made, the next who ask are told why. */
-  private renew(old: Kept): void {
-    old.since = performance.now();
-    const next = this.connect();
-    const takeOver = () => {
-      if (this.kept !== old) return this.cut(next);
-      this.kept = next;
-      old.client.then((client) => client.end()).catch(() => undefined);
-    };
-    // Its last question is answered before it ends.
-    next.client.then(
-      () => (this.turn = this.turn.then(takeOver)),
-      () => this.cut(old),
-    );
   }
 
   private cut(kept: Kept): void {
