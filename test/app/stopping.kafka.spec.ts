@@ -146,6 +146,8 @@ async function holdTwoPeople(service: ServiceProcess): Promise<{ http: string; p
 
 const untilWaiting = (count: number) =>
   eventually(async () => {
+    // Within a transaction the server shows the sessions that there were when it was first asked.
+    await holder!.query('SELECT pg_stat_clear_snapshot()');
     const waiting = `SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'`;
     return (await holder!.query(waiting)).rowCount === count;
   }, 30_000);
