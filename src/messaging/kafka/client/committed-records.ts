@@ -3,7 +3,7 @@ import { decompress } from '../../records/codecs.js';
 import { RECORD_LIMITS } from '../../records/limits.js';
 import { partitionKey, type RecordLimits, type TopicPartition } from '../../records/record.js';
 import { fetchRecords } from '../protocol/record-requests.js';
-import type { ClusterView } from '../protocol/topic-requests.js';
+import { byLeader, type ClusterView } from '../protocol/topic-requests.js';
 import { check, type Cluster } from './cluster.js';
 import { committedRecords } from './fetched-records.js';
 import type { GroupCoordinator } from './group-coordinator.js';
@@ -55,12 +55,7 @@ export async function lastCommittedRecords(
   });
   const found: Found[] = [];
   for (const [distance, isEnough] of LOOKS) {
-    const leaders = new Map<number, Sought[]>();
-    for (const at of sought) {
-      const leader = view.topics.get(at.topic)?.leaders[at.partition];
-      if (leader !== undefined) leaders.set(leader, [...(leaders.get(leader) ?? []), at]);
-    }
-    for (const [leader, own] of leaders)
+    for (const [leader, own] of byLeader(sought, view))
       found.push(...(await fetchBefore(cluster, view, leader, own, distance, limits)));
     const enough = new Set(found.filter(isEnough).map(partitionKey));
     sought = sought.filter((at) => !enough.has(partitionKey(at)));

@@ -3,11 +3,11 @@ import { type ConsumerSettings, type FetchPosition, OffsetOutOfRangeError } from
 import { partitionKey, partitionsByTopic, type TopicPartition } from '../../records/record.js';
 import { answerError, type Cluster } from './cluster.js';
 import type { GroupCoordinator } from './group-coordinator.js';
-import { type ClusterView, listOffsets } from '../protocol/topic-requests.js';
+import { byLeader, type ClusterView, listOffsets } from '../protocol/topic-requests.js';
 
 /** Timestamps that ListOffsets takes for the first record, and for the next one to be written. */
 const EARLIEST = -2n;
-const LATEST = -1n;
+export const LATEST = -1n;
 
 /** A partition whose position is looked for. */
 export interface Sought extends TopicPartition {
@@ -67,7 +67,7 @@ export class Positions {
     const placed = partitions.filter(({ next }) => next !== undefined);
     if (placed.length === 0) return [];
     const view = await this.cluster.view(placed.map(({ topic }) => topic));
-    const found = await this.offsets(placed, view, LATEST);
+    const found = await listedOffsets(this.cluster, placed, view, LATEST);
     const failed = [...found.values()].find((end) => end instanceof Error);
     const ends = placed.flatMap(({ topic, partition, next }) => {
       const end = found.get(partitionKey({ topic, partition }));
@@ -98,48 +98,51 @@ export class Positions {
     view: ClusterView,
   ): Promise<Map<string, Bounds | Error>> {
     const [low, high] = await Promise.all([
-      this.offsets(partitions, view, EARLIEST),
-      this.offsets(partitions, view, LATEST),
+      listedOffsets(this.cluster, partitions, view, EARLIEST),
+      listedOffsets(this.cluster, partitions, view, LATEST),
     ]);
     return new Map(
       partitions.map((at) => {
         const key = partitionKey(at);
         const [first, next] = [low.get(key), high.get(key)];
-        const missing = new Error(`${at.topic}, partition ${at.partition}, has no leader at the moment.`);
-        if (first === undefined || next === undefined) return [key, missing];
+        if (first === undefined || next === undefined) return [key, withoutLeader(at)];
         if (first instanceof Error) return [key, first];
         return [key, next instanceof Error ? next : { low: first, high: next }];
       }),
     );
-  }
-
-  private async offsets(
-    partitions: readonly TopicPartition[],
-    { brokers, topics }: ClusterView,
-    which: bigint,
-  ): Promise<Map<string, bigint | Error>> {
-    const byLeader = new Map<number, TopicPartition[]>();
-    for (const at of partitions) {
-      const leader = topics.get(at.topic)?.leaders[at.partition];
-      if (leader !== undefined) byLeader.set(leader, [...(byLeader.get(leader) ?? []), at]);
-    }
-    const found = new Map<string, bigint | Error>();
-    await Promise.all(
-      [...byLeader].map(async ([leader, own]) => {
-        try {
-          const request = listOffsets(partitionsByTopic(own), which);
-          for (const { topic, partition, errorCode, offset } of await this.cluster.call(brokers.get(leader)!, request)) // prettier-ignore
-            found.set(partitionKey({ topic, partition }), answerError(`${topic}, partition ${partition}`, errorCode) ?? offset); // prettier-ignore
-        } catch (error) {
-          for (const at of own) found.set(partitionKey(at), error as Error);
-        }
-      }),
-    );
-    return found;
   }
 }
 
 interface Bounds {
   low: bigint;
   high: bigint;
+}
+
+export const withoutLeader = ({ topic, partition }: TopicPartition) =>
+  new Error(`${topic}, partition ${partition}, has no leader at the moment.`);
+
+/**
+ * What ListOffsets says of partitions, by `partitionKey`, or why it can't be told; none of one that has no leader at the moment.
+ *
+ * @param timestamp the offset is that of the first record that is not before it, -1 where there is none
+ */
+export async function listedOffsets(
+  cluster: Cluster,
+  partitions: readonly TopicPartition[],
+  view: ClusterView,
+  timestamp: bigint,
+): Promise<Map<string, bigint | Error>> {
+  const found = new Map<string, bigint | Error>();
+  await Promise.all(
+    [...byLeader(partitions, view)].map(async ([leader, own]) => {
+      try {
+        const request = listOffsets(partitionsByTopic(own), timestamp);
+        for (const { topic, partition, errorCode, offset } of await cluster.call(view.brokers.get(leader)!, request)) // prettier-ignore
+          found.set(partitionKey({ topic, partition }), answerError(`${topic}, partition ${partition}`, errorCode) ?? offset); // prettier-ignore
+      } catch (error) {
+        for (const at of own) found.set(partitionKey(at), error as Error);
+      }
+    }),
+  );
+  return found;
 }

@@ -3,14 +3,14 @@ import { type BatchReading, UndecodableBatchError } from '../../records/batches.
 import { decompress } from '../../records/codecs.js';
 import { partitionKey, type RecordBatch, type TopicPartition } from '../../records/record.js';
 import { pause } from '../../waiting.js';
-import { brokerAnswer, BrokerAnswerError } from '../broker-answers.js';
+import { BrokerAnswerError } from '../broker-answers.js';
 import { fetchRecords } from '../protocol/record-requests.js';
-import { type ClusterView, listOffsets } from '../protocol/topic-requests.js';
-import { answerError, answerIn, check, type Cluster, REQUEST_TIMEOUT_MS, topicError } from './cluster.js';
+import type { ClusterView } from '../protocol/topic-requests.js';
+import { check, type Cluster, isPassing, REQUEST_TIMEOUT_MS, topicError } from './cluster.js';
 import { committedRecords } from './fetched-records.js';
 import { GroupCoordinator } from './group-coordinator.js';
+import { LATEST, listedOffsets, withoutLeader } from './positions.js';
 
-const LATEST = -1n;
 /** As much as one fetch may bring. */
 const FETCH_BYTES = 1024 * 1024;
 const FETCH_WAIT_MS = 250;
@@ -34,20 +34,24 @@ export async function windowReader(
   const partitions = view.topics.get(topic)!.leaders.map((_, partition) => ({ topic, partition }));
   // It joins nothing: no more than its offsets are asked for.
   const coordinator = new GroupCoordinator(cluster, { groupId, sessionTimeoutMs: REQUEST_TIMEOUT_MS });
+  const listedAt = (timestamp: bigint) => listedOffsets(cluster, partitions, view, timestamp);
   const [committed, first, behind, highs] = await Promise.all([
     coordinator.committed(partitions),
-    offsetsAt(cluster, view, topic, BigInt(from)),
-    offsetsAt(cluster, view, topic, BigInt(to)),
-    offsetsAt(cluster, view, topic, LATEST),
+    listedAt(BigInt(from)),
+    listedAt(BigInt(to)),
+    listedAt(LATEST),
   ]);
-  const ranges = [...highs].map(([partition, high]): Range => {
-    const { offset: done = -1n, error } = committed.get(partitionKey({ topic, partition })) ?? {};
+  const { id: topicId } = view.topics.get(topic)!;
+  const ranges = partitions.map(({ partition }): Range => {
+    const at = { topic, partition };
+    const { offset: done = -1n, error } = committed.get(partitionKey(at)) ?? {};
     if (error) throw error;
+    const high = offsetOf(highs, at);
     // -1: no record is as late as that.
-    const [next, end] = [first, behind].map((at) => (at.get(partition)! < 0n ? high : at.get(partition)!));
-    const last = end! < done ? end! : done;
-    const { id: topicId } = view.topics.get(topic)!;
-    return { topic, topicId, partition, next: next!, end: last > next! ? last : next! };
+    const orHigh = (offset: bigint) => (offset < 0n ? high : offset);
+    const [next, end] = [orHigh(offsetOf(first, at)), orHigh(offsetOf(behind, at))];
+    const last = end < done ? end : done;
+    return { topic, topicId, partition, next, end: last > next ? last : next };
   });
   const records = ranges.reduce((sum, { next, end }) => sum + Number(end - next), 0);
   return {
@@ -74,7 +78,9 @@ async function* readRanges(
         const records = batch.records.filter(({ offset }) => offset < range.end);
         yield { ...batch, records, offsets: Number(range.next - before) };
       } catch (error) {
-        if (++failures >= ATTEMPTS || !isPassing(error)) throw error;
+        // Another leader, or the same one in a moment, may give what was asked for.
+        if (++failures >= ATTEMPTS || error instanceof UndecodableBatchError || !isPassing(error))
+          throw error;
         await pause(AGAIN_MS, signal);
       }
     }
@@ -108,11 +114,11 @@ async function fetchOnce(
   return batch;
 }
 
-/** Another leader, or the same one in a moment, may give what was asked for. */
-function isPassing(error: unknown): boolean {
-  const answer = answerIn(error);
-  if (error instanceof UndecodableBatchError) return false;
-  return answer === undefined || brokerAnswer(answer) === 'again';
+/** @throws Error it could not be told */
+function offsetOf(offsets: ReadonlyMap<string, bigint | Error>, at: TopicPartition): bigint {
+  const offset = offsets.get(partitionKey(at)) ?? withoutLeader(at);
+  if (offset instanceof Error) throw offset;
+  return offset;
 }
 
 async function viewOf(cluster: Cluster, topic: string): Promise<ClusterView> {
@@ -121,29 +127,8 @@ async function viewOf(cluster: Cluster, topic: string): Promise<ClusterView> {
   return view;
 }
 
-function leaderOf({ brokers, topics }: ClusterView, { topic, partition }: TopicPartition) {
-  const leader = topics.get(topic)?.leaders[partition];
-  if (leader === undefined) throw new Error(`${topic}, partition ${partition}, has no leader at the moment.`);
+function leaderOf({ brokers, topics }: ClusterView, at: TopicPartition) {
+  const leader = topics.get(at.topic)?.leaders[at.partition];
+  if (leader === undefined) throw withoutLeader(at);
   return brokers.get(leader)!;
-}
-
-/** The offset of each partition's first record that is not before a time; -1 where there is none. */
-async function offsetsAt(
-  cluster: Cluster,
-  view: ClusterView,
-  topic: string,
-  timestamp: bigint,
-): Promise<Map<number, bigint>> {
-  const partitions = view.topics.get(topic)!.leaders.map((_, partition) => ({ topic, partition }));
-  const found = new Map<number, bigint>();
-  await Promise.all(
-    partitions.map(async (at) => {
-      const request = listOffsets(new Map([[topic, [at.partition]]]), timestamp);
-      const [listed] = await cluster.call(leaderOf(view, at), request);
-      const error = answerError(partitionKey(at), listed!.errorCode);
-      if (error) throw error;
-      found.set(at.partition, listed!.offset);
-    }),
-  );
-  return new Map([...found].sort(([one], [other]) => one - other));
 }

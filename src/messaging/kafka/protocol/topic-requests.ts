@@ -1,4 +1,5 @@
 import type { BrokerAddress } from '../broker-connections.js';
+import type { TopicPartition } from '../../records/record.js';
 import { type AnswerReader, RequestWriter } from './wire-format.js';
 
 /** A request to a broker, and how its answer is read. Versions are the newest that brokers since Kafka 2.3 have and 4 still has. */
@@ -28,6 +29,22 @@ export interface ClusterView {
   topics: Map<string, TopicView>;
   /** The error's code, of the topics asked for that can't be used. */
   refused: Map<string, number>;
+}
+
+/** Partitions by the node that leads them; those that have no leader at the moment are left out. */
+export function byLeader<At extends TopicPartition>(
+  partitions: readonly At[],
+  { topics }: ClusterView,
+): Map<number, At[]> {
+  const leaders = new Map<number, At[]>();
+  for (const at of partitions) {
+    const leader = topics.get(at.topic)?.leaders[at.partition];
+    if (leader === undefined) continue;
+    const own = leaders.get(leader);
+    if (own) own.push(at);
+    else leaders.set(leader, [at]);
+  }
+  return leaders;
 }
 
 /** Versions that a broker has of an API, by its key. */
