@@ -85,6 +85,14 @@ export function assertMediaType(request: BodyRequest, accepted: readonly string[
     throw new UnsupportedMediaTypeException('The charset of the body must be utf-8.');
 }
 
+/** True where the bytes of a body are still the client's to send. */
+export function isUnread(request: BodyRequest): boolean {
+  const { body, rawBody } = request;
+  if (rawBody !== undefined || !(body === undefined || body === null || body instanceof Readable))
+    return false;
+  return hasBody(request) && !bodyStream(request).readableEnded;
+}
+
 /** True when a body is announced, however long. */
 export const hasBody = ({ headers }: BodyRequest) =>
   headers['transfer-encoding'] !== undefined || Number(headers['content-length'] ?? 0) > 0;

@@ -17,7 +17,7 @@ import {
   bodyBytes,
   type BodyRequest,
   bodyStream,
-  hasBody,
+  isUnread,
 } from '../../json/body.decorator.js';
 import { readJsonObject } from '../../json/input.js';
 import { fieldsOf, invalid, noRefusals, refuseFields } from '../../json/refusals.js';
@@ -38,10 +38,7 @@ export class OperatorBodyInterceptor implements NestInterceptor {
   async intercept(context: ExecutionContext, next: CallHandler) {
     const request = context.switchToHttp().getRequest<BodyRequest>();
     assertMediaType(request, JSON_TYPE);
-    const { body, rawBody } = request;
-    const isUnread =
-      rawBody === undefined && (body === undefined || body === null || body instanceof Readable);
-    if (isUnread && hasBody(request)) {
+    if (isUnread(request)) {
       if (this.reading >= PLACES)
         throw new ServiceUnavailableException(unchanged('Others send at this moment', 'try again'));
       this.reading++;

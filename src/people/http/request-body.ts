@@ -11,14 +11,14 @@ import {
   SetMetadata,
   UseInterceptors,
 } from '@nestjs/common';
-import { Readable, type Writable } from 'node:stream';
+import type { Readable, Writable } from 'node:stream';
 import { unchanged } from '../../errors/application-error.js';
 import { ByteBudget, type ByteShare } from '../byte-budget.js';
 import {
   assertMediaType,
   type BodyRequest,
   bodyStream,
-  hasBody,
+  isUnread,
   mediaTypeOf,
 } from '../../json/body.decorator.js';
 import { NDJSON } from '../../json/ndjson.js';
@@ -109,14 +109,6 @@ export class RequestBodyInterceptor implements NestInterceptor {
 }
 
 const TOO_LARGE = 'Request body is too large';
-
-/** True where the bytes are still the client's to send. */
-function isUnread(request: BodyRequest): boolean {
-  const { body, rawBody } = request;
-  if (rawBody !== undefined || !(body === undefined || body === null || body instanceof Readable))
-    return false;
-  return hasBody(request) && !bodyStream(request).readableEnded;
-}
 
 /** How fast a body has to come: it may lag behind `minBytesPerSecond` (0: none) by `graceMs`. */
 export interface BodyPace {
