@@ -85,7 +85,8 @@ export const isInTrace = (): boolean => places.getStore()?.headers !== undefined
 
 /** Runs the handling of a message as a part of the trace and the request that its headers name, whatever runs it. */
 export function runInTraceOfMessage<T>(headers: TraceHeaders | undefined, work: () => T): T {
-  if (!hasTracer()) return places.run({ headers }, work);
+  // Where there is nothing to be kept, and nothing to be kept from it, nothing is: see `runUntraced`.
+  if (!hasTracer()) return headers || places.getStore() ? places.run({ headers }, work) : work();
   const sender = headers ? propagation.extract(ROOT_CONTEXT, headers) : ROOT_CONTEXT;
   return places.run({ headers }, () => context.with(sender, work));
 }
