@@ -67,10 +67,9 @@ const forget = async (some: string[]) => {
 
 it('what was applied is left as it is, what was not is applied once, and the group does not notice', async () => {
   const sent = Array.from({ length: 20 }, (_, n) => `m${String(n).padStart(2, '0')}`);
-  await peer.emitAll(
-    TOPIC,
-    sent.map((name) => ({ key: name, value: JSON.stringify({ name }), headers: { 'message-id': name } })),
-  );
+  // One by one: of a batch that a partition has refused, as its leader has only just begun, kafkajs sends all once more.
+  for (const name of sent)
+    await peer.emit(TOPIC, { key: name, value: JSON.stringify({ name }), headers: { 'message-id': name } });
   await peer.emit(TOPIC, { key: 'bad', value: '{"name":1}', headers: { 'message-id': 'bad' } });
   await peer.ask(TOPIC, JSON.stringify({ name: 'asked' }), { key: 'asked' });
   await eventually(async () => (await names()).length === 21, 30_000);

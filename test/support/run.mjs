@@ -16,7 +16,7 @@ const SHARES = 4;
 const STRANGERS = /\/test\/(messaging\/(strangers\/|other-clients)|repository\/package)/;
 const SHARES_OF_STRANGERS = 2;
 /** So many files may fail beside others and pass alone; where more do, something is wrong with all. */
-const ONCE_MORE = 5;
+const ONCE_MORE = 3;
 /** How long each file takes beside others, so that the shares end together; `RECORD_DURATIONS=1 npm test` writes it anew. */
 const DURATIONS = 'test/support/durations.json';
 const UNKNOWN_SECONDS = 10;

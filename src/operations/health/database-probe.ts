@@ -15,7 +15,7 @@ import {
 /** Asks the database, and gives the rows. @throws what it says */
 export type Query = <Row>(text: string, values?: readonly unknown[]) => Promise<Row[]>;
 
-/** A connection that is kept for one who asks now and then, and how it is cut. */
+/** The connection of a look, and how it is cut. It stays until the next look, or the end. */
 interface Kept {
   client: Promise<Client>;
   cut: AbortController;
