@@ -1,9 +1,11 @@
 import { parseArgs } from 'node:util';
 import type { DeadLetterFilter } from '../../messaging/dead-letters.js';
 
-export const USAGE = `usage: nestjs-people dead-letters list|show|replay|discard [--topic T] [--key K] [--id ID] [--error CODE]
+export const USAGE = `usage: nestjs-people start
+       nestjs-people dead-letters list|show|replay|discard [--topic T] [--key K] [--id ID] [--error CODE]
          [--limit N] [--all] [--reason WHY] [--help]
 
+  start    runs the service, with the settings of the environment
   list     prints one JSON object per line: those that are neither replayed nor discarded, oldest first; --limit N at most
   show     prints all that is known of them as JSON: payload, headers, what they failed with and what caused that, with stacks,
            attempts, trace id; needs --id (message id, or seq of the list), or --limit N
