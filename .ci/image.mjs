@@ -19,7 +19,8 @@ const directory = path.resolve('.data/image');
 rmSync(directory, { recursive: true, force: true });
 mkdirSync(directory, { recursive: true });
 try {
-  for (const file of ['package.json', 'package-lock.json']) cpSync(file, path.join(directory, file));
+  for (const file of ['package.json', 'package-lock.json', 'service'])
+    cpSync(file, path.join(directory, file), { recursive: true });
   for (const command of commands) execFileSync('sh', ['-ec', command], { cwd: directory, stdio: 'inherit' });
   cpSync('dist', path.join(directory, 'dist'), { recursive: true });
   if (existsSync(path.join(directory, 'node_modules/typescript')))

@@ -15,5 +15,8 @@ export const peopleMigrations = [
   CreateMessageOperations1700000000006,
 ];
 
+/** What MessagingModule needs without people: inbox, outbox, dead letters and what is kept of operations on them. */
+export const messagingMigrations = peopleMigrations.slice(1);
+
 /** What TransactionsModule needs by itself, and only for `commitOutcome: 'row'`. */
 export const transactionMigrations = [CreateTransactionOutcomes1700000000003];

@@ -1,6 +1,7 @@
 #!/usr/bin/env node
 import 'reflect-metadata';
 import { deadLettersCommand } from './app/commands/dead-letters.js';
+import { explainMissing } from './app/commands/start.js';
 import { EXIT, USAGE, UsageError } from './app/commands/usage.js';
 import { DeadLetterNotFoundError } from './operations/dead-letters/errors.js';
 
@@ -9,7 +10,8 @@ try {
   if ([command, ...args].includes('--help')) process.stdout.write(`${USAGE}\n`);
   else if (command === 'dead-letters')
     await deadLettersCommand(args, (line) => process.stdout.write(`${line}\n`));
-  else throw new UsageError(`expected dead-letters, not "${command ?? ''}"`);
+  else if (command === 'start') await import('./main.js').catch(explainMissing);
+  else throw new UsageError(`expected dead-letters or start, not "${command ?? ''}"`);
 } catch (error) {
   const isUsage = error instanceof UsageError;
   process.stderr.write(isUsage ? `${error.message}\n\n${USAGE}\n` : `${(error as Error).message}\n`);

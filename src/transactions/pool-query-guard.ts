@@ -1,5 +1,5 @@
 import { Logger } from '@nestjs/common';
-import type { BeforeQueryEvent, DataSource, EntitySubscriberInterface } from 'typeorm';
+import type { BeforeQueryEvent, DataSource, EntityManager, EntitySubscriberInterface } from 'typeorm';
 import { isIndifferent } from './session/type-orm.js';
 import { currentTransaction } from './transaction-context.js';
 import { TransactionUsageError } from './transaction-errors.js';
@@ -23,7 +23,8 @@ export class PoolQueryGuard implements EntitySubscriberInterface {
     if (mode !== 'off' && !isWatched) dataSource.subscribers.push(new PoolQueryGuard(mode));
   }
 
-  beforeQuery({ dataSource, manager, query }: BeforeQueryEvent): void {
+  beforeQuery({ manager, query }: BeforeQueryEvent): void {
+    const dataSource = dataSourceOf(manager);
     let context = currentTransaction();
     while (context && context.dataSource !== dataSource) context = context.parent;
     if (!context || context.manager.queryRunner === manager.queryRunner) return;
@@ -32,6 +33,10 @@ export class PoolQueryGuard implements EntitySubscriberInterface {
     this.logger.warn(message);
   }
 }
+
+/** TypeORM 0.3 calls it `connection`, of managers as of its events. */
+const dataSourceOf = (manager: Partial<EntityManager>): DataSource | undefined =>
+  manager.dataSource ?? manager.connection;
 
 function defaultMode(): PoolQueryMode {
   // eslint-disable-next-line no-restricted-properties -- the one variable that Node libraries take from the environment

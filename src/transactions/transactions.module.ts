@@ -13,6 +13,7 @@ import { getDataSourceToken } from '@nestjs/typeorm';
 import type { Pool } from 'pg';
 import { assertPgInternals } from '../database/pg/self-test.js';
 import { poolOf } from '../database/pooled-client.js';
+import { assertSupportedVersions } from '../database/versions/supported.js';
 import { PoolQueryGuard } from './pool-query-guard.js';
 import type { TransactionRunnerSettings } from './transaction-options.js';
 import { TRANSACTION_SETTINGS, TRANSACTIONS_DATA_SOURCE, TransactionRunner } from './transaction-runner.js';
@@ -50,6 +51,7 @@ export class TransactionsModule implements OnModuleInit {
 
   async onModuleInit(): Promise<void> {
     const { dataSource, settings } = this.runner;
+    assertSupportedVersions();
     const pool = poolOf(dataSource) as Pool | undefined;
     // There is none where the application connects later: then whatever is wrong shows with the first statement.
     if (pool) assertPgInternals(pool);

@@ -22,7 +22,7 @@ const ROOMS: Record<string, string[]> = {
   messaging: ['kafka', 'replaying', 'consuming', 'outbox', 'dead-letters', 'inbox', 'telemetry', 'records'],
   'messaging/kafka': ['kafkajs', 'platformatic', 'client', 'protocol', 'replies'],
   transactions: ['sharing', 'unit', 'session'],
-  database: ['hosts', 'pg'],
+  database: ['hosts', 'pg', 'versions'],
 };
 const LINES_OF_A_HEADER = 5;
 const FILES_OF_A_FOLDER = 15;

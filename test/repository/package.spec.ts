@@ -1,8 +1,18 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { cpSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, renameSync, rmSync } from 'node:fs';
+import {
+  cpSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+} from 'node:fs';
 import { builtinModules } from 'node:module';
 import path from 'node:path';
+import { SERVICE_PACKAGES } from '../../src/app/commands/start.js';
 import { eventually } from '../support/barrier.js';
 import { createDatabase, type TestDatabase } from '../support/test-database.js';
 
@@ -77,7 +87,7 @@ describe('the tarball', () => {
         'dist/src/index.js',
         'dist/src/index.d.ts',
         'dist/migrations/index.js',
-        'dist/src/main.js',
+        ...['transactions', 'messaging', 'testing', 'main'].map((entry) => `dist/src/${entry}.js`),
       ]),
     );
   });
@@ -106,6 +116,24 @@ describe('the tarball', () => {
       '[it.PeopleModule, it.PeopleService, it.TransactionRunner, it.KafkaTransport].map((each) => typeof each).join()';
     expect(await show('nestjs-people', kinds)).toBe('function,function,function,function\n');
     expect(await show('nestjs-people/migrations', 'it.peopleMigrations.length > 0')).toBe('true\n');
+    expect(await show('nestjs-people/transactions', '[typeof it.TransactionsModule, it.PeopleModule]')).toBe(
+      "[ 'function', undefined ]\n",
+    );
+    expect(await show('nestjs-people/messaging', 'typeof it.MessagingModule')).toBe('function\n');
+    expect(await show('nestjs-people/testing', 'typeof it.fakeTransactionRunner')).toBe('function\n');
+  });
+
+  it('brings nothing along that only the service needs', () => {
+    const installed = (name: string) => existsSync(path.join(host, 'node_modules', name));
+    expect(SERVICE_PACKAGES.filter(installed)).toEqual([]);
+    const { dependencies } = JSON.parse(readFileSync('service/package.json', 'utf8'));
+    expect(Object.keys(dependencies)).toEqual(SERVICE_PACKAGES);
+  });
+
+  it('has a command for dead letters that works there', async () => {
+    const command = path.join(host, 'node_modules/.bin/nestjs-people');
+    const listed = run(command, ['dead-letters', 'list'], host, { DATABASE_URL: database!.url });
+    await expect(listed).resolves.toBe('');
   });
 });
 
@@ -303,8 +331,13 @@ async function startHost(databaseUrl: string): Promise<string> {
 }
 
 /** Runs a program to its end and resolves with what it wrote. */
-async function run(command: string, args: string[], cwd: string): Promise<string> {
-  const child = start(command, args, cwd);
+async function run(
+  command: string,
+  args: string[],
+  cwd: string,
+  extra: Record<string, string> = {},
+): Promise<string> {
+  const child = start(command, args, cwd, extra);
   let output = '';
   let errors = '';
   child.stdout.on('data', (data) => (output += data));

@@ -3,12 +3,14 @@ import type { DeadLetterFilter } from '../../messaging/dead-letters.js';
 
 export const USAGE = `usage: nestjs-people dead-letters list|show|replay|discard [--topic T] [--key K] [--id ID] [--error CODE]
          [--limit N] [--all] [--reason WHY] [--help]
+       nestjs-people start
 
   list     prints one JSON object per line: those that are neither replayed nor discarded, oldest first; --limit N at most
   show     prints all that is known of them as JSON: payload, headers, what they failed with and what caused that, with stacks,
            attempts, trace id; needs --id (message id, or seq of the list), or --limit N
   replay   has them handled again, by way of the topic they came from; a running service has to relay them
   discard  puts them away for good
+  start    runs the service, with the settings of the environment
 
 Messages whose state is "parked" wait behind a dead letter of their key (KAFKA_QUARANTINE_KEYS). Replaying one of the key's, or
 discarding its last dead letter, releases the key: what is parked is handled, in order. With the code KEY_WAITS they wait for

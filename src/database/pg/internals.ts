@@ -25,7 +25,8 @@ interface Internals {
   port: number;
   processID: number | null;
   secretKey: number | null;
-  pipeline: boolean;
+  /** Since pg 8.23. */
+  pipeline?: boolean;
   _getActiveQuery(): { name?: string } | null;
   _queryable: boolean;
   _ending: boolean;
@@ -62,15 +63,19 @@ export function runsPrepared(client: AnyClient): boolean {
 export const backendOf = (client: AnyClient): Pick<Internals, 'host' | 'port' | 'processID' | 'secretKey'> =>
   internalsOf(client);
 
+/** False for a pg before 8.23: it sends a statement once the one before it is answered, and warns of those that it has to queue. */
+export const hasPipelineMode = (client: AnyClient): boolean => internalsOf(client).pipeline !== undefined;
+
 /**
- * Turns pg's pipeline mode on or off: statements are sent without waiting for the answers before them, each with a Sync. pg
- * reads it with each statement; only an idle client's may be changed.
+ * Turns pg's pipeline mode on or off, where it has one: statements are sent without waiting for the answers before them, each with a
+ * Sync. pg reads it with each statement; only an idle client's may be changed.
  *
  * @returns what it was
  */
 export function setPipeline(client: AnyClient, on: boolean): boolean {
   const internals = internalsOf(client);
   const before = internals.pipeline;
+  if (before === undefined) return false;
   internals.pipeline = on;
   return before;
 }

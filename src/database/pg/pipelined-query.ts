@@ -46,8 +46,8 @@ export interface QueryConnection {
   bind(message: object): void;
   execute(message: { portal?: string }): void;
   sync(): void;
-  /** Names whose Parse is on its way. */
-  submittedNamedStatements: Record<string, string>;
+  /** Names whose Parse is on its way; since pg 8.23, which may send the next statement meanwhile. */
+  submittedNamedStatements?: Record<string, string>;
 }
 interface Query {
   callback: unknown;
@@ -174,7 +174,7 @@ function subclassOf(Base: QueryClass): PipelinedQueryClass {
 
     /** pg has noted the name when it sent the Parse, and asks `name`, which is hidden then, to forget it. */
     override handleError(error: Error, connection: QueryConnection): void {
-      if (this.ownName) delete connection.submittedNamedStatements[this.ownName];
+      if (this.ownName) delete connection.submittedNamedStatements?.[this.ownName];
       super.handleError(error, connection);
     }
 

@@ -1,7 +1,7 @@
 import { noProgress, pipelinedQuery, type QueryClass, type QueryConnection } from './pipelined-query.js';
 
 /** As in package.json's peerDependencies; a test compares them. */
-const SUPPORTED_PG = '^8.23.1';
+const SUPPORTED_PG = '^8.21.0';
 
 type ClientClass = (new (config: object) => object) & { Query?: QueryClass & { prototype: object } };
 
@@ -34,9 +34,9 @@ const PARTS: Record<string, readonly string[]> = {
   ],
   object: [
     ...['connectionParameters', 'processID', 'secretKey'].map((name) => `Client.${name}`),
-    ...['parsedStatements', 'submittedNamedStatements'].map((name) => `Client.connection.${name}`),
+    'Client.connection.parsedStatements',
   ],
-  boolean: ['pipeline', '_queryable', '_ending', '_ended'].map((name) => `Client.${name}`),
+  boolean: ['_queryable', '_ending', '_ended'].map((name) => `Client.${name}`),
   string: ['Client.host'],
   number: ['Client.port'],
 };

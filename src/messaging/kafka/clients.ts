@@ -16,20 +16,23 @@ export type KafkaDriverFactory = (settings: KafkaClientSettings, logger: Logger)
 export async function driverFactory(client: KafkaClientName): Promise<KafkaDriverFactory> {
   switch (client) {
     case 'kafkajs': {
-      const { KafkajsDriver } = await import('./kafkajs/driver.js');
+      const { KafkajsDriver } = await import('./kafkajs/driver.js').catch(
+        explain('kafkajs', 'kafkajs@^2.2.4'),
+      );
       return (settings, logger) => new KafkajsDriver(settings, logger);
     }
     case 'platformatic': {
-      const { PlatformaticDriver } = await import('./platformatic/driver.js').catch(explain);
+      const { PlatformaticDriver } = await import('./platformatic/driver.js').catch(
+        explain('@platformatic/kafka', '@platformatic/kafka@~1.35.0, or @^2.12.1 on Node 22.22 and later'),
+      );
       return (settings, logger) => new PlatformaticDriver(settings, logger);
     }
   }
 }
 
-function explain(cause: Error & { code?: string }): never {
-  if (cause.code !== 'ERR_MODULE_NOT_FOUND' || !cause.message.includes('@platformatic/kafka')) throw cause;
-  throw new Error(
-    'This Kafka client is not installed: npm install @platformatic/kafka@~1.35.0, or @^2.12.1 on Node 22.22 and later',
-    { cause },
-  );
+function explain(library: string, install: string) {
+  return (cause: Error & { code?: string }): never => {
+    if (cause.code !== 'ERR_MODULE_NOT_FOUND' || !cause.message.includes(`'${library}`)) throw cause;
+    throw new Error(`This Kafka client is not installed: npm install ${install}`, { cause });
+  };
 }

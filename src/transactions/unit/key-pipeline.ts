@@ -7,7 +7,7 @@ import {
   type RecyclingMethod,
   returnClient,
 } from '../../database/pooled-client.js';
-import { setPipeline } from '../../database/pg/internals.js';
+import { hasPipelineMode, setPipeline } from '../../database/pg/internals.js';
 
 /** Single statements of one key that may be on their way together: more win nothing, and a lost connection meets them all. */
 export const PIPELINE_DEPTH = 4;
@@ -25,6 +25,8 @@ export class KeyPipeline {
   /** Whether the client was in pipeline mode before. */
   private wasPipelined = false;
   private isOpen = false;
+  /** The last statement, where pg has no pipeline mode. */
+  private last: Promise<unknown> = Promise.resolve();
   private readonly ended: Promise<void>;
   private markEnded!: () => void;
 
@@ -80,7 +82,10 @@ export class KeyPipeline {
 
   private async send<T>(lease: Lease, send: (lease: Lease) => Promise<T>): Promise<T> {
     try {
-      return await send(lease);
+      if (hasPipelineMode(lease.client)) return await send(lease);
+      const sending = this.last.then(() => send(lease));
+      this.last = sending.catch(() => undefined);
+      return await sending;
     } catch (error) {
       await learnFailure(lease, error);
       // Whoever comes next finds another connection.

@@ -1,5 +1,5 @@
 import { Person } from 'nestjs-people';
-import { Column, Entity, ForeignKey, PrimaryGeneratedColumn } from 'typeorm';
+import { Column, Entity, JoinColumn, ManyToOne, PrimaryGeneratedColumn } from 'typeorm';
 
 /** What a person has signed; no two have the same title. */
 @Entity('contracts')
@@ -8,8 +8,12 @@ export class Contract {
   id!: string;
 
   @Column('uuid', { name: 'person_id' })
-  @ForeignKey(() => Person, { name: 'contracts_person_id_fkey', onDelete: 'CASCADE' })
   personId!: string;
+
+  /** Only there where it is asked for (`relations`). */
+  @ManyToOne(() => Person, { onDelete: 'CASCADE' })
+  @JoinColumn({ name: 'person_id', foreignKeyConstraintName: 'contracts_person_id_fkey' })
+  person?: Person;
 
   @Column('text', { unique: true })
   title!: string;
