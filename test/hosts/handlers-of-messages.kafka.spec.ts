@@ -153,8 +153,8 @@ const lettersOf = (topic: string) =>
     [topic],
   );
 
-// @trap filters make something else of an error, and nobody knows any more whether to try again
 describe.each(FILTERS.map(([name], how) => [name, how] as const))('behind %s', (name, how) => {
+  // @trap filters make something else of an error, and nobody knows any more whether to try again
   it.each(WAYS)(
     'a conflict of a handler %s is tried again, and a dead letter has its true cause',
     async (way) => {

@@ -74,10 +74,9 @@ export class UnreadBodies {
     );
     const isOurs = (request: ExpressRequest) => {
       const method = request.method.toLowerCase();
-      return (
-        this.isLeft(mediaTypeOf(request)) &&
-        routes.some((layer) => layer.route?.methods[method] === true && Boolean(layer.match(pathOf(request))))
-      );
+      const isTaken = (layer: ExpressLayer) =>
+        layer.route?.methods[method] === true && Boolean(layer.match(pathOf(request)));
+      return routes.some(isTaken) && this.isLeft(mediaTypeOf(request));
     };
     for (const layer of stack) {
       if (!EXPRESS_PARSERS.has(layer.name)) continue;
