@@ -8,12 +8,8 @@ import { DEFAULT_BUDGET_BYTES } from '../people/byte-budget.js';
 import { DEFAULT_IDLE_MS, DEFAULT_PIECE_MS } from '../people/importing/pace.js';
 import { DEFAULT_PAGE_BYTES, DEFAULT_REPLY_BYTES } from '../people/people.options.js';
 import { DEFAULT_BUFFER_BYTES } from '../operations/logs/bounded-output.js';
-import {
-  DEFAULT_BODY_GRACE_MS,
-  DEFAULT_BODY_LIMIT_BYTES,
-  DEFAULT_BULK_BODY_LIMIT_BYTES,
-  DEFAULT_MIN_BODY_BYTES_PER_SECOND,
-} from '../people/http/request-body.js';
+import { DEFAULT_BODY_GRACE_MS, DEFAULT_MIN_BODY_BYTES_PER_SECOND } from '../people/http/request-body.js';
+import { DEFAULT_BODY_LIMIT_BYTES, DEFAULT_BULK_BODY_LIMIT_BYTES } from '../people/http/unread-bodies.js';
 
 /** One variable of the environment. */
 export interface Variable<T> {

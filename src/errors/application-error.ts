@@ -51,6 +51,16 @@ export abstract class ApplicationError extends Error {
     this.retryAfterSeconds = description.retryAfterSeconds;
     this.fields = description.fields && shownFields(description.fields);
   }
+
+  /** With `expose` what Express, Fastify and Nest's own filter know an error of HTTP by. */
+  get statusCode(): number {
+    return this.status;
+  }
+
+  /** Its message is meant for the caller. */
+  get expose(): boolean {
+    return true;
+  }
 }
 
 /**

@@ -95,7 +95,7 @@ export function toMessageError(error: unknown): MessageError {
   return described;
 }
 
-interface ProblemRequest {
+export interface ProblemRequest {
   id?: unknown;
   method?: string;
   url?: string;
@@ -130,26 +130,33 @@ export class ProblemDetailsFilter implements ExceptionFilter {
   }
 
   catch(error: unknown, host: ArgumentsHost): void {
-    const http = host.switchToHttp();
-    const request = http.getRequest<ProblemRequest>();
-    const response = http.getResponse<unknown>();
-    const failure = describeFailure(error);
-    if (failure.status >= 500) {
-      const { id: requestId, method } = request;
-      this.failures.failed({ ...failure, error }, { requestId, method }, operationOf(request));
-    }
-    const adapter = this.adapterHost.httpAdapter;
-    if (adapter.isHeadersSent(response)) return;
-    if (failure.retryAfterSeconds !== undefined) {
-      adapter.setHeader(response, 'Retry-After', String(failure.retryAfterSeconds));
-    }
-    adapter.setHeader(response, 'Content-Type', 'application/problem+json; charset=utf-8');
-    adapter.reply(
-      response,
-      JSON.stringify(toProblem(failure, request.originalUrl ?? request.url)),
-      failure.status,
-    );
+    const { httpAdapter } = this.adapterHost;
+    answerFailure({ httpAdapter, failures: this.failures }, error, host, (failure, request, response) => {
+      httpAdapter.setHeader(response, 'Content-Type', 'application/problem+json; charset=utf-8');
+      return JSON.stringify(toProblem(failure, request.originalUrl ?? request.url));
+    });
   }
+}
+
+/** Logs what is not the caller's fault, and answers with the failure's status, its `Retry-After`, and the body that is made of it. */
+export function answerFailure(
+  { httpAdapter, failures }: { httpAdapter: HttpAdapterHost['httpAdapter']; failures: FailureLog },
+  error: unknown,
+  host: ArgumentsHost,
+  toBody: (failure: Failure, request: ProblemRequest, response: unknown) => unknown,
+): void {
+  const http = host.switchToHttp();
+  const request = http.getRequest<ProblemRequest>();
+  const response = http.getResponse<unknown>();
+  const failure = describeFailure(error);
+  if (failure.status >= 500) {
+    const { id: requestId, method } = request;
+    failures.failed({ ...failure, error }, { requestId, method }, operationOf(request));
+  }
+  if (httpAdapter.isHeadersSent(response)) return;
+  if (failure.retryAfterSeconds !== undefined)
+    httpAdapter.setHeader(response, 'Retry-After', String(failure.retryAfterSeconds));
+  httpAdapter.reply(response, toBody(failure, request, response), failure.status);
 }
 
 /** The body of a problem (RFC 9457). @param instance the request's URL */

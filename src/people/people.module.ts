@@ -21,8 +21,8 @@ import { MessagingModule } from '../messaging/messaging.module.js';
 import type { JsonObject } from '../json/lossless.js';
 import { continueTrace } from '../tracing/continue-trace.js';
 import { ByteBudget, DEFAULT_BUDGET_BYTES, DEFAULT_WAIT_MS } from './byte-budget.js';
-import { NDJSON } from '../json/ndjson.js';
 import { PeopleHttpController } from './http/controller.js';
+import { UnreadBodies } from './http/unread-bodies.js';
 import { PeopleMessagesController } from './messages/controller.js';
 import { PEOPLE_DATA_SOURCE, PEOPLE_OPTIONS, type PeopleOptions } from './people.options.js';
 import { PeopleService } from './people.service.js';
@@ -62,7 +62,10 @@ class PeopleOptionsModule {}
 /** The module behind `PeopleModule`; apart from it so that `imports: [PeopleModule]` alone works, with every default. */
 @Module({})
 export class PeopleCoreModule implements NestModule, OnModuleInit {
-  constructor(private readonly adapterHost: HttpAdapterHost) {}
+  constructor(
+    private readonly adapterHost: HttpAdapterHost,
+    private readonly bodies: UnreadBodies,
+  ) {}
 
   static forRootAsync<Data extends object>(options: PeopleModuleAsyncOptions<Data>): DynamicModule {
     const { dataSource, controllers = {}, isGlobal = false, imports = [], inject = [], useFactory } = options;
@@ -104,6 +107,7 @@ export class PeopleCoreModule implements NestModule, OnModuleInit {
             memoryWaitMs = DEFAULT_WAIT_MS,
           }: PeopleOptions) => new ByteBudget(memoryBudgetBytes, memoryWaitMs),
         },
+        UnreadBodies,
         PeopleTable,
         PeopleService,
       ],
@@ -113,7 +117,7 @@ export class PeopleCoreModule implements NestModule, OnModuleInit {
 
   /** The routes of people continue the trace of their requests; of Fastify by a hook, as its middleware costs each request more. */
   configure(consumer: MiddlewareConsumer): void {
-    if (this.platform() === 'fastify') return;
+    if (this.platform() === 'fastify') return this.bodies.prepareFastify();
     consumer.apply(continueTrace).forRoutes(PeopleHttpController);
   }
 
@@ -121,32 +125,22 @@ export class PeopleCoreModule implements NestModule, OnModuleInit {
     return (this.adapterHost.httpAdapter as typeof this.adapterHost.httpAdapter | undefined)?.getType();
   }
 
-  /** Fastify refuses media types it has no parser for; the ones of our routes are left to be read behind the guards. */
   onModuleInit(): void {
+    if (this.platform() === 'express') this.bodies.prepareExpress();
     if (this.platform() !== 'fastify') return;
-    const fastify = this.adapterHost.httpAdapter.getInstance<FastifyParsers>();
+    const fastify = this.adapterHost.httpAdapter.getInstance<FastifyHooks>();
     fastify.addHook('onRequest', continueTrace);
-    for (const type of [NDJSON, 'application/merge-patch+json'])
-      if (!fastify.hasContentTypeParser(type))
-        fastify.addContentTypeParser(type, {}, (_request, body, done) => done(null, body));
   }
 }
 
-interface FastifyParsers {
+interface FastifyHooks {
   addHook(name: 'onRequest', hook: typeof continueTrace): void;
-  hasContentTypeParser(type: string): boolean;
-  addContentTypeParser(
-    type: string,
-    options: object,
-    parser: (request: unknown, body: unknown, done: (error: null, body: unknown) => void) => void,
-  ): void;
 }
 
 /**
  * People in a Nest application: HTTP routes `/people`, message patterns `people.*`, and `PeopleService` and
  * `TransactionRunner` for injection, all on one of the application's DataSources. Needs `TypeOrmModule.forRoot` with
- * `autoLoadEntities: true` (or `Person` among its entities), the migrations `peopleMigrations`, and, for the HTTP routes,
- * an application created with `rawBody: true`.
+ * `autoLoadEntities: true` (or `Person` among its entities), and the migrations `peopleMigrations`.
  *
  * `imports: [PeopleModule]` takes every default.
  */

@@ -11,6 +11,7 @@ import {
 } from '@nestjs/common';
 import { getDataSourceToken } from '@nestjs/typeorm';
 import type { Pool } from 'pg';
+import { ApplicationErrorFilter } from '../errors/application-error.filter.js';
 import { assertPgInternals } from '../database/pg/self-test.js';
 import { poolOf } from '../database/pooled-client.js';
 import { assertSupportedVersions } from '../database/versions/supported.js';
@@ -80,6 +81,8 @@ export class TransactionsModule implements OnModuleInit {
         { provide: TRANSACTIONS_DATA_SOURCE, useExisting: getDataSourceToken(dataSource) },
         { provide: TRANSACTION_SETTINGS, inject: inject ?? [], useFactory },
         TransactionRunner,
+        // Wherever our errors may be thrown.
+        ApplicationErrorFilter,
       ],
       exports: [TransactionRunner, TRANSACTIONS_DATA_SOURCE],
     };

@@ -30,7 +30,7 @@ export interface KafkaTransportOptions {
    * True: where a topic has a batch handler (`people.create`, `people.update`, `people.delete`, `people.commands`), the messages of a
    * batch, up to 500, are handled together by it. Nest's handler is called for those only that it can't do; so guards, pipes, interceptors, filters and
    * hooks that the application has bound to handlers of messages are not asked for the others: leave it out where there are some. Needs
-   * `store`, and `parser: { keepBinary: true }`. Default false.
+   * `store`. Default false.
    */
   batchHandlers?: boolean;
   /** How often a message may fail for no known reason before it is dead-lettered. Default 5. */
@@ -96,7 +96,10 @@ export interface KafkaTransportOptions {
   inboxRetentionMs?: number;
   /** How often the outbox is looked at when nobody has told that there is something to send, in ms. Default 1,000. */
   outboxPollMs?: number;
-  /** As Nest's; `{ keepBinary: true }` hands the value's bytes over as they came. */
+  /**
+   * As Nest's: values that look like JSON are parsed. `{ keepBinary: true }` hands their bytes over to every handler; a handler asks for
+   * them by itself with `@MessagePattern(topic, { keepBinary: true })`, as those of people do.
+   */
   parser?: KafkaParserConfig;
   serializer?: Serializer;
   deserializer?: Deserializer;

@@ -23,12 +23,8 @@ import {
 } from '../../json/body.decorator.js';
 import { NDJSON } from '../../json/ndjson.js';
 import { PEOPLE_OPTIONS, type PeopleOptions } from '../people.options.js';
+import { TAKES_BODY, type TakenBody, UnreadBodies } from './unread-bodies.js';
 
-const MEBIBYTE = 1024 * 1024;
-/** What one JSON body may be long where nothing else is said; streams (NDJSON) have no limit but that of a line. */
-export const DEFAULT_BODY_LIMIT_BYTES = MEBIBYTE;
-/** The same of the array of a bulk request. */
-export const DEFAULT_BULK_BODY_LIMIT_BYTES = 16 * MEBIBYTE;
 /** A slow but honest upload is faster than this; whoever sends a byte a second is not. */
 export const DEFAULT_MIN_BODY_BYTES_PER_SECOND = 5;
 /** How far a body may lag behind that rate. */
@@ -41,16 +37,14 @@ export class ClientLeftException extends HttpException {
   }
 }
 
-const TAKES_BODY = Symbol('TAKES_BODY');
-interface TakenBody {
-  types: readonly string[];
-  isBulk: boolean;
-}
+/** On a handler: what Nest's adapter for Fastify hands over as the `config` of its route. */
+const FASTIFY_ROUTE_CONFIG = '__fastify_route_config__';
 
 /** Says which media types a handler takes; its body is then read behind the guards, by `RequestBodyInterceptor`. */
 export const TakesBody = (types: readonly string[], { isBulk = false } = {}) =>
   applyDecorators(
     SetMetadata<symbol, TakenBody>(TAKES_BODY, { types, isBulk }),
+    SetMetadata(FASTIFY_ROUTE_CONFIG, { [TAKES_BODY]: { types, isBulk } }),
     UseInterceptors(RequestBodyInterceptor),
   );
 
@@ -62,6 +56,7 @@ export const TakesBody = (types: readonly string[], { isBulk = false } = {}) =>
 export class RequestBodyInterceptor implements NestInterceptor {
   constructor(
     private readonly budget: ByteBudget,
+    private readonly bodies: UnreadBodies,
     @Inject(PEOPLE_OPTIONS) private readonly options: PeopleOptions,
   ) {}
 
@@ -80,12 +75,9 @@ export class RequestBodyInterceptor implements NestInterceptor {
   }
 
   private async read(request: BodyRequest, response: Writable, isBulk: boolean): Promise<Buffer> {
-    const {
-      bodyLimitBytes = DEFAULT_BODY_LIMIT_BYTES,
-      bulkBodyLimitBytes = DEFAULT_BULK_BODY_LIMIT_BYTES,
-      minBodyBytesPerSecond = DEFAULT_MIN_BODY_BYTES_PER_SECOND,
-      bodyGraceMs = DEFAULT_BODY_GRACE_MS,
-    } = this.options;
+    const { bodyLimitBytes, bulkBodyLimitBytes } = this.bodies.limits;
+    const { minBodyBytesPerSecond = DEFAULT_MIN_BODY_BYTES_PER_SECOND, bodyGraceMs = DEFAULT_BODY_GRACE_MS } =
+      this.options;
     const limitBytes = isBulk ? bulkBodyLimitBytes : bodyLimitBytes;
     const declared = Number(request.headers['content-length'] ?? NaN);
     if (declared > limitBytes) throw new PayloadTooLargeException(TOO_LARGE);
