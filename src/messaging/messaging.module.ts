@@ -6,17 +6,27 @@
 import { type DynamicModule, Module } from '@nestjs/common';
 import {
   knownNow,
+  TRANSACTIONS_EXPORTS,
+  transactionsModule,
   TransactionsModule,
   type TransactionsModuleAsyncOptions,
   type TransactionsModuleOptions,
 } from '../transactions/transactions.module.js';
+import { checkedBy } from '../transactions/setup/known-options.js';
+import { SharedModule } from '../transactions/setup/shared-module.js';
+import { transactionRules } from '../transactions/setup/transaction-rules.js';
 import type { TransactionRunnerSettings } from '../transactions/transaction-options.js';
 import { TransactionRunner } from '../transactions/transaction-runner.js';
 import { DeadLetters } from './dead-letters.js';
 import { HandlerInbox } from './kafka/handler-inbox.js';
 import { Inbox } from './inbox.js';
 import { MessageStore } from './message-store.js';
-import { MESSAGING_SETTINGS, type MessagingSettings, messagingSettingsOf } from './messaging-settings.js';
+import {
+  MESSAGING_SETTINGS,
+  messagingRules,
+  type MessagingSettings,
+  messagingSettingsOf,
+} from './messaging-settings.js';
 import { Outbox } from './outbox.js';
 import { StorePruning } from './dead-letters/store-pruning.js';
 
@@ -32,12 +42,23 @@ export interface MessagingModuleAsyncOptions extends TransactionsModuleAsyncOpti
     (TransactionRunnerSettings & MessagingSettings) | Promise<TransactionRunnerSettings & MessagingSettings>;
 }
 
+/** What is exported, by token. */
+export const MESSAGING_EXPORTS = [...TRANSACTIONS_EXPORTS, Inbox, Outbox, DeadLetters, MessageStore];
+
+const shared = new SharedModule('MessagingModule', MESSAGING_EXPORTS, () => MessagingModule.forRoot());
+
+@Module({})
+class MessagingCoreModule {}
+
 /**
  * Provides `Inbox`, `Outbox`, `DeadLetters` and `MessageStore` (for `KafkaTransport`), and `TransactionRunner` as
  * `TransactionsModule` does, on one of the application's TypeORM DataSources. Where it is imported, message handlers with
  * `@Transactional` are applied once per message, and what is old is removed (`inboxRetentionMs`). Needs the migrations `peopleMigrations`.
+ *
+ * `forRoot` sets it up once, in the root module. Where what it provides is injected, import it without options, as
+ * `imports: [MessagingModule]`: that is the same one. `PeopleModule` sets it up as well.
  */
-@Module({})
+@Module(shared.bare)
 export class MessagingModule {
   /** The options, known now. */
   static forRoot(options: MessagingModuleOptions = {}): DynamicModule {
@@ -46,24 +67,31 @@ export class MessagingModule {
 
   /** The same, from a factory. */
   static forRootAsync(options: MessagingModuleAsyncOptions): DynamicModule {
-    return {
-      module: MessagingModule,
-      global: options.isGlobal ?? false,
-      imports: [TransactionsModule.forRootAsync(options)],
-      providers: [
-        {
-          provide: MESSAGING_SETTINGS,
-          inject: [TransactionRunner],
-          useFactory: messagingSettingsOf,
-        },
-        Inbox,
-        Outbox,
-        DeadLetters,
-        HandlerInbox,
-        MessageStore,
-        StorePruning,
-      ],
-      exports: [TransactionsModule, Inbox, Outbox, DeadLetters, MessageStore],
-    };
+    const useFactory = checkedBy(
+      { ...transactionRules, ...messagingRules },
+      'MessagingModule.forRoot',
+      options,
+    );
+    return messagingModule({ ...options, useFactory });
   }
+}
+
+/** `MessagingModule` with options that were checked by whoever sets it up. */
+export function messagingModule(options: MessagingModuleAsyncOptions): DynamicModule {
+  const core: DynamicModule = {
+    module: MessagingCoreModule,
+    imports: [transactionsModule({ ...options, isGlobal: false })],
+    providers: [
+      { provide: MESSAGING_SETTINGS, inject: [TransactionRunner], useFactory: messagingSettingsOf },
+      Inbox,
+      Outbox,
+      DeadLetters,
+      HandlerInbox,
+      MessageStore,
+      StorePruning,
+    ],
+    exports: [TransactionsModule, Inbox, Outbox, DeadLetters, MessageStore],
+  };
+  const { dataSource, isGlobal } = options;
+  return shared.setUp(MessagingModule, { core, dataSource, isGlobal });
 }
