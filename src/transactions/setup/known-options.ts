@@ -5,6 +5,8 @@ export type Rule =
   | 'a class'
   | 'a text'
   | 'a whole number'
+  /** By whoever takes it. */
+  | 'checked later'
   | readonly string[]
   | { expected: string; test: (value: unknown) => boolean }
   | { options: Rules };
@@ -57,9 +59,9 @@ function problemsOf(given: object, rules: Rules, all: Rules, path: string): stri
     if (typeof rule === 'object' && 'options' in rule)
       return typeof value === 'object' && value !== null
         ? problemsOf(value, rule.options, all, `${place}.`)
-        : [`${place} must be an object, not ${told(value)}`];
+        : [`${place}: ${told(value)} is not an object`];
     const expected = misfit(rule, value);
-    return expected === undefined ? [] : [`${place} must be ${expected}, not ${told(value)}`];
+    return expected === undefined ? [] : [`${place}: ${told(value)} is not ${expected}`];
   });
 }
 
@@ -71,6 +73,7 @@ function misfit(rule: Exclude<Rule, { options: Rules }>, value: unknown): string
 }
 
 const KINDS = {
+  'checked later': () => true,
   'a boolean': (value: unknown) => typeof value === 'boolean',
   'a function': (value: unknown) => typeof value === 'function',
   // An arrow function, or a method, can't be called with `new`.
