@@ -3,7 +3,9 @@
 // Promises: a message, its effect and its events are one transaction; nothing is lost when a process, broker or database dies.
 // May know: transactions/ and below; nothing of people. What stands beside the rooms here is what all of them may know.
 
-import { type DynamicModule, Module } from '@nestjs/common';
+import { type DynamicModule, Inject, Logger, Module, type OnApplicationBootstrap } from '@nestjs/common';
+import type { DataSource } from 'typeorm';
+import { absentTables, isMigratedLater } from '../database/table-name.js';
 import {
   knownNow,
   TRANSACTIONS_EXPORTS,
@@ -16,7 +18,7 @@ import { checkedBy } from '../transactions/setup/known-options.js';
 import { SharedModule } from '../transactions/setup/shared-module.js';
 import { transactionRules } from '../transactions/setup/transaction-rules.js';
 import type { TransactionRunnerSettings } from '../transactions/transaction-options.js';
-import { TransactionRunner } from '../transactions/transaction-runner.js';
+import { TransactionRunner, TRANSACTIONS_DATA_SOURCE } from '../transactions/transaction-runner.js';
 import { DeadLetters } from './dead-letters.js';
 import { HandlerInbox } from './kafka/handler-inbox.js';
 import { Inbox } from './inbox.js';
@@ -47,8 +49,25 @@ export const MESSAGING_EXPORTS = [...TRANSACTIONS_EXPORTS, Inbox, Outbox, DeadLe
 
 const shared = new SharedModule('MessagingModule', MESSAGING_EXPORTS, () => MessagingModule.forRoot());
 
+/** What no message and no event does without. */
+const TABLES = ['message_inbox', 'message_outbox', 'message_outbox_lease', 'message_dead_letter'];
+
 @Module({})
-class MessagingCoreModule {}
+class MessagingCoreModule implements OnApplicationBootstrap {
+  private readonly logger = new Logger('MessagingModule');
+
+  constructor(@Inject(TRANSACTIONS_DATA_SOURCE) private readonly dataSource: DataSource) {}
+
+  async onApplicationBootstrap(): Promise<void> {
+    if (isMigratedLater(this.dataSource)) return;
+    // What keeps the database from answering is told by whoever needs it.
+    const absent = await absentTables(this.dataSource, TABLES).catch(() => []);
+    if (absent.length > 0)
+      this.logger.error(
+        `The tables ${absent.join(', ')} are not there; run the migrations: peopleMigrations in your DataSource.`,
+      );
+  }
+}
 
 /**
  * Provides `Inbox`, `Outbox`, `DeadLetters` and `MessageStore` (for `KafkaTransport`), and `TransactionRunner` as
