@@ -1,4 +1,4 @@
-import { Column, Entity, Index, PrimaryColumn } from 'typeorm';
+import { Column, Entity, Generated, Index, PrimaryColumn } from 'typeorm';
 import type { JsonObject } from '../json/lossless.js';
 
 /**
@@ -14,12 +14,13 @@ import type { JsonObject } from '../json/lossless.js';
 @Index('people_name_id_idx', ['name', 'id'], { where: 'octet_length(name) <= 2000' })
 export class Person<Data extends object = JsonObject> {
   /** A uuid; version 7 (ordered by time) when the service made it. */
-  // No generated column, as TypeORM would install an extension for it, and give it that one's default.
+  // The default of the migrations, also where TypeORM makes the table: its own would be that of an extension.
   @PrimaryColumn('uuid', {
     name: 'id',
     default: () => 'gen_random_uuid()',
     primaryKeyConstraintName: 'people_pkey',
   })
+  @Generated('uuid')
   id!: string;
 
   @Column('text', { name: 'name' })

@@ -42,9 +42,9 @@ const dataSource = () => host!.app.get<DataSource>(getDataSourceToken(), { stric
 
 /** By PeopleService, by the routes, and by a repository of the host's own: they are the same people. */
 async function storesPeople(): Promise<void> {
-  const { people, send } = { people: host!.app.get(PeopleService, { strict: false }), send: host!.send };
+  const people = host!.app.get(PeopleService, { strict: false });
   const { id } = await people.create({ name: 'Ada', data: { n: 1 } });
-  expect((await send('PATCH', `/people/${id}`, '{"name":"Bob"}')).status).toBe(200);
+  expect((await host!.send('PATCH', `/people/${id}`, '{"name":"Bob"}')).status).toBe(200);
   await people.createMany([{ name: 'Cyd' }]);
   const repository = dataSource().getRepository(Person);
   const own = await repository.save({ name: 'Dan', data: null });
@@ -52,14 +52,14 @@ async function storesPeople(): Promise<void> {
   expect((await repository.find({ order: { name: 'ASC' } })).map(({ name }) => name)).toEqual(['Bob', 'Cyd', 'Dan']); // prettier-ignore
 }
 
+const snake = (name: string) => name.replace(/(.)([A-Z])/g, '$1_$2').toLowerCase();
 /** As snake_case strategies are written. */
 class SnakeNaming extends DefaultNamingStrategy {
-  private readonly snake = (name: string) => name.replace(/(.)([A-Z])/g, '$1_$2').toLowerCase();
   override tableName(name: string, given: string | undefined) {
-    return given ?? this.snake(name);
+    return given ?? snake(name);
   }
   override columnName(name: string, given: string | undefined, prefixes: string[]) {
-    return [...prefixes, given ?? name].map(this.snake).join('_');
+    return [...prefixes, given ?? name].map(snake).join('_');
   }
 }
 class LoudNaming extends DefaultNamingStrategy {
@@ -124,7 +124,7 @@ it('synchronize leaves the table of the migrations as it is, needs no extension 
 });
 
 it('synchronize alone makes the table of people without an extension, and what is missing for messages is told', async () => {
-  const { told } = await start({ synchronize: true });
+  const { told } = await start({ synchronize: true, installExtensions: false });
   await storesPeople();
   expect(await database.query(`SELECT FROM pg_extension WHERE extname <> 'plpgsql'`)).toEqual([]);
   expect(told).toEqual([expect.stringContaining('"message_inbox", "message_outbox"')]);
