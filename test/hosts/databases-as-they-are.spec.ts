@@ -1,6 +1,7 @@
-import { type DataSource, DefaultNamingStrategy, Entity, PrimaryGeneratedColumn } from 'typeorm';
+import { DataSource, DefaultNamingStrategy, Entity, PrimaryGeneratedColumn } from 'typeorm';
 import { getDataSourceToken } from '@nestjs/typeorm';
 import { peopleMigrations } from '../../migrations/index.js';
+import { dataSourceOptions } from '../../src/database/data-source-options.js';
 import { MessagingModule } from '../../src/messaging/messaging.module.js';
 import { PeopleModule } from '../../src/people/people.module.js';
 import { PeopleService } from '../../src/people/people.service.js';
@@ -100,6 +101,16 @@ it.each<[string, (url: string) => TypeOrmOptions]>([
   expect(await database.query('SELECT FROM crm.people')).toHaveLength(3);
   expect(await database.query('SELECT FROM crm.message_outbox')).toHaveLength(3);
   expect(told).toEqual([]);
+});
+
+it('what the URL asks of a session stays beside what the settings ask for', async () => {
+  const settings = { poolSize: 1, acquireTimeoutMs: 5000, statementTimeoutMs: 0, ssl: 'off', isolationLevel: 'SERIALIZABLE' } as const; // prettier-ignore
+  const url = `${database.url}?options=-c%20search_path%3Dcrm`;
+  const own = await new DataSource(dataSourceOptions({ ...settings, url }, () => undefined)).initialize();
+  const asked = ['search_path', 'default_transaction_isolation', 'statement_timeout'];
+  const rows = await own.query('SELECT current_setting(unnest($1::text[])) AS value', [asked]);
+  await own.destroy();
+  expect(rows).toEqual([{ value: 'crm' }, { value: 'serializable' }, { value: '0' }]);
 });
 
 it('synchronize leaves the table of the migrations as it is, needs no extension for it, and gives own entities the keys that the host chose', async () => {

@@ -16,6 +16,8 @@ import {
 import { HttpAdapterHost, Reflector } from '@nestjs/core';
 import { map } from 'rxjs';
 import { PeopleModule } from '../../src/people/people.module.js';
+import { JsonNumber } from '../../src/json/lossless.js';
+import { JsonText } from '../../src/json/text.js';
 import { PeopleService } from '../../src/people/people.service.js';
 import { type AnyHost, startAnyHost, typeOrm } from '../support/any-host.js';
 import { duringTests } from '../support/during-tests.js';
@@ -129,3 +131,10 @@ describe.each(PLATFORMS)(
     });
   },
 );
+
+it('what a host answers with a JsonText or a JsonNumber in it is JSON, each number as the engine can write it', () => {
+  const answer = { json: JsonText.of('{"text":[1.50,"\\u00e9"]}'), number: new JsonNumber('1.50') };
+  const canKeep = 'rawJSON' in JSON;
+  const number = canKeep ? '1.50' : '1.5';
+  expect(JSON.stringify(answer)).toBe(`{"json":{"text":[${number},"é"]},"number":${number}}`);
+});
