@@ -4,6 +4,8 @@ import { HttpException } from '@nestjs/common';
 import { HttpAdapterHost, NestFactory } from '@nestjs/core';
 import type { FastifyError, FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import { FastifyAdapter, type NestFastifyApplication } from '@nestjs/platform-fastify';
+import { DataSource } from 'typeorm';
+import { migratesLater } from '../database/table-name.js';
 import { describeFailure, failuresOf, operationOf, toProblem } from '../errors/error-responses.js';
 import type { FailureLog } from '../errors/failure-log.js';
 import { KafkaTransport } from '../messaging/kafka.transport.js';
@@ -68,6 +70,7 @@ export async function createApp(
     bodyParser: false,
     abortOnError: false,
   });
+  migratesLater(app.get(DataSource));
   warnOfForeignTokens(auth, logger);
   const stopping = app.get(Stopping);
   setAnswerHeaders(fastify, () => stopping.hasBegun);

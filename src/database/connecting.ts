@@ -4,6 +4,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { DataSource, QueryRunner } from 'typeorm';
 import { beforeAbort } from './before-abort.js';
 import { hasSqlState, markLost } from './database-failure.js';
+import { KnownServer } from './known-server.js';
 import { cutConnectionOf } from './pg/internals.js';
 import { DatabaseUnavailableError, PoolExhaustedError, TOO_MANY_CONNECTIONS } from './postgres-errors.js';
 
@@ -22,12 +23,16 @@ export async function connect(
   pool: Pool,
   signal: AbortSignal | undefined,
 ): Promise<{ queryRunner: QueryRunner; client: PoolClient }> {
-  const until = performance.now() + (acquireTimeoutOf(pool) ?? Infinity);
+  const until = performance.now() + acquireTimeoutOf(dataSource, pool);
   for (;;) {
     // A QueryRunner whose connect() failed stays failed (it caches the promise), hence a fresh one each time.
     const queryRunner = dataSource.createQueryRunner();
     try {
-      return { queryRunner, client: await connectOnce(queryRunner, signal) };
+      const connecting = queryRunner.connect() as Promise<PoolClient>;
+      // A pool with a limit of its own ends the wait, and one with an idle client has none.
+      const isBounded = Boolean(ownLimitOf(pool)) || pool.idleCount > 0;
+      const inTime = isBounded ? connecting : withinMs(connecting, until - performance.now(), pool);
+      return { queryRunner, client: await connectOnce({ queryRunner, connecting, inTime, signal }) };
     } catch (error) {
       if (!hasSqlState(error, TOO_MANY_CONNECTIONS) || pool.totalCount === 0) throw error;
       if (performance.now() > until) throw new PoolExhaustedError(error);
@@ -36,23 +41,57 @@ export async function connect(
   }
 }
 
-/** How long a client is waited for, in ms; undefined: for ever. */
-const acquireTimeoutOf = (pool: Pool): number | undefined =>
-  (pool.options as PoolConfig).connectionTimeoutMillis || undefined;
+/** What the pool was given as its limit: `connectTimeoutMS` of the DataSource. */
+const ownLimitOf = (pool: Pool): number | undefined => (pool.options as PoolConfig).connectionTimeoutMillis;
+
+/** How long a client is waited for, in ms. */
+export const acquireTimeoutOf = (dataSource: DataSource, pool: Pool): number =>
+  ownLimitOf(pool) || KnownServer.of(dataSource).acquireTimeoutMs;
+
+interface Connecting {
+  queryRunner: QueryRunner;
+  connecting: Promise<PoolClient>;
+  /** The same, or why it is waited for no longer. */
+  inTime: Promise<PoolClient>;
+  signal: AbortSignal | undefined;
+}
 
 /** Whatever the reason, without a connection nothing was begun, so it is safe to try again. */
-async function connectOnce(queryRunner: QueryRunner, signal: AbortSignal | undefined): Promise<PoolClient> {
-  const connecting = queryRunner.connect() as Promise<PoolClient>;
+async function connectOnce({ queryRunner, connecting, inTime, signal }: Connecting): Promise<PoolClient> {
   try {
-    return await (signal ? beforeAbort(connecting, signal) : connecting);
+    return await (signal ? beforeAbort(inTime, signal) : inTime);
   } catch (error) {
-    if (signal?.aborted) {
-      // The pool can't be told that nobody waits any more: what it gives goes back.
-      void connecting.then(() => queryRunner.release()).catch(() => undefined);
-      throw signal.reason;
-    }
+    const isLate = error instanceof WaitedTooLongError;
+    // The pool can't be told that nobody waits any more: what it gives goes back.
+    if (signal?.aborted || isLate) void connecting.then(() => queryRunner.release()).catch(() => undefined);
+    if (signal?.aborted) throw signal.reason;
     if (error instanceof PoolExhaustedError) throw error;
-    throw unavailable(error);
+    throw isLate && error.isPoolFull ? new PoolExhaustedError(error) : unavailable(error);
+  }
+}
+
+class WaitedTooLongError extends Error {
+  constructor(readonly isPoolFull: boolean) {
+    super('No connection within acquireTimeoutMs.');
+  }
+}
+
+/** @throws WaitedTooLongError */
+async function withinMs(
+  connecting: Promise<PoolClient>,
+  milliseconds: number,
+  pool: Pool,
+): Promise<PoolClient> {
+  const over = new AbortController();
+  const { signal } = over;
+  const late = sleep(Math.max(0, milliseconds), undefined, { signal }).then(() => {
+    throw new WaitedTooLongError(pool.totalCount >= pool.options.max);
+  });
+  late.catch(() => undefined);
+  try {
+    return await Promise.race([connecting, late]);
+  } finally {
+    over.abort();
   }
 }
 
@@ -80,7 +119,7 @@ export class NoAnswerError extends Error {}
 export async function inTime<T>(
   client: PoolClient,
   asked: Promise<T>,
-  pool: Pool,
+  atMostMs: number,
   signal: AbortSignal | undefined,
 ): Promise<T> {
   let isLate = false;
@@ -88,15 +127,14 @@ export async function inTime<T>(
     isLate = true;
     cutConnectionOf(client);
   };
-  const atMostMs = acquireTimeoutOf(pool);
-  const timer = atMostMs && setTimeout(giveUp, atMostMs);
+  const timer = setTimeout(giveUp, atMostMs);
   signal?.addEventListener('abort', giveUp, { once: true });
   try {
     return await asked;
   } catch (cause) {
     throw isLate ? new NoAnswerError('The server gives no answer.', { cause }) : cause;
   } finally {
-    if (timer) clearTimeout(timer);
+    clearTimeout(timer);
     signal?.removeEventListener('abort', giveUp);
   }
 }

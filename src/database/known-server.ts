@@ -12,6 +12,8 @@ const STRIKES = 2;
 const STRIKES_WITHIN_MS = 60_000;
 const UNNAMED_FOR_MS = 60_000;
 
+const DEFAULT_ACQUIRE_TIMEOUT_MS = 10_000;
+
 const servers = new WeakMap<DataSource, KnownServer>();
 
 /** What has been learnt of the server behind a DataSource, and of what stands between the two. */
@@ -30,6 +32,8 @@ export class KnownServer {
   transactionIds: TransactionIds | false | undefined;
   /** Statements are sent with a comment that names their request. */
   commentsStatements = false;
+  /** How long a connection is waited for, in ms, where the pool has no limit of its own. */
+  acquireTimeoutMs = DEFAULT_ACQUIRE_TIMEOUT_MS;
   /** It takes LISTEN. Assumed until it refuses. */
   takesListen = true;
   /** Connections that are older may have prepared what does not fit any more: they are closed before they are lent again. */

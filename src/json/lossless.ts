@@ -16,7 +16,7 @@ import {
   tooDeep,
   ZERO,
 } from './scanner.js';
-import { assertDepth, JsonText, parsePlain, parseString } from './text.js';
+import { assertDepth, JsonText, parsePlain, parseString, rawJSON } from './text.js';
 
 /**
  * A number that neither a JavaScript number nor a bigint can hold as it was written: `0.10000000000000000001`, `1e400`,
@@ -32,6 +32,11 @@ export class JsonNumber {
 
   toString(): string {
     return this.text;
+  }
+
+  /** For JSON.stringify: the number as written; before Node 22 the nearest that JavaScript has. */
+  toJSON(): unknown {
+    return rawJSON ? rawJSON(this.text) : Number(this.text);
   }
 }
 

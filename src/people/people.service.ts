@@ -75,6 +75,12 @@ export class PeopleService<Data extends object = JsonObject> implements OnModule
           'Set autoLoadEntities: true in TypeOrmModule.forRoot, or add Person to its entities.',
       );
     }
+    for (const { propertyName, databaseName } of this.dataSource.getMetadata(Person).columns)
+      if (databaseName !== propertyName)
+        throw new Error(
+          `PeopleModule: the naming strategy of the DataSource makes ${databaseName} of Person's column ${propertyName}, which has that name on purpose. ` +
+            'Have its columnName() return the customName where there is one.',
+        );
   }
 
   /**

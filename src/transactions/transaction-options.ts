@@ -86,6 +86,11 @@ export interface TransactionRunnerSettings extends Omit<
   TransactionOptions,
   'propagation' | 'conflictKey' | 'beforeRetry' | 'idempotent'
 > {
+  /**
+   * How long a connection is waited for, in ms, where the DataSource does not say it (`connectTimeoutMS`): TypeORM's pool would have a
+   * unit of work wait for ever. Then PoolExhaustedError. Default 10,000.
+   */
+  acquireTimeoutMs?: number;
   /** What is checked when a client leaves the pool. Default `fast`. */
   recycling?: RecyclingMethod;
   /**
@@ -118,6 +123,7 @@ export interface TransactionRunnerSettings extends Omit<
 const WHOLE_NUMBERS = {
   maxAttempts: [1, 10],
   timeoutMs: [1, 2 ** 31 - 1],
+  acquireTimeoutMs: [1, 2 ** 31 - 1],
   lockTimeoutMs: [1, 2 ** 31 - 1],
   statementTimeoutMs: [1, 2 ** 31 - 1],
   idleInTransactionTimeoutMs: [1, 2 ** 31 - 1],

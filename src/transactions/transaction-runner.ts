@@ -50,6 +50,7 @@ export class TransactionRunner implements BeforeApplicationShutdown {
   private readonly common: Pick<AttemptOptions<never>, 'dataSource' | 'recycling' | 'sessions'>;
   private readonly stopping = new AbortController();
   private stopsSince: number | undefined;
+  private drained: Promise<void> | undefined;
   /** Whether a single statement needs no transaction begun for it with these settings, nor anything else of its own. */
   private readonly isPlain: boolean;
 
@@ -58,17 +59,19 @@ export class TransactionRunner implements BeforeApplicationShutdown {
     @Inject(TRANSACTION_SETTINGS) readonly settings: TransactionRunnerSettings,
   ) {
     validateOptions(settings);
-    const { sharedStatements = true, timeoutMs, commitOutcome = 'report', maxAttempts } = settings;
+    const { timeoutMs, commitOutcome = 'report', maxAttempts } = settings;
     this.isPlain =
-      sharedStatements &&
+      settings.sharedStatements !== false &&
       !settings.statementComments &&
       maxAttempts !== 1 &&
       !timeoutMs &&
       commitOutcome === 'report' &&
       !needsBegin(settings);
     this.common = { dataSource, recycling: settings.recycling ?? 'fast', sessions: this.units.sessions };
-    if (settings.statementComments) KnownServer.of(dataSource).commentsStatements = true;
-    if (settings.preparedStatements === 'unnamed') KnownServer.of(dataSource).useNoNames();
+    const server = KnownServer.of(dataSource);
+    server.acquireTimeoutMs = settings.acquireTimeoutMs ?? server.acquireTimeoutMs;
+    if (settings.statementComments) server.commentsStatements = true;
+    if (settings.preparedStatements === 'unnamed') server.useNoNames();
     // Every unit that waits between attempts listens.
     setMaxListeners(Infinity, this.stopping.signal);
   }
@@ -177,13 +180,14 @@ export class TransactionRunner implements BeforeApplicationShutdown {
   /**
    * Begins nothing any more, waits until what runs has ended, and cuts the connections of what does not end in time: Nest
    * closes the pool next, and a connection that is given back with an open transaction would reach whoever waits for one.
-   * Ends soon after its deadline, whatever a unit of work waits for.
+   * Ends soon after its deadline, whatever a unit of work waits for. Nest calls it for each module that gives the runner on.
    */
-  async beforeApplicationShutdown(): Promise<void> {
+  beforeApplicationShutdown(): Promise<void> {
     this.stopping.abort();
     this.stopsSoon();
     const { drainTimeoutMs = DEFAULT_DRAIN_MS } = this.settings;
-    await this.units.drain(Math.max(0, drainTimeoutMs - (performance.now() - this.stopsSince!)));
+    const leftMs = drainTimeoutMs - (performance.now() - this.stopsSince!);
+    return (this.drained ??= this.units.drain(Math.max(0, leftMs)));
   }
 
   /** The innermost unit of work on this DataSource that the calling code runs in. */

@@ -9,13 +9,16 @@ import {
   type OnModuleInit,
   type Type,
 } from '@nestjs/common';
-import { getDataSourceToken } from '@nestjs/typeorm';
 import type { Pool } from 'pg';
 import { ApplicationErrorFilter } from '../errors/application-error.filter.js';
 import { assertPgInternals } from '../database/pg/self-test.js';
 import { poolOf } from '../database/pooled-client.js';
 import { assertSupportedVersions } from '../database/versions/supported.js';
 import { PoolQueryGuard } from './pool-query-guard.js';
+import { checkedBy } from './setup/known-options.js';
+import { providedDataSource } from './setup/provided-data-source.js';
+import { SharedModule } from './setup/shared-module.js';
+import { transactionRules } from './setup/transaction-rules.js';
 import type { TransactionRunnerSettings } from './transaction-options.js';
 import { TRANSACTION_SETTINGS, TRANSACTIONS_DATA_SOURCE, TransactionRunner } from './transaction-runner.js';
 
@@ -45,8 +48,23 @@ export function knownNow({
   return { ...(dataSource && { dataSource }), isGlobal, useFactory: () => settings };
 }
 
-/** Provides `TransactionRunner` on one of the application's TypeORM DataSources. Needs a `TypeOrmModule.forRoot`. */
+/** What is exported, by token. */
+export const TRANSACTIONS_EXPORTS = [TransactionRunner, TRANSACTIONS_DATA_SOURCE];
+
+const shared = new SharedModule('TransactionsModule', TRANSACTIONS_EXPORTS, () =>
+  TransactionsModule.forRoot(),
+);
+
 @Module({})
+class TransactionsCoreModule {}
+
+/**
+ * Provides `TransactionRunner` on one of the application's TypeORM DataSources. Needs a `TypeOrmModule.forRoot`.
+ *
+ * `forRoot` sets it up once, in the root module. Where `TransactionRunner` is injected, import it without options, as
+ * `imports: [TransactionsModule]`: that is the same one. `PeopleModule` and `MessagingModule` set it up as well.
+ */
+@Module(shared.bare)
 export class TransactionsModule implements OnModuleInit {
   constructor(private readonly runner: TransactionRunner) {}
 
@@ -66,25 +84,31 @@ export class TransactionsModule implements OnModuleInit {
   }
 
   /** The same, from a factory. */
-  static forRootAsync({
-    dataSource,
-    isGlobal = false,
-    imports,
-    inject,
-    useFactory,
-  }: TransactionsModuleAsyncOptions): DynamicModule {
-    return {
-      module: TransactionsModule,
-      global: isGlobal,
-      imports: imports ?? [],
-      providers: [
-        { provide: TRANSACTIONS_DATA_SOURCE, useExisting: getDataSourceToken(dataSource) },
-        { provide: TRANSACTION_SETTINGS, inject: inject ?? [], useFactory },
-        TransactionRunner,
-        // Wherever our errors may be thrown.
-        ApplicationErrorFilter,
-      ],
-      exports: [TransactionRunner, TRANSACTIONS_DATA_SOURCE],
-    };
+  static forRootAsync(options: TransactionsModuleAsyncOptions): DynamicModule {
+    const useFactory = checkedBy(transactionRules, 'TransactionsModule.forRoot', options);
+    return transactionsModule({ ...options, useFactory });
   }
+}
+
+/** `TransactionsModule` with options that were checked by whoever sets it up. */
+export function transactionsModule({
+  dataSource,
+  isGlobal,
+  imports = [],
+  inject = [],
+  useFactory,
+}: TransactionsModuleAsyncOptions): DynamicModule {
+  const core: DynamicModule = {
+    module: TransactionsCoreModule,
+    imports,
+    providers: [
+      providedDataSource(TRANSACTIONS_DATA_SOURCE, dataSource),
+      { provide: TRANSACTION_SETTINGS, inject, useFactory },
+      TransactionRunner,
+      // Wherever our errors may be thrown.
+      ApplicationErrorFilter,
+    ],
+    exports: TRANSACTIONS_EXPORTS,
+  };
+  return shared.setUp(TransactionsModule, { core, dataSource, isGlobal });
 }
