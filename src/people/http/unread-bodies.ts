@@ -2,6 +2,7 @@ import { Inject, Injectable, UnsupportedMediaTypeException } from '@nestjs/commo
 import { HttpAdapterHost, ModuleRef } from '@nestjs/core';
 import type { IncomingMessage } from 'node:http';
 import { mediaTypeOf, pathOf } from '../../json/body.decorator.js';
+import { NDJSON } from '../../json/ndjson.js';
 import { PEOPLE_OPTIONS, type PeopleOptions } from '../people.options.js';
 
 const MEBIBYTE = 1024 * 1024;
@@ -20,6 +21,8 @@ export interface TakenBody {
   isBulk: boolean;
 }
 
+/** Those that our routes take, or refuse with what they do take. */
+const TYPES = new Set(['application/json', NDJSON, 'application/merge-patch+json']);
 /** As Express' parsers call themselves. */
 const EXPRESS_PARSERS = new Set(['jsonParser', 'rawParser', 'textParser', 'urlencodedParser']);
 /** Stands for the type of a body that is left unread while Fastify looks for its parser. */
@@ -53,16 +56,15 @@ export class UnreadBodies {
   /** Before there are routes. */
   prepareFastify(): void {
     const fastify = this.adapterHost.httpAdapter.getInstance<FastifyParsers>();
-    fastify.addContentTypeParser(UNREAD_TYPE, (request, body, done) => {
-      const type = this.types.get(request);
+    fastify.addContentTypeParser(UNREAD_TYPE, ({ raw }, body, done) => {
+      const type = this.types.get(raw);
       // Whoever sends it by that name.
       if (type === undefined) return done(new UnsupportedMediaTypeException());
-      request.raw.headers['content-type'] = type;
+      raw.headers['content-type'] = type;
       done(null, body);
     });
     fastify.addHook('onRoute', (route) => {
-      const taken = route.config?.[TAKES_BODY];
-      if (taken) route.preParsing = [route.preParsing ?? [], this.leavingBody(taken)].flat();
+      if (route.config?.[TAKES_BODY]) route.preParsing = [route.preParsing ?? [], this.leavingBody].flat();
     });
   }
 
@@ -86,17 +88,14 @@ export class UnreadBodies {
   }
 
   /** Fastify chooses the parser by the header, right behind these hooks: ours puts it back. */
-  private leavingBody({ types }: TakenBody): PreParsingHook {
-    return (request, _reply, _payload, done) => {
-      const mediaType = mediaTypeOf(request.raw);
-      if (types.includes(mediaType) && this.isLeft(mediaType)) {
-        const { headers } = request.raw;
-        this.types.set(request, headers['content-type']!);
-        headers['content-type'] = UNREAD_TYPE;
-      }
-      done();
-    };
-  }
+  private readonly leavingBody: PreParsingHook = ({ raw }, _reply, _payload, done) => {
+    const mediaType = mediaTypeOf(raw);
+    if (TYPES.has(mediaType) && this.isLeft(mediaType)) {
+      this.types.set(raw, raw.headers['content-type']!);
+      raw.headers['content-type'] = UNREAD_TYPE;
+    }
+    done();
+  };
 
   private isLeft(mediaType: string): boolean {
     return this.leaveJson || mediaType !== 'application/json';
@@ -120,7 +119,7 @@ interface FastifyRequest {
 }
 type PreParsingHook = (request: FastifyRequest, reply: unknown, payload: unknown, done: () => void) => void;
 interface FastifyRoute {
-  config?: Record<symbol, TakenBody | undefined>;
+  config?: Record<symbol, unknown>;
   preParsing?: PreParsingHook | PreParsingHook[];
 }
 interface FastifyParsers {
