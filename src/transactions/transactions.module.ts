@@ -13,7 +13,6 @@ import { getDataSourceToken } from '@nestjs/typeorm';
 import type { Pool } from 'pg';
 import { assertPgInternals } from '../database/pg/self-test.js';
 import { poolOf } from '../database/pooled-client.js';
-import { PoolQueryGuard } from './pool-query-guard.js';
 import type { TransactionRunnerSettings } from './transaction-options.js';
 import { TRANSACTION_SETTINGS, TRANSACTIONS_DATA_SOURCE, TransactionRunner } from './transaction-runner.js';
 
@@ -49,11 +48,10 @@ export class TransactionsModule implements OnModuleInit {
   constructor(private readonly runner: TransactionRunner) {}
 
   async onModuleInit(): Promise<void> {
-    const { dataSource, settings } = this.runner;
+    const { dataSource } = this.runner;
     const pool = poolOf(dataSource) as Pool | undefined;
     // There is none where the application connects later: then whatever is wrong shows with the first statement.
     if (pool) assertPgInternals(pool);
-    PoolQueryGuard.watch(dataSource, settings.poolQueries);
     await this.runner.know();
   }
 

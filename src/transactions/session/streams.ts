@@ -1,3 +1,4 @@
+import { AsyncResource } from 'node:async_hooks';
 import { startStatementSpan } from '../../tracing/statement-spans.js';
 import type { SessionConnection } from './connection.js';
 import type { StatementSender } from './sender.js';
@@ -29,6 +30,7 @@ export class Streams {
     const { connection, sender } = this;
     const turn = this.turns.take();
     this.unended++;
+    tellItsReader(submittable);
     let isSent = false;
     let endSpan: ReturnType<typeof startStatementSpan> | undefined;
     // pg tells a query its end by these.
@@ -59,6 +61,25 @@ export class Streams {
     };
     send().catch((error: unknown) => submittable.handleError(error as Error));
     return submittable;
+  }
+}
+
+/** By which COPYs and cursors come to whoever reads or writes them. */
+const TELLING = [
+  'emit',
+  'handleReadyForQuery',
+  'handleCommandComplete',
+  'handlePortalSuspended',
+  'handleError',
+] as const;
+
+/** What comes of it comes from the socket, which belongs to nobody: those who listen are in the unit of work that asked for it. */
+function tellItsReader(submittable: Submittable): void {
+  const place = new AsyncResource('nestjs-people:stream');
+  const telling = submittable as unknown as Partial<Record<string, (...told: unknown[]) => unknown>>;
+  for (const name of TELLING) {
+    const tell = telling[name];
+    if (tell) telling[name] = (...told) => place.runInAsyncScope(() => tell.apply(submittable, told));
   }
 }
 
