@@ -24,6 +24,8 @@ interface Runner {
   run<T>(options: TransactionOptions, work: (context: TransactionContext) => Promise<T>): Promise<T>;
 }
 
+type Work = (manager: EntityManager) => Promise<unknown>;
+
 /** What is asked of one DataSource, by however many modules of an application. */
 interface Policy {
   mode: RepositoryMode | undefined;
@@ -79,8 +81,8 @@ function nestTransactions(manager: EntityManager, nested: () => Runner | undefin
   const transaction = (...given: unknown[]): Promise<unknown> => {
     const runner = nested();
     if (!runner) return apart(...given);
-    const work = given.at(-1) as (inner: EntityManager) => Promise<unknown>;
-    const level = given.length > 1 ? { isolationLevel: given[0] as IsolationLevel } : {};
+    const work = given.find((each) => typeof each === 'function') as Work;
+    const level = typeof given[0] === 'string' ? { isolationLevel: given[0] as IsolationLevel } : {};
     return runner.run({ propagation: 'NESTED', ...level }, (context) => work(context.manager));
   };
   return Object.assign(manager, { transaction });
