@@ -1,3 +1,5 @@
+import { jest } from '@jest/globals';
+import { setImmediate as setImmediatePromise } from 'node:timers/promises';
 import { from as copyFrom, to as copyTo } from 'pg-copy-streams';
 import { DataSource, type DataSourceOptions, type Repository } from 'typeorm';
 import { outsideTransaction } from '../../src/transactions/session/places.js';
@@ -34,6 +36,8 @@ const gate = () => {
   const opened = new Promise<void>((resolve) => (open = resolve));
   return { open, opened };
 };
+/** Jest's clock stands for the timers that the session sets, and for no others. */
+const TIMERS_OF_OTHERS = ['Date', 'hrtime', 'nextTick', 'performance', 'queueMicrotask', 'setImmediate', 'clearImmediate'] as const; // prettier-ignore
 const rollBack = new Error('roll back');
 /** Runs `work` in a unit of work that is rolled back. */
 const rolledBack = async (work: (transaction: TransactionContext) => Promise<unknown>) => {
@@ -321,6 +325,25 @@ describe('what a stream tells', () => {
       }),
     );
     await close();
+  });
+
+  // @trap rows are streamed and saved one by one in a transaction, whose one connection the stream has: it hangs for ever
+  it('is not waited for by statements where nobody reads or writes it', async () => {
+    jest.useFakeTimers({ now: Date.now(), doNotFake: [...TIMERS_OF_OTHERS] });
+    try {
+      const unit = host.transactions.run({}, async ({ client }) => {
+        client.query(copyFrom('COPY counters FROM STDIN')).on('error', () => undefined);
+        const waiting = save();
+        waiting.catch(() => undefined);
+        await setImmediatePromise();
+        jest.advanceTimersByTime(30_000);
+        await waiting;
+      });
+      await expect(unit).rejects.toThrow(/has waited for 30000 ms for the COPY or the cursor/);
+    } finally {
+      jest.useRealTimers();
+    }
+    expect(await committed()).toBeUndefined();
   });
 
   it('of a COPY into the table joins as well', async () => {

@@ -93,10 +93,13 @@ export class TransactionSession {
   }
 
   private inTurn<Row extends QueryResultRow>(statement: QueryConfig): Promise<QueryResult<Row>> {
-    return this.turns.run(async () => {
-      this.assertOpen();
-      return this.sender.send<Row>(statement);
-    });
+    const send = (assertWanted?: () => void) =>
+      this.turns.run(async () => {
+        assertWanted?.();
+        this.assertOpen();
+        return this.sender.send<Row>(statement);
+      });
+    return this.streams.areOpen ? this.streams.behind(send) : send();
   }
 
   /**
