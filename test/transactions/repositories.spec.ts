@@ -2,6 +2,7 @@ import { jest } from '@jest/globals';
 import { setImmediate as setImmediatePromise } from 'node:timers/promises';
 import { from as copyFrom, to as copyTo } from 'pg-copy-streams';
 import { DataSource, type DataSourceOptions, type Repository } from 'typeorm';
+import { Person } from '../../src/people/person.entity.js';
 import { outsideTransaction } from '../../src/transactions/session/places.js';
 import { currentTransaction, type TransactionContext } from '../../src/transactions/transaction-context.js';
 import { TransactionUsageError } from '../../src/transactions/transaction-errors.js';
@@ -9,6 +10,8 @@ import type { TransactionRunnerSettings } from '../../src/transactions/transacti
 import { TransactionRunner } from '../../src/transactions/transaction-runner.js';
 import { duringTests } from '../support/during-tests.js';
 import { poolOf } from '../support/people-app.js';
+import { startPeopleHost } from '../support/people-host.js';
+import { createDatabase } from '../support/test-database.js';
 import { Counter, startTransactionsHost } from '../support/transactions-host.js';
 import { Author, Counters, ENTITIES, Library, Note, NoteOfAuthors, WRITES } from './repositories.cases.js';
 
@@ -168,7 +171,7 @@ describe('a transaction that TypeORM is asked for inside of a unit of work', () 
         await save();
         await save(`${name} too`);
       });
-      const fails = host.dataSource.manager.transaction(async () => {
+      const fails = currentTransaction()!.manager.transaction(async () => {
         await save(`${name} lost`);
         throw rollBack;
       });
@@ -276,6 +279,24 @@ describe('what is not the unit’s any more', () => {
   });
 });
 
+it('TypeORM’s subscribers are behind the end when it is told them, and are refused, or outside', async () => {
+  const { dataSource, transactions, close } = await another({ repositories: 'join' });
+  const repository = dataSource.getRepository(Counter);
+  const afterTransactionCommit = () => repository.save({ name: `${name} after`, value: 1 });
+  const add = () => transactions.run({}, () => repository.save({ name, value: 1 }));
+  dataSource.subscribers.push({ afterTransactionCommit });
+  await expect(add()).rejects.toMatchObject({
+    name: 'AfterCommitError',
+    cause: { message: expect.stringContaining('outsideTransaction') as string },
+  });
+  expect([await committed(), await committed(`${name} after`)]).toEqual([1, undefined]);
+  dataSource.subscribers.pop();
+  dataSource.subscribers.push({ afterTransactionCommit: () => outsideTransaction(afterTransactionCommit) });
+  await add();
+  expect(await committed(`${name} after`)).toBe(1);
+  await close();
+});
+
 describe('what a stream tells', () => {
   const readByTypeOrm = () => {
     // In place of pg-query-stream, which a host installs.
@@ -378,6 +399,23 @@ describe('one DataSource', () => {
     await close();
   });
 
+  it('joins where PeopleModule is told so, with people in the same unit', async () => {
+    const database = await createDatabase();
+    const people = await startPeopleHost(database.url, {
+      people: { transactions: { repositories: 'join' } },
+    });
+    const unit = people.transactions.run({}, async () => {
+      const { id } = await people.people.create({ name });
+      expect(await people.dataSource.getRepository(Person).findOneBy({ id })).toMatchObject({ name });
+      await people.dataSource.getRepository(Person).save({ name: `${name} too`, data: null });
+      throw rollBack;
+    });
+    await expect(unit).rejects.toBe(rollBack);
+    expect(await database.query('SELECT FROM people')).toEqual([]);
+    await people.close();
+    await database.drop();
+  });
+
   it('refuses inside of a unit what a manager of somebody else sends', async () => {
     const foreign = host.dataSource.createQueryRunner();
     await rolledBack(() => expect(foreign.manager.save(Counter, { name, value: 1 })).rejects.toThrow(TransactionUsageError)); // prettier-ignore
@@ -418,6 +456,8 @@ describe('one DataSource', () => {
 describe('where they are refused', () => {
   it('a stream is as well, which TypeORM’s subscribers don’t hear of', async () => {
     const { dataSource, transactions, close } = await another({ repositories: 'throw' });
+    await dataSource.destroy();
+    await dataSource.initialize();
     const streamed = transactions.run({}, () =>
       dataSource.getRepository(Counter).createQueryBuilder().stream(),
     );

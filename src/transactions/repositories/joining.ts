@@ -67,11 +67,16 @@ function install(dataSource: DataSource, policy: Policy): void {
     return mode() === 'join' ? lendQueryRunner(unit) : watchStreams(ofPool(), unit.id, guard);
   });
   const nesting = (manager: EntityManager) =>
-    nestTransactions(manager, () => (joined() ? policy.runner : undefined));
+    nestTransactions(manager, () => {
+      const unit = joined();
+      return unit && (!manager.queryRunner || manager === unit.manager) ? policy.runner : undefined;
+    });
   nesting(dataSource.manager);
   const createEntityManager = dataSource.createEntityManager.bind(dataSource);
-  dataSource.createEntityManager = (queryRunner?: QueryRunner) =>
-    queryRunner ? createEntityManager(queryRunner) : nesting(createEntityManager());
+  dataSource.createEntityManager = (queryRunner?: QueryRunner) => {
+    const manager = createEntityManager(queryRunner);
+    return queryRunner && mode() !== 'join' ? manager : nesting(manager);
+  };
   cacheBeside(dataSource, () => joined() !== undefined);
 }
 

@@ -192,7 +192,7 @@ export class TransactionSession {
   /** For what comes too late. */
   ended(): TransactionUsageError {
     return new TransactionUsageError(
-      `Transaction ${this.options.transactionId()} has ended: await every statement before the work returns.`,
+      `Transaction ${this.options.transactionId()} has ended: await every statement before the work returns; what is to come later belongs into afterCommit, or outsideTransaction().`,
     );
   }
 }
