@@ -2,6 +2,7 @@ import { jest } from '@jest/globals';
 import { setImmediate as setImmediatePromise } from 'node:timers/promises';
 import { from as copyFrom, to as copyTo } from 'pg-copy-streams';
 import { DataSource, type DataSourceOptions, type Repository } from 'typeorm';
+import { poolOf } from '../../src/database/pooled-client.js';
 import { Person } from '../../src/people/person.entity.js';
 import { outsideTransaction } from '../../src/transactions/session/places.js';
 import { currentTransaction, type TransactionContext } from '../../src/transactions/transaction-context.js';
@@ -9,7 +10,6 @@ import { TransactionUsageError } from '../../src/transactions/transaction-errors
 import type { TransactionRunnerSettings } from '../../src/transactions/transaction-options.js';
 import { TransactionRunner } from '../../src/transactions/transaction-runner.js';
 import { duringTests } from '../support/during-tests.js';
-import { poolOf } from '../support/people-app.js';
 import { startPeopleHost } from '../support/people-host.js';
 import { createDatabase } from '../support/test-database.js';
 import { Counter, startTransactionsHost } from '../support/transactions-host.js';
@@ -60,7 +60,8 @@ describe('inside of a unit of work', () => {
     await rolledBack(async (transaction) => {
       await write(library, name);
       expect((await transaction.query({ text: rows, values: [name] })).rows).toHaveLength(1);
-      expect(poolOf(host.dataSource).borrowed).toBe(1);
+      const { totalCount, idleCount } = poolOf(host.dataSource);
+      expect(totalCount - idleCount).toBe(1);
     });
     expect(await host.database.query(rows, [name])).toEqual([]);
     await host.transactions.run({}, () => write(library, `${name} kept`));
@@ -265,10 +266,9 @@ describe('what is not the unit’s any more', () => {
   });
 
   it('is on the pool in afterCommit, in afterRollback and outside of transactions', async () => {
-    await host.transactions.run({}, async ({ afterCommit }) => {
+    await host.transactions.run({}, async (transaction) => {
       await save();
-      currentTransaction()!.afterCommit(() => save(`${name} after`));
-      expect(afterCommit).toBeDefined();
+      transaction.afterCommit(() => save(`${name} after`));
     });
     await rolledBack(async (transaction) => {
       transaction.afterRollback(() => save(`${name} rolled back`));
@@ -333,18 +333,24 @@ describe('what a stream tells', () => {
     });
   });
 
-  it('in a unit of work is not of the unit whose connection was the first to need it', async () => {
-    const { dataSource, transactions, close } = await another({ repositories: 'join' });
-    await transactions.run({}, () =>
-      transactions.run({ propagation: 'REQUIRES_NEW' }, async ({ client }) => {
-        const { connection } = client as unknown as { connection: NodeJS.EventEmitter };
-        const told = new Promise((resolve) =>
-          connection.once('readyForQuery', () => resolve(currentTransaction())),
-        );
-        await dataSource.query('SELECT');
-        expect(await told).toBeUndefined();
-      }),
+  it.each<[string, TransactionRunnerSettings, (transactions: TransactionRunner) => Promise<unknown>]>([
+    [
+      'an independent unit',
+      { repositories: 'join' },
+      (transactions) =>
+        transactions.run({ propagation: 'REQUIRES_NEW' }, ({ manager }) => manager.query('SELECT')),
+    ],
+    ['a query beside it', { repositories: 'off' }, ({ dataSource }) => dataSource.query('SELECT')],
+  ])('is of no unit where the connection was made for %s inside of one', async (_, settings, send) => {
+    const { dataSource, transactions, close } = await another(settings);
+    const told = new Promise((resolve) =>
+      poolOf(dataSource).once('connect', () => resolve(currentTransaction())),
     );
+    await transactions.run({}, async ({ manager }) => {
+      await manager.query('SELECT');
+      await send(transactions);
+    });
+    expect(await told).toBeUndefined();
     await close();
   });
 

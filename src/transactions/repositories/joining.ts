@@ -5,6 +5,7 @@
 import type { DataSource, EntityManager, QueryRunner } from 'typeorm';
 import { standInForPoolRunners } from '../../database/connecting.js';
 import type { IsolationLevel } from '../../database/data-source-options.js';
+import { outsideTransaction } from '../session/places.js';
 import type { TransactionContext } from '../transaction-context.js';
 import { TransactionUsageError } from '../transaction-errors.js';
 import type {
@@ -64,7 +65,7 @@ function install(dataSource: DataSource, policy: Policy): void {
   standInForPoolRunners(dataSource, (ofPool) => {
     const unit = innermostOn(dataSource);
     if (!unit) return ofPool();
-    return mode() === 'join' ? lendQueryRunner(unit) : watchStreams(ofPool(), unit.id, guard);
+    return mode() === 'join' ? lendQueryRunner(unit) : besideUnit(ofPool(), unit.id, guard);
   });
   const nesting = (manager: EntityManager) =>
     nestTransactions(manager, () => {
@@ -93,8 +94,10 @@ function nestTransactions(manager: EntityManager, nested: () => Runner | undefin
   return Object.assign(manager, { transaction });
 }
 
-/** TypeORM tells its subscribers of queries, but not of streams. */
-function watchStreams(runner: QueryRunner, unit: string, guard: PoolQueryGuard): QueryRunner {
+/** One of the pool: its connection may outlive the unit, and TypeORM tells its subscribers of queries, but not of streams. */
+function besideUnit(runner: QueryRunner, unit: string, guard: PoolQueryGuard): QueryRunner {
+  const connect = runner.connect.bind(runner);
+  runner.connect = () => outsideTransaction(connect) as Promise<unknown>;
   const stream = runner.stream.bind(runner);
   runner.stream = async (query, ...rest) => {
     guard.tell(unit, query);
