@@ -9,6 +9,7 @@ export { TransactionRunner } from './transactions/transaction-runner.js';
 export {
   type PoolQueryMode,
   type Propagation,
+  type RepositoryMode,
   type TransactionOptions,
   type TransactionRunnerSettings,
 } from './transactions/transaction-options.js';
@@ -20,6 +21,7 @@ export {
   type Statement,
   TransactionContext,
 } from './transactions/transaction-context.js';
+export { outsideTransaction } from './transactions/session/places.js';
 export {
   TRANSACTION_RETRY_CHANNEL,
   type TransactionBegin,

@@ -11,6 +11,30 @@ import { DatabaseUnavailableError, PoolExhaustedError, TOO_MANY_CONNECTIONS } fr
 /** How long it is waited for a client that comes back, before the server is asked for one more. */
 const ASK_AGAIN_MS = 250;
 
+type Create = DataSource['createQueryRunner'];
+
+/** `createQueryRunner` as TypeORM has it, of DataSources where something else stands in for it. */
+const ofPools = new WeakMap<DataSource, Create>();
+
+/** A QueryRunner whose connection is one of the pool, whatever code asks for it. */
+export function createPoolRunner(dataSource: DataSource): QueryRunner {
+  return ofPools.get(dataSource)?.() ?? dataSource.createQueryRunner();
+}
+
+/**
+ * Has `choose` decide which QueryRunner TypeORM gets of this DataSource.
+ *
+ * @param choose is given what makes one of the pool
+ */
+export function standInForPoolRunners(
+  dataSource: DataSource,
+  choose: (ofPool: () => QueryRunner) => QueryRunner,
+): void {
+  const create = dataSource.createQueryRunner.bind(dataSource);
+  ofPools.set(dataSource, create);
+  dataSource.createQueryRunner = (mode) => choose(() => create(mode));
+}
+
 /**
  * A client of the pool, with the QueryRunner that gives it back. A server that has no connection left for us is no reason to give
  * up while we have some: one of them comes back.
@@ -26,7 +50,7 @@ export async function connect(
   const until = performance.now() + acquireTimeoutOf(dataSource, pool);
   for (;;) {
     // A QueryRunner whose connect() failed stays failed (it caches the promise), hence a fresh one each time.
-    const queryRunner = dataSource.createQueryRunner();
+    const queryRunner = createPoolRunner(dataSource);
     try {
       const connecting = queryRunner.connect() as Promise<PoolClient>;
       // A pool with a limit of its own ends the wait, and one with an idle client has none.

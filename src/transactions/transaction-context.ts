@@ -26,14 +26,10 @@ interface ContextParts {
 /** One attempt at a unit of work: what the work may use while that attempt lasts, and not longer. */
 export class TransactionContext {
   /** Those of `atCommit`, `afterCommit` and `afterRollback`, in order. */
-  readonly callbacks: {
-    atCommit: (() => PipelinedStatement | undefined)[];
-    afterCommit: Callback[];
-    afterRollback: Callback[];
-  } = {
-    atCommit: [],
-    afterCommit: [],
-    afterRollback: [],
+  readonly callbacks = {
+    atCommit: [] as (() => PipelinedStatement | undefined)[],
+    afterCommit: [] as Callback[],
+    afterRollback: [] as Callback[],
   };
   private open = true;
   private savepoints = 0;

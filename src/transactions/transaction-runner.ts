@@ -14,6 +14,7 @@ import {
   type Statement,
   type TransactionContext,
 } from './transaction-context.js';
+import { decideOnRepositories } from './repositories/joining.js';
 import { ShuttingDownError, TransactionUsageError } from './transaction-errors.js';
 import {
   needsBegin,
@@ -26,7 +27,13 @@ import { repeatUntilCommitted } from './unit/repetition.js';
 import { RunningUnits } from './unit/running-units.js';
 import { attemptStatement } from './unit/single-statement.js';
 import { PIPELINE_DEPTH } from './unit/key-pipeline.js';
-import { assertCompatible, assertConnectionIsFree, assertKeyIsFree, isPartOfUnit } from './unit/nesting.js';
+import {
+  assertCompatible,
+  assertConnectionIsFree,
+  assertKeyIsFree,
+  innermostOn,
+  isPartOfUnit,
+} from './unit/nesting.js';
 import { type AttemptOutcome, Unit } from './unit/unit-of-work.js';
 
 export const TRANSACTIONS_DATA_SOURCE = Symbol.for('nestjs-people:TRANSACTIONS_DATA_SOURCE');
@@ -72,6 +79,7 @@ export class TransactionRunner implements BeforeApplicationShutdown {
     server.acquireTimeoutMs = settings.acquireTimeoutMs ?? server.acquireTimeoutMs;
     if (settings.statementComments) server.commentsStatements = true;
     if (settings.preparedStatements === 'unnamed') server.useNoNames();
+    decideOnRepositories(this);
     // Every unit that waits between attempts listens.
     setMaxListeners(Infinity, this.stopping.signal);
   }
@@ -98,7 +106,7 @@ export class TransactionRunner implements BeforeApplicationShutdown {
   async run<T>(options: UnitOptions, work: (transaction: TransactionContext) => Promise<T>): Promise<T> {
     validateOptions({ ...this.settings, ...options });
     const { propagation = 'REQUIRED' } = options;
-    const outer = this.outer();
+    const outer = innermostOn(this.dataSource);
     if (outer && options.claim && propagation !== 'REQUIRES_NEW')
       throw new TransactionUsageError('A unit of work with a claim can not join another.');
     if (!outer && propagation === 'MANDATORY')
@@ -188,13 +196,6 @@ export class TransactionRunner implements BeforeApplicationShutdown {
     const { drainTimeoutMs = DEFAULT_DRAIN_MS } = this.settings;
     const leftMs = drainTimeoutMs - (performance.now() - this.stopsSince!);
     return (this.drained ??= this.units.drain(Math.max(0, leftMs)));
-  }
-
-  /** The innermost unit of work on this DataSource that the calling code runs in. */
-  private outer(): TransactionContext | undefined {
-    let context = currentTransaction();
-    while (context && context.dataSource !== this.dataSource) context = context.parent;
-    return context;
   }
 
   private begin<T>(options: UnitOptions, work: (transaction: TransactionContext) => Promise<T>): Promise<T> {

@@ -14,7 +14,6 @@ import { ApplicationErrorFilter } from '../errors/application-error.filter.js';
 import { assertPgInternals } from '../database/pg/self-test.js';
 import { poolOf } from '../database/pooled-client.js';
 import { assertSupportedVersions } from '../database/versions/supported.js';
-import { PoolQueryGuard } from './pool-query-guard.js';
 import { checkedBy } from './setup/known-options.js';
 import { providedDataSource } from './setup/provided-data-source.js';
 import { SharedModule } from './setup/shared-module.js';
@@ -69,12 +68,11 @@ export class TransactionsModule implements OnModuleInit {
   constructor(private readonly runner: TransactionRunner) {}
 
   async onModuleInit(): Promise<void> {
-    const { dataSource, settings } = this.runner;
+    const { dataSource } = this.runner;
     assertSupportedVersions();
     const pool = poolOf(dataSource) as Pool | undefined;
     // There is none where the application connects later: then whatever is wrong shows with the first statement.
     if (pool) assertPgInternals(pool);
-    PoolQueryGuard.watch(dataSource, settings.poolQueries);
     await this.runner.know();
   }
 

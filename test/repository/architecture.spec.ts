@@ -21,7 +21,7 @@ const ROOMS: Record<string, string[]> = {
   people: ['http', 'messages', 'sharing', 'importing', 'table'],
   messaging: ['kafka', 'replaying', 'consuming', 'outbox', 'dead-letters', 'inbox', 'telemetry', 'records'],
   'messaging/kafka': ['kafkajs', 'platformatic', 'client', 'protocol', 'replies'],
-  transactions: ['setup', 'sharing', 'unit', 'session'],
+  transactions: ['setup', 'repositories', 'sharing', 'unit', 'session'],
   database: ['hosts', 'pg', 'versions'],
 };
 const LINES_OF_A_HEADER = 5;

@@ -27,6 +27,7 @@ export const settingRules: RulesFor<TransactionRunnerSettings> = {
   sharedStatements: 'a boolean',
   statementComments: 'a boolean',
   poolQueries: 'checked later',
+  repositories: 'checked later',
   drainTimeoutMs: 'checked later',
   conflictQueueSize: 'checked later',
 };
