@@ -104,6 +104,7 @@ export {
   type WaitingKey,
 } from './messaging/dead-letters.js';
 export {
+  type BrokerLate,
   messageChannels,
   type MessageHandled,
   type MessageOutcome,
@@ -170,7 +171,7 @@ export {
   MessageOperationsModule,
   type MessageOperationsOptions,
 } from './operations/dead-letters/dead-letters.module.js';
-export { OPERATION_SCOPE, type OperationScope, type OperatorOf } from './operations/dead-letters/access.js';
+export { OPERATION_SCOPE, type OperationScope, type OperatorOf } from './operations/operator-access.js';
 
 // Errors, and how they look from outside
 export { ApplicationError, type FieldError, InvalidInputError } from './errors/application-error.js';

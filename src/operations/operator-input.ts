@@ -9,12 +9,12 @@ import {
 } from '@nestjs/common';
 import { validateSync } from 'class-validator';
 import { Readable } from 'node:stream';
-import { unchanged } from '../../errors/application-error.js';
-import { type BodyPace, type BodyRoom, readBody } from '../../http/body-reading.js';
-import { assertMediaType, bodyBytes, type BodyRequest, isUnread } from '../../json/body.decorator.js';
-import { readJsonObject } from '../../json/input.js';
-import { fieldsOf, invalid, noRefusals, refuseFields } from '../../json/refusals.js';
-import { JsonText } from '../../json/text.js';
+import { unchanged } from '../errors/application-error.js';
+import { type BodyPace, type BodyRoom, readBody } from '../http/body-reading.js';
+import { assertMediaType, bodyBytes, type BodyRequest, isUnread } from '../json/body.decorator.js';
+import { readJsonObject } from '../json/input.js';
+import { fieldsOf, invalid, noRefusals, refuseFields } from '../json/refusals.js';
+import { JsonText } from '../json/text.js';
 
 /** Two corrected values of the largest that is shown, as JSON may have them. */
 const BODY_BYTES = 4 * 1024 * 1024;
