@@ -9,6 +9,7 @@ export const FOLDERS = [
   'transactions',
   'database',
   'tracing',
+  'http',
   'json',
   'errors',
 ];

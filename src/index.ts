@@ -50,7 +50,7 @@ export {
   MessageOperationsModule,
   type MessageOperationsOptions,
 } from './operations/dead-letters/dead-letters.module.js';
-export { OPERATION_SCOPE, type OperationScope, type OperatorOf } from './operations/dead-letters/access.js';
+export { OPERATION_SCOPE, type OperationScope, type OperatorOf } from './operations/operator-access.js';
 
 // Errors of people
 export {

@@ -22,6 +22,7 @@ export {
   type WaitingKey,
 } from './messaging/dead-letters.js';
 export {
+  type BrokerLate,
   messageChannels,
   type MessageHandled,
   type MessageOutcome,

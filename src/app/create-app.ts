@@ -65,7 +65,7 @@ export async function createApp(
       !LOOPBACK.test(http.management?.host ?? http.host),
   });
   if (http.management) openManagementPort(fastify, front, http.management);
-  const app = await NestFactory.create<NestFastifyApplication>(AppModule.forRoot(settings), adapter, {
+  const app = await NestFactory.create<NestFastifyApplication>(AppModule.forRoot(settings, logger), adapter, {
     logger,
     bodyParser: false,
     abortOnError: false,
@@ -76,6 +76,7 @@ export async function createApp(
   setAnswerHeaders(fastify, () => stopping.hasBegun);
   observeRequests(adapter, app.get(Metrics), failuresOf(app.get(HttpAdapterHost)), logger);
   serveDocumentation(app);
+  app.get(Metrics).showLog(logger);
   if (settings.kafka) {
     const transport = app.get(KafkaTransport);
     app.get(Metrics).showTransport(transport);

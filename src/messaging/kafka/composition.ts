@@ -157,6 +157,7 @@ export function composeTransport(settings: TransportSettings, server: NestServer
     ...intake.figures,
     isConnected: clients.consumer !== undefined && availability.down === undefined,
     pendingReplies: replies.unacknowledged,
+    partitionsAhead: restored?.partitionsAhead ?? 0,
   });
   return { connection, availability, figures, lag: () => intake.lag(), replays, restored };
 }

@@ -49,6 +49,16 @@ export interface OutboxRefused {
   reason: RefusalReason;
 }
 
+/** A broker has answered late, or not at all. */
+export interface BrokerLate {
+  /** `host:port` */
+  broker: string;
+  /** Kafka's name of what was asked. */
+  request: string;
+  /** Behind the time for which it was asked to wait, in ms. */
+  lateMs: number;
+}
+
 /** The `diagnostics_channel`s of every KafkaTransport and relay in this process; they cost nothing while nobody listens. */
 export const messageChannels = {
   /** `nestjs-people:message:fetched`: MessagesFetched */
@@ -59,6 +69,8 @@ export const messageChannels = {
   relayed: channel('nestjs-people:outbox:relayed'),
   /** `nestjs-people:outbox:refused`: OutboxRefused */
   refused: channel('nestjs-people:outbox:refused'),
+  /** `nestjs-people:broker:late`: BrokerLate */
+  late: channel('nestjs-people:broker:late'),
 } as const;
 
 export function publishFetched({ topic, partition }: TopicPartition, messages: number): void {
@@ -102,6 +114,10 @@ export function publishRelayed(rows: readonly { topic: string }[]): void {
 export function publishRefused(topic: string, reason: RefusalReason): void {
   const refused: OutboxRefused = { topic, reason };
   messageChannels.refused.publish(refused);
+}
+
+export function publishLate(late: BrokerLate): void {
+  messageChannels.late.publish(late);
 }
 
 /** The clock of whoever has written the record may be ahead of this one; a record without a timestamp has -1. */

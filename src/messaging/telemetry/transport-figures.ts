@@ -26,6 +26,8 @@ export interface TransportFigures {
   heldBytes: number;
   /** Replies that the brokers have not acknowledged yet. */
   pendingReplies: number;
+  /** Partitions of which the database does not know messages that the group has committed, as it was found at the start. */
+  partitionsAhead: number;
 }
 
 /** How far behind the group is in a partition. */

@@ -15,7 +15,7 @@ import {
 /** Asks the database, and gives the rows. @throws what it says */
 export type Query = <Row>(text: string, values?: readonly unknown[]) => Promise<Row[]>;
 
-/** The connection of a look, and how it is cut. It stays until the next look, or the end. */
+/** The connection of a look, and how it is cut. It stays until the end of the look. */
 interface Kept {
   client: Promise<Client>;
   cut: AbortController;
@@ -78,8 +78,8 @@ export class DatabaseProbe implements OnApplicationShutdown {
     this.end();
   }
 
-  /** Ends the connection of the last look. */
-  private end(): void {
+  /** Ends the connection of a look: nobody has a use for it until the next one, which makes its own. */
+  end(): void {
     const { kept } = this;
     if (!kept) return;
     if (!kept.isMade) return this.cut(kept);

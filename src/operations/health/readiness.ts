@@ -1,4 +1,5 @@
 import { Inject, Injectable } from '@nestjs/common';
+import { endsWithin } from '../../messaging/waiting.js';
 import { DatabaseProbe, type Query } from './database-probe.js';
 import { Stopping } from './stopping.js';
 
@@ -69,7 +70,8 @@ export class Readiness {
     const asking = sources.map(async (source, index) => {
       conditions[index]!.reason = await reasonOf(source, query);
     });
-    if (!(await endsInTime(Promise.all(asking)))) probe.giveUp();
+    if (await endsWithin(LIMIT_MS, Promise.all(asking))) probe.end();
+    else probe.giveUp();
     const service = {
       name: 'service',
       group: HTTP_GROUP,
@@ -88,18 +90,5 @@ async function reasonOf(source: ReadinessSource, query: Query): Promise<string |
     return await source.unavailableReason(query);
   } catch (error) {
     return (error as Error).message || (error as Error).name;
-  }
-}
-
-/** @returns false where it took longer; an answer that came in time counts, also where this process was too busy to read it */
-async function endsInTime(work: Promise<unknown>): Promise<boolean> {
-  let timer: NodeJS.Timeout | undefined;
-  const late = new Promise<boolean>((resolve) => {
-    timer = setTimeout(() => setImmediate(() => resolve(false)), LIMIT_MS);
-  });
-  try {
-    return await Promise.race([work.then(() => true), late]);
-  } finally {
-    clearTimeout(timer);
   }
 }

@@ -31,6 +31,14 @@ export function showTransport(registry: Registry, transport: KafkaTransport, up:
       }
     },
   });
+  new Gauge({
+    name: 'people_kafka_offsets_ahead_partitions',
+    help: 'Partitions of which the database does not know messages that the group has committed, as it was found at the start.',
+    registers,
+    collect() {
+      this.set(figures().partitionsAhead);
+    },
+  });
   showPartitions(registry, figures);
   showHeld(registry, figures);
   showLag(registry, lag);

@@ -8,6 +8,7 @@ import { DataSource } from 'typeorm';
 import type { KafkaTransport } from '../../messaging/kafka.transport.js';
 import { Histogram, type Series } from './histogram.js';
 import { showTransport } from './kafka.js';
+import { type DroppedLines, showLog } from './log.js';
 import { countMessages } from './messages.js';
 import { showPool } from './pool.js';
 import { SourceUp } from './sources.js';
@@ -38,6 +39,11 @@ export class Metrics implements OnApplicationShutdown {
   /** Shows what a transport has as well. */
   showTransport(transport: KafkaTransport): void {
     showTransport(this.registry, transport, this.sources);
+  }
+
+  /** Shows what a log has lost as well. */
+  showLog(log: DroppedLines): void {
+    showLog(this.registry, log);
   }
 
   /** @param route the pattern, not the path: ids would make a series each */
