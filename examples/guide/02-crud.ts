@@ -6,14 +6,16 @@ const pool = openPool();
 await createPeople(pool);
 
 // Create: the database makes the id, RETURNING tells it.
-const created = await pool.query<{ id: string }>('INSERT INTO people (name, data) VALUES ($1, $2) RETURNING id', [
-  'Ada',
-  { born: 1815 },
-]);
+const created = await pool.query<{ id: string }>(
+  'INSERT INTO people (name, data) VALUES ($1, $2) RETURNING id',
+  ['Ada', { born: 1815 }],
+);
 const id = created.rows[0]!.id;
 
 // Read.
-const read = await pool.query<{ name: string; data: object }>('SELECT name, data FROM people WHERE id = $1', [id]);
+const read = await pool.query<{ name: string; data: object }>('SELECT name, data FROM people WHERE id = $1', [
+  id,
+]);
 console.log('read:', read.rows);
 
 // Update and delete: the row count says whether somebody was there.

@@ -1,5 +1,5 @@
 import { IsObject } from 'class-validator';
-import { IsUint64, JsonNumber, JsonText, parseJson, stringifyJson } from 'nestjs-people';
+import { InvalidInputError, IsUint64, JsonNumber, JsonText, parseJson, stringifyJson } from 'nestjs-people';
 import pg from 'pg';
 import { openPeople } from './people-app.js';
 import { createPeople, openPool, openTypeOrm, PersonRow } from './people-table.js';
@@ -10,7 +10,9 @@ const stored = async () =>
   (await pool.query<{ data: string }>('SELECT data::text FROM people')).rows.map(({ data }) => data);
 
 // The largest u64, as a service in Rust would store it.
-await pool.query(`INSERT INTO people (name, data) VALUES ('Ada', '{"many_many_fields":18446744073709551615}')`);
+await pool.query(
+  `INSERT INTO people (name, data) VALUES ('Ada', '{"many_many_fields":18446744073709551615}')`,
+);
 console.log('stored:', ...(await stored()));
 
 // The naive way: pg parses json with JSON.parse, which knows doubles only.
@@ -55,7 +57,9 @@ await pool.query('DELETE FROM people');
 
 // TypeORM reads json as pg does.
 const dataSource = await openTypeOrm();
-await pool.query(`INSERT INTO people (name, data) VALUES ('Ada', '{"many_many_fields":18446744073709551615}')`);
+await pool.query(
+  `INSERT INTO people (name, data) VALUES ('Ada', '{"many_many_fields":18446744073709551615}')`,
+);
 const person = await dataSource.getRepository(PersonRow).findOneByOrFail({ name: 'Ada' });
 console.log('read by TypeORM:', JSON.stringify(person.data));
 await dataSource.destroy();
@@ -64,7 +68,7 @@ await dataSource.destroy();
 const app = await openPeople();
 const ada = await app.people.create({ name: 'Ada', data: { many_many_fields: 18446744073709551615n } });
 console.log('nestjs-people:', (await app.people.get(ada.id)).dataJson);
-const exact = new JsonText('{"pi":3.14159265358979323846264338327950288}');
+const exact = JsonText.of('{"pi":3.14159265358979323846264338327950288}');
 const pi = (await app.people.create({ name: 'Pi', data: exact })).data?.pi;
 console.log('a decimal:', String(pi), pi instanceof JsonNumber);
 await app.people.create({ id: own, name: 'Grace' });
@@ -83,7 +87,9 @@ class VeryComplicatedData {
 
 const typed = await openPeople({ dataType: VeryComplicatedData });
 await typed.people
-  .create({ name: 'Ada', data: { many_many_fields: -1, dict: {} } })
-  .catch((error: Error) => console.log('refused:', JSON.stringify(Object(error).errors)));
+  .create({ name: 'Ada', data: { many_many_fields: -1n, dict: {} } })
+  .catch((error: unknown) => {
+    if (error instanceof InvalidInputError) console.log('refused:', error.errors);
+  });
 await typed.close();
 await pool.end();

@@ -6,7 +6,8 @@ import { createPeople, openPool, openTypeOrm, PersonRow } from './people-table.j
 
 const pool = openPool();
 await createPeople(pool);
-const count = async () => (await pool.query<{ n: number }>('SELECT count(*)::int AS n FROM people')).rows[0]!.n;
+const count = async () =>
+  (await pool.query<{ n: number }>('SELECT count(*)::int AS n FROM people')).rows[0]!.n;
 const COPY_ESCAPES: Record<string, string> = { '\\': '\\\\', '\t': '\\t', '\n': '\\n', '\r': '\\r' };
 const told = (error: Error) => console.log('refused:', error.message);
 
@@ -19,7 +20,10 @@ console.log('stored all the same:', await count());
 await pool.query('DELETE FROM people');
 
 // One statement with a parameter for each value: the protocol counts them in 16 bits.
-const many = Array.from({ length: 40_000 }, (_, index) => ({ name: `Nobody ${index}`, data: `{"n":${index}}` }));
+const many = Array.from({ length: 40_000 }, (_, index) => ({
+  name: `Nobody ${index}`,
+  data: `{"n":${index}}`,
+}));
 const places = many.map((_, index) => `($${2 * index + 1}, $${2 * index + 2})`).join();
 await pool
   .query(
@@ -62,14 +66,19 @@ function copyText(value: string): string {
 await pool.query('DELETE FROM people');
 await pool.query(`INSERT INTO people (name) VALUES ('Ada'), ('Alan'), ('Grace'), ('Linus')`);
 const offset = async (skip: number) =>
-  (await pool.query<{ name: string }>('SELECT name FROM people ORDER BY name LIMIT 2 OFFSET $1', [skip])).rows;
+  (await pool.query<{ name: string }>('SELECT name FROM people ORDER BY name LIMIT 2 OFFSET $1', [skip]))
+    .rows;
 const first = await offset(0);
 await pool.query(`DELETE FROM people WHERE name = 'Ada'`);
 console.log('by OFFSET:', ...[...first, ...(await offset(2))].map(({ name }) => name));
 
 // The mend: go on behind the last one that was seen.
 const after = async (last: string) =>
-  (await pool.query<{ name: string }>('SELECT name FROM people WHERE name > $1 ORDER BY name LIMIT 2', [last])).rows;
+  (
+    await pool.query<{ name: string }>('SELECT name FROM people WHERE name > $1 ORDER BY name LIMIT 2', [
+      last,
+    ])
+  ).rows;
 console.log('by key:', ...[...first, ...(await after('Alan'))].map(({ name }) => name));
 
 // With TypeORM: the same limit for insert(), so in pieces, and in one transaction.

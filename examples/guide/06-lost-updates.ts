@@ -15,7 +15,8 @@ interface Likes {
 type Queryable = pg.Pool | pg.PoolClient;
 const read = async (on: Queryable, lock = '') =>
   (await on.query<{ data: Likes }>(`SELECT data FROM people WHERE id = $1 ${lock}`, [id])).rows[0]!.data;
-const write = (on: Queryable, data: Likes) => on.query('UPDATE people SET data = $2 WHERE id = $1', [id, data]);
+const write = (on: Queryable, data: Likes) =>
+  on.query('UPDATE people SET data = $2 WHERE id = $1', [id, data]);
 const [one, other] = [await pool.connect(), await pool.connect()];
 const again = () => write(pool, { likes: 0 });
 
@@ -38,7 +39,9 @@ await again();
 
 // Mend 1: let the database add. One statement reads and writes the row under its lock.
 const add = (on: Queryable) =>
-  on.query(`UPDATE people SET data = json_build_object('likes', (data->>'likes')::int + 1) WHERE id = $1`, [id]);
+  on.query(`UPDATE people SET data = json_build_object('likes', (data->>'likes')::int + 1) WHERE id = $1`, [
+    id,
+  ]);
 await Promise.all([add(one), add(other)]);
 console.log('in one statement:', await read(pool));
 await again();

@@ -4,9 +4,11 @@ import { createPeople, openPool, openTypeOrm } from './people-table.js';
 
 const pool = openPool();
 await createPeople(pool);
-await pool.query(`INSERT INTO people (name, data) VALUES ('Ada', '{"on_call":true}'), ('Grace', '{"on_call":true}')`);
+await pool.query(
+  `INSERT INTO people (name, data) VALUES ('Ada', '{"on_call":true}'), ('Grace', '{"on_call":true}')`,
+);
 const [one, other] = [await pool.connect(), await pool.connect()];
-const told = (error: Error) => console.log('told:', Object(error).code, error.message);
+const told = ({ code, message }: Error & { code?: string }) => console.log('told:', code, message);
 
 // What a transaction sees: at READ COMMITTED each statement sees what is committed by then.
 const ON_CALL = `SELECT count(*)::int AS n FROM people WHERE data->>'on_call' = 'true'`;
@@ -77,7 +79,7 @@ const leaveByTypeOrm = (name: string) =>
 const outcomes = await Promise.allSettled([leaveByTypeOrm('Ada'), leaveByTypeOrm('Grace')]);
 console.log('TypeORM:', ...outcomes.map(({ status }) => status).sort(), 'on call:', await onCall(pool));
 const refused = outcomes.find((outcome) => outcome.status === 'rejected');
-console.log('told:', Object(refused?.reason).code);
+told(refused?.reason as Error);
 await everybodyIsBack();
 await dataSource.destroy();
 

@@ -7,9 +7,11 @@ import { createPeople, openPool, openTypeOrm } from './people-table.js';
 const pool = openPool();
 await createPeople(pool);
 await pool.query(`INSERT INTO people (name, data) VALUES ('Ada', '{"coins":10}'), ('Grace', '{"coins":10}')`);
+const codeOf = (error: unknown) => (error as { code?: string }).code;
 type Queryable = Pick<pg.Pool, 'query'>;
 const coins = async (on: Queryable, name: string) =>
-  (await on.query<{ n: number }>(`SELECT (data->>'coins')::int AS n FROM people WHERE name = $1`, [name])).rows[0]!.n;
+  (await on.query<{ n: number }>(`SELECT (data->>'coins')::int AS n FROM people WHERE name = $1`, [name]))
+    .rows[0]!.n;
 const setCoins = (on: Queryable, name: string, n: number) =>
   on.query(`UPDATE people SET data = json_build_object('coins', $2::int) WHERE name = $1`, [name, n]);
 /** Somebody else, in the midst of our transaction: the next write of the same row meets a conflict. */
@@ -75,7 +77,7 @@ const lockOrRollBack = (on: pg.PoolClient, name: string) =>
   });
 const outcomes = await Promise.allSettled([lockOrRollBack(one, 'Grace'), lockOrRollBack(other, 'Ada')]);
 const victim = outcomes.find((outcome) => outcome.status === 'rejected');
-console.log('deadlock:', ...outcomes.map(({ status }) => status).sort(), Object(victim?.reason).code);
+console.log('deadlock:', ...outcomes.map(({ status }) => status).sort(), codeOf(victim?.reason));
 for (const each of [one, other]) {
   await each.query('ROLLBACK');
   each.release();
@@ -99,11 +101,13 @@ let attempts = 0;
 await dataSource
   .transaction('REPEATABLE READ', async (manager) => {
     attempts++;
-    const [ada] = await manager.query<{ data: { coins: number } }[]>(`SELECT data FROM people WHERE name = 'Ada'`);
+    const [ada] = await manager.query<{ data: { coins: number } }[]>(
+      `SELECT data FROM people WHERE name = 'Ada'`,
+    );
     await somebodyElse();
     await manager.query(`UPDATE people SET data = $1 WHERE name = 'Ada'`, [{ coins: ada!.data.coins + 5 }]);
   })
-  .catch((error: unknown) => console.log('TypeORM, attempts:', attempts, 'told:', Object(error).code));
+  .catch((error: unknown) => console.log('TypeORM, attempts:', attempts, 'told:', codeOf(error)));
 await dataSource.destroy();
 
 // With nestjs-people.

@@ -7,7 +7,8 @@ const pool = openPool();
 await createPeople(pool);
 const proxy = await startLosingProxy();
 const count = async (name: string) =>
-  (await pool.query<{ n: number }>('SELECT count(*)::int AS n FROM people WHERE name = $1', [name])).rows[0]!.n;
+  (await pool.query<{ n: number }>('SELECT count(*)::int AS n FROM people WHERE name = $1', [name])).rows[0]!
+    .n;
 
 // What you see: the connection breaks while COMMIT is under way.
 async function store(name: string): Promise<void> {
@@ -42,7 +43,10 @@ async function storeOnce(id: string, name: string): Promise<void> {
   const client = await connectThroughProxy();
   try {
     await client.query('BEGIN');
-    await client.query('INSERT INTO people (id, name) VALUES ($1, $2) ON CONFLICT (id) DO NOTHING', [id, name]);
+    await client.query('INSERT INTO people (id, name) VALUES ($1, $2) ON CONFLICT (id) DO NOTHING', [
+      id,
+      name,
+    ]);
     await client.query('COMMIT');
   } finally {
     await client.end();
@@ -60,7 +64,9 @@ await client.query(`INSERT INTO people (name) VALUES ('Barbara')`);
 const { rows } = await client.query<{ xid: string }>('SELECT pg_current_xact_id()::text AS xid');
 proxy.loseCommits(1);
 await client.query('COMMIT').catch(async () => {
-  const status = await pool.query<{ status: string }>('SELECT pg_xact_status($1::xid8) AS status', [rows[0]!.xid]);
+  const status = await pool.query<{ status: string }>('SELECT pg_xact_status($1::xid8) AS status', [
+    rows[0]!.xid,
+  ]);
   console.log('the server says:', status.rows[0]?.status);
 });
 await client.end();

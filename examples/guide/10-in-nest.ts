@@ -106,7 +106,7 @@ const names = ['Ada', 'Grace', 'Alan', 'Linus', 'Barbara'];
 const joined = await Promise.all(names.map((name) => join('/clubs', name, 'chess')));
 console.log('at once:', joined.map(({ status }) => status).sort(), 'people without a seat:', await without());
 const full = joined.find(({ status }) => status === 409)!;
-console.log(full.headers.get('content-type'), Object(await full.json()).detail);
+console.log(full.headers.get('content-type'), await full.json());
 
 // The routes of people are there as well, and keep every digit.
 const created = await post('/people', '{"name":"Ada","data":{"many_many_fields":18446744073709551615}}');
@@ -115,9 +115,14 @@ console.log(created.status, /"data":.*}/.exec(await created.text())?.[0]);
 
 // Change the version that was read, and no other.
 const change = (etag: string, data: string) =>
-  fetch(ada, { method: 'PATCH', headers: { 'content-type': 'application/json', 'if-match': etag }, body: data });
+  fetch(ada, {
+    method: 'PATCH',
+    headers: { 'content-type': 'application/json', 'if-match': etag },
+    body: data,
+  });
 const etag = (await fetch(ada)).headers.get('etag')!;
 const [first, second] = [await change(etag, '{"name":"A."}'), await change(etag, '{"name":"L."}')];
-console.log('changed:', first.status, 'and again:', second.status, Object(await second.json()).type);
+const { type } = (await second.json()) as { type: string };
+console.log('changed:', first.status, 'and again:', second.status, type);
 await app.close();
 await pool.end();

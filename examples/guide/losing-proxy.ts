@@ -29,7 +29,8 @@ export async function startLosingProxy() {
   });
   await new Promise<void>((resolve) => listener.listen(0, '127.0.0.1', resolve));
   return {
-    url: Object.assign(new URL(target), { host: `127.0.0.1:${(listener.address() as AddressInfo).port}` }).href,
+    url: Object.assign(new URL(target), { host: `127.0.0.1:${(listener.address() as AddressInfo).port}` })
+      .href,
     /** Answers that were lost so far. */
     lost: () => lost,
     loseCommits: (count: number) => (losing = count),

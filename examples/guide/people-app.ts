@@ -1,10 +1,20 @@
 import 'reflect-metadata';
 import { NestFactory } from '@nestjs/core';
 import { TypeOrmModule } from '@nestjs/typeorm';
-import { PeopleModule, peopleMigrations, type PeopleRuntimeOptions, PeopleService, TransactionRunner } from 'nestjs-people';
+import {
+  type JsonObject,
+  PeopleModule,
+  peopleMigrations,
+  type PeopleRuntimeOptions,
+  PeopleService,
+  TransactionRunner,
+} from 'nestjs-people';
 
 /** A Nest application without HTTP, with PeopleModule in it: what is asked of it is asked by dependency injection. */
-export async function openPeople(options: PeopleRuntimeOptions = {}, url = process.env.DATABASE_URL) {
+export async function openPeople<Data extends object = JsonObject>(
+  options: PeopleRuntimeOptions<Data> = {},
+  url = process.env.DATABASE_URL,
+) {
   class AppModule {}
   const app = await NestFactory.createApplicationContext(
     {
@@ -27,7 +37,7 @@ export async function openPeople(options: PeopleRuntimeOptions = {}, url = proce
     { logger: ['error'] },
   );
   return {
-    people: app.get(PeopleService),
+    people: app.get<PeopleService<Data>>(PeopleService),
     transactions: app.get(TransactionRunner, { strict: false }),
     close: () => app.close(),
   };

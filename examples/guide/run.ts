@@ -23,7 +23,9 @@ const steps = readdirSync(import.meta.dirname)
   .sort();
 
 const directory = mkdtempSync(path.join(os.tmpdir(), 'guide-'));
-const started = process.env.DATABASE_URL ? undefined : await startEmbeddedPostgres({ directory, durable: false });
+const started = process.env.DATABASE_URL
+  ? undefined
+  : await startEmbeddedPostgres({ directory, durable: false });
 const server = new URL(process.env.DATABASE_URL ?? started!.url);
 try {
   for (const step of steps) await onDatabaseOfItsOwn(step);
