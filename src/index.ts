@@ -51,6 +51,7 @@ export {
   type Propagation,
   type TransactionOptions,
   type TransactionRunnerSettings,
+  type UnitOptions,
 } from './transactions/transaction-options.js';
 export { Transactional, TransactionManager } from './transactions/transactional.decorator.js';
 export { type TransactionalOptions } from './transactions/transactional.metadata.js';
@@ -98,8 +99,12 @@ export { Outbox, type OutboxEvent } from './messaging/outbox.js';
 export {
   type Correction,
   type DeadLetter,
+  type DeadLetterCause,
   type DeadLetterDetails,
   type DeadLetterFilter,
+  type DeadLetterState,
+  type ShownBytes,
+  type ShownHeader,
   DeadLetters,
   type WaitingKey,
 } from './messaging/dead-letters.js';
@@ -173,7 +178,12 @@ export {
 export { OPERATION_SCOPE, type OperationScope, type OperatorOf } from './operations/dead-letters/access.js';
 
 // Errors, and how they look from outside
-export { ApplicationError, type FieldError, InvalidInputError } from './errors/application-error.js';
+export {
+  ApplicationError,
+  type ErrorDescription,
+  type FieldError,
+  InvalidInputError,
+} from './errors/application-error.js';
 export {
   describeFailure,
   type Failure,

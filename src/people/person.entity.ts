@@ -17,9 +17,11 @@ export class Person<Data extends object = JsonObject> {
   @PrimaryGeneratedColumn('uuid', { primaryKeyConstraintName: 'people_pkey' })
   id!: string;
 
+  /** Any text that is not empty, without NUL. */
   @Column('text')
   name!: string;
 
+  /** Any JSON object, or an instance of `dataType`; null where there is none. */
   @Column('json', { nullable: true })
   data!: Data | null;
 
