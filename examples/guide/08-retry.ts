@@ -87,8 +87,7 @@ for (const each of [one, other]) {
 const pay = (from: string, to: string) =>
   retrying(async (client) => {
     const has = { [from]: await coins(client, from), [to]: await coins(client, to) };
-    await setCoins(client, from, has[from]! - 1);
-    await setCoins(client, to, has[to]! + 1);
+    for (const name of [from, to].sort()) await setCoins(client, name, has[name]! + (name === to ? 1 : -1));
   });
 const total = async () => (await coins(pool, 'Ada')) + (await coins(pool, 'Grace'));
 const before = await total();

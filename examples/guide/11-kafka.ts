@@ -126,7 +126,6 @@ const consumer = kafka.consumer({
 });
 await consumer.connect();
 await consumer.subscribe({ topic: NAIVE!, fromBeginning: true });
-await app.init(); // runs the migrations: the table is there
 await consumer.run({
   eachMessage: async ({ message }) => {
     tries++;
@@ -147,7 +146,7 @@ console.log('naively, the same message twice:', await stored());
 await send(NAIVE!, { key: 'bad', value: '{"name":null}' }, { key: 'Alan', value: '{"name":"Alan"}' });
 await until(() => tries >= 5);
 await consumer.disconnect();
-console.log('tried again and again, and behind it:', (await stored()).Alan);
+console.log('tried again and again; behind it are stored:', (await stored()).Alan ?? 0);
 
 // And each of these tries has told the others of somebody who is not stored.
 const told = await listen(NAIVE_EVENTS!);
@@ -157,6 +156,7 @@ await pool.query('DELETE FROM people');
 
 // With nestjs-people: the same messages, and one more.
 await app.startAllMicroservices();
+await app.init();
 await until(() => transport.unavailableReason === undefined);
 const events = await listen(WELCOMED!);
 const deadLetters = await listen(`${WELCOME}-dlt`);
