@@ -16,8 +16,12 @@ export { Outbox, type OutboxEvent } from './messaging/outbox.js';
 export {
   type Correction,
   type DeadLetter,
+  type DeadLetterCause,
   type DeadLetterDetails,
   type DeadLetterFilter,
+  type DeadLetterState,
+  type ShownBytes,
+  type ShownHeader,
   DeadLetters,
   type WaitingKey,
 } from './messaging/dead-letters.js';

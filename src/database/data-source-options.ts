@@ -8,6 +8,7 @@ import { writableClient } from './hosts/writable-client.js';
 
 /** The isolation levels of PostgreSQL, weakest first (READ UNCOMMITTED is READ COMMITTED there). */
 export const ISOLATION_LEVELS = ['READ COMMITTED', 'REPEATABLE READ', 'SERIALIZABLE'] as const;
+/** PostgreSQL's levels: `READ UNCOMMITTED` (which it takes for the next), `READ COMMITTED`, `REPEATABLE READ`, `SERIALIZABLE`. */
 export type IsolationLevel = (typeof ISOLATION_LEVELS)[number];
 
 /** How DataSource's pool reaches PostgreSQL and how it behaves there. */

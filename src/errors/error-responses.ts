@@ -21,20 +21,31 @@ import { PROBLEMS_AT_MOST, shown, TEXT_CHARACTERS } from './shown.js';
 
 /** How a failure looks from outside, whichever door it leaves by. */
 export interface Failure {
+  /** Stable name in kebab case, the last part of the problem's `type`. */
   type: string;
+  /** The same for people to read. */
   title: string;
+  /** The HTTP status. */
   status: number;
+  /** What happened and what to do, as a sentence without anything secret. */
   detail: string;
+  /** True when the same may succeed later and doing it again is safe. */
   retryable: boolean;
+  /** Seconds after which to try again. */
   retryAfterSeconds?: number | undefined;
+  /** The fields that were refused. */
   errors?: readonly FieldError[] | undefined;
 }
 
 /** The error reply of a message handler, as `ClientKafka` receives it. */
 export interface MessageError {
+  /** The `type` in upper case with underscores: `PERSON_NOT_FOUND`. */
   code: string;
+  /** What happened and what to do. */
   message: string;
+  /** True when the same message may succeed later and sending it again is safe. */
   retryable: boolean;
+  /** The fields that were refused. */
   errors?: readonly FieldError[];
 }
 

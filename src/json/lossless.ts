@@ -23,13 +23,17 @@ import { assertDepth, JsonText, parsePlain, parseString, rawJSON } from './text.
  * `1.0`. `text` is the number as written.
  */
 export class JsonNumber {
-  constructor(readonly text: string) {}
+  constructor(
+    /** A JSON number as it was written. */
+    readonly text: string,
+  ) {}
 
   /** The nearest JavaScript number; may differ from `text`. */
   valueOf(): number {
     return Number(this.text);
   }
 
+  /** The number as it was written. */
   toString(): string {
     return this.text;
   }
@@ -48,6 +52,7 @@ export type JsonNumeric = number | bigint | JsonNumber;
 /** Any value `parseJson` returns. */
 export type JsonValue =
   string | JsonNumeric | boolean | null | JsonValue[] | JsonObject | Map<string, JsonValue>;
+/** Any JSON object. */
 export interface JsonObject {
   [key: string]: unknown;
 }

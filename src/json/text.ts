@@ -30,7 +30,10 @@ export { JsonError, MAX_JSON_DEPTH } from './scanner.js';
  * unread.
  */
 export class JsonText {
-  private constructor(readonly text: string) {}
+  private constructor(
+    /** The JSON, letter by letter. */
+    readonly text: string,
+  ) {}
 
   /** @throws JsonError when `text` is no JSON, or holds a lone surrogate that UTF-8 can't carry (write it as `\\ud800`) */
   static of(text: string): JsonText {

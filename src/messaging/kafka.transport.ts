@@ -111,6 +111,7 @@ export class KafkaTransport extends ServerKafka implements OnModuleDestroy {
     await this.parts.connection.stop();
   }
 
+  /** The client library's own consumer. @throws Error not connected yet */
   override unwrap<T>(): T {
     const { raw } = this.parts.connection;
     if (!raw) throw new Error('Not connected yet. Call startAllMicroservices() first.');

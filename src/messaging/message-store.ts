@@ -8,9 +8,13 @@ import { Outbox } from './outbox.js';
 @Injectable()
 export class MessageStore {
   constructor(
+    /** Runs the units of work that messages are handled in. */
     readonly transactions: TransactionRunner,
+    /** What was handled. */
     readonly inbox: Inbox,
+    /** What can't be handled, or waits. */
     readonly deadLetters: DeadLetters,
+    /** What is to be sent. */
     readonly outbox: Outbox,
   ) {}
 }

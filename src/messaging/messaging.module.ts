@@ -37,6 +37,7 @@ export type MessagingModuleOptions = TransactionsModuleOptions & MessagingSettin
 
 /** Options of `MessagingModule.forRootAsync`: the factory gives the defaults of every unit of work, and `MessagingSettings`. */
 export interface MessagingModuleAsyncOptions extends TransactionsModuleAsyncOptions {
+  /** Gives the options, once, when the application starts. */
   useFactory: (
     // eslint-disable-next-line @typescript-eslint/no-explicit-any -- the factory's parameters are what `inject` names
     ...dependencies: any[]

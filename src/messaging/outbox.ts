@@ -134,6 +134,7 @@ export class Outbox implements OnApplicationBootstrap, OnModuleDestroy {
     }
   }
 
+  /** Nest's hook: waits for notifications that are under way. */
   async onModuleDestroy(): Promise<void> {
     await this.notifying;
     await this.traceColumn.untilIdle();

@@ -56,12 +56,16 @@ export interface PeopleRuntimeOptions<Data extends object = JsonObject>
   transactions?: TransactionRunnerSettings;
 }
 
+/** Options of `PeopleModule.forRoot`. */
 export type PeopleModuleOptions<Data extends object = JsonObject> = PeopleModuleExtras &
   PeopleRuntimeOptions<Data>;
 
+/** Options of `PeopleModule.forRootAsync`. */
 export interface PeopleModuleAsyncOptions<Data extends object = JsonObject>
   extends PeopleModuleExtras, Pick<ModuleMetadata, 'imports'> {
+  /** What the factory is given. */
   inject?: (InjectionToken | OptionalFactoryDependency)[];
+  /** Gives the options, once, when the application starts. */
   // eslint-disable-next-line @typescript-eslint/no-explicit-any -- the factory's parameters are what `inject` names
   useFactory: (...dependencies: any[]) => PeopleRuntimeOptions<Data> | Promise<PeopleRuntimeOptions<Data>>;
 }
@@ -134,6 +138,7 @@ class PersonEntityModule {}
  */
 @Module({ ...shared.bare, imports: [forwardRef(() => (autoLoadPerson(), PersonEntityModule))] })
 export class PeopleModule {
+  /** The module with these options; `{}` takes every default. */
   static forRoot<Data extends object = JsonObject>(options: PeopleModuleOptions<Data> = {}): DynamicModule {
     const { dataSource, controllers, isGlobal, ...runtime } = options;
     return this.forRootAsync<Data>({

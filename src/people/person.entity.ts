@@ -23,9 +23,11 @@ export class Person<Data extends object = JsonObject> {
   @Generated('uuid')
   id!: string;
 
+  /** Any text that is not empty, without NUL. */
   @Column('text', { name: 'name' })
   name!: string;
 
+  /** Any JSON object, or an instance of `dataType`; null where there is none. */
   @Column('json', { name: 'data', nullable: true })
   data!: Data | null;
 

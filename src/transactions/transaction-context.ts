@@ -67,7 +67,7 @@ export class TransactionContext {
     return this.parts.unit.signal;
   }
 
-  get dataSource(): DataSource {
+  /** Its DataSource. */ get dataSource(): DataSource {
     return this.parts.typeOrm.dataSource;
   }
 
@@ -89,15 +89,15 @@ export class TransactionContext {
     return this.parts.unit.options.isolationLevel;
   }
 
-  get readOnly() {
+  /** As chosen. */ get readOnly() {
     return this.parts.unit.options.readOnly;
   }
 
-  get conflictKey() {
+  /** As chosen. */ get conflictKey() {
     return this.parts.unit.options.conflictKey;
   }
 
-  get hasEnded(): boolean {
+  /** True: takes nothing more. */ get hasEnded(): boolean {
     return !this.open || (this.isNested && this.parent!.hasEnded);
   }
 

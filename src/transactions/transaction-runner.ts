@@ -62,7 +62,9 @@ export class TransactionRunner implements BeforeApplicationShutdown {
   private readonly isPlain: boolean;
 
   constructor(
+    /** Whose pool it uses. */
     @Inject(TRANSACTIONS_DATA_SOURCE) readonly dataSource: DataSource,
+    /** The defaults of every unit of work. */
     @Inject(TRANSACTION_SETTINGS) readonly settings: TransactionRunnerSettings,
   ) {
     validateOptions(settings);

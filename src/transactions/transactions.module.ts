@@ -31,9 +31,13 @@ export interface TransactionsModuleOptions extends TransactionRunnerSettings {
 
 /** Options of `TransactionsModule.forRootAsync`. `dataSource` and `isGlobal` shape the module graph and so stand beside the factory. */
 export interface TransactionsModuleAsyncOptions extends Pick<ModuleMetadata, 'imports'> {
+  /** As of `TransactionsModuleOptions`. */
   dataSource?: string;
+  /** As of `TransactionsModuleOptions`. */
   isGlobal?: boolean;
+  /** What the factory is given. */
   inject?: (Type | string | symbol)[];
+  /** Gives the options, once, when the application starts. */
   // eslint-disable-next-line @typescript-eslint/no-explicit-any -- the factory's parameters are what `inject` names
   useFactory: (...dependencies: any[]) => TransactionRunnerSettings | Promise<TransactionRunnerSettings>;
 }
@@ -67,6 +71,7 @@ class TransactionsCoreModule {}
 export class TransactionsModule implements OnModuleInit {
   constructor(private readonly runner: TransactionRunner) {}
 
+  /** Nest's hook: checks that this pg fits, and learns about the server. @internal */
   async onModuleInit(): Promise<void> {
     const { dataSource } = this.runner;
     assertSupportedVersions();

@@ -7,11 +7,13 @@ import type { MemoryLimits } from '../consuming/held-messages.js';
 import { messagingSettingsOf, retentionOf } from '../messaging-settings.js';
 import type { MessageStore } from '../message-store.js';
 
+/** How a `KafkaTransport` reads, handles and answers messages. Times are in ms, sizes in bytes. */
 export interface KafkaTransportOptions {
   /** Broker addresses and security. */
   client: KafkaClientSettings;
   /** The client library (`platformatic` is @platformatic/kafka, to be installed), or a driver of your own. Default `kafkajs`. */
   driver?: KafkaClientName | KafkaDriverFactory;
+  /** The consumer group: one of its own for each application. */
   groupId: string;
   /** Messages (or batches of them) that are handled at once, at most. */
   concurrency: number;
@@ -47,6 +49,7 @@ export interface KafkaTransportOptions {
   quarantineKeys?: boolean;
   /** Messages, and their bytes, that are fetched and not done, at most. Default 5,000 and 32 MiB. */
   bufferMessages?: number;
+  /** See `bufferMessages`. */
   bufferBytes?: number;
   /**
    * Messages of one key, and their bytes, that wait in memory behind one that has failed and is tried again. Past either, or
@@ -54,6 +57,7 @@ export interface KafkaTransportOptions {
    * Default a tenth of the buffer.
    */
   laneMessages?: number;
+  /** See `laneMessages`. */
   laneBytes?: number;
   /**
    * What a record may have that is handled: headers (1,000), their bytes (64 KiB), bytes of its key (64 KiB), and bytes that a
@@ -101,7 +105,9 @@ export interface KafkaTransportOptions {
    * them by itself with `@MessagePattern(topic, { keepBinary: true })`, as those of people do.
    */
   parser?: KafkaParserConfig;
+  /** What makes records of answers. Default: Nest's for Kafka. */
   serializer?: Serializer;
+  /** What makes requests of records. Default: Nest's for Kafka. */
   deserializer?: Deserializer;
 }
 

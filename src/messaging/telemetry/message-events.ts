@@ -21,13 +21,17 @@ export type MessageOutcome = 'applied' | 'repeated' | 'rejected' | 'dead' | 'par
 
 /** Messages have come from the broker. */
 export interface MessagesFetched extends TopicPartition {
+  /** How many, of one partition. */
   messages: number;
 }
 
 /** An attempt at a message has ended, or it needed none. */
 export interface MessageHandled extends TopicPartition {
+  /** Of its record. */
   offset: bigint;
+  /** As in `MessageIdentity`. */
   messageId: string;
+  /** What became of it. */
   outcome: MessageOutcome;
   /** Of the error: that of the reply or the dead letter; empty where there was none. */
   code: string;
@@ -39,13 +43,17 @@ export interface MessageHandled extends TopicPartition {
 
 /** Events of the outbox are with the brokers. */
 export interface OutboxRelayed {
+  /** Where they were sent. */
   topic: string;
+  /** How many. */
   events: number;
 }
 
 /** The brokers refuse an event of the outbox; it is tried again. */
 export interface OutboxRefused {
+  /** Where it was to be sent. */
   topic: string;
+  /** Why it is refused. */
   reason: RefusalReason;
 }
 

@@ -8,6 +8,7 @@ export type PauseReason = 'buffer' | 'key' | 'suspended';
 
 /** Messages of a topic that were fetched and are not done. */
 export interface HeldFigures {
+  /** Which topic. */
   topic: string;
   /** They are being handled. */
   inFlight: number;
@@ -21,6 +22,7 @@ export interface TransportFigures {
   isConnected: boolean;
   /** This member's partitions. */
   partitions: readonly (TopicPartition & { pausedFor: PauseReason | undefined })[];
+  /** What it has of each topic. */
   held: readonly HeldFigures[];
   /** About what all messages take of memory that are not done. */
   heldBytes: number;

@@ -24,7 +24,7 @@ export interface MessageOperationsOptions {
  */
 @Module({})
 export class MessageOperationsModule {
-  /** @param options how it is known who asks */
+  /** The module with these options. There is no default: it has to be known who asks. */
   static forRoot({ operatorOf }: MessageOperationsOptions): DynamicModule {
     return {
       module: MessageOperationsModule,
