@@ -92,6 +92,7 @@ export class KafkaTransport extends ServerKafka implements OnModuleDestroy {
     const { driver, client } = this.settings;
     try {
       const create = typeof driver === 'string' ? await driverFactory(driver) : driver;
+      this.settings.store?.addTransport(this);
       this.parts.connection.start(create(client, this.logger));
     } catch (error) {
       return callback(error);
