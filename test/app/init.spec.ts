@@ -126,11 +126,8 @@ import { peopleMigrations, PeopleModule } from 'nestjs-people';
 export class AppModule {}
 `);
   expect(read('src/main.ts')).toContain(`
-import { preparePeopleHost } from 'nestjs-people';
-
-async function bootstrap() {
   const app = await NestFactory.create(AppModule);
-  preparePeopleHost(app);
+  app.enableShutdownHooks(); // on SIGTERM, what runs is finished
   await app.listen(`);
   expect(read('.env.example')).toMatch(/^DATABASE_URL=postgres:/);
   expect((await init('--yes')).stdout).toBe('Everything is there: nothing to do.\n');
@@ -211,6 +208,20 @@ export class DatabaseModule {}
   expect(texts()).not.toHaveProperty(['.env.example']);
 });
 
+it('an application that keeps the bodies of all its routes is prepared for those of people', () => {
+  const create = `NestFactory.create<NestExpressApplication>(AppModule, new ExpressAdapter(), { rawBody: true })`;
+  application({ 'src/main.ts': MAIN.replace('NestFactory.create(AppModule)', create) });
+  expect(planned()).toBe('');
+  expect(read('src/main.ts')).toContain(`
+import { preparePeopleHost } from 'nestjs-people';
+
+async function bootstrap() {
+  const app = await ${create};
+  preparePeopleHost(app); // large numbers, merge patches and NDJSON arrive as they were sent
+  app.enableShutdownHooks(); // on SIGTERM, what runs is finished
+  await app.listen(`);
+});
+
 it.each([
   ['of another database', `TypeOrmModule.forRoot({ type: 'mysql' })`, 'not seen to be a PostgreSQL'],
   ['that come from elsewhere', 'TypeOrmModule.forRoot(options)', 'not seen to be a PostgreSQL'],
@@ -249,7 +260,7 @@ it.each([
     APP_MODULE.replace('[]', 'modules'),
     'Write into them:',
   ],
-  ['nothing that listens', 'src/main.ts', MAIN.replace('app.listen', 'start'), 'preparePeopleHost(app);'],
+  ['nothing that listens', 'src/main.ts', MAIN.replace('app.listen', 'start'), 'app.enableShutdownHooks();'],
 ])('an application with %s is told what to write', (_, name, text, sentence) => {
   application({ [name]: text });
   expect(planned()).toContain(sentence);

@@ -13,7 +13,7 @@ export interface Main {
 }
 
 /**
- * Has the application prepared for the bodies of people before it listens.
+ * Has the application prepared for people before it listens.
  *
  * @throws InitError it is not seen where the application is made, or of which module
  */
@@ -37,7 +37,7 @@ export function prepareMain(project: Project): Main {
     : undefined;
   if (!rootModule)
     throw new InitError(
-      `${source.name}: it is not seen which class the module ${name} is of. Write PeopleModule.forRoot() into its imports, and preparePeopleHost(app) before app.listen; the README of nestjs-people has the lines.`,
+      `${source.name}: it is not seen which class the module ${name} is of. Write PeopleModule.forRoot() into its imports; the README of nestjs-people has the lines.`,
     );
   project.attempt(source, () => prepare(source, call));
   return { source, rootModule: { name, source: rootModule } };
@@ -47,13 +47,33 @@ function isCreation({ callee }: Call): boolean {
   return /^NestFactory\.create(<.*>)?$/.test(callee);
 }
 
-function prepare(source: Source, { variable }: Call): void {
-  if (source.calls(source.localName('nestjs-people', PREPARE) ?? PREPARE).length > 0) return;
+/** What is asked of the application between its creation and its first request. */
+function prepare(source: Source, creation: Call): void {
+  const { variable } = creation;
+  const isPrepared = source.calls(source.localName('nestjs-people', PREPARE) ?? PREPARE).length > 0;
+  const needsPreparing = !isPrepared && mayHaveRawBodies(creation);
+  const hasHooks = source.calls(`${variable}.enableShutdownHooks`).length > 0;
+  if (hasHooks && !needsPreparing) return;
+  const statements = (name: string) => [
+    ...(needsPreparing
+      ? [`${PREPARE}(${name}); // large numbers, merge patches and NDJSON arrive as they were sent`]
+      : []),
+    ...(hasHooks ? [] : [`${name}.enableShutdownHooks(); // on SIGTERM, what runs is finished`]),
+  ];
   const listen = variable === undefined ? undefined : source.calls(`${variable}.listen`)[0];
   if (!listen)
     throw new InitError(
-      `${source.name}: it is not seen where the application begins to listen. Write ${PREPARE}(app); before that; it is imported from 'nestjs-people'.`,
+      `${source.name}: it is not seen where the application begins to listen. Write before that:\n${statements('app').join('\n')}`,
     );
-  source.addImports('nestjs-people', [PREPARE]);
-  listen.addBefore(`${PREPARE}(${variable});`);
+  if (needsPreparing) source.addImports('nestjs-people', [PREPARE]);
+  for (const statement of statements(variable!)) listen.addBefore(statement);
+}
+
+/** People's bodies are left to people by themselves, unless the application keeps those of all its routes. */
+function mayHaveRawBodies({ arguments: [, ...options] }: Call): boolean {
+  return options
+    .filter(({ text }) => !text.startsWith('new '))
+    .some(
+      ({ object }) => !object || object.hasSpread || (object.get('rawBody')?.text ?? 'false') !== 'false',
+    );
 }
