@@ -5,7 +5,8 @@
 //   node .ci/adopt.mjs --all       all of them
 // Needs what was built (`npm run build`), and a registry. KAFKA=off leaves messages out.
 import { execFileSync } from 'node:child_process';
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { startEmbeddedKafka } from '../dist/src/dev/embedded-kafka.js';
 import { startEmbeddedPostgres } from '../dist/src/dev/embedded-postgres.js';
@@ -20,8 +21,8 @@ for (const name of names)
   if (!APPLICATIONS[name])
     throw new Error(`There is no ${name}, only ${Object.keys(APPLICATIONS).join(', ')}.`);
 
-mkdirSync(path.join(root, '.data'), { recursive: true });
-const directory = mkdtempSync(path.join(root, '.data', 'adopt-'));
+// Not below this checkout, whose packages would be found there.
+const directory = mkdtempSync(path.join(tmpdir(), 'people-adopt-'));
 const servers = [];
 try {
   const pack = ['pack', '--json', '--ignore-scripts', '--pack-destination', directory];
@@ -49,10 +50,10 @@ async function adopt(name, tarball, postgres, kafka) {
   const application = APPLICATIONS[name];
   const at = path.join(directory, name);
   generate(application, at, root);
-  addTarball(at, tarball);
+  install(application, at);
   say('generated');
   addPeople(application, at, tarball);
-  say('installed');
+  say('people added');
   const again = init(at, '--dry-run');
   if (!again.startsWith('Everything is there')) throw new Error(`init would change more:\n${again}`);
   applyChapter('One transaction', at);
@@ -64,6 +65,10 @@ async function adopt(name, tarball, postgres, kafka) {
   say('built');
   if (application.tests) run(at, 'npm', 'test');
   await prove(at, { postgres, name, kafka, say });
+}
+
+function init(at, ...args) {
+  return run(at, process.execPath, path.join(root, 'dist/src/cli.js'), 'init', ...args);
 }
 
 /** The package as it would come from the registry. */
@@ -80,11 +85,14 @@ function addPeople({ way, ...application }, at, tarball) {
     install(application, at, ...packages.map((each) => (each === 'nestjs-people' ? tarball : each)));
     return applyChapter('In your application', at);
   }
-  if (way === 'init') init(at, '--yes', '--skip-install');
+  addTarball(at, tarball);
+  if (way === 'init') return init(at, '--yes');
   install(application, at);
-  // It has what it has added installed by itself.
-  if (way === 'nest add') run(at, 'nest', 'add', 'nestjs-people', '--skip-install');
+  // It has the packages installed that it has added.
+  return run(at, 'nest', 'add', 'nestjs-people', '--skip-install');
 }
 
-const init = (at, ...args) => run(at, process.execPath, path.join(root, 'dist/src/cli.js'), 'init', ...args);
-const packagesOf = (line) => line.split(/\s+/).slice(2);
+/** Of `npm install …`. */
+function packagesOf(line) {
+  return line.split(/\s+/).slice(2);
+}
