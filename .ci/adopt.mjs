@@ -88,8 +88,9 @@ function addPeople({ way, ...application }, at, tarball) {
   addTarball(at, tarball);
   if (way === 'init') return init(at, '--yes');
   install(application, at);
-  // It has the packages installed that it has added.
-  return run(at, 'nest', 'add', 'nestjs-people', '--skip-install');
+  // It would have both installed, the package from the registry.
+  run(at, 'nest', 'add', 'nestjs-people', '--skip-install');
+  install(application, at);
 }
 
 /** Of `npm install …`. */

@@ -22,7 +22,6 @@ const environment = {
     ),
   ),
   SCARF_ANALYTICS: 'false',
-  CI: 'true',
 };
 
 /** Runs a program of an application's; pnpm's own beside it. @returns what it wrote */

@@ -125,6 +125,9 @@ import { peopleMigrations, PeopleModule } from 'nestjs-people';
 })
 export class AppModule {}
 `);
+  // By hand it is the same.
+  const [added] = /^    TypeOrmModule[^]*PeopleModule.forRoot\(\),\n/m.exec(read('src/app.module.ts'))!;
+  expect(readFileSync('README.md', 'utf8')).toContain(added);
   expect(read('src/main.ts')).toContain(`
   const app = await NestFactory.create(AppModule);
   app.enableShutdownHooks(); // on SIGTERM, what runs is finished
