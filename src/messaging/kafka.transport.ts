@@ -94,6 +94,7 @@ export class KafkaTransport extends ServerKafka implements OnModuleDestroy {
     try {
       if (!parser?.keepBinary) assertOneForm(this.messageHandlers);
       const create = typeof driver === 'string' ? await driverFactory(driver) : driver;
+      this.settings.store?.addTransport(this);
       this.parts.connection.start(create(client, this.logger));
     } catch (error) {
       return callback(error);

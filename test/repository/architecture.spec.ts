@@ -6,7 +6,7 @@ import path from 'node:path';
 const { FOLDERS } = (await import(path.resolve('eslint.config.mjs'))) as { FOLDERS: readonly string[] };
 /** The same of the rooms in them; what stands beside the rooms is what all of them know. */
 const ROOMS: Record<string, string[]> = {
-  app: ['http', 'migrating', 'commands'],
+  app: ['http', 'migrating', 'commands', 'init'],
   operations: ['console', 'dead-letters', 'health', 'metrics', 'logs'],
   people: ['http', 'messages', 'sharing', 'importing', 'table'],
   messaging: ['kafka', 'replaying', 'consuming', 'outbox', 'dead-letters', 'inbox', 'telemetry', 'records'],

@@ -37,3 +37,16 @@ export interface PartitionLag extends TopicPartition {
   /** From the first record that is not done to the end of the partition. */
   lag: number;
 }
+
+/** A transport, for whoever looks at how it is: a `KafkaTransport` is one. */
+export interface WatchedTransport {
+  /** undefined while messages are consumed and handled, else why not. */
+  readonly unavailableReason: string | undefined;
+  /** Messages that the group has committed and the database does not know, in a sentence; undefined where none were found. */
+  readonly offsetsAhead: string | undefined;
+  /** The partitions, and whole topics (partition -1), that are not read on while the others are. */
+  readonly stuckPartitions: readonly (TopicPartition & { reason: Error })[];
+  readonly figures: TransportFigures;
+  /** @throws Error the brokers can't be reached */
+  lag(): Promise<PartitionLag[]>;
+}

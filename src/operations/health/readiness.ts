@@ -11,6 +11,8 @@ export interface ReadinessSource {
   name: string;
   /** The one group that needs it. Default: `http`, and so every group; null: a reason is told, and makes nothing unready. */
   group?: string | null;
+  /** Whether there is such a thing at the moment; it is neither looked at nor told where not. Default: there is. */
+  isThere?(): boolean;
   /** @param query asks the database on the probe's own connection, which nobody of the pool keeps waiting */
   unavailableReason(query: Query): string | undefined | Promise<string | undefined>;
 }
@@ -38,8 +40,12 @@ export class Readiness {
   constructor(
     private readonly probe: DatabaseProbe,
     private readonly stopping: Stopping,
-    @Inject(READINESS_SOURCES) private readonly sources: readonly ReadinessSource[],
+    @Inject(READINESS_SOURCES) private readonly known: readonly ReadinessSource[],
   ) {}
+
+  private get sources(): ReadinessSource[] {
+    return this.known.filter((source) => source.isThere?.() ?? true);
+  }
 
   /** The groups that can be asked for. */
   get groups(): string[] {
