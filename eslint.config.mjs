@@ -37,7 +37,7 @@ const importOrder = FOLDERS.map((folder, index) => ({
 }));
 
 export default tseslint.config(
-  { ignores: ['dist/', 'coverage/', '.data/', 'examples/*-host/', 'examples/host-app/'] },
+  { ignores: ['dist/', 'coverage/', '.data/', 'examples/*-host/', 'examples/host-app/', '.ci/recipes/'] },
   ...tseslint.configs.recommended,
   {
     files: ['**/*.ts'],

@@ -16,7 +16,7 @@ export default {
   globalTeardown: '<rootDir>/test/support/global-teardown.mjs',
   testRegex: String.raw`test/.*\.spec\.ts$`,
   testPathIgnorePatterns: ['/node_modules/', ...(withoutKafka ? [NEEDS_KAFKA] : [])],
-  modulePathIgnorePatterns: ['<rootDir>/dist/', '<rootDir>/.data/', '<rootDir>/examples/'],
+  modulePathIgnorePatterns: ['<rootDir>/dist/', '<rootDir>/.data/', '<rootDir>/examples/', '<rootDir>/.ci/'],
   // One worker a run (see test/support/run.mjs): its files share one PostgreSQL and one Kafka, whose topic names are fixed.
   maxWorkers: 1,
   testTimeout: 60_000,

@@ -18,7 +18,7 @@ const TAKEN = new Set([
 
 const { packages } = JSON.parse(readFileSync('package-lock.json', 'utf8'));
 const needed = Object.entries(packages).filter(
-  ([path, { dev, devOptional }]) => path !== '' && !dev && !devOptional,
+  ([path, { dev, devOptional, link }]) => path !== '' && !dev && !devOptional && !link,
 );
 const byLicence = new Map();
 for (const [path, { license = 'none' }] of needed)

@@ -3,7 +3,8 @@
  * versions installed, in which the tests run that need PostgreSQL alone, and the host application of `examples/` is installed, built,
  * started and asked.
  *
- *   node .ci/matrix.mjs                      all of them, all tests; `--write` puts the outcome into docs/compatibility.md
+ *   node .ci/matrix.mjs                      all of them, a choice of the tests; `--all` for all, `--write` puts the outcome into
+ *                                            docs/compatibility.md
  *   node .ci/matrix.mjs oldest -- people     one of them, the tests whose path has this in it; `--keep` leaves it for the next time
  */
 import { execFileSync, spawnSync } from 'node:child_process';
@@ -17,11 +18,12 @@ const MANIFESTS = ['package.json', 'service/package.json', 'examples/host-app/pa
 /** What is about this repository, or about faults for minutes, more than about what it is installed with. */
 const NOT_RUN = String.raw`test/(repository/(?!package)|delivery|consistency|linearizability|operations-check|dev|support)/|\.kafka\.spec\.ts$`;
 
-const { environments } = JSON.parse(readFileSync('.ci/matrix.json', 'utf8'));
+const { environments, tests: choice } = JSON.parse(readFileSync('.ci/matrix.json', 'utf8'));
 const given = process.argv.slice(2);
-const [options, tests] = given.includes('--')
+const [options, asked] = given.includes('--')
   ? [given.slice(0, given.indexOf('--')), given.slice(given.indexOf('--') + 1)]
   : [given, []];
+const tests = asked.length > 0 || options.includes('--all') ? asked : choice;
 const names = options.filter((option) => !option.startsWith('--'));
 const chosen = environments.filter(({ name }) => names.length === 0 || names.includes(name));
 if (chosen.length < names.length)
@@ -70,15 +72,17 @@ function outcomeOf({ name, node, versions }) {
 }
 
 function makeCheckout(directory, versions) {
+  // Where a row names no versions, those of the lock are meant.
+  const withLock = Object.keys(versions).length === 0;
   mkdirSync(directory, { recursive: true });
   const manifest = path.join(directory, 'package.json');
   const before = existsSync(manifest) && readFileSync(manifest, 'utf8');
   const filter = (from) => !NOT_COPIED.includes(path.basename(from)) && !/\.(tgz|tsbuildinfo)$/.test(from);
-  for (const file of filesHere())
+  for (const file of filesHere(withLock))
     cpSync(file, path.join(directory, file), { recursive: true, force: true, filter });
   for (const file of MANIFESTS) useVersions(path.join(directory, file), versions);
   const isInstalled = existsSync(path.join(directory, 'node_modules'));
-  if (!isInstalled || before !== readFileSync(manifest, 'utf8')) npm(directory, 'install');
+  if (!isInstalled || before !== readFileSync(manifest, 'utf8')) npm(directory, withLock ? 'ci' : 'install');
 }
 
 /** Every place that names one of these packages names this version of it; a peer that nothing else names would be the newest. */
@@ -95,12 +99,11 @@ function pick(versions, names) {
   return Object.fromEntries(names.flatMap((name) => (versions[name] ? [[name, versions[name]]] : [])));
 }
 
-function filesHere() {
+function filesHere(withLock) {
   const listed = execFileSync('git', ['ls-files', '-co', '--exclude-standard', '-z'], { encoding: 'utf8' });
   const tops = new Set(listed.split('\0').map((file) => file.split('/')[0]));
   tops.delete('');
-  // Where a row names no versions, those of the lock are meant; else npm is to find others.
-  tops.delete('package-lock.json');
+  if (!withLock) tops.delete('package-lock.json');
   return [...tops, 'dist'];
 }
 
