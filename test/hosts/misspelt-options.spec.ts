@@ -17,14 +17,14 @@ it.each<[string, () => object, string]>([
   [
     'misspelt',
     () => people({ event: true, transactions: { isolationLvel: 'SERIALIZABLE' } }),
-    'PeopleModule.forRoot: there is no option event; did you mean events?; there is no option transactions.isolationLvel; did you mean transactions.isolationLevel?.',
+    'PeopleModule.forRoot: there is no option event; did you mean events?; there is no option transactions.isolationLvel; did you mean transactions.isolationLevel?',
   ],
   [
     'in another place than its own',
     () => people({ isolationLevel: 'SERIALIZABLE' }),
     'there is no option isolationLevel; did you mean transactions.isolationLevel?',
   ],
-  ['like no other', () => people({ wibble: 1 }), 'PeopleModule.forRoot: there is no option wibble.'],
+  ['like no other', () => people({ wibble: 1 }), 'PeopleModule.forRoot: there is no option wibble'],
   [
     'misspelt beside a factory',
     () => PeopleModule.forRootAsync({ dataSuorce: 'crm', useFactory: () => ({}) } as never),

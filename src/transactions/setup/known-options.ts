@@ -47,7 +47,7 @@ export function checkedBy<Options extends object>(
 /** @throws Error names each option that is not known, with the nearest that is, or is of the wrong kind */
 export function checkOptions(where: string, given: object, rules: Rules): void {
   const problems = problemsOf(given, rules, rules, '');
-  if (problems.length > 0) throw new Error(`${where}: ${problems.join('; ')}.`);
+  if (problems.length > 0) throw new Error(`${where}: ${problems.join('; ')}`);
 }
 
 function problemsOf(given: object, rules: Rules, all: Rules, path: string): string[] {
