@@ -1,5 +1,8 @@
 import { type ArgumentsHost, Catch, type ExceptionFilter, type INestApplication } from '@nestjs/common';
 import { APP_FILTER, BaseExceptionFilter, HttpAdapterHost } from '@nestjs/core';
+import { ClientProxyFactory, Transport } from '@nestjs/microservices';
+import type { AddressInfo, Server } from 'node:net';
+import { lastValueFrom } from 'rxjs';
 import { ProblemDetailsFilter } from '../../src/errors/error-responses.js';
 import { duringTests } from '../support/during-tests.js';
 import { createDatabase } from '../support/test-database.js';
@@ -21,6 +24,22 @@ class EnvelopeFilter implements ExceptionFilter {
 class LoggingFilter extends BaseExceptionFilter {}
 
 const database = duringTests(() => createDatabase());
+
+it('a message handler of an application that shares its configuration with a microservice tells a failure as what it is', async () => {
+  const host = await startHttpHost('express', database.url);
+  const { app } = host;
+  const options = { host: '127.0.0.1', port: 0 };
+  const tcp = app.connectMicroservice({ transport: Transport.TCP, options }, { inheritAppConfig: true });
+  await app.startAllMicroservices();
+  const { port } = tcp.unwrap<Server>().address() as AddressInfo;
+  const client = ClientProxyFactory.create({ transport: Transport.TCP, options: { port } });
+  const failure = await lastValueFrom(client.send<unknown>('host.fails', 'lock')).catch(
+    (error: unknown) => error,
+  );
+  expect(failure).toMatchObject({ code: 'LOCK_TIMEOUT', retryable: true });
+  await client.close();
+  await host.close();
+});
 
 describe.each(PLATFORMS)('a host on %s', (platform) => {
   let host: HttpHost | undefined;

@@ -12,6 +12,7 @@ import {
 import { NestFactory } from '@nestjs/core';
 import { ExpressAdapter } from '@nestjs/platform-express';
 import { FastifyAdapter } from '@nestjs/platform-fastify';
+import { MessagePattern, Payload } from '@nestjs/microservices';
 import { TypeOrmModule } from '@nestjs/typeorm';
 import { PeopleModule, type PeopleModuleOptions } from '../../src/people/people.module.js';
 import { currentTransaction } from '../../src/transactions/transaction-context.js';
@@ -52,6 +53,12 @@ class HostController {
       });
     const text = `DO $$ BEGIN RAISE SQLSTATE '${REFUSALS[how]}' USING MESSAGE = 'SECRET'; END $$`;
     await currentTransaction()!.query({ text });
+  }
+
+  @MessagePattern('host.fails')
+  @Transactional()
+  failsByMessage(@Payload() how: string): Promise<void> {
+    return this.fails(how);
   }
 
   @Post('echo')

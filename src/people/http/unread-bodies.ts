@@ -27,6 +27,8 @@ const TYPES = new Set(['application/json', NDJSON, 'application/merge-patch+json
 const EXPRESS_PARSERS = new Set(['jsonParser', 'rawParser', 'textParser', 'urlencodedParser']);
 /** Stands for the type of a body that is left unread while Fastify looks for its parser. */
 const UNREAD_TYPE = 'application/vnd.nestjs-people.unread';
+/** On a request of Fastify: the type that it has come with. */
+const OWN_TYPE = Symbol('OWN_TYPE');
 
 /**
  * Has the application's parsers leave the bodies of our routes to be read behind the guards, as bytes: parsing changes numbers. What an
@@ -37,8 +39,6 @@ const UNREAD_TYPE = 'application/vnd.nestjs-people.unread';
 export class UnreadBodies {
   readonly limits: Required<BodyLimits>;
   leaveJson: boolean;
-  /** The types that requests of Fastify have come with. */
-  private readonly types = new WeakMap<object, string>();
 
   constructor(
     private readonly adapterHost: HttpAdapterHost,
@@ -56,8 +56,9 @@ export class UnreadBodies {
   /** Before there are routes. */
   prepareFastify(): void {
     const fastify = this.adapterHost.httpAdapter.getInstance<FastifyParsers>();
+    if (fastify.hasContentTypeParser(UNREAD_TYPE)) return;
     fastify.addContentTypeParser(UNREAD_TYPE, ({ raw }, body, done) => {
-      const type = this.types.get(raw);
+      const type = raw[OWN_TYPE];
       // Whoever sends it by that name.
       if (type === undefined) return done(new UnsupportedMediaTypeException());
       raw.headers['content-type'] = type;
@@ -89,9 +90,10 @@ export class UnreadBodies {
 
   /** Fastify chooses the parser by the header, right behind these hooks: ours puts it back. */
   private readonly leavingBody: PreParsingHook = ({ raw }, _reply, _payload, done) => {
-    const mediaType = mediaTypeOf(raw);
+    const type = raw.headers['content-type'];
+    const mediaType = type && TYPES.has(type) ? type : mediaTypeOf(raw);
     if (TYPES.has(mediaType) && this.isLeft(mediaType)) {
-      this.types.set(raw, raw.headers['content-type']!);
+      raw[OWN_TYPE] = type!;
       raw.headers['content-type'] = UNREAD_TYPE;
     }
     done();
@@ -115,7 +117,7 @@ interface ExpressApplication {
 }
 
 interface FastifyRequest {
-  raw: IncomingMessage;
+  raw: IncomingMessage & { [OWN_TYPE]?: string };
 }
 type PreParsingHook = (request: FastifyRequest, reply: unknown, payload: unknown, done: () => void) => void;
 interface FastifyRoute {
@@ -124,6 +126,7 @@ interface FastifyRoute {
 }
 interface FastifyParsers {
   addHook(name: 'onRoute', hook: (route: FastifyRoute) => void): void;
+  hasContentTypeParser(type: string): boolean;
   addContentTypeParser(
     type: string,
     parser: (
