@@ -178,8 +178,8 @@ describe('a transaction that TypeORM is asked for inside of a unit of work', () 
       await expect(fails).rejects.toBe(rollBack);
       await follows;
     });
-    const all = [name, `${name} lost`, `${name} too`].map((each) => committed(each));
-    expect(await Promise.all(all)).toEqual([1, undefined, 1]);
+    expect([await committed(), await committed(`${name} lost`)]).toEqual([1, undefined]);
+    expect(await committed(`${name} too`)).toBe(1);
   });
 
   it('is refused where it asks for a stricter level', async () => {
