@@ -2,7 +2,7 @@
 // Promises: where they join, all of them run in the unit or are refused; nothing but the one DataSource is changed.
 // May know: the context of a unit and TypeORM; not how units are run and repeated.
 
-import type { DataSource, EntityManager, QueryRunner } from 'typeorm';
+import { type DataSource, type EntityManager, InstanceChecker, type QueryRunner } from 'typeorm';
 import { standInForPoolRunners } from '../../database/connecting.js';
 import type { IsolationLevel } from '../../database/data-source-options.js';
 import { outsideTransaction } from '../session/places.js';
@@ -46,6 +46,8 @@ const policies = new WeakMap<DataSource, Policy>();
  */
 export function decideOnRepositories(runner: Runner): void {
   const { dataSource, settings } = runner;
+  // What stands in for one in a unit test sends nothing.
+  if (!InstanceChecker.isDataSource(dataSource)) return;
   const mode = settings.repositories ?? settings.poolQueries;
   if (mode === 'join') assertJoinable(dataSource);
   const policy = policies.get(dataSource);
