@@ -64,6 +64,16 @@ it('probes that come at once are one look, on a connection beside the pool that 
     expect(questions).toBeLessThan(10);
     for (let n = 0; n < 5; n++) expect((await ready(own)).code).toBe(200);
     await eventually(async () => (await connections()) === before);
+    // One that somebody ends while it is asked says nothing of the database: another is asked.
+    const cut = new Set<string>();
+    proxy.onRequest = (piece) => {
+      const question = ['SHOW transaction_read_only', '"migrations"'].find((text) => piece.includes(text));
+      if (question === undefined || cut.has(question)) return 'pass';
+      cut.add(question);
+      return 'unsent';
+    };
+    expect(await ready(own)).toMatchObject({ code: 200, health: { error: {} } });
+    expect(cut.size).toBe(2);
   } finally {
     await own.close();
     await proxy.close();
