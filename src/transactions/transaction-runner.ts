@@ -77,10 +77,7 @@ export class TransactionRunner implements BeforeApplicationShutdown {
       commitOutcome === 'report' &&
       !needsBegin(settings);
     this.common = { dataSource, recycling: settings.recycling ?? 'fast', sessions: this.units.sessions };
-    const server = KnownServer.of(dataSource);
-    server.acquireTimeoutMs = settings.acquireTimeoutMs ?? server.acquireTimeoutMs;
-    if (settings.statementComments) server.commentsStatements = true;
-    if (settings.preparedStatements === 'unnamed') server.useNoNames();
+    KnownServer.of(dataSource).configure(settings);
     decideOnRepositories(this);
     // Every unit that waits between attempts listens.
     setMaxListeners(Infinity, this.stopping.signal);

@@ -57,7 +57,10 @@ async function listen(): Promise<void> {
   const client = { brokers: [`127.0.0.1:${await closedPort()}`], clientId: 'host' };
   const store = app.get(MessageStore, { strict: false });
   app.connectMicroservice({
-    strategy: new KafkaTransport({ client, groupId: 'host', concurrency: 2, store }),
+    strategy: new KafkaTransport({
+      ...{ client, groupId: 'host', concurrency: 2, store },
+      topics: { partitions: 1, replication: undefined },
+    }),
   });
   await app.startAllMicroservices();
 }
