@@ -74,6 +74,7 @@ class StubbornNaming extends DefaultNamingStrategy {
   }
 }
 
+// @trap with `entityPrefix` a library's own SQL and the repositories of its entities are about two tables
 it.each<[string, TypeOrmOptions, string]>([
   ['an entityPrefix', { entityPrefix: 'App_' }, '"App_people"'],
   ['a naming strategy of snake_case', { namingStrategy: new SnakeNaming() }, 'people'],
@@ -134,6 +135,7 @@ it('synchronize leaves the table of the migrations as it is, needs no extension 
   expect(told).toEqual([]);
 });
 
+// @trap an entity's uuid keys make TypeORM install an extension, and fail without it
 it('synchronize alone makes the table of people without an extension, and what is missing for messages is told', async () => {
   const { told } = await start({ synchronize: true, installExtensions: false });
   await storesPeople();
@@ -149,6 +151,7 @@ it.each([
   expect(host.told.sort()).toEqual(sentences.map((sentence) => expect.stringMatching(sentence)));
 });
 
+// @trap TypeORM's pool has requests wait for ever while all its connections are busy
 it('a pool without a limit of its own is waited for no longer than the option acquireTimeoutMs says', async () => {
   await start({ ...MIGRATED, poolSize: 1 }, { transactions: { acquireTimeoutMs: 50 } });
   const { id } = await host!.app.get(PeopleService, { strict: false }).create({ name: 'Ada' });

@@ -89,6 +89,7 @@ describe.each(PLATFORMS)(
       return { id: created.headers.get('location')!.split('/').at(-1)!, created };
     };
 
+    // @trap an envelope of the host's (`{ data: … }`) has answers that are JSON text encoded a second time
     it('a person is in the envelope as JSON, digit for digit, and so is a page', async () => {
       const { id, created } = await create();
       const person = `{"id":"${id}","name":"Ada","data":${DATA}}`;

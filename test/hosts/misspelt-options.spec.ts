@@ -13,6 +13,7 @@ const people = (options: object) => PeopleModule.forRoot(options);
 const refusal = (...imports: object[]) =>
   expect(startAnyHost({ imports: [typeOrm(database.url), ...(imports as Type[])] })).rejects;
 
+// @trap a misspelt option is one without effect: `isolationLvel: 'SERIALIZABLE'` leaves units of work at READ COMMITTED
 it.each<[string, () => object, string]>([
   [
     'misspelt',

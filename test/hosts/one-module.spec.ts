@@ -87,6 +87,7 @@ describe('PeopleModule without options, in a feature module, is the one of the r
     expect(controllersOf(app)).toEqual([]);
   });
 
+  // @trap `imports: [SomeModule]` in a feature module is a second one with every default: routes that the root switched off answer
   it('on the DataSource that the root names, and there is no default one', async () => {
     host = await startAnyHost({
       imports: [
