@@ -159,6 +159,13 @@ it.each(NESTS)('an application of Nest %s gets packages of its age, and what it 
   expect(read('package.json')).toContain('"devDependencies": { "typescript": "^6.0.2" }');
 });
 
+it('an application whose TypeScript has no API any more is read with that of Nest’s command line', async () => {
+  const without = { 'node_modules/typescript/package.json': '{}', 'node_modules/typescript/index.js': '' };
+  application(without);
+  expect(await initialized()).toBe('');
+  expect(read('src/app.module.ts')).toContain('PeopleModule.forRoot()');
+});
+
 it('an application’s own DataSource is taken, and its comments, line ends and tabs stay as they are', async () => {
   application({
     'src/app.module.ts': APP_MODULE.replace('imports: []', 'imports: [DatabaseModule] /* ours */'),
