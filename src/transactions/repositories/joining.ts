@@ -1,8 +1,8 @@
 // transactions/repositories/: What TypeORM's repositories, managers and DataSource do inside of a unit of work.
-// Promises: where they join, all of them run in the unit or are refused; nothing but the one DataSource is changed.
+// Promises: where they join, all of them run in the unit or are refused; other DataSources do as ever.
 // May know: the context of a unit and TypeORM; not how units are run and repeated.
 
-import { type DataSource, type EntityManager, InstanceChecker, type QueryRunner } from 'typeorm';
+import { type DataSource, EntityManager, InstanceChecker, type QueryRunner } from 'typeorm';
 import { standInForPoolRunners } from '../../database/connecting.js';
 import type { IsolationLevel } from '../../database/data-source-options.js';
 import { outsideTransaction } from '../session/places.js';
@@ -40,7 +40,7 @@ const policies = new WeakMap<DataSource, Policy>();
  *
  * Whatever TypeORM sends without a QueryRunner of the caller's, it sends by one that it makes with `DataSource.createQueryRunner`
  * at that moment: for repositories of any kind and age, query builders, lazy relations, `dataSource.query`. So that is the one
- * place to stand in, on this DataSource alone, and no repository has to be known.
+ * place to stand in, on this DataSource alone, and no repository has to be known; but for `manager.transaction`.
  *
  * @throws TransactionUsageError something else was asked for before, or it can't be had
  */
@@ -57,6 +57,7 @@ export function decideOnRepositories(runner: Runner): void {
     );
   if (policy) policy.mode ??= mode;
   else install(dataSource, { mode, runner });
+  if (mode === 'join') nestTransactions();
 }
 
 function install(dataSource: DataSource, policy: Policy): void {
@@ -69,31 +70,37 @@ function install(dataSource: DataSource, policy: Policy): void {
     if (!unit) return ofPool();
     return mode() === 'join' ? lendQueryRunner(unit) : besideUnit(ofPool(), unit.id, guard);
   });
-  const nesting = (manager: EntityManager) =>
-    nestTransactions(manager, () => {
-      const unit = joined();
-      return unit && (!manager.queryRunner || manager === unit.manager) ? policy.runner : undefined;
-    });
-  nesting(dataSource.manager);
-  const createEntityManager = dataSource.createEntityManager.bind(dataSource);
-  dataSource.createEntityManager = (queryRunner?: QueryRunner) => {
-    const manager = createEntityManager(queryRunner);
-    return queryRunner && mode() !== 'join' ? manager : nesting(manager);
-  };
   cacheBeside(dataSource, () => joined() !== undefined);
 }
 
-/** `manager.transaction` inside of a unit is a nested unit: as such it has a savepoint, and its turn. */
-function nestTransactions(manager: EntityManager, nested: () => Runner | undefined): EntityManager {
-  const apart = manager.transaction.bind(manager) as (...given: unknown[]) => Promise<unknown>;
-  const transaction = (...given: unknown[]): Promise<unknown> => {
-    const runner = nested();
-    if (!runner) return apart(...given);
+let isNesting = false;
+
+/**
+ * `manager.transaction` inside of a unit is a nested unit where repositories join: as such it has a savepoint, and its turn. A manager may be
+ * older than what is decided of its DataSource (a class that extends Repository makes one for itself), so it is their class that asks;
+ * where nothing is decided it does as ever.
+ */
+function nestTransactions(): void {
+  if (isNesting) return;
+  isNesting = true;
+  const { prototype } = EntityManager;
+  // eslint-disable-next-line @typescript-eslint/unbound-method -- it is called on whichever manager it was asked of
+  const apart = prototype.transaction as (...given: unknown[]) => Promise<unknown>;
+  prototype.transaction = function (this: EntityManager, ...given: unknown[]): Promise<unknown> {
+    const runner = nestingRunnerOf(this);
+    if (!runner) return apart.apply(this, given);
     const work = given.find((each) => typeof each === 'function') as Work;
     const level = typeof given[0] === 'string' ? { isolationLevel: given[0] as IsolationLevel } : {};
     return runner.run({ propagation: 'NESTED', ...level }, (context) => work(context.manager));
   };
-  return Object.assign(manager, { transaction });
+}
+
+function nestingRunnerOf(manager: EntityManager): Runner | undefined {
+  // TypeORM 0.3 calls it `connection`.
+  const dataSource = (manager as Partial<EntityManager>).dataSource ?? manager.connection;
+  const policy = policies.get(dataSource);
+  const unit = policy?.mode === 'join' ? innermostOn(dataSource) : undefined;
+  return unit && (!manager.queryRunner || manager === unit.manager) ? policy!.runner : undefined;
 }
 
 /** One of the pool: its connection may outlive the unit, and TypeORM tells its subscribers of queries, but not of streams. */
