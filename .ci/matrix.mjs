@@ -15,8 +15,8 @@ const PAGE = 'docs/compatibility.md';
 /** What is other in the checkout than here is in no commit, so it is copied: all but what npm and the tests make. */
 const NOT_COPIED = ['.git', '.data', 'node_modules', 'coverage', 'bench'];
 const MANIFESTS = ['package.json', 'service/package.json', 'examples/host-app/package.json'];
-/** What is about this repository, or about faults for minutes, more than about what it is installed with. */
-const NOT_RUN = String.raw`test/(repository/(?!package)|delivery|consistency|linearizability|operations-check|dev|support)/|\.kafka\.spec\.ts$`;
+/** What is about this repository, the service (whose versions are the lock's), or about faults for minutes. */
+const NOT_RUN = String.raw`test/(repository/(?!package)|delivery|consistency|linearizability|operations-check|dev|support|app|security)/|test/database/migrations|\.kafka\.spec\.ts$`;
 
 const { environments, tests: choice } = JSON.parse(readFileSync('.ci/matrix.json', 'utf8'));
 const given = process.argv.slice(2);

@@ -16,6 +16,7 @@ import { type Observable, throwError } from 'rxjs';
 import { STATUS_CODES } from 'node:http';
 import { ApplicationError, type FieldError } from './application-error.js';
 import { FailureLog } from './failure-log.js';
+import { asHttpException } from './framework-errors.js';
 import { isExpected } from './expected-errors.js';
 import { PROBLEMS_AT_MOST, shown, TEXT_CHARACTERS } from './shown.js';
 
@@ -159,7 +160,7 @@ export function answerFailure(
   const http = host.switchToHttp();
   const request = http.getRequest<ProblemRequest>();
   const response = http.getResponse<unknown>();
-  const failure = describeFailure(error);
+  const failure = describeFailure(asHttpException(error));
   if (failure.status >= 500) {
     const { id: requestId, method } = request;
     failures.failed({ ...failure, error }, { requestId, method }, operationOf(request));

@@ -19,7 +19,7 @@ describe('what is installed', () => {
     [
       'an optional peer of another version, which the host has for itself',
       () => undefined,
-      { fastify: '4.0.0' },
+      { 'prom-client': '14.2.0' },
     ],
   ])('may be %s', (_, versionIn, found: Record<string, string> = {}) => {
     const versionOf = (name: string) => found[name] ?? versionIn(ranges[name]!);
