@@ -52,9 +52,9 @@ export async function connect(
     // A QueryRunner whose connect() failed stays failed (it caches the promise), hence a fresh one each time.
     const queryRunner = createPoolRunner(dataSource);
     try {
+      // A pool with a limit of its own ends the wait, and one with an idle client for us has none.
+      const isBounded = Boolean(ownLimitOf(pool)) || pool.idleCount > pool.waitingCount;
       const connecting = queryRunner.connect() as Promise<PoolClient>;
-      // A pool with a limit of its own ends the wait, and one with an idle client has none.
-      const isBounded = Boolean(ownLimitOf(pool)) || pool.idleCount > 0;
       const inTime = isBounded ? connecting : withinMs(connecting, until - performance.now(), pool);
       return { queryRunner, client: await connectOnce({ queryRunner, connecting, inTime, signal }) };
     } catch (error) {
@@ -108,7 +108,7 @@ async function withinMs(
 ): Promise<PoolClient> {
   const over = new AbortController();
   const { signal } = over;
-  const late = sleep(Math.max(0, milliseconds), undefined, { signal }).then(() => {
+  const late = sleep(Math.max(0, milliseconds), undefined, { signal, ref: false }).then(() => {
     throw new WaitedTooLongError(pool.totalCount >= pool.options.max);
   });
   late.catch(() => undefined);

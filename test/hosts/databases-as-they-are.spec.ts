@@ -8,7 +8,7 @@ import { PeopleService } from '../../src/people/people.service.js';
 import { Person } from '../../src/people/person.entity.js';
 import { TransactionRunner } from '../../src/transactions/transaction-runner.js';
 import { type AnyHost, startAnyHost, typeOrm } from '../support/any-host.js';
-import { eventually } from '../support/barrier.js';
+import { barrier, eventually } from '../support/barrier.js';
 import { poolOf } from '../support/people-app.js';
 import { createDatabase, type TestDatabase } from '../support/test-database.js';
 
@@ -163,6 +163,16 @@ it('a pool without a limit of its own is waited for no longer than the option ac
   const runner = host!.app.get(TransactionRunner, { strict: false });
   await expect(runner.run({}, () => Promise.resolve())).rejects.toMatchObject({ type: 'pool-exhausted' });
   await holder.release();
+  await eventually(() => poolOf(dataSource()).borrowed === 0);
+  // Of those that find one idle together, one has it.
+  const gate = barrier(2);
+  const first = runner.run({}, async (transaction) => {
+    await transaction.query({ text: 'SELECT 1' });
+    await gate();
+  });
+  await expect(runner.run({}, () => Promise.resolve())).rejects.toMatchObject({ type: 'pool-exhausted' });
+  void gate();
+  await first;
   expect((await host!.request(`/people/${id}`)).status).toBe(200);
   await eventually(() => poolOf(dataSource()).borrowed === 0 && poolOf(dataSource()).waiting === 0);
 });
