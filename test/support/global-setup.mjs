@@ -14,7 +14,7 @@ export default async function globalSetup() {
   process.env.TMPDIR = path.join(directory, 'tmp');
   mkdirSync(process.env.TMPDIR, { recursive: true });
   const onProgress = (message) => process.stderr.write(`${message}\n`);
-  const withKafka = process.env.KAFKA !== 'off';
+  const withKafka = process.env.KAFKA !== 'off' && !process.env.TEST_WITHOUT_KAFKA;
   // The tests say themselves what the service is to find.
   for (const name of Object.keys(process.env)) if (/^(DB_|DATABASE_|KAFKA|AUTH|TRANSACTION_|LOG_LEVEL|HOST$|PORT$)/.test(name)) delete process.env[name]; // prettier-ignore
   globalThis.testServers = { directory, running: [] };

@@ -1,6 +1,7 @@
 /**
  * What `npm test` runs: Jest, with the arguments that it was given. The whole suite is several runs side by side, each of a share
- * of the files and with servers of its own, as topics have fixed names: while one waits for something the others work. A file that
+ * of the files and with servers of its own, as topics have fixed names: while one waits for something the others work. Half of them
+ * have no Kafka, which takes its time also where nobody asks it for anything. A file that
  * fails there is run once more by itself, as a machine that does all this at once may be too slow for it; the end says which.
  */
 import { spawn, spawnSync } from 'node:child_process';
@@ -9,6 +10,8 @@ import { existsSync, mkdirSync, readFileSync, rmSync, statSync, writeFileSync } 
 import path from 'node:path';
 
 const SHARES = 4;
+/** Named as in jest.config.mjs, and the tests of the servers themselves. */
+const NEEDS_KAFKA = /\.kafka\.spec\.ts$|\/test\/dev\//;
 /**
  * Tests among the strangers of a real cluster, with their clients, and with our package in an application of theirs have a command
  * of their own: `npm run test:strangers`.
@@ -29,8 +32,8 @@ const running = new Set();
 const ENDS_WITHIN_MS = 60_000;
 
 /** @returns Jest's exit code, 1 where a signal ended it */
-async function runJest(...args) {
-  const run = spawn(process.execPath, [...jest, ...args], { stdio: 'inherit' });
+async function runJest(args, env = process.env) {
+  const run = spawn(process.execPath, [...jest, ...args], { stdio: 'inherit', env });
   running.add(run);
   const output = args.find((arg) => arg.startsWith(OUTPUT))?.slice(OUTPUT.length);
   const isLate = () => existsSync(output) && Date.now() - statSync(output).mtimeMs > ENDS_WITHIN_MS;
@@ -54,6 +57,19 @@ function sharesOf(files, length) {
   return shares.map((share) => share.files);
 }
 
+/** Each with the servers that its files need; the strangers all need Kafka, and KAFKA=off has left out what does. */
+function runsOf(files, isOfStrangers) {
+  if (isOfStrangers) return sharesOf(files, SHARES_OF_STRANGERS).map((share) => ({ share }));
+  if (process.env.KAFKA === 'off') return sharesOf(files, SHARES).map((share) => ({ share }));
+  const withKafka = files.filter((file) => NEEDS_KAFKA.test(file));
+  const others = files.filter((file) => !NEEDS_KAFKA.test(file));
+  const env = { ...process.env, TEST_WITHOUT_KAFKA: 'true' };
+  return [
+    ...sharesOf(withKafka, SHARES / 2).map((share) => ({ share })),
+    ...sharesOf(others, SHARES / 2).map((share) => ({ share, env })),
+  ];
+}
+
 async function runWhole(isOfStrangers) {
   const options = isOfStrangers ? [] : given;
   const listed = spawnSync(process.execPath, [...jest, '--listTests', ...options], { encoding: 'utf8' });
@@ -64,11 +80,11 @@ async function runWhole(isOfStrangers) {
   const directory = path.resolve('.data', `results-${process.pid}`);
   mkdirSync(directory, { recursive: true });
   try {
-    const shares = sharesOf(files, isOfStrangers ? SHARES_OF_STRANGERS : SHARES);
-    const outputs = shares.map((_, index) => path.join(directory, `${index}.json`));
+    const runs = runsOf(files, isOfStrangers);
+    const outputs = runs.map((_, index) => path.join(directory, `${index}.json`));
     const codes = await Promise.all(
-      shares.map((share, index) =>
-        runJest('--json', `${OUTPUT}${outputs[index]}`, '--runTestsByPath', ...share),
+      runs.map(({ share, env }, index) =>
+        runJest(['--json', `${OUTPUT}${outputs[index]}`, '--runTestsByPath', ...share], env),
       ),
     );
     // One that was ended, or has crashed, has told nothing: there is no list of what failed.
@@ -83,7 +99,7 @@ async function runWhole(isOfStrangers) {
     if (failed.length === 0 || failed.length > ONCE_MORE) return 1;
     console.error(`\nFailed beside others, and is run once more by itself: ${names}`);
     const again = path.join(directory, 'again.json');
-    const code = await runJest('--json', `${OUTPUT}${again}`, '--runTestsByPath', ...failed);
+    const code = await runJest(['--json', `${OUTPUT}${again}`, '--runTestsByPath', ...failed]);
     if (code !== 0 && !(existsSync(again) && JSON.parse(readFileSync(again, 'utf8')).success)) return code;
     console.error(`\nFailed beside others, and passed alone: ${names}`);
     return 0;
@@ -107,4 +123,4 @@ for (const signal of ['SIGINT', 'SIGTERM'])
   process.on(signal, () => running.forEach((run) => run.kill(signal)));
 const isWhole = given.length === 0 || given[0] === '--testPathIgnorePatterns';
 const isOfStrangers = given[0] === '--strangers';
-process.exitCode = await (isWhole || isOfStrangers ? runWhole(isOfStrangers) : runJest(...given));
+process.exitCode = await (isWhole || isOfStrangers ? runWhole(isOfStrangers) : runJest(given));
