@@ -43,7 +43,7 @@ const FILTERS: [string, Type<RpcExceptionFilter> | undefined][] = [
   ['no filter', undefined],
   ['the filter of this package', MessageErrorFilter],
   ['one that makes another error of it', making(() => throwError(() => new RpcException('oops')))],
-  ['one that makes a text of it', making(() => throwError(() => 'oops'))],
+  ['one that makes a text of it', making(() => throwError(() => '"oops"'))],
   ['one that gives a value instead', making(() => of('told by the host'))],
   ['one that gives nothing instead', making(() => EMPTY)],
 ];
@@ -149,7 +149,7 @@ interface Letter {
 }
 const lettersOf = (topic: string) =>
   database.query<Letter & { [column: string]: unknown }>(
-    `SELECT convert_from(key, 'UTF8') AS key, code, attempts, causes->0->>'message' AS cause FROM message_dead_letter WHERE topic = $1 ORDER BY key`,
+    `SELECT convert_from(key, 'UTF8') AS key, code, attempts, cause->0->>'message' AS cause FROM message_dead_letter WHERE topic = $1 ORDER BY key`,
     [topic],
   );
 
