@@ -3,6 +3,7 @@ import { once } from 'node:events';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { DataSource, QueryRunner } from 'typeorm';
 import { beforeAbort } from './before-abort.js';
+import { hasConnected } from './client-watch.js';
 import { hasSqlState, markLost } from './database-failure.js';
 import { KnownServer } from './known-server.js';
 import { cutConnectionOf } from './pg/internals.js';
@@ -34,10 +35,12 @@ export function standInForPoolRunners(
   ofPools.set(dataSource, create);
   dataSource.createQueryRunner = (mode) => choose(() => create(mode));
 }
+/** As after a password was changed, or where nobody may connect to the database any more. */
+const LOGIN_REFUSED = ['28000', '28P01', '42501', '55000'];
 
 /**
- * A client of the pool, with the QueryRunner that gives it back. A server that has no connection left for us is no reason to give
- * up while we have some: one of them comes back.
+ * A client of the pool, with the QueryRunner that gives it back. A server that has no connection left for us, or lets us in no
+ * more, is no reason to give up while we have some: one of them comes back.
  *
  * @throws PoolExhaustedError, DatabaseUnavailableError no client can be had
  * @throws the reason of `signal`
@@ -58,8 +61,10 @@ export async function connect(
       const inTime = isBounded ? connecting : withinMs(connecting, until - performance.now(), pool);
       return { queryRunner, client: await connectOnce({ queryRunner, connecting, inTime, signal }) };
     } catch (error) {
-      if (!hasSqlState(error, TOO_MANY_CONNECTIONS) || pool.totalCount === 0) throw error;
-      if (performance.now() > until) throw new PoolExhaustedError(error);
+      const areTooMany = hasSqlState(error, TOO_MANY_CONNECTIONS);
+      const isRefused = hasSqlState(error, ...LOGIN_REFUSED);
+      if (!(areTooMany ? pool.totalCount > 0 : isRefused && hasConnected(pool))) throw error;
+      if (performance.now() > until) throw areTooMany ? new PoolExhaustedError(error) : error;
       await released(pool);
     }
   }

@@ -127,7 +127,7 @@ export async function borrowClient(
   for (let left = pool.options.max ?? 0; ; left--) {
     const { queryRunner, client } = await connect(dataSource, pool, signal);
     const lease: Lease = { queryRunner, client, broken: false, server };
-    watchClient(client);
+    watchClient(pool, client);
     let isRefused = false;
     try {
       if (bornAt(client) >= server.outdatedSince) {
