@@ -36,7 +36,7 @@ const importOrder = FOLDERS.map((folder, index) => ({
 }));
 
 export default tseslint.config(
-  { ignores: ['dist/', 'coverage/', '.data/', 'examples/*-host/', 'examples/host-app/'] },
+  { ignores: ['dist/', 'coverage/', '.data/', 'examples/host-app/'] },
   ...tseslint.configs.recommended,
   {
     files: ['**/*.ts'],
@@ -77,4 +77,5 @@ export default tseslint.config(
       ],
     },
   },
+  { ignores: ['examples/kafka-host/'] },
 );
