@@ -1,7 +1,7 @@
-import { Controller, Get, ValidationPipe } from '@nestjs/common';
+import { Controller, Get, UseFilters, ValidationPipe } from '@nestjs/common';
 import { MessagePattern, Payload } from '@nestjs/microservices';
 import { InjectRepository } from '@nestjs/typeorm';
-import { Transactional } from 'nestjs-people';
+import { MessageErrorFilter, Transactional } from 'nestjs-people';
 import { Repository } from 'typeorm';
 import { JsonPipe } from '../json.pipe.js';
 import { Order } from './order.entity.js';
@@ -24,6 +24,7 @@ export class OrdersController {
    */
   @MessagePattern('orders.place')
   @Transactional({ isolationLevel: 'SERIALIZABLE' })
+  @UseFilters(MessageErrorFilter) // who asked is told {code, message, retryable, errors?}
   place(@Payload(JsonPipe, new ValidationPipe({ whitelist: true })) order: PlaceOrderDto): Promise<Placed> {
     return this.orders.place(order);
   }
