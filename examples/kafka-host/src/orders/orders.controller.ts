@@ -3,7 +3,6 @@ import { MessagePattern, Payload } from '@nestjs/microservices';
 import { InjectRepository } from '@nestjs/typeorm';
 import { MessageErrorFilter, Transactional } from 'nestjs-people';
 import { Repository } from 'typeorm';
-import { JsonPipe } from '../json.pipe.js';
 import { Order } from './order.entity.js';
 import { OrdersService, type Placed } from './orders.service.js';
 import { PlaceOrderDto } from './place-order.dto.js';
@@ -25,7 +24,7 @@ export class OrdersController {
   @MessagePattern('orders.place')
   @Transactional({ isolationLevel: 'SERIALIZABLE' })
   @UseFilters(MessageErrorFilter) // who asked is told {code, message, retryable, errors?}
-  place(@Payload(JsonPipe, new ValidationPipe({ whitelist: true })) order: PlaceOrderDto): Promise<Placed> {
+  place(@Payload(new ValidationPipe({ whitelist: true })) order: PlaceOrderDto): Promise<Placed> {
     return this.orders.place(order);
   }
 
