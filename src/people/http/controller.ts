@@ -30,6 +30,7 @@ import { type CallerOf, callerOfUser } from './caller.js';
 import { etagOf, identityOfRequest, matchesAny, toIfMatch } from './preconditions.js';
 import { DEFAULT_IDLE_MS, ImportStalledError } from '../importing/pace.js';
 import {
+  type BodyBytes,
   bodyBytes,
   type BodyRequest,
   bodyStream,
@@ -81,7 +82,7 @@ export class PeopleHttpController {
   @ANSWERS_JSON
   @DocumentCreate()
   async create(
-    @RawBodyOf([JSON_TYPE]) body: Uint8Array,
+    @RawBodyOf([JSON_TYPE]) body: BodyBytes,
     @Req() request: BodyRequest,
     @Headers('idempotency-key') idempotencyKey: string | undefined,
     @Res({ passthrough: true }) response: unknown,
@@ -166,7 +167,7 @@ export class PeopleHttpController {
   @DocumentUpdate()
   async update(
     @Param('id') id: string,
-    @RawBodyOf([JSON_TYPE, MERGE_PATCH]) body: Uint8Array,
+    @RawBodyOf([JSON_TYPE, MERGE_PATCH]) body: BodyBytes,
     @Req() request: BodyRequest,
     @Headers('if-match') ifMatch: string | undefined,
     @Res({ passthrough: true }) response: unknown,
