@@ -9,6 +9,7 @@ export const FOLDERS = [
   'transactions',
   'database',
   'tracing',
+  'http',
   'json',
   'errors',
 ];
@@ -36,7 +37,7 @@ const importOrder = FOLDERS.map((folder, index) => ({
 }));
 
 export default tseslint.config(
-  { ignores: ['dist/', 'coverage/', '.data/', 'examples/host-app/', '.ci/recipes/'] },
+  { ignores: ['dist/', 'coverage/', '.data/', 'examples/*-host/', 'examples/host-app/', '.ci/recipes/'] },
   ...tseslint.configs.recommended,
   {
     files: ['**/*.ts'],

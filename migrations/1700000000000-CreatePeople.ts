@@ -53,5 +53,11 @@ export class CreatePeople1700000000000 implements MigrationInterface {
 function schemaOf({ connection: { options } }: QueryRunner): string {
   return 'schema' in options && options.schema ? `"${options.schema}".` : '';
 }
-const tableOf = (queryRunner: QueryRunner) => `${schemaOf(queryRunner)}"people"`;
+/** As the entity Person has it. */
+function tableOf(queryRunner: QueryRunner): string {
+  const { namingStrategy, options } = queryRunner.connection;
+  const name = namingStrategy.tableName('Person', 'people');
+  const { entityPrefix } = options;
+  return `${schemaOf(queryRunner)}"${entityPrefix ? namingStrategy.prefixTableName(entityPrefix, name) : name}"`;
+}
 const indexOf = (queryRunner: QueryRunner) => `${schemaOf(queryRunner)}"people_name_id_idx"`;

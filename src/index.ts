@@ -7,6 +7,7 @@ export {
   type PeopleRuntimeOptions,
 } from './people/people.module.js';
 export { type CallerOf } from './people/http/caller.js';
+export { type PeopleHostOptions, preparePeopleHost } from './people/http/prepare-host.js';
 export { InjectPeopleDataSource, PEOPLE_DATA_SOURCE, type PeopleOptions } from './people/people.options.js';
 export {
   type IfMatch,
@@ -49,7 +50,7 @@ export {
   MessageOperationsModule,
   type MessageOperationsOptions,
 } from './operations/dead-letters/dead-letters.module.js';
-export { OPERATION_SCOPE, type OperationScope, type OperatorOf } from './operations/dead-letters/access.js';
+export { OPERATION_SCOPE, type OperationScope, type OperatorOf } from './operations/operator-access.js';
 
 // Errors of people
 export {

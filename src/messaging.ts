@@ -16,12 +16,17 @@ export { Outbox, type OutboxEvent } from './messaging/outbox.js';
 export {
   type Correction,
   type DeadLetter,
+  type DeadLetterCause,
   type DeadLetterDetails,
   type DeadLetterFilter,
+  type DeadLetterState,
+  type ShownBytes,
+  type ShownHeader,
   DeadLetters,
   type WaitingKey,
 } from './messaging/dead-letters.js';
 export {
+  type BrokerLate,
   messageChannels,
   type MessageHandled,
   type MessageOutcome,

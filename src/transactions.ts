@@ -9,8 +9,10 @@ export { TransactionRunner } from './transactions/transaction-runner.js';
 export {
   type PoolQueryMode,
   type Propagation,
+  type RepositoryMode,
   type TransactionOptions,
   type TransactionRunnerSettings,
+  type UnitOptions,
 } from './transactions/transaction-options.js';
 export { Transactional, TransactionManager } from './transactions/transactional.decorator.js';
 export { type TransactionalOptions } from './transactions/transactional.metadata.js';
@@ -20,6 +22,7 @@ export {
   type Statement,
   TransactionContext,
 } from './transactions/transaction-context.js';
+export { outsideTransaction } from './transactions/session/places.js';
 export {
   TRANSACTION_RETRY_CHANNEL,
   type TransactionBegin,
@@ -47,7 +50,12 @@ export { transactionMigrations } from '../migrations/index.js';
 export { continueTrace } from './tracing/continue-trace.js';
 
 // Errors, and how they look from outside
-export { ApplicationError, type FieldError, InvalidInputError } from './errors/application-error.js';
+export {
+  ApplicationError,
+  type ErrorDescription,
+  type FieldError,
+  InvalidInputError,
+} from './errors/application-error.js';
 export {
   describeFailure,
   type Failure,

@@ -15,6 +15,8 @@ import { KafkaTransport } from '../messaging/kafka.transport.js';
 import { MessageStore } from '../messaging/message-store.js';
 import { ConsoleModule } from '../operations/console/console.module.js';
 import { MessageOperationsModule } from '../operations/dead-letters/dead-letters.module.js';
+import type { Leveled } from '../operations/logs/level.js';
+import { LogsModule } from '../operations/logs/logs.module.js';
 import { OperationsModule } from '../operations/operations.module.js';
 import { PeopleTable } from '../people/table/known-table.js';
 import { PeopleModule } from '../people/people.module.js';
@@ -38,7 +40,8 @@ export type ServiceSettings = Environment & {
 /** The composition root: one DataSource, and PeopleModule behind HTTP, Kafka and DI on it. */
 @Module({})
 export class AppModule {
-  static forRoot(settings: ServiceSettings): DynamicModule {
+  /** @param logger whose level the people on call may change */
+  static forRoot(settings: ServiceSettings, logger: Leveled): DynamicModule {
     const { database, recycling, preparedStatements, sharedStatements, statementComments, maxAttempts } =
       settings;
     const { inboxRetentionMs, auth, kafka, events } = settings;
@@ -115,6 +118,7 @@ export class AppModule {
           settings.readinessGroups,
         ),
         MessageOperationsModule.forRoot({ operatorOf: operatorByToken }),
+        LogsModule.forRoot(logger, operatorByToken),
         ConsoleModule,
       ],
       providers: [

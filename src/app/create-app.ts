@@ -4,6 +4,8 @@ import { HttpException } from '@nestjs/common';
 import { HttpAdapterHost, NestFactory } from '@nestjs/core';
 import type { FastifyError, FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import { FastifyAdapter, type NestFastifyApplication } from '@nestjs/platform-fastify';
+import { DataSource } from 'typeorm';
+import { migratesLater } from '../database/table-name.js';
 import { describeFailure, failuresOf, operationOf, toProblem } from '../errors/error-responses.js';
 import type { FailureLog } from '../errors/failure-log.js';
 import { KafkaTransport } from '../messaging/kafka.transport.js';
@@ -63,16 +65,18 @@ export async function createApp(
       !LOOPBACK.test(http.management?.host ?? http.host),
   });
   if (http.management) openManagementPort(fastify, front, http.management);
-  const app = await NestFactory.create<NestFastifyApplication>(AppModule.forRoot(settings), adapter, {
+  const app = await NestFactory.create<NestFastifyApplication>(AppModule.forRoot(settings, logger), adapter, {
     logger,
     bodyParser: false,
     abortOnError: false,
   });
+  migratesLater(app.get(DataSource));
   warnOfForeignTokens(auth, logger);
   const stopping = app.get(Stopping);
   setAnswerHeaders(fastify, () => stopping.hasBegun);
   observeRequests(adapter, app.get(Metrics), failuresOf(app.get(HttpAdapterHost)), logger);
   serveDocumentation(app);
+  app.get(Metrics).showLog(logger);
   if (settings.kafka) {
     const transport = app.get(KafkaTransport);
     app.get(Metrics).showTransport(transport);

@@ -8,12 +8,8 @@ import { DEFAULT_BUDGET_BYTES } from '../people/byte-budget.js';
 import { DEFAULT_IDLE_MS, DEFAULT_PIECE_MS } from '../people/importing/pace.js';
 import { DEFAULT_PAGE_BYTES, DEFAULT_REPLY_BYTES } from '../people/people.options.js';
 import { DEFAULT_BUFFER_BYTES } from '../operations/logs/bounded-output.js';
-import {
-  DEFAULT_BODY_GRACE_MS,
-  DEFAULT_BODY_LIMIT_BYTES,
-  DEFAULT_BULK_BODY_LIMIT_BYTES,
-  DEFAULT_MIN_BODY_BYTES_PER_SECOND,
-} from '../people/http/request-body.js';
+import { DEFAULT_BODY_GRACE_MS, DEFAULT_MIN_BODY_BYTES_PER_SECOND } from '../people/http/request-body.js';
+import { DEFAULT_BODY_LIMIT_BYTES, DEFAULT_BULK_BODY_LIMIT_BYTES } from '../people/http/unread-bodies.js';
 
 /** One variable of the environment. */
 export interface Variable<T> {
@@ -166,7 +162,7 @@ export const VARIABLES = {
   HTTP_LINGER_BYTES: variable({ ...wholeNumber(0, GIBIBYTE), default: 64 * MEBIBYTE, meaning: 'How much of a body that is not wanted is read away, so that the answer to it arrives.' }),
   HTTP_LINGER_MS: variable({ ...wholeNumber(1, 10 * MINUTE), default: 5000, meaning: 'How long.' }),
   HTTP_ALLOWED_HOSTS: optional({ ...hostNames, meaning: 'Names that requests may be for (`Host`) and pages they may come from (`Origin`), beside those of the loopback; others are answered 403. Unset: the loopback alone with `AUTH=none` on a loopback address, else any.' }),
-  MANAGEMENT_PORT: optional({ ...wholeNumber(0, 65535), meaning: 'A port for `/metrics`, `/docs`, `/console` and `/health`, without a token, and for `/messages`; `PORT` then serves none of these but health without its reasons. Unset: with `AUTH=jwt` they need a valid token.' }),
+  MANAGEMENT_PORT: optional({ ...wholeNumber(0, 65535), meaning: 'A port for `/metrics`, `/docs`, `/console` and `/health`, without a token, and for `/messages` and `/logs/level`; `PORT` then serves none of these but health without its reasons. Unset: with `AUTH=jwt` they need a valid token.' }),
   MANAGEMENT_HOST: optional({ ...text, accepted: 'an address or host name', meaning: 'The address it listens on. Unset: `HOST`.' }),
   AUTH: optional({ ...oneOf(['none', 'jwt'] as const), meaning: 'Who may call over HTTP. Unset: `none` on a loopback address, an error on any other.' }),
   AUTH_JWKS_URL: optional({ ...url('http:', 'https:'), meaning: 'Where the keys of bearer tokens are; this or `AUTH_SECRET` with `AUTH=jwt`. A user and password in it are sent as HTTP Basic.', secret: true }),

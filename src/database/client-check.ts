@@ -14,6 +14,10 @@ import type { KnownServer } from './known-server.js';
  *   is reset first, prepared statements are kept; verifies as well. Costs one longer round trip.
  */
 export const RECYCLING_METHODS = ['fast', 'verified', 'clean'] as const;
+/**
+ * What is checked when a client leaves the pool: nothing (`fast`, a dead one is found when it is used), that it lives (`verified`), or that it
+ * lives and its session is as new (`clean`).
+ */
 export type RecyclingMethod = (typeof RECYCLING_METHODS)[number];
 
 /**

@@ -6,12 +6,17 @@ import { PoolExhaustedError } from './postgres-errors.js';
 const watched = new WeakSet<object>();
 const births = new WeakMap<PoolClient, number>();
 const lost = new WeakMap<PoolClient, Error>();
+const connected = new WeakMap<Pool, Set<PoolClient>>();
 
 /** When its connection was made; 0 for those that were there before anybody looked. */
 export const bornAt = (client: PoolClient): number => births.get(client) ?? 0;
 
 /** What the client said when its connection was lost while nobody waited for an answer (an idle timeout, a kill). */
 export const lossOf = (client: PoolClient): Error | undefined => lost.get(client);
+
+/** True where a client of the pool is connected: those that are still connecting may never be. */
+export const hasConnected = (pool: Pool): boolean =>
+  [...(connected.get(pool) ?? [])].some((client) => !lost.has(client));
 
 /**
  * An error of a client that nobody listens to ends the process, and neither the pool nor TypeORM listens between a client's
@@ -20,16 +25,20 @@ export const lossOf = (client: PoolClient): Error | undefined => lost.get(client
 export function watchPool(pool: Pool): void {
   if (watched.has(pool)) return;
   watched.add(pool);
+  const clients = new Set<PoolClient>();
+  connected.set(pool, clients);
   pool.on('connect', (client) => {
     births.set(client, performance.now());
-    watchClient(client);
+    watchClient(pool, client);
   });
+  pool.on('remove', (client) => clients.delete(client));
   tellExhaustion(pool);
 }
 
-export function watchClient(client: PoolClient): void {
+export function watchClient(pool: Pool, client: PoolClient): void {
   if (watched.has(client)) return;
   watched.add(client);
+  connected.get(pool)?.add(client);
   markFailures(client);
   client.on('error', (error) => {
     markLost(error, undefined, connectionOf(client));

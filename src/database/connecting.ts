@@ -3,16 +3,44 @@ import { once } from 'node:events';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { DataSource, QueryRunner } from 'typeorm';
 import { beforeAbort } from './before-abort.js';
+import { hasConnected } from './client-watch.js';
 import { hasSqlState, markLost } from './database-failure.js';
+import { KnownServer } from './known-server.js';
 import { cutConnectionOf } from './pg/internals.js';
 import { DatabaseUnavailableError, PoolExhaustedError, TOO_MANY_CONNECTIONS } from './postgres-errors.js';
 
 /** How long it is waited for a client that comes back, before the server is asked for one more. */
 const ASK_AGAIN_MS = 250;
 
+type Create = DataSource['createQueryRunner'];
+
+/** `createQueryRunner` as TypeORM has it, of DataSources where something else stands in for it. */
+const ofPools = new WeakMap<DataSource, Create>();
+
+/** A QueryRunner whose connection is one of the pool, whatever code asks for it. */
+export function createPoolRunner(dataSource: DataSource): QueryRunner {
+  return ofPools.get(dataSource)?.() ?? dataSource.createQueryRunner();
+}
+
 /**
- * A client of the pool, with the QueryRunner that gives it back. A server that has no connection left for us is no reason to give
- * up while we have some: one of them comes back.
+ * Has `choose` decide which QueryRunner TypeORM gets of this DataSource.
+ *
+ * @param choose is given what makes one of the pool
+ */
+export function standInForPoolRunners(
+  dataSource: DataSource,
+  choose: (ofPool: () => QueryRunner) => QueryRunner,
+): void {
+  const create = dataSource.createQueryRunner.bind(dataSource);
+  ofPools.set(dataSource, create);
+  dataSource.createQueryRunner = (mode) => choose(() => create(mode));
+}
+/** As after a password was changed, or where nobody may connect to the database any more. */
+const LOGIN_REFUSED = ['28000', '28P01', '42501', '55000'];
+
+/**
+ * A client of the pool, with the QueryRunner that gives it back. A server that has no connection left for us, or lets us in no
+ * more, is no reason to give up while we have some: one of them comes back.
  *
  * @throws PoolExhaustedError, DatabaseUnavailableError no client can be had
  * @throws the reason of `signal`
@@ -22,37 +50,77 @@ export async function connect(
   pool: Pool,
   signal: AbortSignal | undefined,
 ): Promise<{ queryRunner: QueryRunner; client: PoolClient }> {
-  const until = performance.now() + (acquireTimeoutOf(pool) ?? Infinity);
+  const until = performance.now() + acquireTimeoutOf(dataSource, pool);
   for (;;) {
     // A QueryRunner whose connect() failed stays failed (it caches the promise), hence a fresh one each time.
-    const queryRunner = dataSource.createQueryRunner();
+    const queryRunner = createPoolRunner(dataSource);
     try {
-      return { queryRunner, client: await connectOnce(queryRunner, signal) };
+      // A pool with a limit of its own ends the wait, and one with an idle client for us has none.
+      const isBounded = Boolean(ownLimitOf(pool)) || pool.idleCount > pool.waitingCount;
+      const connecting = queryRunner.connect() as Promise<PoolClient>;
+      const inTime = isBounded ? connecting : withinMs(connecting, until - performance.now(), pool);
+      return { queryRunner, client: await connectOnce({ queryRunner, connecting, inTime, signal }) };
     } catch (error) {
-      if (!hasSqlState(error, TOO_MANY_CONNECTIONS) || pool.totalCount === 0) throw error;
-      if (performance.now() > until) throw new PoolExhaustedError(error);
+      const areTooMany = hasSqlState(error, TOO_MANY_CONNECTIONS);
+      const isRefused = hasSqlState(error, ...LOGIN_REFUSED);
+      if (!(areTooMany ? pool.totalCount > 0 : isRefused && hasConnected(pool))) throw error;
+      if (performance.now() > until) throw areTooMany ? new PoolExhaustedError(error) : error;
       await released(pool);
     }
   }
 }
 
-/** How long a client is waited for, in ms; undefined: for ever. */
-const acquireTimeoutOf = (pool: Pool): number | undefined =>
-  (pool.options as PoolConfig).connectionTimeoutMillis || undefined;
+/** What the pool was given as its limit: `connectTimeoutMS` of the DataSource. */
+const ownLimitOf = (pool: Pool): number | undefined => (pool.options as PoolConfig).connectionTimeoutMillis;
+
+/** How long a client is waited for, in ms. */
+export const acquireTimeoutOf = (dataSource: DataSource, pool: Pool): number =>
+  ownLimitOf(pool) || KnownServer.of(dataSource).acquireTimeoutMs;
+
+interface Connecting {
+  queryRunner: QueryRunner;
+  connecting: Promise<PoolClient>;
+  /** The same, or why it is waited for no longer. */
+  inTime: Promise<PoolClient>;
+  signal: AbortSignal | undefined;
+}
 
 /** Whatever the reason, without a connection nothing was begun, so it is safe to try again. */
-async function connectOnce(queryRunner: QueryRunner, signal: AbortSignal | undefined): Promise<PoolClient> {
-  const connecting = queryRunner.connect() as Promise<PoolClient>;
+async function connectOnce({ queryRunner, connecting, inTime, signal }: Connecting): Promise<PoolClient> {
   try {
-    return await (signal ? beforeAbort(connecting, signal) : connecting);
+    return await (signal ? beforeAbort(inTime, signal) : inTime);
   } catch (error) {
-    if (signal?.aborted) {
-      // The pool can't be told that nobody waits any more: what it gives goes back.
-      void connecting.then(() => queryRunner.release()).catch(() => undefined);
-      throw signal.reason;
-    }
+    const isLate = error instanceof WaitedTooLongError;
+    // The pool can't be told that nobody waits any more: what it gives goes back.
+    if (signal?.aborted || isLate) void connecting.then(() => queryRunner.release()).catch(() => undefined);
+    if (signal?.aborted) throw signal.reason;
     if (error instanceof PoolExhaustedError) throw error;
-    throw unavailable(error);
+    throw isLate && error.isPoolFull ? new PoolExhaustedError(error) : unavailable(error);
+  }
+}
+
+class WaitedTooLongError extends Error {
+  constructor(readonly isPoolFull: boolean) {
+    super('No connection within acquireTimeoutMs.');
+  }
+}
+
+/** @throws WaitedTooLongError */
+async function withinMs(
+  connecting: Promise<PoolClient>,
+  milliseconds: number,
+  pool: Pool,
+): Promise<PoolClient> {
+  const over = new AbortController();
+  const { signal } = over;
+  const late = sleep(Math.max(0, milliseconds), undefined, { signal, ref: false }).then(() => {
+    throw new WaitedTooLongError(pool.totalCount >= pool.options.max);
+  });
+  late.catch(() => undefined);
+  try {
+    return await Promise.race([connecting, late]);
+  } finally {
+    over.abort();
   }
 }
 
@@ -80,7 +148,7 @@ export class NoAnswerError extends Error {}
 export async function inTime<T>(
   client: PoolClient,
   asked: Promise<T>,
-  pool: Pool,
+  atMostMs: number,
   signal: AbortSignal | undefined,
 ): Promise<T> {
   let isLate = false;
@@ -88,15 +156,14 @@ export async function inTime<T>(
     isLate = true;
     cutConnectionOf(client);
   };
-  const atMostMs = acquireTimeoutOf(pool);
-  const timer = atMostMs && setTimeout(giveUp, atMostMs);
+  const timer = setTimeout(giveUp, atMostMs);
   signal?.addEventListener('abort', giveUp, { once: true });
   try {
     return await asked;
   } catch (cause) {
     throw isLate ? new NoAnswerError('The server gives no answer.', { cause }) : cause;
   } finally {
-    if (timer) clearTimeout(timer);
+    clearTimeout(timer);
     signal?.removeEventListener('abort', giveUp);
   }
 }

@@ -3,11 +3,12 @@
 // May know: pg, TypeORM and errors/.
 
 import type { DataSourceOptions } from 'typeorm';
-import { urlsOfHosts } from './database-url.js';
+import { apartFromOptions, urlsOfHosts } from './database-url.js';
 import { writableClient } from './hosts/writable-client.js';
 
 /** The isolation levels of PostgreSQL, weakest first (READ UNCOMMITTED is READ COMMITTED there). */
 export const ISOLATION_LEVELS = ['READ COMMITTED', 'REPEATABLE READ', 'SERIALIZABLE'] as const;
+/** PostgreSQL's levels: `READ UNCOMMITTED` (which it takes for the next), `READ COMMITTED`, `REPEATABLE READ`, `SERIALIZABLE`. */
 export type IsolationLevel = (typeof ISOLATION_LEVELS)[number];
 
 /** How DataSource's pool reaches PostgreSQL and how it behaves there. */
@@ -39,8 +40,11 @@ export function dataSourceOptions(
   onPoolError: (error: Error) => void,
 ): Extract<DataSourceOptions, { type: 'postgres' }> {
   const { isolationLevel, statementTimeoutMs } = settings;
-  const urls = urlsOfHosts(settings.url);
+  const hosts = urlsOfHosts(settings.url).map(apartFromOptions);
+  const urls = hosts.map(({ url }) => url);
   const sessionDefaults = [
+    // The URL's own would have pg leave out the others.
+    ...(hosts[0]!.options === null ? [] : [hosts[0]!.options]),
     // As a session default it costs no statement per transaction.
     ...(isolationLevel
       ? [`-c default_transaction_isolation=${isolationLevel.toLowerCase().replace(' ', '\\ ')}`]

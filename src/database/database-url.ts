@@ -29,6 +29,15 @@ export function urlsOfHosts(url: string): string[] {
   return urls;
 }
 
+/** The startup options that a database URL names (`?options=-c search_path=crm`), and the URL without them. */
+export function apartFromOptions(url: string): { url: string; options: string | null } {
+  const parameters = new URLSearchParams(queryOf(url));
+  const options = parameters.get('options');
+  if (options === null) return { url, options };
+  parameters.delete('options');
+  return { url: withQuery(url, parameters).replace(/\?$/, ''), options };
+}
+
 const queryOf = (after: string) => /\?([^#]*)/.exec(after)?.[1] ?? '';
 const withQuery = (after: string, query: URLSearchParams) =>
   after.replace(/\?[^#]*/, () => `?${String(query)}`);

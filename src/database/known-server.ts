@@ -12,6 +12,15 @@ const STRIKES = 2;
 const STRIKES_WITHIN_MS = 60_000;
 const UNNAMED_FOR_MS = 60_000;
 
+const DEFAULT_ACQUIRE_TIMEOUT_MS = 10_000;
+
+/** How statements are sent, as far as it can be chosen. */
+interface ServerSettings {
+  acquireTimeoutMs?: number;
+  statementComments?: boolean;
+  preparedStatements?: PreparedStatements;
+}
+
 const servers = new WeakMap<DataSource, KnownServer>();
 
 /** What has been learnt of the server behind a DataSource, and of what stands between the two. */
@@ -30,6 +39,8 @@ export class KnownServer {
   transactionIds: TransactionIds | false | undefined;
   /** Statements are sent with a comment that names their request. */
   commentsStatements = false;
+  /** How long a connection is waited for, in ms, where the pool has no limit of its own. */
+  acquireTimeoutMs = DEFAULT_ACQUIRE_TIMEOUT_MS;
   /** It takes LISTEN. Assumed until it refuses. */
   takesListen = true;
   /** Connections that are older may have prepared what does not fit any more: they are closed before they are lent again. */
@@ -60,9 +71,11 @@ export class KnownServer {
     return this.transactionIds !== false;
   }
 
-  /** Nothing is to depend on names. There is no way back: somebody on this DataSource needs it. */
-  useNoNames(): void {
-    this.preparedStatements = 'unnamed';
+  /** What the application has set. There is no way back to names: somebody on this DataSource needs to do without. */
+  configure({ acquireTimeoutMs, statementComments, preparedStatements }: ServerSettings): void {
+    this.acquireTimeoutMs = acquireTimeoutMs ?? this.acquireTimeoutMs;
+    if (statementComments) this.commentsStatements = true;
+    if (preparedStatements === 'unnamed') this.preparedStatements = 'unnamed';
   }
 
   /** The level that the DataSource's connections are to have where nobody chooses one. */

@@ -8,7 +8,7 @@ import {
   type Verdict,
 } from './client-check.js';
 import { bornAt, lossOf, watchClient, watchPool } from './client-watch.js';
-import { connect, inTime, NoAnswerError, unavailable } from './connecting.js';
+import { acquireTimeoutOf, connect, inTime, NoAnswerError, unavailable } from './connecting.js';
 import { type DatabaseFailure, failureOn, markFailures } from './database-failure.js';
 import { looksElsewhere } from './faults.js';
 import { introduce, isNew } from './introduction.js';
@@ -127,12 +127,12 @@ export async function borrowClient(
   for (let left = pool.options.max ?? 0; ; left--) {
     const { queryRunner, client } = await connect(dataSource, pool, signal);
     const lease: Lease = { queryRunner, client, broken: false, server };
-    watchClient(client);
+    watchClient(pool, client);
     let isRefused = false;
     try {
       if (bornAt(client) >= server.outdatedSince) {
         const asked = check(lease, dataSource, recycling, purpose);
-        const verdict = await inTime(client, asked, pool, signal);
+        const verdict = await inTime(client, asked, acquireTimeoutOf(dataSource, pool), signal);
         if (verdict === 'lend') return lease;
         isRefused = verdict === 'refuse';
       }

@@ -22,20 +22,31 @@ import { PROBLEMS_AT_MOST, shown, TEXT_CHARACTERS } from './shown.js';
 
 /** How a failure looks from outside, whichever door it leaves by. */
 export interface Failure {
+  /** Stable name in kebab case, the last part of the problem's `type`. */
   type: string;
+  /** The same for people to read. */
   title: string;
+  /** The HTTP status. */
   status: number;
+  /** What happened and what to do, as a sentence without anything secret. */
   detail: string;
+  /** True when the same may succeed later and doing it again is safe. */
   retryable: boolean;
+  /** Seconds after which to try again. */
   retryAfterSeconds?: number | undefined;
+  /** The fields that were refused. */
   errors?: readonly FieldError[] | undefined;
 }
 
 /** The error reply of a message handler, as `ClientKafka` receives it. */
 export interface MessageError {
+  /** The `type` in upper case with underscores: `PERSON_NOT_FOUND`. */
   code: string;
+  /** What happened and what to do. */
   message: string;
+  /** True when the same message may succeed later and sending it again is safe. */
   retryable: boolean;
+  /** The fields that were refused. */
   errors?: readonly FieldError[];
 }
 
@@ -96,7 +107,7 @@ export function toMessageError(error: unknown): MessageError {
   return described;
 }
 
-interface ProblemRequest {
+export interface ProblemRequest {
   id?: unknown;
   method?: string;
   url?: string;
@@ -131,26 +142,33 @@ export class ProblemDetailsFilter implements ExceptionFilter {
   }
 
   catch(error: unknown, host: ArgumentsHost): void {
-    const http = host.switchToHttp();
-    const request = http.getRequest<ProblemRequest>();
-    const response = http.getResponse<unknown>();
-    const failure = describeFailure(asHttpException(error));
-    if (failure.status >= 500) {
-      const { id: requestId, method } = request;
-      this.failures.failed({ ...failure, error }, { requestId, method }, operationOf(request));
-    }
-    const adapter = this.adapterHost.httpAdapter;
-    if (adapter.isHeadersSent(response)) return;
-    if (failure.retryAfterSeconds !== undefined) {
-      adapter.setHeader(response, 'Retry-After', String(failure.retryAfterSeconds));
-    }
-    adapter.setHeader(response, 'Content-Type', 'application/problem+json; charset=utf-8');
-    adapter.reply(
-      response,
-      JSON.stringify(toProblem(failure, request.originalUrl ?? request.url)),
-      failure.status,
-    );
+    const { httpAdapter } = this.adapterHost;
+    answerFailure({ httpAdapter, failures: this.failures }, error, host, (failure, request, response) => {
+      httpAdapter.setHeader(response, 'Content-Type', 'application/problem+json; charset=utf-8');
+      return JSON.stringify(toProblem(failure, request.originalUrl ?? request.url));
+    });
   }
+}
+
+/** Logs what is not the caller's fault, and answers with the failure's status, its `Retry-After`, and the body that is made of it. */
+export function answerFailure(
+  { httpAdapter, failures }: { httpAdapter: HttpAdapterHost['httpAdapter']; failures: FailureLog },
+  error: unknown,
+  host: ArgumentsHost,
+  toBody: (failure: Failure, request: ProblemRequest, response: unknown) => unknown,
+): void {
+  const http = host.switchToHttp();
+  const request = http.getRequest<ProblemRequest>();
+  const response = http.getResponse<unknown>();
+  const failure = describeFailure(asHttpException(error));
+  if (failure.status >= 500) {
+    const { id: requestId, method } = request;
+    failures.failed({ ...failure, error }, { requestId, method }, operationOf(request));
+  }
+  if (httpAdapter.isHeadersSent(response)) return;
+  if (failure.retryAfterSeconds !== undefined)
+    httpAdapter.setHeader(response, 'Retry-After', String(failure.retryAfterSeconds));
+  httpAdapter.reply(response, toBody(failure, request, response), failure.status);
 }
 
 /** The body of a problem (RFC 9457). @param instance the request's URL */

@@ -28,7 +28,7 @@ export const pathOf = ({ url, originalUrl = url }: BodyRequest) =>
     .replace(/\/$/, '');
 
 /** The media type of the request's body, without its parameters. */
-export const mediaTypeOf = (request: BodyRequest) =>
+export const mediaTypeOf = (request: Pick<BodyRequest, 'headers'>) =>
   String(request.headers['content-type'] ?? '')
     .split(';', 1)[0]
     ?.trim()
@@ -60,7 +60,7 @@ export function bodyBytes({ body, rawBody }: BodyRequest): Uint8Array {
     throw new InvalidInputError('The request needs a JSON body.');
   // Going on would store numbers that JSON.parse has changed.
   throw new Error(
-    'PeopleModule needs the bytes of the body: create the application with NestFactory.create(AppModule, { rawBody: true }).',
+    'PeopleModule needs the bytes of the body, and middleware of the application has parsed it: have that leave out the routes of people, or keep the bytes as request.rawBody.',
   );
 }
 

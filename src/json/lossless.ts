@@ -16,22 +16,31 @@ import {
   tooDeep,
   ZERO,
 } from './scanner.js';
-import { assertDepth, JsonText, parsePlain, parseString } from './text.js';
+import { assertDepth, JsonText, parsePlain, parseString, rawJSON } from './text.js';
 
 /**
  * A number that neither a JavaScript number nor a bigint can hold as it was written: `0.10000000000000000001`, `1e400`,
  * `1.0`. `text` is the number as written.
  */
 export class JsonNumber {
-  constructor(readonly text: string) {}
+  constructor(
+    /** A JSON number as it was written. */
+    readonly text: string,
+  ) {}
 
   /** The nearest JavaScript number; may differ from `text`. */
   valueOf(): number {
     return Number(this.text);
   }
 
+  /** The number as it was written. */
   toString(): string {
     return this.text;
+  }
+
+  /** For JSON.stringify: the number as written; before Node 22 the nearest that JavaScript has. */
+  toJSON(): unknown {
+    return rawJSON ? rawJSON(this.text) : Number(this.text);
   }
 }
 
@@ -43,6 +52,7 @@ export type JsonNumeric = number | bigint | JsonNumber;
 /** Any value `parseJson` returns. */
 export type JsonValue =
   string | JsonNumeric | boolean | null | JsonValue[] | JsonObject | Map<string, JsonValue>;
+/** Any JSON object. */
 export interface JsonObject {
   [key: string]: unknown;
 }

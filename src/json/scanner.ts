@@ -3,6 +3,7 @@ export const MAX_JSON_DEPTH = 200;
 
 /** The text is not JSON, or a value can't be written as JSON; the message says where and why. */
 export class JsonError extends Error {
+  /** Always `JsonError`. */
   override readonly name = 'JsonError';
 }
 

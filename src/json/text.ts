@@ -30,7 +30,10 @@ export { JsonError, MAX_JSON_DEPTH } from './scanner.js';
  * unread.
  */
 export class JsonText {
-  private constructor(readonly text: string) {}
+  private constructor(
+    /** The JSON, letter by letter. */
+    readonly text: string,
+  ) {}
 
   /** @throws JsonError when `text` is no JSON, or holds a lone surrogate that UTF-8 can't carry (write it as `\\ud800`) */
   static of(text: string): JsonText {
@@ -43,7 +46,21 @@ export class JsonText {
   static ofChecked(text: string): JsonText {
     return new JsonText(text);
   }
+
+  /**
+   * For JSON.stringify, as frameworks call it: the same JSON, and each number as it is written. Before Node 22 that can't write a number
+   * that JavaScript has not: it becomes the nearest; `stringifyJson` keeps it.
+   */
+  toJSON(): unknown {
+    if (!rawJSON) return JSON.parse(this.text);
+    const asWritten = (_: string, value: unknown, { source }: { source?: string } = {}) =>
+      typeof value === 'number' && source !== undefined ? rawJSON(source) : value;
+    return JSON.parse(this.text, asWritten);
+  }
 }
+
+/** Has JSON.stringify write a number, or another primitive, as it is in `text`; undefined before Node 22. */
+export const { rawJSON } = JSON as { rawJSON?: (text: string) => unknown };
 
 /** What JSON.parse makes of `text`, numbers rounded and all, once its depth is known to be bounded. @throws JsonError */
 export function parsePlain(text: string): unknown {

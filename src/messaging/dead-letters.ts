@@ -11,10 +11,15 @@ import { ClaimTakenError } from '../transactions/transaction-errors.js';
 import { TransactionRunner, TRANSACTIONS_DATA_SOURCE } from '../transactions/transaction-runner.js';
 import type { DeadLetterCause } from './dead-letters/cause.js';
 import {
+  type Correction,
   type DeadLetter,
   type DeadLetterDetails,
+  type DeadLetterState,
   type DetailsRow,
   detailsOf,
+  type ShownBytes,
+  type ShownHeader,
+  type WaitingKey,
 } from './dead-letters/letter-details.js';
 import { type DeadLetterFilter, letterStatements, PRUNE_AT_ONCE } from './dead-letters/letter.statements.js';
 import { type DeadLetterRow, packedHeaders, wholeRecordOf } from './dead-letters/letter.js';
@@ -26,37 +31,21 @@ import { Outbox } from './outbox.js';
 import { rawHeadersOf } from './records/limits.js';
 import type { RawHeaders } from './records/record.js';
 
-export type { DeadLetter, DeadLetterDetails, DeadLetterFilter };
-
-/** A key whose messages wait: one of them is a dead letter, or is tried again. */
-export interface WaitingKey {
-  consumer: string;
-  topic: string;
-  /** Names the key: SHA-256 of it, or, of messages without one, the partition as four bytes; in hex. */
-  hash: string;
-  /** Of one with more than 1,000 bytes the first of them; null for messages without one. */
-  key: string | null;
-  partition: number | null;
-  since: Date;
-  /** From when on its messages are handled; null: once a dead letter of it is replayed or discarded, or it is released. */
-  releasedAt: Date | null;
-  /** The `seq` of the first of its messages. */
-  first: string | null;
-  /** How many of its first 1,000 messages are dead letters, and how many wait. */
-  dead: number;
-  parked: number;
-}
+export type {
+  Correction,
+  DeadLetter,
+  DeadLetterCause,
+  DeadLetterDetails,
+  DeadLetterFilter,
+  DeadLetterState,
+  ShownBytes,
+  ShownHeader,
+  WaitingKey,
+};
 
 interface AddOptions {
   quarantinesKey?: boolean;
   causes?: readonly DeadLetterCause[];
-}
-
-/** What is to be sent in place of a dead letter. */
-export interface Correction {
-  value: Buffer | null;
-  /** Left out: as they came. */
-  headers?: RawHeaders | undefined;
 }
 
 /**
@@ -79,6 +68,9 @@ export class DeadLetters {
   /**
    * Marks the message as handled and makes it a dead letter; does nothing where it was handled before.
    *
+   * @param delivery the message
+   * @param error what its sender would be told
+   * @param options what else is done
    * @param options.quarantinesKey later messages of its key are parked from the commit on
    * @param options.causes what it failed with, for whoever looks at it
    * @returns false where it was handled before

@@ -38,6 +38,8 @@ export interface Delivery {
   backlog?: Backlog;
   /** What became of it in the end: it is handled, its dead letter is safe, or it is parked instead of being handled. */
   outcome?: 'handled' | 'dead' | 'parked';
+  /** Its sender is told of a failure. */
+  isRejected?: boolean;
   /** It was handled before, and nothing was done. */
   isRepeated?: boolean;
   /** The same message, as it is being handled since before partitions were assigned anew; it ends before this one begins. */

@@ -59,15 +59,19 @@ function kindOf(thrown: unknown): FailureKind {
   }
   const failure = failureOf(error);
   if (failure) return kindOfFailure(failure);
-  if (isMessageError(error)) return error.retryable ? 'transient' : 'permanent';
+  // Of what is nobody's but the host's, its filter may say more.
+  const told = isMessageError(error) ? error : originalOf(thrown);
+  if (isMessageError(told)) return told.retryable ? 'transient' : 'permanent';
   return 'unexpected';
 }
 
 /** Where a handler's error comes from, whatever Nest's filters have made of it. */
-export const causeOf = (thrown: unknown): unknown =>
-  thrown instanceof ApplicationError || thrown instanceof KafkaRetriableException
-    ? thrown
-    : (originOf(thrown) ?? originalOf(thrown));
+export function causeOf(thrown: unknown): unknown {
+  const { unit, handler = thrown } = originOf(thrown);
+  return handler instanceof ApplicationError || handler instanceof KafkaRetriableException
+    ? handler
+    : (unit ?? originalOf(handler));
+}
 
 /** Of a statement that a handler has sent. */
 function kindOfFailure({ isLost, isOutdated, postgres }: DatabaseFailure): FailureKind {
@@ -100,8 +104,10 @@ function described(thrown: unknown): MessageError {
   const cause = toTellableError(causeOf(thrown));
   if (cause instanceof ApplicationError) return toMessageError(cause);
   if (isMessageError(thrown)) return { ...thrown, message: plainText(thrown.message) };
-  if (thrown instanceof Error || typeof thrown !== 'object' || thrown === null) return toMessageError(thrown);
-  const { code, status, message } = thrown as Record<string, unknown>;
+  if (cause instanceof HttpException) return toMessageError(cause);
+  const told = unboxed(thrown);
+  if (told instanceof Error || typeof told !== 'object' || told === null) return toMessageError(told);
+  const { code, status, message } = told as Record<string, unknown>;
   return {
     code: plainText(code ?? status ?? 'INTERNAL_ERROR'),
     message: plainText(message ?? ''),
@@ -115,11 +121,17 @@ function described(thrown: unknown): MessageError {
  */
 export function replyErrorOf(error: unknown): unknown {
   const original = toTellableError(originalOf(error));
-  const told = original instanceof Error ? toMessageError(original) : error;
+  const told = original instanceof Error ? toMessageError(original) : unboxed(error);
   // Without a value the reply would not be an error.
   if (told === undefined || told === null) return toMessageError(told);
   return jsonAtMost(told, LONGEST_REPLY) === undefined ? describe(told) : told;
 }
+
+/** What is no object has been thrown on as one, so that it is known where it comes from. */
+const unboxed = (thrown: unknown): unknown =>
+  thrown instanceof String || thrown instanceof Number || thrown instanceof Boolean
+    ? thrown.valueOf()
+    : thrown;
 
 /** What `MessageErrorFilter`, or a filter that does the same, makes of an error. */
 const isMessageError = (error: unknown): error is MessageError =>

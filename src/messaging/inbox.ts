@@ -17,7 +17,10 @@ import { isSameMessage, type MessageIdentity } from './message-identity.js';
 
 /** A message with this id was handled before, and it was another one; this one was not. HTTP 409. */
 export class MessageIdConflictError extends ApplicationError {
-  constructor(readonly messageId: string) {
+  constructor(
+    /** The id that both have. */
+    readonly messageId: string,
+  ) {
     super(
       `${unchanged(`Another message with the id ${messageId} was handled before`)} Send this one with an id of its own.`,
       { type: 'message-id-conflict', status: 409 },

@@ -19,6 +19,12 @@ export type {
   TopicPartition,
   UnreadPart,
 } from './records/record.js';
+export {
+  PartlySentError,
+  RecordRefusedError,
+  type RefusalOptions,
+  type RefusalReason,
+} from './records/record.js';
 
 /** Where the brokers are and how to log in. */
 export interface KafkaClientSettings {
@@ -28,11 +34,13 @@ export interface KafkaClientSettings {
   clientId?: string;
   /** True encrypts and checks certificates. */
   ssl?: boolean | ConnectionOptions;
+  /** How to log in. */
   sasl?: { mechanism: 'plain' | 'scram-sha-256' | 'scram-sha-512'; username: string; password: string };
 }
 
 /** How a topic is created that is missing; one that exists stays as it is. */
 export interface TopicSettings {
+  /** Of a topic that is made. */
   partitions: number;
   /** undefined = 3, or the number of brokers where they are fewer. */
   replication: number | undefined;
@@ -40,6 +48,7 @@ export interface TopicSettings {
 
 /** Where a group goes on; `offset` is the next to be read. */
 export interface CommitOffset extends TopicPartition {
+  /** The next to be read. */
   offset: bigint;
 }
 
@@ -54,11 +63,15 @@ export interface CommittedRecords extends TopicPartition {
 /** What is done when a group's committed offset is not in the partition any more (or not yet). */
 export type OffsetOutOfRangePolicy = 'stop' | 'earliest' | 'latest';
 
+/** How a member of a group reads. */
 export interface ConsumerSettings {
+  /** The consumer group. */
   groupId: string;
+  /** Names, or what names have to match. */
   topics: (string | RegExp)[];
   /** How long the group waits for a member that gives no sign of life. */
   sessionTimeoutMs: number;
+  /** How often a sign of life is given, in ms. */
   heartbeatIntervalMs: number;
   /** How long a fetch waits for records. */
   fetchWaitMs: number;
@@ -66,6 +79,7 @@ export interface ConsumerSettings {
   fetchMaxBytes: number;
   /** Where a group begins that has committed nothing: true = with the first record there is. */
   fromBeginning: boolean;
+  /** Where it goes on then. */
   onOffsetOutOfRange: OffsetOutOfRangePolicy;
   /** What a record may have that is decoded. Left out: `RECORD_LIMITS`. */
   limits?: RecordLimits;
@@ -115,6 +129,7 @@ export interface KafkaConsumer {
   readonly raw: unknown;
   /** Fetches nothing more of these partitions; what had been fetched already may still come. */
   pause(partitions: readonly TopicPartition[]): void;
+  /** Fetches these again. */
   resume(partitions: readonly TopicPartition[]): void;
   /**
    * Commits for the current assignment.
@@ -141,6 +156,7 @@ export interface KafkaConsumer {
   close(): Promise<void>;
 }
 
+/** Sends records to the brokers. */
 export interface KafkaProducer {
   /** The library's own object, for `KafkaContext.getProducer()`. */
   readonly raw: unknown;
@@ -152,6 +168,7 @@ export interface KafkaProducer {
    * @throws Error the brokers can't be reached; records may have been sent
    */
   send(records: readonly OutgoingRecord[]): Promise<void>;
+  /** Sends what was given and disconnects. */
   close(): Promise<void>;
 }
 
@@ -175,56 +192,8 @@ export interface KafkaDriver {
 
 /** The group does not take the offsets: its partitions are being assigned anew, or are another member's by now. */
 export class CommitRefusedError extends Error {
+  /** Always `CommitRefusedError`. */
   override readonly name = 'CommitRefusedError';
-}
-
-/**
- * Why a record was refused:
- *
- * - `too-large`: it is larger than the broker or the topic takes.
- * - `no-topic`: there is no such topic, or it has no such name.
- * - `no-partition`: the topic has no partition of that number.
- * - `not-allowed`: this client may not write there.
- * - `invalid`: anything else that is wrong with it.
- */
-export type RefusalReason = 'too-large' | 'no-topic' | 'no-partition' | 'not-allowed' | 'invalid';
-
-/** The brokers do not take this record, however often it is sent, until somebody changes something; others they may take. */
-export class RecordRefusedError extends Error {
-  override readonly name = 'RecordRefusedError';
-  readonly reason: RefusalReason;
-  /** Those of the records given that are with the brokers all the same. */
-  readonly acknowledged: readonly OutgoingRecord[];
-
-  constructor(
-    message: string,
-    /** The record is larger than the broker or the topic takes. */
-    readonly isTooLarge: boolean,
-    { reason, acknowledged = [], ...options }: RefusalOptions = {},
-  ) {
-    super(message, options);
-    this.reason = reason ?? (isTooLarge ? 'too-large' : 'invalid');
-    this.acknowledged = acknowledged;
-  }
-}
-
-/** What is known of a refusal beside its message. */
-export interface RefusalOptions extends ErrorOptions {
-  reason?: RefusalReason;
-  acknowledged?: readonly OutgoingRecord[];
-}
-
-/** Some records could not be sent now; those of `acknowledged` are with the brokers, and need not be sent again. */
-export class PartlySentError extends Error {
-  override readonly name = 'PartlySentError';
-
-  constructor(
-    message: string,
-    readonly acknowledged: readonly OutgoingRecord[],
-    options?: ErrorOptions,
-  ) {
-    super(message, options);
-  }
 }
 
 /**
@@ -232,6 +201,7 @@ export class PartlySentError extends Error {
  * or the topic was made anew. Nothing was skipped; set the group's offset, or choose `onOffsetOutOfRange`.
  */
 export class OffsetOutOfRangeError extends Error {
+  /** Always `OffsetOutOfRangeError`. */
   override readonly name = 'OffsetOutOfRangeError';
 
   constructor({ topic, partition }: TopicPartition, groupId: string, where: string) {

@@ -1,8 +1,9 @@
 import { Logger, type OnModuleDestroy } from '@nestjs/common';
-import { type OutgoingResponse, ServerKafka } from '@nestjs/microservices';
+import { type KafkaContext, type OutgoingResponse, ServerKafka } from '@nestjs/microservices';
 import type { StuckPartition } from './kafka-driver.js';
 import { driverFactory } from './kafka/clients.js';
 import { composeTransport, type Transport } from './kafka/composition.js';
+import { assertOneForm } from './consuming/handled-call.js';
 import type { NestServer } from './kafka/handler-calls.js';
 import type { Serialized } from './kafka/replies/sending.js';
 import type { WindowReplays } from './replaying/window-replays.js';
@@ -86,12 +87,14 @@ export class KafkaTransport extends ServerKafka implements OnModuleDestroy {
 
   /**
    * Connects in the background, again and again until the brokers can be reached. Calls back with an error only where the
-   * client library is not installed.
+   * client library is not installed, or handlers of one topic ask for its values in different forms.
    */
   override async listen(callback: (error?: unknown) => void): Promise<void> {
-    const { driver, client } = this.settings;
+    const { driver, client, parser } = this.settings;
     try {
+      if (!parser?.keepBinary) assertOneForm(this.messageHandlers);
       const create = typeof driver === 'string' ? await driverFactory(driver) : driver;
+      this.settings.store?.addTransport(this);
       this.parts.connection.start(create(client, this.logger));
     } catch (error) {
       return callback(error);
@@ -109,10 +112,19 @@ export class KafkaTransport extends ServerKafka implements OnModuleDestroy {
     await this.parts.connection.stop();
   }
 
+  /** The client library's own consumer. @throws Error not connected yet */
   override unwrap<T>(): T {
     const { raw } = this.parts.connection;
     if (!raw) throw new Error('Not connected yet. Call startAllMicroservices() first.');
     return raw as T;
+  }
+
+  /** Nest's parser makes JSON of what looks like it, in the value too unless it is kept from it. */
+  private parse(record: object, keepBinary: boolean): ReturnType<KafkaContext['getMessage']> {
+    const parser = this.parser!;
+    if (!keepBinary || this.settings.parser?.keepBinary) return parser.parse(record);
+    const { value } = record as { value: Buffer | null };
+    return { ...parser.parse({ ...record, value: null }), value };
   }
 
   /** What is Nest's of a server, for the parts of this one. */
@@ -121,7 +133,7 @@ export class KafkaTransport extends ServerKafka implements OnModuleDestroy {
       patterns: () => [...this.messageHandlers.keys()],
       // Nest takes each name for JSON first, which throws.
       handlerOf: (topic) => this.messageHandlers.get(topic) ?? this.getHandlerByPattern(topic) ?? undefined,
-      parse: (record) => this.parser!.parse(record),
+      parse: (record, keepBinary) => this.parse(record, keepBinary),
       deserialize: (message, topic) => this.deserializer.deserialize(message, { channel: topic }),
       serialize: (response) => this.serializer.serialize(response as OutgoingResponse) as Serialized,
       toObservable: (result) => this.transformToObservable(result as never),

@@ -7,6 +7,7 @@ import type { HandledMessage } from './message-answer.js';
 export interface MessageIdentity {
   /** Who handles it: messages are handled once by each consumer. */
   consumer: string;
+  /** What its sender, or its place, names it. */
   messageId: string;
   /** Named by its place, as its sender gave it no id: what came from another place with this id is another message. */
   isNamedByPlace?: boolean;

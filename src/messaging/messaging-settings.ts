@@ -1,3 +1,4 @@
+import type { RulesFor } from '../transactions/setup/known-options.js';
 import type { TransactionRunnerSettings } from '../transactions/transaction-options.js';
 import type { TransactionRunner } from '../transactions/transaction-runner.js';
 
@@ -11,6 +12,12 @@ export interface MessagingSettings {
   /** How often what is older is looked for, in ms. Default 60,000. */
   pruneEveryMs?: number;
 }
+
+/** What they may be. */
+export const messagingRules: RulesFor<MessagingSettings> = {
+  inboxRetentionMs: 'a whole number',
+  pruneEveryMs: 'a whole number',
+};
 
 export const MESSAGING_SETTINGS = Symbol.for('nestjs-people:MESSAGING_SETTINGS');
 

@@ -57,6 +57,7 @@ export class Outbox implements OnApplicationBootstrap, OnModuleDestroy {
   private readonly logger = new Logger(Outbox.name);
   private notifying: Promise<void> | undefined;
   private isNotifyingAgain = false;
+  private firstLook: Promise<void> | undefined;
   private readonly insertions: Record<'traced' | 'untraced', Omit<PipelinedStatement, 'values'>>;
   private readonly published = new WeakMap<TransactionContext, TracedEvent[]>();
   private readonly traceColumn: TraceColumn;
@@ -66,9 +67,9 @@ export class Outbox implements OnApplicationBootstrap, OnModuleDestroy {
     this.insertions = { traced: this.insertion(', trace', ', trace json'), untraced: this.insertion('', '') };
   }
 
-  /** The service migrates later than this, and looks once more then. */
+  /** The service migrates later than this, and looks once more then. Nest asks for it once for each module that gives the outbox on. */
   onApplicationBootstrap(): Promise<void> {
-    return this.traceColumn.look();
+    return (this.firstLook ??= this.traceColumn.look());
   }
 
   /** True where events can carry the trace that they were published in: the table has its column `trace`. */
@@ -133,6 +134,7 @@ export class Outbox implements OnApplicationBootstrap, OnModuleDestroy {
     }
   }
 
+  /** Nest's hook: waits for notifications that are under way. */
   async onModuleDestroy(): Promise<void> {
     await this.notifying;
     await this.traceColumn.untilIdle();

@@ -1,14 +1,16 @@
-import { setTimeout as sleep } from 'node:timers/promises';
+import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promises';
 
 /**
- * Waits for `step`, at most so long.
+ * Waits for `step`, at most so long. What has ended in time counts, also where this process was too busy to see it.
  *
  * @returns false where it did not end in time; what becomes of it then is nobody's business
  * @throws what `step` throws in time
  */
 export async function endsWithin(milliseconds: number, step: Promise<unknown>): Promise<boolean> {
   const over = new AbortController();
-  const late = sleep(Math.max(0, milliseconds), false, { signal: over.signal }).catch(() => false);
+  const late = sleep(Math.max(0, milliseconds), undefined, { signal: over.signal })
+    .then(() => nextTurn(false))
+    .catch(() => false);
   try {
     return await Promise.race([step.then(() => true), late]);
   } finally {

@@ -1,13 +1,13 @@
 // operations/logs/: Lines of the log on their way out, and how many of them there are.
 // Promises: nobody waits for whoever reads the log; memory is bounded, and what was dropped is counted and told.
-// May know: errors/, and pino.
+// May know: errors/, pino, and how routes for people on call are made.
 
 import type { LoggerService } from '@nestjs/common';
 import { type DestinationStream, type Logger, pino } from 'pino';
 import { shown, TEXT_CHARACTERS } from '../errors/shown.js';
 import { currentIds } from '../tracing/trace-context.js';
 import { BoundedOutput, standardOutput } from './logs/bounded-output.js';
-import type { LogLevel } from './logs/level.js';
+import type { LevelChange, Leveled, LogLevel } from './logs/level.js';
 
 /** Nest's own reports of what it found while starting: of use to whoever looks for a fault there. */
 const STARTUP_CONTEXTS = new Set(['InstanceLoader', 'NestFactory', 'RouterExplorer', 'RoutesResolver', 'NestApplication', 'NestMicroservice']); // prettier-ignore
@@ -18,7 +18,7 @@ const SECRETS = ['password', 'authorization', 'secret', 'token', 'sasl'];
  * fields; an error is written with its causes, but without the statement and its values, which hold people's data. Texts
  * are cut at 2,000 characters, and so are lists at 100 entries: whatever is logged, a line stays a line.
  */
-export class JsonLogger implements LoggerService {
+export class JsonLogger implements LoggerService, Leveled {
   private readonly pino: Logger;
 
   /** @param destination takes the lines in place of standard output */
@@ -38,15 +38,16 @@ export class JsonLogger implements LoggerService {
     this.pino = pino(options, destination);
   }
 
+  /** The least severe lines that are written. */
   get level(): LogLevel {
     return this.pino.level as LogLevel;
   }
 
-  /** The least severe lines that are written, from now on; the change itself is told by the more talkative of the two levels. */
-  set level(level: LogLevel) {
-    const entry = { from: this.level, to: level };
-    if (this.pino.levels.values[level]! < this.pino.levelVal) this.pino.level = level;
-    this.pino.info(entry, 'the level of the log is another');
+  /** From now on. The line that says so is written at any level: it is what is kept of who did it. */
+  setLevel(level: LogLevel, change: LevelChange): void {
+    const entry = { from: this.level, to: level, ...change };
+    if (!this.pino.isLevelEnabled('info')) this.pino.level = 'info';
+    this.log({ msg: 'the level of the log is another', ...entry });
     this.pino.level = level;
   }
 

@@ -3,19 +3,11 @@
 // May know: messaging/ and below; nothing of people.
 
 import { type DynamicModule, Module } from '@nestjs/common';
-import { ModuleRef } from '@nestjs/core';
-import { TerminusModule } from '@nestjs/terminus';
-import {
-  HealthController,
-  MAY_READ_REASONS,
-  type MayReadReasons,
-  READINESS_GROUPS,
-} from './health/controller.js';
-import { DatabaseProbe } from './health/database-probe.js';
-import { HTTP_GROUP, Readiness, READINESS_SOURCES, type ReadinessSource } from './health/readiness.js';
-import { Stopping } from './health/stopping.js';
-import { Metrics } from './metrics/metrics.js';
-import { MetricsController } from './metrics.controller.js';
+import type { ModuleRef } from '@nestjs/core';
+import type { MayReadReasons } from './health/controller.js';
+import { HealthModule } from './health/health.module.js';
+import type { ReadinessSource } from './health/readiness.js';
+import { MetricsModule } from './metrics/metrics.module.js';
 
 /** `/health/live`, `/health/ready` and `/metrics`, for the people on call. */
 @Module({})
@@ -28,22 +20,9 @@ export class OperationsModule {
   static forRoot(
     sources: (moduleRef: ModuleRef) => readonly ReadinessSource[],
     mayReadReasons: MayReadReasons = () => true,
-    groups: readonly string[] = [HTTP_GROUP],
+    groups?: readonly string[],
   ): DynamicModule {
-    return {
-      module: OperationsModule,
-      imports: [TerminusModule.forRoot({ logger: false })],
-      controllers: [HealthController, MetricsController],
-      providers: [
-        Metrics,
-        Stopping,
-        DatabaseProbe,
-        Readiness,
-        { provide: READINESS_SOURCES, inject: [ModuleRef], useFactory: sources },
-        { provide: MAY_READ_REASONS, useValue: mayReadReasons },
-        { provide: READINESS_GROUPS, useValue: groups },
-      ],
-      exports: [Metrics, Stopping],
-    };
+    const health = HealthModule.forRoot({ sources, mayReadReasons, ...(groups && { groups }) });
+    return { module: OperationsModule, imports: [health, MetricsModule.forRoot({ ofRequests: true })] };
   }
 }

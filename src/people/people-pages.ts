@@ -6,7 +6,9 @@ import { decodeCursor, encodeCursor, FindPeopleDto, validateInput } from './pers
 import type { Person, PersonRow } from './person.entity.js';
 import type { PersonRows } from './person-rows.js';
 
+/** A page of people, ordered by id. */
 export interface PeoplePage<Data extends object = JsonObject> {
+  /** The people; at least one, unless there are none any more. */
   items: Person<Data>[];
   /** Cursor of the next page; null on the last. */
   next: string | null;

@@ -6,7 +6,10 @@ import { shownFields } from '../errors/shown.js';
 
 /** No person has this id. HTTP 404. */
 export class PersonNotFoundError extends ApplicationError {
-  constructor(readonly id: string) {
+  constructor(
+    /** The id that was asked for. */
+    readonly id: string,
+  ) {
     super(`No person has the id ${id}.`, { type: 'person-not-found', status: 404 });
   }
 }
@@ -14,6 +17,7 @@ export class PersonNotFoundError extends ApplicationError {
 /** A person with this id exists and is another one. HTTP 409. */
 export class PersonConflictError extends ApplicationError {
   constructor(
+    /** Of the person that is there; undefined where the table does not say. */
     readonly id: string | undefined,
     options?: ErrorOptions,
   ) {
@@ -31,7 +35,10 @@ export class PersonConflictError extends ApplicationError {
 
 /** The person is not the version named in `ifMatch`. Read it again and decide anew. HTTP 412. */
 export class PersonChangedError extends ApplicationError {
-  constructor(readonly id: string) {
+  constructor(
+    /** The id that was asked for. */
+    readonly id: string,
+  ) {
     super(`${unchanged(`The person ${id} is not the version that was asked for`)} Read it again.`, {
       type: 'person-changed',
       status: 412,
@@ -42,6 +49,7 @@ export class PersonChangedError extends ApplicationError {
 /** Rows of another table refer to the person. HTTP 409. */
 export class PersonInUseError extends ApplicationError {
   constructor(
+    /** Of the person. */
     readonly id: string,
     options?: ErrorOptions,
   ) {
@@ -96,7 +104,9 @@ function reasonOf(cause: PostgresError): string {
 /** The stored `data` of a person does not fit the module's `dataType`; `errors` names the fields. HTTP 500. */
 export class StoredDataInvalidError extends ApplicationError {
   constructor(
+    /** Of the person. */
     readonly id: string,
+    /** The fields that do not fit. */
     readonly errors: readonly FieldError[],
     options?: ErrorOptions,
   ) {

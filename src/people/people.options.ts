@@ -1,6 +1,7 @@
 import { Inject, type Type } from '@nestjs/common';
 import type { CallerOf } from './http/caller.js';
 import type { JsonObject } from '../json/lossless.js';
+import type { RulesFor } from '../transactions/setup/known-options.js';
 
 /** The DataSource PeopleModule works on: the application's default one, or the one named in `forRoot`. */
 export const PEOPLE_DATA_SOURCE = Symbol.for('nestjs-people:PEOPLE_DATA_SOURCE');
@@ -82,3 +83,25 @@ export interface PeopleOptions<Data extends object = JsonObject> {
   // eslint-disable-next-line @typescript-eslint/no-explicit-any -- requests are those of the host's platform and guards
   mayRead?: (request: any) => boolean;
 }
+
+/** What they may be. */
+export const peopleOptionRules: RulesFor<PeopleOptions> = {
+  dataType: 'a class',
+  events: 'a boolean',
+  memoryBudgetBytes: 'a whole number',
+  memoryWaitMs: 'a whole number',
+  pageBytes: 'a whole number',
+  replyBytes: 'a whole number',
+  importPlaces: 'a whole number',
+  importIdleMs: 'a whole number',
+  importPieceMs: 'a whole number',
+  bodyLimitBytes: 'a whole number',
+  bulkBodyLimitBytes: 'a whole number',
+  minBodyBytesPerSecond: 'a whole number',
+  bodyGraceMs: 'a whole number',
+  tombstones: ['refuse', 'delete'],
+  caller: 'a function',
+  maxDataBytes: 'a whole number',
+  maxNameBytes: 'a whole number',
+  mayRead: 'a function',
+};

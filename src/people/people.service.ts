@@ -68,6 +68,7 @@ export class PeopleService<Data extends object = JsonObject> implements OnModule
     this.importer = new PeopleImporter(this.store, this.rows, budget, options);
   }
 
+  /** Nest's hook: tells at the start where the DataSource does not know the entity. @internal */
   onModuleInit(): void {
     if (!this.dataSource.hasMetadata(Person)) {
       throw new Error(
@@ -75,6 +76,12 @@ export class PeopleService<Data extends object = JsonObject> implements OnModule
           'Set autoLoadEntities: true in TypeOrmModule.forRoot, or add Person to its entities.',
       );
     }
+    for (const { propertyName, databaseName } of this.dataSource.getMetadata(Person).columns)
+      if (databaseName !== propertyName)
+        throw new Error(
+          `PeopleModule: the naming strategy of the DataSource makes ${databaseName} of Person's column ${propertyName}, which has that name on purpose. ` +
+            'Have its columnName() return the customName where there is one.',
+        );
   }
 
   /**
@@ -110,7 +117,8 @@ export class PeopleService<Data extends object = JsonObject> implements OnModule
    * is too much to be kept is read a second time then. Others have their turn meanwhile.
    *
    * @param people can be gone through as often as one likes, and gives the same each time
-   * @param options.ids whether the ids are told
+   * @param options what is told
+   * @param options.ids whether the ids are
    */
   async createEach(
     people: ManyPeople<Data>,
@@ -147,7 +155,7 @@ export class PeopleService<Data extends object = JsonObject> implements OnModule
     return this.importer.import(people, options);
   }
 
-  /** @throws PersonNotFoundError */
+  /** The person of this id. @throws PersonNotFoundError */
   async get(id: string): Promise<Person<Data>> {
     assertPersonId(id);
     if (!this.table.isKnown) await this.table.learn();
@@ -207,7 +215,7 @@ export class PeopleService<Data extends object = JsonObject> implements OnModule
     return this.rows.toPerson(row!);
   }
 
-  /** @throws PersonNotFoundError, PersonChangedError, PersonInUseError */
+  /** Removes the person of this id. @throws PersonNotFoundError, PersonChangedError, PersonInUseError */
   async remove(id: string, { ifMatch }: IfMatch = {}): Promise<void> {
     assertPersonId(id);
     const versions = toVersions(ifMatch);

@@ -38,6 +38,7 @@ export const INPUT_MEMBERS: KnownMembers = {
 
 /** What a client sends to create a person. */
 export class CreatePersonDto<Data extends object = JsonObject> {
+  /** A uuid of the caller's own; left out, one is made. The same id and person again is answered with the stored person. */
   @ApiPropertyOptional({
     description: "The client's own id. The same id and person again is answered with the stored person.",
     format: 'uuid',
@@ -47,10 +48,12 @@ export class CreatePersonDto<Data extends object = JsonObject> {
   @IsUuid()
   id?: string;
 
+  /** Any text that is not empty, without NUL. */
   @ApiProperty({ minLength: 1, example: 'Ada Lovelace' })
   @IsName()
   name!: string;
 
+  /** A JSON object, an instance of `dataType`, or null for none. */
   @ApiPropertyOptional(DATA_SCHEMA)
   @Allow()
   data?: Data | JsonText | null;
@@ -61,6 +64,7 @@ export class UpdatePersonDto<Data extends object = JsonObject> extends PartialTy
   PickType(CreatePersonDto, ['name', 'data'] as const),
   { skipNullProperties: false },
 ) {
+  /** Replaces what is stored (or is merged into it); null clears it. */
   declare data?: Data | JsonText | null;
 }
 
@@ -71,10 +75,12 @@ export type PersonChanges<Data extends object = JsonObject> = Pick<UpdatePersonD
 
 /** Which people, and which page of them. */
 export class FindPeopleDto {
+  /** The whole name. */
   @ApiProperty({ description: 'The whole name.', example: 'Ada Lovelace' })
   @IsName()
   name!: string;
 
+  /** People of a page at most: 1 to 1000, default 100. */
   @ApiPropertyOptional({ minimum: 1, maximum: 1000, default: 100 })
   @IfGiven()
   @IsInt()
@@ -82,6 +88,7 @@ export class FindPeopleDto {
   @Max(1000)
   limit?: number;
 
+  /** `next` of the page before; null or left out for the first. */
   @ApiPropertyOptional({ description: '`next` of the page before.' })
   @IsOptional()
   @rule(
@@ -115,30 +122,37 @@ export function assertPersonId(id: unknown): asserts id is string {
 
 /** A person as HTTP and message replies show it. */
 export class PersonDto {
+  /** A uuid. */
   @ApiProperty({ format: 'uuid', example: '01938c5e-7a1b-7c3d-9e2f-4a5b6c7d8e9f' })
   id!: string;
 
+  /** As it is stored. */
   @ApiProperty({ example: 'Ada Lovelace' })
   name!: string;
 
+  /** As it is stored; null where there is none. */
   @ApiProperty(DATA_SCHEMA)
   data!: object | null;
 }
 
 /** A page of people and where the next one begins; `next` is null on the last page. */
 export class PeoplePageDto {
+  /** The people, ordered by id. */
   @ApiProperty({ type: [PersonDto] })
   items!: PersonDto[];
 
+  /** Cursor of the next page; null on the last. */
   @ApiProperty({ type: String, nullable: true, example: null })
   next!: string | null;
 }
 
 /** How many people were stored, and their ids in the order given where they were asked for. */
 export class InsertedDto {
+  /** How many were stored. */
   @ApiProperty({ example: 2 })
   inserted!: number;
 
+  /** Their ids in the order given. */
   @ApiPropertyOptional({ type: [String], format: 'uuid' })
   ids?: string[];
 }

@@ -1,4 +1,4 @@
-import { Column, Entity, Index, PrimaryGeneratedColumn } from 'typeorm';
+import { Column, Entity, Generated, Index, PrimaryColumn } from 'typeorm';
 import type { JsonObject } from '../json/lossless.js';
 
 /**
@@ -14,13 +14,21 @@ import type { JsonObject } from '../json/lossless.js';
 @Index('people_name_id_idx', ['name', 'id'], { where: 'octet_length(name) <= 2000' })
 export class Person<Data extends object = JsonObject> {
   /** A uuid; version 7 (ordered by time) when the service made it. */
-  @PrimaryGeneratedColumn('uuid', { primaryKeyConstraintName: 'people_pkey' })
+  // The default of the migrations, also where TypeORM makes the table: its own would be that of an extension.
+  @PrimaryColumn('uuid', {
+    name: 'id',
+    default: () => 'gen_random_uuid()',
+    primaryKeyConstraintName: 'people_pkey',
+  })
+  @Generated('uuid')
   id!: string;
 
-  @Column('text')
+  /** Any text that is not empty, without NUL. */
+  @Column('text', { name: 'name' })
   name!: string;
 
-  @Column('json', { nullable: true })
+  /** Any JSON object, or an instance of `dataType`; null where there is none. */
+  @Column('json', { name: 'data', nullable: true })
   data!: Data | null;
 
   // Private fields: out of sight of spreads, `JSON.stringify` and test matchers.

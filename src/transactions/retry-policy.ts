@@ -5,6 +5,7 @@ import type { TransactionPhase } from './transaction-events.js';
 /** The wait before another attempt, exponential from `baseMs` up to `capMs`, or a function of one's own. */
 export type Backoff = ExponentialBackoff | ((attempt: number) => number);
 
+/** A wait that doubles with each attempt, and is partly random. */
 export interface ExponentialBackoff {
   /** Upper bound of the first wait, in ms. */
   baseMs: number;
@@ -23,6 +24,7 @@ export interface TransactionFailure {
   error: unknown;
   /** Its SQLSTATE; undefined where the server gave none. */
   code: string | undefined;
+  /** Where it showed. */
   phase: TransactionPhase;
   /** The attempt that failed; 1 is the first. */
   attempt: number;
@@ -30,6 +32,7 @@ export interface TransactionFailure {
   connectionLost: boolean;
 }
 
+/** SQLSTATEs that are repeated, or a function that says whether a failure is. */
 export type RetryPolicy = readonly string[] | ((failure: TransactionFailure) => boolean);
 
 /** Without a wait a fifth of the writers of one hot row use up ten attempts; from 25 ms on none does. */

@@ -20,7 +20,7 @@ import {
 import { type TransactionOptions, validateOwnOptions } from './transaction-options.js';
 import { TransactionRunner } from './transaction-runner.js';
 import { currentTransaction } from './transaction-context.js';
-import { noteFailure } from './unit-failures.js';
+import { noteFailure, notingThrown } from './unit-failures.js';
 import {
   beginHandler,
   isBegunFor,
@@ -60,6 +60,11 @@ export class RetryingTransactionInterceptor implements NestInterceptor {
   }
 
   intercept(context: ExecutionContext, next: CallHandler): Observable<unknown> {
+    const values = this.inUnit(context, next);
+    return context.getType() === 'rpc' ? values.pipe(notingThrown(context.getHandler())) : values;
+  }
+
+  private inUnit(context: ExecutionContext, next: CallHandler): Observable<unknown> {
     const handler = context.getHandler();
     // By this interceptor at another level: what the handler asks for (REQUIRES_NEW) it has already.
     if (isBegunFor(currentTransaction(), handler)) return next.handle();

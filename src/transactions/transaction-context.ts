@@ -26,14 +26,10 @@ interface ContextParts {
 /** One attempt at a unit of work: what the work may use while that attempt lasts, and not longer. */
 export class TransactionContext {
   /** Those of `atCommit`, `afterCommit` and `afterRollback`, in order. */
-  readonly callbacks: {
-    atCommit: (() => PipelinedStatement | undefined)[];
-    afterCommit: Callback[];
-    afterRollback: Callback[];
-  } = {
-    atCommit: [],
-    afterCommit: [],
-    afterRollback: [],
+  readonly callbacks = {
+    atCommit: [] as (() => PipelinedStatement | undefined)[],
+    afterCommit: [] as Callback[],
+    afterRollback: [] as Callback[],
   };
   private open = true;
   private savepoints = 0;
@@ -71,7 +67,7 @@ export class TransactionContext {
     return this.parts.unit.signal;
   }
 
-  get dataSource(): DataSource {
+  /** Its DataSource. */ get dataSource(): DataSource {
     return this.parts.typeOrm.dataSource;
   }
 
@@ -93,15 +89,15 @@ export class TransactionContext {
     return this.parts.unit.options.isolationLevel;
   }
 
-  get readOnly() {
+  /** As chosen. */ get readOnly() {
     return this.parts.unit.options.readOnly;
   }
 
-  get conflictKey() {
+  /** As chosen. */ get conflictKey() {
     return this.parts.unit.options.conflictKey;
   }
 
-  get hasEnded(): boolean {
+  /** True: takes nothing more. */ get hasEnded(): boolean {
     return !this.open || (this.isNested && this.parent!.hasEnded);
   }
 

@@ -100,6 +100,7 @@ export class TransactionTimeoutError extends TransactionError {
  * of `afterTransactionCommit`. HTTP 500; doing it again would do it twice.
  */
 export class AfterCommitError extends TransactionError {
+  /** Always true: what was asked for is done. */
   readonly committed = true;
 
   constructor(
@@ -159,6 +160,7 @@ export class ShuttingDownError extends ApplicationError {
  * another unit of work has done the same. This one is without effect. For whoever made the claim, who knows what was done.
  */
 export class ClaimTakenError extends Error {
+  /** Always `ClaimTakenError`. */
   override readonly name = 'ClaimTakenError';
   /** Set where an earlier attempt of the same unit may be the one that has the claim. */
   doubt: TransactionOutcomeUnknownError | undefined;

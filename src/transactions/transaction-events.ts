@@ -21,9 +21,11 @@ export interface TransactionBegin extends TransactionEvent {
 export interface TransactionRetry extends TransactionEvent {
   /** As in `TransactionRollback`. */
   code: string;
+  /** Where it showed. */
   phase: TransactionPhase;
   /** Wait before the next attempt, in ms. */
   delayMs: number;
+  /** What ended the attempt. */
   error: unknown;
 }
 
@@ -43,6 +45,7 @@ export interface TransactionRollback extends TransactionEvent {
    * `CONFLICT_QUEUE_FULL` or `CONFLICT_KEY_DEADLOCK` where it had to wait for others of its key. Empty where it was the work's own.
    */
   code: string;
+  /** Where it showed. */
   phase: TransactionPhase;
 }
 
@@ -57,6 +60,7 @@ export type TransactionExhausted = TransactionRollback;
 
 /** What became of a COMMIT could not be learnt. */
 export interface TransactionOutcomeUnknown extends TransactionEvent {
+  /** PostgreSQL's id of the transaction; undefined where it had none, or the server has no such ids. */
   xid: string | undefined;
 }
 

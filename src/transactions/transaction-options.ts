@@ -81,11 +81,26 @@ export interface UnitOptions extends TransactionOptions {
 /** What a query on the pool inside of a unit of work leads to: such a query is no part of the transaction. */
 export type PoolQueryMode = 'warn' | 'throw' | 'off';
 
+/**
+ * What TypeORM's repositories, managers and DataSource do inside of a unit of work, unless they are the unit's own.
+ *
+ * - `join`: they run in it. What can't is refused.
+ * - `throw`: they are refused.
+ * - `warn`: they are outside of it, on a connection of their own, and each statement is told of in the log once.
+ * - `off`: they are outside of it.
+ */
+export type RepositoryMode = 'join' | PoolQueryMode;
+
 /** Options of a `TransactionRunner`: defaults for every unit of work, and what concerns all of them together. */
 export interface TransactionRunnerSettings extends Omit<
   TransactionOptions,
   'propagation' | 'conflictKey' | 'beforeRetry' | 'idempotent'
 > {
+  /**
+   * How long a connection is waited for, in ms, where the DataSource does not say it (`connectTimeoutMS`): TypeORM's pool would have a
+   * unit of work wait for ever. Then PoolExhaustedError. Default 10,000.
+   */
+  acquireTimeoutMs?: number;
   /** What is checked when a client leaves the pool. Default `fast`. */
   recycling?: RecyclingMethod;
   /**
@@ -105,9 +120,11 @@ export interface TransactionRunnerSettings extends Omit<
    */
   statementComments?: boolean;
   /**
-   * What is done about a query of TypeORM that goes to the pool (a repository of `@InjectRepository`) while the code that
-   * asks for it runs in a unit of work. Default `warn`, and `off` with `NODE_ENV=production`.
+   * What a repository of `@InjectRepository`, `dataSource.manager` or `dataSource.query` does while the code that asks for it runs in
+   * a unit of work. Holds for the DataSource, whoever runs units on it. Default `warn`.
    */
+  repositories?: RepositoryMode;
+  /** The same setting by its older name, without `join`. */
   poolQueries?: PoolQueryMode;
   /** How long stopping waits for units of work that run, in ms; then their connections are cut. Default 20,000. */
   drainTimeoutMs?: number;
@@ -118,6 +135,7 @@ export interface TransactionRunnerSettings extends Omit<
 const WHOLE_NUMBERS = {
   maxAttempts: [1, 10],
   timeoutMs: [1, 2 ** 31 - 1],
+  acquireTimeoutMs: [1, 2 ** 31 - 1],
   lockTimeoutMs: [1, 2 ** 31 - 1],
   statementTimeoutMs: [1, 2 ** 31 - 1],
   idleInTransactionTimeoutMs: [1, 2 ** 31 - 1],
@@ -128,6 +146,7 @@ const CHOICES = {
   isolationLevel: ISOLATION_LEVELS,
   propagation: PROPAGATIONS,
   commitOutcome: ['resolve', 'row', 'report'],
+  repositories: ['join', 'throw', 'warn', 'off'],
   poolQueries: ['warn', 'throw', 'off'],
   preparedStatements: PREPARED_STATEMENTS,
 } as const;
@@ -151,6 +170,10 @@ export function validateOptions(options: TransactionOptions & TransactionRunnerS
       throw new TransactionUsageError(`${name} must be one of ${accepted.join(', ')}, not ${String(value)}`);
   }
   const { deferrable, isolationLevel, readOnly, conflictKey } = options;
+  if (options.repositories && options.poolQueries)
+    throw new TransactionUsageError(
+      'repositories and poolQueries are the same setting: leave out poolQueries',
+    );
   if (deferrable && !(isolationLevel === 'SERIALIZABLE' && readOnly))
     throw new TransactionUsageError(
       "deferrable: true has an effect only with isolationLevel: 'SERIALIZABLE' and readOnly: true",

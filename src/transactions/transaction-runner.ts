@@ -14,6 +14,7 @@ import {
   type Statement,
   type TransactionContext,
 } from './transaction-context.js';
+import { decideOnRepositories } from './repositories/joining.js';
 import { ShuttingDownError, TransactionUsageError } from './transaction-errors.js';
 import {
   needsBegin,
@@ -26,7 +27,13 @@ import { repeatUntilCommitted } from './unit/repetition.js';
 import { RunningUnits } from './unit/running-units.js';
 import { attemptStatement } from './unit/single-statement.js';
 import { PIPELINE_DEPTH } from './unit/key-pipeline.js';
-import { assertCompatible, assertConnectionIsFree, assertKeyIsFree, isPartOfUnit } from './unit/nesting.js';
+import {
+  assertCompatible,
+  assertConnectionIsFree,
+  assertKeyIsFree,
+  innermostOn,
+  isPartOfUnit,
+} from './unit/nesting.js';
 import { type AttemptOutcome, Unit } from './unit/unit-of-work.js';
 
 export const TRANSACTIONS_DATA_SOURCE = Symbol.for('nestjs-people:TRANSACTIONS_DATA_SOURCE');
@@ -50,25 +57,28 @@ export class TransactionRunner implements BeforeApplicationShutdown {
   private readonly common: Pick<AttemptOptions<never>, 'dataSource' | 'recycling' | 'sessions'>;
   private readonly stopping = new AbortController();
   private stopsSince: number | undefined;
+  private drained: Promise<void> | undefined;
   /** Whether a single statement needs no transaction begun for it with these settings, nor anything else of its own. */
   private readonly isPlain: boolean;
 
   constructor(
+    /** Whose pool it uses. */
     @Inject(TRANSACTIONS_DATA_SOURCE) readonly dataSource: DataSource,
+    /** The defaults of every unit of work. */
     @Inject(TRANSACTION_SETTINGS) readonly settings: TransactionRunnerSettings,
   ) {
     validateOptions(settings);
-    const { sharedStatements = true, timeoutMs, commitOutcome = 'report', maxAttempts } = settings;
+    const { timeoutMs, commitOutcome = 'report', maxAttempts } = settings;
     this.isPlain =
-      sharedStatements &&
+      settings.sharedStatements !== false &&
       !settings.statementComments &&
       maxAttempts !== 1 &&
       !timeoutMs &&
       commitOutcome === 'report' &&
       !needsBegin(settings);
     this.common = { dataSource, recycling: settings.recycling ?? 'fast', sessions: this.units.sessions };
-    if (settings.statementComments) KnownServer.of(dataSource).commentsStatements = true;
-    if (settings.preparedStatements === 'unnamed') KnownServer.of(dataSource).useNoNames();
+    KnownServer.of(dataSource).configure(settings);
+    decideOnRepositories(this);
     // Every unit that waits between attempts listens.
     setMaxListeners(Infinity, this.stopping.signal);
   }
@@ -95,7 +105,7 @@ export class TransactionRunner implements BeforeApplicationShutdown {
   async run<T>(options: UnitOptions, work: (transaction: TransactionContext) => Promise<T>): Promise<T> {
     validateOptions({ ...this.settings, ...options });
     const { propagation = 'REQUIRED' } = options;
-    const outer = this.outer();
+    const outer = innermostOn(this.dataSource);
     if (outer && options.claim && propagation !== 'REQUIRES_NEW')
       throw new TransactionUsageError('A unit of work with a claim can not join another.');
     if (!outer && propagation === 'MANDATORY')
@@ -177,20 +187,14 @@ export class TransactionRunner implements BeforeApplicationShutdown {
   /**
    * Begins nothing any more, waits until what runs has ended, and cuts the connections of what does not end in time: Nest
    * closes the pool next, and a connection that is given back with an open transaction would reach whoever waits for one.
-   * Ends soon after its deadline, whatever a unit of work waits for.
+   * Ends soon after its deadline, whatever a unit of work waits for. Nest calls it for each module that gives the runner on.
    */
-  async beforeApplicationShutdown(): Promise<void> {
+  beforeApplicationShutdown(): Promise<void> {
     this.stopping.abort();
     this.stopsSoon();
     const { drainTimeoutMs = DEFAULT_DRAIN_MS } = this.settings;
-    await this.units.drain(Math.max(0, drainTimeoutMs - (performance.now() - this.stopsSince!)));
-  }
-
-  /** The innermost unit of work on this DataSource that the calling code runs in. */
-  private outer(): TransactionContext | undefined {
-    let context = currentTransaction();
-    while (context && context.dataSource !== this.dataSource) context = context.parent;
-    return context;
+    const leftMs = drainTimeoutMs - (performance.now() - this.stopsSince!);
+    return (this.drained ??= this.units.drain(Math.max(0, leftMs)));
   }
 
   private begin<T>(options: UnitOptions, work: (transaction: TransactionContext) => Promise<T>): Promise<T> {

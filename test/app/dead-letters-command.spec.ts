@@ -22,9 +22,14 @@ beforeEach(async () => {
 afterEach(() => database.drop());
 
 /** `npx nestjs-people …`, as its bin is run. */
-async function nestjsPeople(...args: string[]): Promise<{ code: number; stdout: string; stderr: string }> {
+const nestjsPeople = (...args: string[]) => nestjsPeopleWith({}, ...args);
+
+async function nestjsPeopleWith(
+  environment: Record<string, string>,
+  ...args: string[]
+): Promise<{ code: number; stdout: string; stderr: string }> {
   const { PATH, HOME } = process.env;
-  const options = { env: { PATH, HOME, DATABASE_URL: database.url } };
+  const options = { env: { PATH, HOME, DATABASE_URL: database.url, ...environment } };
   return promisify(execFile)(process.execPath, ['dist/src/cli.js', ...args], options).then(
     ({ stdout, stderr }) => ({ code: 0, stdout, stderr }),
     (error: { code: number; stdout: string; stderr: string }) => error,
@@ -65,6 +70,16 @@ it('dead letters are listed by topic, key, id and error', async () => {
   expect(await listed('--key', 'ada')).toEqual(['m1', 'm3']);
   expect(await listed('--id', 'm2')).toEqual(['m2']);
   expect(await listed('--error', 'INTERNAL_ERROR', '--key', 'ada')).toEqual(['m3']);
+});
+
+it('dead letters are found in the schema that the URL names, also where more is asked of the session', async () => {
+  await database.query('CREATE SCHEMA crm');
+  for (const table of ['message_dead_letter', 'message_inbox', 'message_outbox'])
+    await database.query(`ALTER TABLE ${table} SET SCHEMA crm`);
+  const url = `${database.url}?options=-c%20search_path%3Dcrm,public`;
+  const more = { DB_STATEMENT_TIMEOUT_MS: '0', TRANSACTION_ISOLATION_LEVEL: 'SERIALIZABLE' };
+  const { stdout } = await nestjsPeopleWith({ ...more, DATABASE_URL: url }, 'dead-letters', 'list');
+  expect(stdout.trim().split('\n')).toHaveLength(3);
 });
 
 it('what is replayed is marked as not handled and waits for the relay, once', async () => {

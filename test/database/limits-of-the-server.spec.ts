@@ -1,4 +1,5 @@
 import { randomBytes } from 'node:crypto';
+import { eventually } from '../support/barrier.js';
 import { duringTests } from '../support/during-tests.js';
 import { startPeopleApp } from '../support/people-app.js';
 import { type PeopleHost, startPeopleHost } from '../support/people-host.js';
@@ -49,6 +50,26 @@ it('where the server allows fewer connections than the pool has places, those th
           host.transactions.run({}, () => host.people.create({ name: 'unit' })),
         ),
       );
+    }),
+  ));
+
+// @trap the password is changed while the service runs, and a burst needs more connections than there are
+it('where the server lets nobody in any more, those that are there are waited for; without any it is told at once', () =>
+  withRole([], (url) =>
+    withHost(url, { dataSource: { poolSize: 8, connectTimeoutMS: 30_000 } }, async (host) => {
+      const burst = () =>
+        Promise.all(
+          Array.from({ length: 30 }, (_, n) => host.send('POST', '/people', `{"name":"let in ${n}"}`)),
+        );
+      const { username: role } = new URL(url);
+      // Those that there are from the start, and no more than two.
+      await Promise.all([1, 2].map(() => host.people.create({ name: 'let in' })));
+      await onServer((query) => query(`ALTER ROLE ${role} PASSWORD 'another'`));
+      expect([...new Set((await burst()).map(({ status }) => status))]).toEqual([201]);
+      await onServer((query) =>
+        query(`SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '${role}'`),
+      );
+      await eventually(async () => (await burst()).every(({ status }) => status === 503));
     }),
   ));
 

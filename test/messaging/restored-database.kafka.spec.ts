@@ -119,6 +119,8 @@ it('a database that is older than the offsets of the group is told at the start,
   await endWith(6, 3);
   expect(await startOn(live)).toBeGreaterThan(0);
   expect(app.app.get(KafkaTransport).offsetsAhead).toBeUndefined();
+  const metrics = async () => (await app!.request('/metrics')).text();
+  expect(await metrics()).toContain('\npeople_kafka_offsets_ahead_partitions 0\n');
   await app.close();
 
   await startOn(backup);
@@ -130,6 +132,7 @@ it('a database that is older than the offsets of the group is told at the start,
     expect.objectContaining({ topic: CREATE, partition: 0, committed: '11', unknown: expect.any(Number) as number }),
   ]); // prettier-ignore
   expect(app.app.get(KafkaTransport).offsetsAhead).toContain(`${CREATE}, partition 0`);
+  expect(await metrics()).toContain('\npeople_kafka_offsets_ahead_partitions 1\n');
   const ready = await app.request('/health/ready');
   expect(ready.status).toBe(200);
 }, 120_000);

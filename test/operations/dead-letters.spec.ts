@@ -10,10 +10,12 @@ import { eventually } from '../support/barrier.js';
 import { duringTests } from '../support/during-tests.js';
 import { messagesModule } from '../support/messages-host.js';
 import { startPeopleApp } from '../support/people-app.js';
+import { RawClient } from '../support/raw-http.js';
 import { createDatabase } from '../support/test-database.js';
 
 const SECRET = 'a secret of more than thirty-two characters';
 const TRACE = '4bf92f3577b34da6a3ce929d0e0e4736';
+const WAITING_FOR_LETTERS = `SELECT FROM pg_locks WHERE relation = 'message_dead_letter'::regclass AND NOT granted`;
 const base64 = (text: string) => Buffer.from(text).toString('base64');
 
 const app = duringTests(() => startPeopleApp({ AUTH: 'jwt', AUTH_SECRET: SECRET, MANAGEMENT_PORT: '0' }));
@@ -171,8 +173,7 @@ describe('a dead letter over HTTP', () => {
     await app.database.query('BEGIN');
     await app.database.query('LOCK TABLE message_dead_letter');
     const shown = Array.from({ length: 8 }, () => see(`/messages/dead-letters/${seq}`));
-    const waiting = `SELECT FROM pg_locks WHERE relation = 'message_dead_letter'::regclass AND NOT granted`;
-    await eventually(async () => (await app.database.query(waiting)).length === 8);
+    await eventually(async () => (await app.database.query(WAITING_FOR_LETTERS)).length === 8);
     expect((await see(`/messages/dead-letters/${seq}`)).status).toBe(503);
     await app.database.query('COMMIT');
     expect((await Promise.all(shown)).map(({ status }) => status)).toEqual(Array(8).fill(200));
@@ -419,6 +420,21 @@ it('another application has the routes and the page, and says who it is that ask
     expect(await database.query('SELECT actor, action FROM message_audit')).toEqual([{ actor: 'bob', action: 'discard' }]); // prettier-ignore
     for (const path of ['/console', '/console/console.js', '/console/console.css'])
       expect([path, (await fetch(url + path)).status]).toEqual([path, 200]);
+    // Answers that wait behind another of a connection that ends give their places back.
+    const show = async () =>
+      (await fetch(`${url}/messages/dead-letters/7`, { headers: { 'x-user': 'bob' } })).status;
+    await database.query('BEGIN');
+    await database.query('LOCK TABLE message_dead_letter');
+    const client = await RawClient.connect(url);
+    const ask = (path: string) =>
+      `GET /admin/messages/dead-letters${path} HTTP/1.1\r\nHost: x\r\nX-User: bob\r\n\r\n`;
+    client.send(ask('') + ask('/7').repeat(8));
+    // As many as the pool has connections; the others wait for one.
+    await eventually(async () => (await database.query(WAITING_FOR_LETTERS)).length === 6);
+    expect(await show()).toBe(503);
+    client.socket.destroy();
+    await database.query('COMMIT');
+    await eventually(async () => (await show()) === 200);
   } finally {
     await host.close();
     await database.drop();

@@ -86,6 +86,8 @@ it(
     });
     // Each line is one that has come, or one that was counted.
     await eventually(() => requestsIn(lines()).length + dropped.lines! === REQUESTS);
+    const metrics = await (await fetch(`${url}/metrics`)).text();
+    expect(metrics).toContain(`\npeople_log_dropped_lines_total ${dropped.lines}\n`);
     expect(await ask(10)).toHaveLength(10);
     await eventually(() => requestsIn(lines()).length + dropped.lines! === REQUESTS + 10);
   },

@@ -12,6 +12,12 @@ import { createDatabase } from '../support/test-database.js';
 const SECRET = 'hunter2-hunter2-hunter2-hunter2-hunter2';
 const ID = '01938c5e-7a1b-7c3d-9e2f-000000000001';
 
+const tokenFor = (scope: string, sub?: string) =>
+  new SignJWT({ scope, ...(sub && { sub }) })
+    .setProtectedHeader({ alg: 'HS256' })
+    .setExpirationTime('1h')
+    .sign(new TextEncoder().encode(SECRET));
+
 type Line = Partial<Record<string, unknown>>;
 
 let url: string;
@@ -37,10 +43,7 @@ const database = duringTests(() => createDatabase());
 const app = duringTests(() => start('trace'));
 beforeAll(async () => {
   url = await app.getUrl();
-  token = await new SignJWT({ scope: 'people:read people:write' })
-    .setProtectedHeader({ alg: 'HS256' })
-    .setExpirationTime('1h')
-    .sign(new TextEncoder().encode(SECRET));
+  token = await tokenFor('people:read people:write');
 });
 beforeEach(() => (log = []));
 
@@ -215,6 +218,36 @@ describe('the log', () => {
       '$1',
     ];
     expect(secrets.filter((secret) => text.includes(secret))).toEqual([]);
+  });
+
+  it('has the level that people on call set, and says at any level who did it and why', async () => {
+    const operator = await tokenFor('people:read people:operate', 'alice');
+    const set = (level: string, reason: string, by = operator) =>
+      fetch(`${url}/logs/level`, {
+        method: 'POST',
+        headers: { authorization: `Bearer ${by}`, 'content-type': 'application/json' },
+        body: JSON.stringify({ level, reason }),
+      });
+    const level = async () => {
+      const shown = await fetch(`${url}/logs/level`, { headers: { authorization: `Bearer ${token}` } });
+      return ((await shown.json()) as { level: string }).level;
+    };
+    expect((await set('silent', 'x', token)).status).toBe(403);
+    expect((await set('loud', 'x')).status).toBe(400);
+    expect(await level()).toBe('trace');
+    expect((await set('silent', 'INC-1')).status).toBe(200);
+    expect(await level()).toBe('silent');
+    log = [];
+    await fetch(`${url}/nowhere`);
+    expect((await set('error', 'INC-2')).status).toBe(200);
+    expect((await set('trace', 'INC-3')).status).toBe(200);
+    const msg = 'the level of the log is another';
+    const isOfLevel = (line: Line) => line.msg === msg || line.route === 'none';
+    await eventually(() => lines().some(({ route }) => route === '/logs/level'));
+    expect(lines().filter(isOfLevel)).toMatchObject([
+      { msg, from: 'silent', to: 'error', actor: 'alice', reason: 'INC-2' },
+      { msg, from: 'error', to: 'trace', actor: 'alice', reason: 'INC-3' },
+    ]);
   });
 
   it('does not have the password of a database that refuses it', async () => {

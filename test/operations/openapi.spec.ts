@@ -84,6 +84,8 @@ describe('the documentation', () => {
       'get /messages/replays': ['200', '400', ...guarded, '503'],
       'post /messages/replays': ['200', ...ofAct, '409', '503'].sort(),
       'post /messages/replays/{id}/cancel': ['200', ...ofAct, '404', '503'].sort(),
+      'get /logs/level': ['200', '400', ...guarded],
+      'post /logs/level': ['200', ...ofAct].sort(),
       'get /messages/audit': ['200', '400', ...guarded, '503'],
     });
   });

@@ -13,7 +13,10 @@ it.each([
     Promise.all(paths.map(async (path) => [path, (await fetch(base + path)).status]));
   expect(new URL(url).port).not.toBe(new URL(app.url).port);
   expect(await answers(url, OPERATIONS)).toEqual(OPERATIONS.map((path) => [path, 200]));
-  expect(await answers(app.url, OPERATIONS)).toEqual(OPERATIONS.map((path) => [path, 404]));
+  expect(await answers(app.url, [...OPERATIONS, '/logs/level'])).toEqual(
+    [...OPERATIONS, '/logs/level'].map((path) => [path, 404]),
+  );
+  expect(await answers(url, ['/logs/level'])).toEqual([['/logs/level', auth.AUTH === 'none' ? 200 : 401]]);
   expect(await (await fetch(`${url}/health/ready`)).json()).toMatchObject({
     details: { people: { status: 'up' } },
   });

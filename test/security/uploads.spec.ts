@@ -1,3 +1,4 @@
+import { randomUUID } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { NestFactory } from '@nestjs/core';
 import { TypeOrmModule } from '@nestjs/typeorm';
@@ -7,6 +8,7 @@ import { PeopleModule } from '../../src/people/people.module.js';
 import { PeopleService } from '../../src/people/people.service.js';
 import { type PeopleApp, poolOf, startPeopleApp } from '../support/people-app.js';
 import { eventually } from '../support/barrier.js';
+import { RawClient } from '../support/raw-http.js';
 import { createDatabase } from '../support/test-database.js';
 import { SlowUpload } from './slow-upload.js';
 
@@ -255,6 +257,21 @@ it('of a host on Express an upload that stalls ends with 408 as well', async () 
     expect(await honest.send(PIECES).end().answer()).toMatchObject({ status: 201 });
     expect(poolOf(host.get(DataSource)).borrowed).toBe(0);
     expect((await host.get(PeopleService).findByName('x')).items).toHaveLength(100);
+    // A body whose answer waits behind another of a connection that ends is given back, too.
+    const budget = host.get(ByteBudget, { strict: false });
+    await database.query('BEGIN');
+    await database.query('LOCK TABLE people');
+    const client = await RawClient.connect(await host.getUrl());
+    const body = `{"name":"${'x'.repeat(100_000)}"}`;
+    client.send('GET /people?name=x HTTP/1.1\r\nHost: x\r\n\r\n');
+    client.send(
+      `PATCH /people/${randomUUID()} HTTP/1.1\r\nHost: x\r\nContent-Type: application/merge-patch+json\r\n`,
+    );
+    client.send(`Content-Length: ${body.length}\r\n\r\n${body}`);
+    await eventually(() => budget.used > 0);
+    client.socket.destroy();
+    await eventually(() => budget.used === 0);
+    await database.query('COMMIT');
   } finally {
     await host.close();
     await database.drop();

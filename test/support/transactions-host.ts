@@ -11,7 +11,7 @@ import { APP_FILTER, NestFactory } from '@nestjs/core';
 import { ExpressAdapter } from '@nestjs/platform-express';
 import { FastifyAdapter } from '@nestjs/platform-fastify';
 import { TypeOrmModule } from '@nestjs/typeorm';
-import { Column, DataSource, Entity, PrimaryColumn } from 'typeorm';
+import { Column, DataSource, type DataSourceOptions, Entity, PrimaryColumn } from 'typeorm';
 import { dataSourceOptions } from '../../src/database/data-source-options.js';
 import { ProblemDetailsFilter } from '../../src/errors/error-responses.js';
 import { currentTransaction } from '../../src/transactions/transaction-context.js';
@@ -44,6 +44,8 @@ export interface HostOptions {
   /** Over REPEATABLE READ and hardly a wait between attempts. */
   settings?: TransactionRunnerSettings;
   poolSize?: number;
+  /** More of the DataSource: entities beside `Counter`, subscribers. */
+  dataSource?: Partial<Extract<DataSourceOptions, { type: 'postgres' }>> & { entities?: Type[] };
   /** Called before the application listens. */
   prepare?: (app: INestApplication) => void;
 }
@@ -76,6 +78,7 @@ export async function startTransactionsHost({
   providers = [],
   settings = {},
   poolSize = 5,
+  dataSource: { entities = [], ...more } = {},
   prepare,
 }: HostOptions = {}): Promise<TransactionsHost> {
   const database = await createDatabase('template0');
@@ -96,9 +99,10 @@ export async function startTransactionsHost({
           },
           () => undefined,
         ),
-        entities: [Counter],
+        ...more,
+        entities: [Counter, ...entities],
       }),
-      TypeOrmModule.forFeature([Counter]),
+      TypeOrmModule.forFeature([Counter, ...entities]),
       TransactionsModule.forRoot({
         isolationLevel: 'REPEATABLE READ',
         backoff: { baseMs: 1, capMs: 1 },

@@ -82,16 +82,14 @@ describe('a query that goes to the pool inside of a unit of work', () => {
     expect(host.warnings).toEqual([]);
   });
 
-  it.each([
-    ['warned of', 'development', true],
-    ['not looked for', 'production', false],
-  ])('is by default %s in %s', async (_, environment, isWarned) => {
+  // @trap an injected repository inside of a transaction is outside of it, and in production nobody is told
+  it.each(['development', 'production'])('is by default warned of in %s', async (environment) => {
     const before = process.env.NODE_ENV;
     process.env.NODE_ENV = environment;
     try {
       const shelf = await start();
       await shelf.besideTheTransaction();
-      expect(host.warnings.length > 0).toBe(isWarned);
+      expect(host.warnings).not.toEqual([]);
     } finally {
       process.env.NODE_ENV = before;
     }

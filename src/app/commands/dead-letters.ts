@@ -1,6 +1,6 @@
-// app/commands/: What is asked for on the command line beside the service: dead letters.
+// app/commands/: What is asked for on the command line beside the service: dead letters, and people in an application.
 // Promises: an exit code that a script can use; who did what is kept, as over HTTP.
-// May know: operations/ and messaging/, and the settings of the environment.
+// May know: operations/ and messaging/, init/, and the settings of the environment.
 
 import { Module, type DynamicModule } from '@nestjs/common';
 import { NestFactory } from '@nestjs/core';

@@ -4,6 +4,7 @@ import type { DeadLetterFilter } from '../../messaging/dead-letters.js';
 export const USAGE = `usage: nestjs-people dead-letters list|show|replay|discard [--topic T] [--key K] [--id ID] [--error CODE]
          [--limit N] [--all] [--reason WHY] [--help]
        nestjs-people start
+       nestjs-people init [--yes] [--dry-run] [--skip-install] [--source-root FOLDER]
 
   list     prints one JSON object per line: those that are neither replayed nor discarded, oldest first; --limit N at most
   show     prints all that is known of them as JSON: payload, headers, what they failed with and what caused that, with stacks,
@@ -20,10 +21,15 @@ replay and discard need at least one of --topic, --key, --id (message id, or seq
 is kept in message_audit, with --reason.
 The database is that of DATABASE_URL or DB_HOSTNAME; without them, the one that npm start runs in this directory.
 
-exit codes: 0 done; 1 failed, the reason is on stderr; 2 the command line can't be understood; 3 there is none with this --id`;
+init adds people to the Nest application of this directory: packages, module, migrations and main.ts. It shows what it changes, asks
+(--yes: does not), and has the packages installed (--skip-install: does not); --dry-run writes nothing. The second time there is
+nothing to do. What it does not understand it leaves as it is, and says what to write.
+
+exit codes: 0 done; 1 failed, the reason is on stderr; 2 the command line can't be understood; 3 there is none with this --id, or of
+init, something is left to be written by hand`;
 
 /** What a script can tell from how the command ends. */
-export const EXIT = { done: 0, failed: 1, usage: 2, notFound: 3 } as const;
+export const EXIT = { done: 0, failed: 1, usage: 2, notFound: 3, byHand: 3 } as const;
 
 /** A command line that can't be understood. */
 export class UsageError extends Error {}

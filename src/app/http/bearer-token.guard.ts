@@ -8,7 +8,7 @@ import {
 import { HttpAdapterHost } from '@nestjs/core';
 import type { JWTPayload } from 'jose';
 import { ConsoleController } from '../../operations/console/console.controller.js';
-import { scopeNeeded } from '../../operations/dead-letters/access.js';
+import { scopeNeeded } from '../../operations/operator-access.js';
 import { HealthController } from '../../operations/health/controller.js';
 import { MetricsController } from '../../operations/metrics.controller.js';
 import { callerByClaims } from '../../people/http/caller.js';

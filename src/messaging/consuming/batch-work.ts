@@ -29,10 +29,7 @@ export async function readTogether(
  * A batch of which some messages are handled apart: the others, and what comes after them, in parts. A message that stands behind
  * one of those in its lane comes after it.
  */
-export function withoutApart(
-  batch: readonly Delivery[],
-  { places }: HandledApartError,
-): { together: Delivery[]; after: Delivery[][] } {
+export function withoutApart(batch: readonly Delivery[], { places }: HandledApartError): Delivery[][] {
   const lanes = new Set<string>();
   const together: Delivery[] = [];
   const after: Delivery[][] = [];
@@ -47,5 +44,11 @@ export function withoutApart(
       isAlone = isApart;
     }
   }
-  return { together, after };
+  return [together, ...after];
+}
+
+/** The same where it is not known which of them fails, or too many do. */
+export function halvesOf(batch: readonly Delivery[]): Delivery[][] {
+  const half = Math.ceil(batch.length / 2);
+  return [batch.slice(0, half), batch.slice(half)];
 }

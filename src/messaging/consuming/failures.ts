@@ -3,6 +3,7 @@ import { whyNoWrites } from '../../database/pooled-client.js';
 import { DatabaseUnavailableError } from '../../database/postgres-errors.js';
 import { originalOf } from '../../errors/error-responses.js';
 import { AfterCommitError, ClaimTakenError } from '../../transactions/transaction-errors.js';
+import { originOf } from '../../transactions/unit-failures.js';
 import { type Delivery, loggedPlace } from '../delivery.js';
 import {
   classify,
@@ -110,7 +111,7 @@ export class MessageFailures {
     settle: Settle,
   ): Promise<void> {
     const { store, finish } = this.settings;
-    let answer: MessageAnswer = { error: replyErrorOf(error) };
+    let answer = answerOf(error);
     // A failure that may pass is not remembered as the answer, so the message can be sent again under its id.
     const isOver = (kind === 'permanent' || kind === 'unexpected') && classify(error) !== 'infrastructure';
     // Somebody else handled the message with this id, and its answer is not to be replaced.
@@ -121,6 +122,7 @@ export class MessageFailures {
         return this.againWhenWritable(delivery, failure, settle);
       }
     }
+    delivery.isRejected = true;
     finish(delivery, answer);
     settle(delivery, 'done');
   }
@@ -202,6 +204,12 @@ export class MessageFailures {
 function reportOf(msg: string, { message, record, attempts }: Delivery, error: unknown) {
   const { code, message: detail } = describe(error);
   return { msg, messageId: message.messageId, ...loggedPlace(record), attempts, code, detail };
+}
+
+/** What a filter of the host has given in place of the error is how its senders are told of it. */
+function answerOf(error: unknown): MessageAnswer {
+  const given = originOf(error).given as unknown[] | undefined;
+  return given && given.length > 0 ? { values: given } : { error: replyErrorOf(error) };
 }
 
 const isIdConflict = (error: unknown) => originalOf(error) instanceof MessageIdConflictError;

@@ -1,3 +1,4 @@
+import type { MessageHandler } from '@nestjs/microservices';
 import type { MessageIdentity } from '../message-identity.js';
 
 /** A message as a handler's unit of work has to know it. */
@@ -15,6 +16,26 @@ export interface HandledCall {
 export interface HandlerExtras {
   /** Headers that the handler reads: the same id with another of these is another message. */
   digestHeaders?: readonly string[];
+  /** True: the handler is given the value's bytes, also where those of others are parsed. */
+  keepBinary?: boolean;
+}
+
+/** Whether a handler has asked for the value's bytes. */
+export const keepsBinary = (handler: MessageHandler | undefined): boolean =>
+  (handler?.extras as HandlerExtras | undefined)?.keepBinary === true;
+
+/**
+ * A message that several handlers take is handed over to all of them at once.
+ *
+ * @throws Error some of a topic ask for bytes, and others do not
+ */
+export function assertOneForm(handlers: ReadonlyMap<unknown, MessageHandler>): void {
+  for (const [topic, first] of handlers)
+    for (let next = first.next as MessageHandler | undefined; next; next = next.next as typeof next)
+      if (keepsBinary(next) !== keepsBinary(first))
+        throw new Error(
+          `KafkaTransport: some handlers of ${String(topic)} have keepBinary, and others do not: each message is given to all of them.`,
+        );
 }
 
 /** What our transport knows of the call that a context stands for. */

@@ -9,7 +9,7 @@ import type { HandledMessage, MessageAnswer } from '../message-answer.js';
 import { isSameMessage } from '../message-identity.js';
 import { inTraceOf, inTraceOfBatch } from './message-traces.js';
 import { HandledApartError } from './batch-handlers.js';
-import { type BatchWork, readTogether, withoutApart } from './batch-work.js';
+import { type BatchWork, halvesOf, readTogether, withoutApart } from './batch-work.js';
 import type { MessageFailures } from './failures.js';
 import { endedInTime } from './handler-time.js';
 import type { MessageStore } from '../message-store.js';
@@ -31,6 +31,21 @@ export interface ProcessorSettings {
 
 /** A batch waits for a lock no longer than this: the others of the batch are not to wait for one message. */
 const BATCH_LOCK_TIMEOUT_MS = 1000;
+
+/**
+ * A batch is handled so often without the messages that have to be handled apart. Where their effects make others fail, as of many
+ * messages about one thing, that could be once for each of them: from then on it is halved.
+ */
+const PARTED_AT_MOST = 4;
+
+/** How messages are tried together. */
+interface Trial {
+  /** Rows that others have locked are not waited for. */
+  skipsLocked: boolean;
+  /** How often the batch that they are of was taken apart. */
+  timesParted: number;
+}
+const FIRST_TRIAL: Trial = { skipsLocked: false, timesParted: 0 };
 
 /** Handles messages, alone or in one transaction. */
 export class MessageProcessor {
@@ -78,7 +93,7 @@ export class MessageProcessor {
     store: MessageStore,
     whole: readonly Delivery[],
     run: Run,
-    skipsLocked = false,
+    { skipsLocked, timesParted }: Trial = FIRST_TRIAL,
   ): Promise<void> {
     const batch = await this.admitted(whole, run);
     if (batch.length === 0) return;
@@ -92,12 +107,14 @@ export class MessageProcessor {
     } catch (error) {
       if (error instanceof ClaimTakenError) return this.withoutHandled(store, batch, run);
       if (error instanceof HandledApartError) {
-        const { together, after } = withoutApart(batch, error);
-        for (const part of [together, ...after]) await this.handleTogether(store, part, run);
+        const isHalved = timesParted >= PARTED_AT_MOST;
+        const parts = isHalved ? halvesOf(batch) : withoutApart(batch, error);
+        const next = { skipsLocked: isHalved && skipsLocked, timesParted: timesParted + 1 };
+        for (const part of parts) await this.handleTogether(store, part, run, next);
         return;
       }
       if (work && !skipsLocked && error instanceof LockTimeoutError)
-        return this.handleTogether(store, batch, run, true);
+        return this.handleTogether(store, batch, run, { skipsLocked: true, timesParted });
       if (batch.length === 1) return this.settings.failures.settle(batch[0]!, error, run.settle);
       const { kind } = await this.settings.failures.causeOf(error);
       if (error instanceof AfterCommitError || kind === 'infrastructure' || !mayBeItsOwn(error)) {
@@ -106,12 +123,11 @@ export class MessageProcessor {
       }
       // Where COMMIT failed, or a batch handler, any of them may be the cause, so each half is tried by itself.
       const { index } = reached;
-      const half = Math.ceil(batch.length / 2);
       const parts =
         index < batch.length
           ? [batch.slice(0, index), [batch[index]!], batch.slice(index + 1)]
-          : [batch.slice(0, half), batch.slice(half)];
-      for (const part of parts) await this.handleTogether(store, part, run, skipsLocked);
+          : halvesOf(batch);
+      for (const part of parts) await this.handleTogether(store, part, run, { skipsLocked, timesParted });
     }
   }
 

@@ -44,6 +44,8 @@ const TOLD_PARTITIONS = 20;
 export class RestoredDatabase {
   /** What of the group's offsets the database does not know, in a sentence; undefined where nothing was found. */
   offsetsAhead: string | undefined;
+  /** Of how many partitions. */
+  partitionsAhead = 0;
   private looking: Promise<void> | undefined;
 
   constructor(private readonly settings: RestoredDatabaseSettings) {}
@@ -74,6 +76,7 @@ export class RestoredDatabase {
       logger.debug({ msg: 'the database knows what the group has committed last', looked });
       return;
     }
+    this.partitionsAhead = unknown.length;
     this.offsetsAhead = firstOf(unknown.map(sentenceOf));
     const shown = unknown.slice(0, TOLD_PARTITIONS).map(({ topic, partition, ...found }) => ({
       ...{ topic, partition, committed: String(found.committed), unknown: found.unknown },

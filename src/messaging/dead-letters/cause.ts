@@ -2,7 +2,9 @@ import { plainText } from '../../errors/plain-text.js';
 
 /** One error of a chain of causes, the outermost first. */
 export interface DeadLetterCause {
+  /** The error's class. */
   type: string;
+  /** What it said, 1,000 characters at most. */
   message: string;
   /** An SQLSTATE, or a code of Node's. */
   code?: string;

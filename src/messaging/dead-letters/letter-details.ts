@@ -11,32 +11,77 @@ export type DeadLetterState = 'dead' | 'parked' | 'replayed' | 'discarded';
 
 /** A message that could not be handled, or waits behind one. */
 export interface DeadLetter {
+  /** Its number, by which `show`, `replay` and `discard` know it. */
   seq: string;
   /** `parked`: it waits behind a dead letter of its key, or for an earlier message that is tried again, or is one that was replayed. */
   state: DeadLetterState;
+  /** The id of the message: `message-id`, or what it is named by in its place. */
   messageId: string;
+  /** Where it came from. */
   topic: string;
+  /** Of the record as it came. */
   partition: number;
+  /** Of the record as it came. */
   offset: string;
   /** Of one with more than 1,000 bytes the first of them. */
   key: string | null;
+  /** Of the error: `INVALID_INPUT`, `KEY_WAITS`, … */
   code: string;
+  /** What the error said, 200 characters at most. */
   message: string;
+  /** How often it was tried. */
   attempts: number;
+  /** When it was put aside. */
   createdAt: Date;
+}
+
+/** A key whose messages wait: one of them is a dead letter, or is tried again. */
+export interface WaitingKey {
+  /** The group that handles its messages. */
+  consumer: string;
+  /** The topic they came from. */
+  topic: string;
+  /** Names the key: SHA-256 of it, or, of messages without one, the partition as four bytes; in hex. */
+  hash: string;
+  /** Of one with more than 1,000 bytes the first of them; null for messages without one. */
+  key: string | null;
+  /** Of messages without a key; else null. */
+  partition: number | null;
+  /** When it began to wait. */
+  since: Date;
+  /** From when on its messages are handled; null: once a dead letter of it is replayed or discarded, or it is released. */
+  releasedAt: Date | null;
+  /** The `seq` of the first of its messages. */
+  first: string | null;
+  /** How many of its first 1,000 messages are dead letters, and how many wait. */
+  dead: number;
+  /** See `dead`. */
+  parked: number;
+}
+
+/** What is to be sent in place of a dead letter. */
+export interface Correction {
+  /** The bytes; null is a tombstone. */
+  value: Buffer | null;
+  /** Left out: as they came. */
+  headers?: RawHeaders | undefined;
 }
 
 /** Bytes as text where they are UTF-8, else in base64. */
 export interface ShownBytes {
+  /** Where the bytes are UTF-8. */
   text?: string;
+  /** Where they are not. */
   base64?: string;
 }
 
 /** A header as it came: names may repeat, a value may be null, and either may be any bytes. */
 export interface ShownHeader {
+  /** As text; `nameBase64` has the bytes where it is none. */
   name: string;
   /** Where the name is no UTF-8. */
   nameBase64?: string;
+  /** null: the header has none. */
   value: ShownBytes | null;
 }
 
@@ -44,8 +89,11 @@ export interface ShownHeader {
 export interface DeadLetterDetails extends DeadLetter {
   /** When the record was written, by its own word. */
   timestamp: string;
+  /** The group that could not handle it. */
   consumer: string;
+  /** When it was replayed or discarded; null until then. */
   settledAt: Date | null;
+  /** The whole key; null for a message without one. */
   keyBytes: ShownBytes | null;
   /** null: the record has none, or it is larger than is shown (`valueLength`). */
   value: ShownBytes | null;

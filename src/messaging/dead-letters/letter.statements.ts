@@ -21,6 +21,7 @@ const COUNTED = 1000;
 
 /** Which dead letters; what is left out does not matter. */
 export interface DeadLetterFilter {
+  /** The topic they came from. */
   topic?: string;
   /** The key as text. */
   key?: string;

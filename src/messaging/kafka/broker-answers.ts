@@ -87,6 +87,7 @@ const ADVICE: Readonly<Record<string, string>> = {
 
 /** A broker has answered with an error. What it means is in {@link brokerAnswer}. */
 export class BrokerAnswerError extends Error {
+  /** Always `BrokerAnswerError`. */
   override readonly name = 'BrokerAnswerError';
 
   constructor(

@@ -3,6 +3,7 @@ import type { KafkaClientSettings, KafkaDriver } from '../kafka-driver.js';
 
 /** The client libraries that there is a driver for. */
 export const KAFKA_CLIENTS = ['kafkajs', 'platformatic'] as const;
+/** The name of a client library that there is a driver for: `kafkajs` or `platformatic` (@platformatic/kafka). */
 export type KafkaClientName = (typeof KAFKA_CLIENTS)[number];
 
 /** Makes a driver; it connects when it is used. */

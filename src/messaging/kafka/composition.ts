@@ -157,14 +157,15 @@ export function composeTransport(settings: TransportSettings, server: NestServer
     ...intake.figures,
     isConnected: clients.consumer !== undefined && availability.down === undefined,
     pendingReplies: replies.unacknowledged,
+    partitionsAhead: restored?.partitionsAhead ?? 0,
   });
   return { connection, availability, figures, lag: () => intake.lag(), replays, restored };
 }
 
-function outcomeOf({ outcome, isRepeated }: Delivery, what: MessageAnswer): MessageOutcome {
+function outcomeOf({ outcome, isRepeated, isRejected }: Delivery, what: MessageAnswer): MessageOutcome {
   if (outcome === 'dead' || outcome === 'parked') return outcome;
   if (isRepeated) return 'repeated';
-  return 'error' in what ? 'rejected' : 'applied';
+  return isRejected || 'error' in what ? 'rejected' : 'applied';
 }
 
 const codeOf = (what: MessageAnswer): string => ('error' in what ? describe(what.error).code : '');

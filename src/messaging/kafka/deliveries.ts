@@ -48,14 +48,13 @@ export function deliveriesFor(
   };
 }
 
-/** They read values as they came: whoever has these parsed or deserialized has each message handled by itself. */
+/** They read values as they came: whoever has these deserialized has each message handled by itself. */
 function batchHandlersFor({
   store,
   batchHandlers,
-  parser,
   deserializer,
 }: TransportSettings): ((topic: string) => BatchHandler | undefined) | undefined {
-  if (!batchHandlers || !store || !parser?.keepBinary || deserializer) return undefined;
+  if (!batchHandlers || !store || deserializer) return undefined;
   const { dataSource } = store.transactions;
   return (topic) => batchHandlerOf(dataSource, topic);
 }

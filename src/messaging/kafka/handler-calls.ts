@@ -2,7 +2,7 @@ import { KafkaContext, type MessageHandler } from '@nestjs/microservices';
 import { lastValueFrom, type Observable, type Subject, take, takeUntil, toArray } from 'rxjs';
 import { InvalidInputError } from '../../errors/application-error.js';
 import { rememberingFailures } from '../../transactions/unit-failures.js';
-import { knowCall } from '../consuming/handled-call.js';
+import { keepsBinary, knowCall } from '../consuming/handled-call.js';
 import { endedInTime, TooManyValuesError } from '../consuming/handler-time.js';
 import type { Delivery } from '../delivery.js';
 import type { KafkaConsumer, KafkaDriver, KafkaProducer } from '../kafka-driver.js';
@@ -15,7 +15,8 @@ export interface NestServer {
   /** Topics, or patterns of their names, that there are handlers for. */
   patterns(): (string | RegExp)[];
   handlerOf(topic: string): MessageHandler | undefined;
-  parse(record: object): KafkaMessage;
+  /** @param keepBinary the value is handed over as it came, whatever is chosen for the transport */
+  parse(record: object, keepBinary: boolean): KafkaMessage;
   deserialize(message: KafkaMessage, topic: string): { data: unknown } | Promise<{ data: unknown }>;
   serialize: (response: unknown) => Serialized | Promise<Serialized>;
   toObservable(result: unknown): Observable<unknown>;
@@ -86,7 +87,7 @@ export class HandlerCalls {
     const { record, message, handler, isBatchable, replyTo, bytes } = delivery;
     const raw = { ...record, offset: String(record.offset), size: bytes, attributes: 0 };
     const context = new KafkaContext([
-      server.parse(raw),
+      server.parse(raw, keepsBinary(handler)),
       record.partition,
       record.topic,
       clients.consumer?.raw as never,

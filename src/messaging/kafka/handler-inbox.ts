@@ -1,9 +1,20 @@
-import { type ExecutionContext, Inject, Injectable, Logger, type OnModuleInit } from '@nestjs/common';
+import {
+  type ExecutionContext,
+  Inject,
+  Injectable,
+  Logger,
+  type NestInterceptor,
+  type OnModuleInit,
+} from '@nestjs/common';
+import { INTERCEPTORS_METADATA } from '@nestjs/common/constants.js';
+import { MetadataScanner, ModulesContainer } from '@nestjs/core';
 import { KafkaContext } from '@nestjs/microservices';
-import { PATTERN_EXTRAS_METADATA } from '@nestjs/microservices/constants.js';
+import { PATTERN_EXTRAS_METADATA, PATTERN_METADATA } from '@nestjs/microservices/constants.js';
 import type { DataSource } from 'typeorm';
 import { type HandlerClaim, useHandlerClaims } from '../../transactions/handler-claims.js';
 import { TRANSACTIONS_DATA_SOURCE } from '../../transactions/transaction-runner.js';
+import { TRANSACTIONAL_OPTIONS } from '../../transactions/transactional.metadata.js';
+import { notingThrown } from '../../transactions/unit-failures.js';
 import { callOfHandler, type HandledCall, type HandlerExtras, knownCall } from '../consuming/handled-call.js';
 import { DeadLetters } from '../dead-letters.js';
 import { loggedPlace } from '../delivery.js';
@@ -28,7 +39,11 @@ export class HandlerInbox implements OnModuleInit {
     @Inject(TRANSACTIONS_DATA_SOURCE) private readonly dataSource: DataSource,
     private readonly inbox: Inbox,
     private readonly deadLetters: DeadLetters,
-  ) {}
+    modules: ModulesContainer,
+  ) {
+    // Before a transport asks for them.
+    haveFailuresNoted(modules);
+  }
 
   onModuleInit(): void {
     useHandlerClaims(this.dataSource, {
@@ -67,6 +82,26 @@ export class HandlerInbox implements OnModuleInit {
       this.logger.warn({ msg: 'message dead-lettered', ...where, code: describe(error).code });
     }
     return [];
+  }
+}
+
+const NOTES_FAILURES: NestInterceptor = {
+  intercept: (context, next) => next.handle().pipe(notingThrown(context.getHandler())),
+};
+
+/** Handlers of messages tell what they fail with before filters make something else of it; those that are `@Transactional` do. */
+function haveFailuresNoted(modules: ModulesContainer): void {
+  const scanner = new MetadataScanner();
+  for (const { metatype } of [...modules.values()].flatMap(({ controllers }) => [...controllers.values()])) {
+    const methods = (metatype?.prototype ?? {}) as Record<string, object>;
+    for (const name of scanner.getAllMethodNames(methods)) {
+      const handler = methods[name]!;
+      if (!Reflect.hasMetadata(PATTERN_METADATA, handler)) continue;
+      if (Reflect.hasMetadata(TRANSACTIONAL_OPTIONS, handler)) continue;
+      const bound = (Reflect.getMetadata(INTERCEPTORS_METADATA, handler) ?? []) as unknown[];
+      if (!bound.includes(NOTES_FAILURES))
+        Reflect.defineMetadata(INTERCEPTORS_METADATA, [NOTES_FAILURES, ...bound], handler);
+    }
   }
 }
 

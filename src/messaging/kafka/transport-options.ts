@@ -7,11 +7,13 @@ import type { MemoryLimits } from '../consuming/held-messages.js';
 import { messagingSettingsOf, retentionOf } from '../messaging-settings.js';
 import type { MessageStore } from '../message-store.js';
 
+/** How a `KafkaTransport` reads, handles and answers messages. Times are in ms, sizes in bytes. */
 export interface KafkaTransportOptions {
   /** Broker addresses and security. */
   client: KafkaClientSettings;
   /** The client library (`platformatic` is @platformatic/kafka, to be installed), or a driver of your own. Default `kafkajs`. */
   driver?: KafkaClientName | KafkaDriverFactory;
+  /** The consumer group: one of its own for each application. */
   groupId: string;
   /** Messages (or batches of them) that are handled at once, at most. */
   concurrency: number;
@@ -30,7 +32,7 @@ export interface KafkaTransportOptions {
    * True: where a topic has a batch handler (`people.create`, `people.update`, `people.delete`, `people.commands`), the messages of a
    * batch, up to 500, are handled together by it. Nest's handler is called for those only that it can't do; so guards, pipes, interceptors, filters and
    * hooks that the application has bound to handlers of messages are not asked for the others: leave it out where there are some. Needs
-   * `store`, and `parser: { keepBinary: true }`. Default false.
+   * `store`. Default false.
    */
   batchHandlers?: boolean;
   /** How often a message may fail for no known reason before it is dead-lettered. Default 5. */
@@ -47,6 +49,7 @@ export interface KafkaTransportOptions {
   quarantineKeys?: boolean;
   /** Messages, and their bytes, that are fetched and not done, at most. Default 5,000 and 32 MiB. */
   bufferMessages?: number;
+  /** See `bufferMessages`. */
   bufferBytes?: number;
   /**
    * Messages of one key, and their bytes, that wait in memory behind one that has failed and is tried again. Past either, or
@@ -54,6 +57,7 @@ export interface KafkaTransportOptions {
    * Default a tenth of the buffer.
    */
   laneMessages?: number;
+  /** See `laneMessages`. */
   laneBytes?: number;
   /**
    * What a record may have that is handled: headers (1,000), their bytes (64 KiB), bytes of its key (64 KiB), and bytes that a
@@ -96,9 +100,14 @@ export interface KafkaTransportOptions {
   inboxRetentionMs?: number;
   /** How often the outbox is looked at when nobody has told that there is something to send, in ms. Default 1,000. */
   outboxPollMs?: number;
-  /** As Nest's; `{ keepBinary: true }` hands the value's bytes over as they came. */
+  /**
+   * As Nest's: values that look like JSON are parsed. `{ keepBinary: true }` hands their bytes over to every handler; a handler asks for
+   * them by itself with `@MessagePattern(topic, { keepBinary: true })`, as those of people do.
+   */
   parser?: KafkaParserConfig;
+  /** What makes records of answers. Default: Nest's for Kafka. */
   serializer?: Serializer;
+  /** What makes requests of records. Default: Nest's for Kafka. */
   deserializer?: Deserializer;
 }
 

@@ -49,6 +49,7 @@ interface BatchHead {
 
 /** A batch is in a form that this version does not know, or is no batch. Nothing was skipped. */
 export class UndecodableBatchError extends Error {
+  /** Always `UndecodableBatchError`. */
   override readonly name = 'UndecodableBatchError';
   /** Of its last record, where the batch could be read so far. */
   readonly lastOffset: bigint | undefined;

@@ -5,14 +5,19 @@ import type { RecordBatch, RecordLimits } from './record.js';
  * the first one whose timestamp is not before `to`, or that the group has not committed.
  */
 export interface RecordWindow {
+  /** All partitions of it. */
   topic: string;
+  /** Ms since 1970, included. */
   from: number;
+  /** Ms since 1970, not included. */
   to: number;
 }
 
+/** How a window is read. */
 export interface WindowSettings {
   /** What it has not committed is its own to read: what came later must not be handled before it. */
   groupId: string;
+  /** What a record of it may have that is decoded. */
   limits: RecordLimits;
 }
 
@@ -27,5 +32,6 @@ export interface WindowReader {
    * @throws Error the brokers can't be reached any more, or a batch can't be read
    */
   read(signal: AbortSignal): AsyncIterable<RecordBatch & { offsets: number }>;
+  /** Gives up what it holds. */
   close(): void;
 }

@@ -21,13 +21,17 @@ export type MessageOutcome = 'applied' | 'repeated' | 'rejected' | 'dead' | 'par
 
 /** Messages have come from the broker. */
 export interface MessagesFetched extends TopicPartition {
+  /** How many, of one partition. */
   messages: number;
 }
 
 /** An attempt at a message has ended, or it needed none. */
 export interface MessageHandled extends TopicPartition {
+  /** Of its record. */
   offset: bigint;
+  /** As in `MessageIdentity`. */
   messageId: string;
+  /** What became of it. */
   outcome: MessageOutcome;
   /** Of the error: that of the reply or the dead letter; empty where there was none. */
   code: string;
@@ -39,14 +43,28 @@ export interface MessageHandled extends TopicPartition {
 
 /** Events of the outbox are with the brokers. */
 export interface OutboxRelayed {
+  /** Where they were sent. */
   topic: string;
+  /** How many. */
   events: number;
 }
 
 /** The brokers refuse an event of the outbox; it is tried again. */
 export interface OutboxRefused {
+  /** Where it was to be sent. */
   topic: string;
+  /** Why it is refused. */
   reason: RefusalReason;
+}
+
+/** A broker has answered late, or not at all. */
+export interface BrokerLate {
+  /** `host:port` */
+  broker: string;
+  /** Kafka's name of what was asked. */
+  request: string;
+  /** Behind the time for which it was asked to wait, in ms. */
+  lateMs: number;
 }
 
 /** The `diagnostics_channel`s of every KafkaTransport and relay in this process; they cost nothing while nobody listens. */
@@ -59,6 +77,8 @@ export const messageChannels = {
   relayed: channel('nestjs-people:outbox:relayed'),
   /** `nestjs-people:outbox:refused`: OutboxRefused */
   refused: channel('nestjs-people:outbox:refused'),
+  /** `nestjs-people:broker:late`: BrokerLate */
+  late: channel('nestjs-people:broker:late'),
 } as const;
 
 export function publishFetched({ topic, partition }: TopicPartition, messages: number): void {
@@ -102,6 +122,10 @@ export function publishRelayed(rows: readonly { topic: string }[]): void {
 export function publishRefused(topic: string, reason: RefusalReason): void {
   const refused: OutboxRefused = { topic, reason };
   messageChannels.refused.publish(refused);
+}
+
+export function publishLate(late: BrokerLate): void {
+  messageChannels.late.publish(late);
 }
 
 /** The clock of whoever has written the record may be ahead of this one; a record without a timestamp has -1. */

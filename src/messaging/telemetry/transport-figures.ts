@@ -8,6 +8,7 @@ export type PauseReason = 'buffer' | 'key' | 'suspended';
 
 /** Messages of a topic that were fetched and are not done. */
 export interface HeldFigures {
+  /** Which topic. */
   topic: string;
   /** They are being handled. */
   inFlight: number;
@@ -21,15 +22,31 @@ export interface TransportFigures {
   isConnected: boolean;
   /** This member's partitions. */
   partitions: readonly (TopicPartition & { pausedFor: PauseReason | undefined })[];
+  /** What it has of each topic. */
   held: readonly HeldFigures[];
   /** About what all messages take of memory that are not done. */
   heldBytes: number;
   /** Replies that the brokers have not acknowledged yet. */
   pendingReplies: number;
+  /** Partitions of which the database does not know messages that the group has committed, as it was found at the start. */
+  partitionsAhead: number;
 }
 
 /** How far behind the group is in a partition. */
 export interface PartitionLag extends TopicPartition {
   /** From the first record that is not done to the end of the partition. */
   lag: number;
+}
+
+/** A transport, for whoever looks at how it is: a `KafkaTransport` is one. */
+export interface WatchedTransport {
+  /** undefined while messages are consumed and handled, else why not. */
+  readonly unavailableReason: string | undefined;
+  /** Messages that the group has committed and the database does not know, in a sentence; undefined where none were found. */
+  readonly offsetsAhead: string | undefined;
+  /** The partitions, and whole topics (partition -1), that are not read on while the others are. */
+  readonly stuckPartitions: readonly (TopicPartition & { reason: Error })[];
+  readonly figures: TransportFigures;
+  /** @throws Error the brokers can't be reached */
+  lag(): Promise<PartitionLag[]>;
 }

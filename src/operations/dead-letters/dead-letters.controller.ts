@@ -1,19 +1,7 @@
-import {
-  Controller,
-  Get,
-  Inject,
-  Param,
-  Post,
-  Query,
-  Req,
-  UseFilters,
-  UseGuards,
-  UseInterceptors,
-} from '@nestjs/common';
+import { Controller, Get, Inject, Param, Post, Query, Req, UseInterceptors } from '@nestjs/common';
 import { InvalidInputError } from '../../errors/application-error.js';
-import { ProblemDetailsFilter } from '../../errors/error-responses.js';
 import { bytesOfShown, headersOfShown } from '../../messaging/dead-letters/letter-details.js';
-import { OPERATOR_OF, OperatorGuard, type OperatorOf } from './access.js';
+import { OPERATOR_OF, type OperatorOf } from '../operator-access.js';
 import {
   AuditPageDto,
   CorrectedDto,
@@ -23,17 +11,11 @@ import {
   SettledDto,
   WaitingKeysPageDto,
 } from './answers.dto.js';
-import { checkedInput, Input } from './input.js';
+import { checkedInput, Input } from '../operator-input.js';
+import { Acts, ReasonDto, Shows } from '../operator-routes.js';
 import { MessageOperations } from './message-operations.js';
-import {
-  CorrectionDto,
-  FindAuditDto,
-  FindKeysDto,
-  FindLettersDto,
-  ReasonDto,
-  ReleaseKeyDto,
-} from './messages.dto.js';
-import { Acts, DocumentMessages, NOT_FOUND, SETTLED, Shows } from './openapi.js';
+import { CorrectionDto, FindAuditDto, FindKeysDto, FindLettersDto, ReleaseKeyDto } from './messages.dto.js';
+import { MessageRoutes, NOT_FOUND, SETTLED } from './openapi.js';
 import { LargeAnswerInterceptor } from './places.js';
 
 const LIMIT = { limit: 'How many, from 1 to 200; 50 when left out.' };
@@ -41,9 +23,7 @@ const AFTER = { after: '`next` of the page before.' };
 
 /** Dead letters, keys that wait for them, and who did what: seen with `people:read`, acted on with `people:operate`. */
 @Controller('messages')
-@UseFilters(ProblemDetailsFilter)
-@UseGuards(OperatorGuard)
-@DocumentMessages()
+@MessageRoutes()
 export class DeadLettersController {
   constructor(
     private readonly operations: MessageOperations,

@@ -3,7 +3,7 @@
 // May know: messaging/ and below; nothing of people, nor how an application knows who asks.
 
 import { type DynamicModule, Module } from '@nestjs/common';
-import { OPERATOR_OF, type OperatorOf } from './access.js';
+import { OPERATOR_OF, type OperatorOf } from '../operator-access.js';
 import { DeadLettersController } from './dead-letters.controller.js';
 import { MessageOperations } from './message-operations.js';
 import { ReplaysController } from './replays.controller.js';
@@ -24,7 +24,7 @@ export interface MessageOperationsOptions {
  */
 @Module({})
 export class MessageOperationsModule {
-  /** @param options how it is known who asks */
+  /** The module with these options. There is no default: it has to be known who asks. */
   static forRoot({ operatorOf }: MessageOperationsOptions): DynamicModule {
     return {
       module: MessageOperationsModule,

@@ -5,6 +5,7 @@ import type {
   ShownBytes,
   ShownHeader,
 } from '../../messaging/dead-letters/letter-details.js';
+import { IsStorable, ReasonDto } from '../operator-routes.js';
 
 const STATES = ['dead', 'parked', 'replayed', 'discarded'] as const satisfies readonly DeadLetterState[];
 const HEADERS_AT_MOST = 1000;
@@ -35,26 +36,12 @@ const IsHeaders = () =>
     `a list of at most ${HEADERS_AT_MOST} headers {"name": …, "value": {"text": …}, {"base64": …} or null}`,
     (value) => Array.isArray(value) && value.length <= HEADERS_AT_MOST && value.every(isHeader),
   );
-const isStorable = (value: unknown) =>
-  typeof value === 'string' && !value.includes('\0') && value.isWellFormed();
-const IsStorable = () => rule('isStorable', 'a text without NUL and without lone surrogates', isStorable);
 /** As PostgreSQL counts rows. */
 const IsSeq = () => Matches(/^\d{1,18}$/, { message: '$property must be the number of a row' });
 const IsHash = () =>
   Matches(/^[\da-f]{8}([\da-f]{56})?$/, {
     message: '$property must be the hash that the list of keys names',
   });
-
-/** Why something is done; it is kept with who did it. */
-export class ReasonDto {
-  @ApiProperty({
-    description: 'Kept in the audit, with who did it.',
-    example: 'INC-4711: the field was renamed',
-  })
-  @IsStorable()
-  @Length(1, 1000)
-  reason!: string;
-}
 
 /** What is to be handled in place of a dead letter. */
 export class CorrectionDto extends ReasonDto {

@@ -5,7 +5,7 @@ import {
   type NestInterceptor,
   ServiceUnavailableException,
 } from '@nestjs/common';
-import type { Writable } from 'node:stream';
+import { whenOver } from '../../http/answer-end.js';
 
 /** What is shown whole takes some MiB until it is sent. */
 const PLACES = 8;
@@ -20,9 +20,8 @@ export class LargeAnswerInterceptor implements NestInterceptor {
       throw new ServiceUnavailableException(
         `${PLACES} dead letters are being shown at this moment; try again.`,
       );
-    const response = context.switchToHttp().getResponse<Writable & { raw?: Writable }>();
     this.taken++;
-    (response.raw ?? response).once('close', () => this.taken--);
+    whenOver(context.switchToHttp().getResponse(), () => this.taken--);
     return next.handle();
   }
 }

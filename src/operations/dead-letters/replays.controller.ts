@@ -1,27 +1,15 @@
-import {
-  Controller,
-  Get,
-  Inject,
-  Param,
-  ParseUUIDPipe,
-  Post,
-  Req,
-  UseFilters,
-  UseGuards,
-} from '@nestjs/common';
-import { ProblemDetailsFilter } from '../../errors/error-responses.js';
-import { OPERATOR_OF, OperatorGuard, type OperatorOf } from './access.js';
+import { Controller, Get, Inject, Param, ParseUUIDPipe, Post, Req } from '@nestjs/common';
+import { OPERATOR_OF, type OperatorOf } from '../operator-access.js';
 import { ReplayIdDto, ReplaysDto } from './answers.dto.js';
-import { Input } from './input.js';
+import { Input } from '../operator-input.js';
+import { Acts, ReasonDto, Shows } from '../operator-routes.js';
 import { MessageOperations } from './message-operations.js';
-import { ReasonDto, ReplayWindowDto } from './messages.dto.js';
-import { Acts, DocumentMessages, NOT_FOUND, RUNNING, Shows } from './openapi.js';
+import { ReplayWindowDto } from './messages.dto.js';
+import { MessageRoutes, NOT_FOUND, RUNNING } from './openapi.js';
 
 /** Windows of topics that are replayed through the inbox: one at a time, its progress shown by every instance. */
 @Controller('messages/replays')
-@UseFilters(ProblemDetailsFilter)
-@UseGuards(OperatorGuard)
-@DocumentMessages()
+@MessageRoutes()
 export class ReplaysController {
   constructor(
     private readonly operations: MessageOperations,

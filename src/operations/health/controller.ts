@@ -1,6 +1,6 @@
 // operations/health/: Whether this process lives, and whether it is to get work, by groups of work.
 // Promises: one look for all who ask at once, and an answer within a second; reasons for those who may read them alone.
-// May know: database/; of others what they say by a `ReadinessSource`.
+// May know: database/, and how something is waited for; of others what they say by a `ReadinessSource`.
 
 import {
   BadRequestException,

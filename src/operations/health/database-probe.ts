@@ -15,13 +15,15 @@ import {
 /** Asks the database, and gives the rows. @throws what it says */
 export type Query = <Row>(text: string, values?: readonly unknown[]) => Promise<Row[]>;
 
-/** The connection of a look, and how it is cut. It stays until the next look, or the end. */
+/** The connection of a look, and how it is cut. It stays until the end of the look. */
 interface Kept {
   client: Promise<Client>;
   cut: AbortController;
   isMade: boolean;
 }
 
+/** So many of them are made for a question, where somebody ends them while it is asked. */
+const CONNECTIONS_AT_MOST = 3;
 /** What the pool's own connections may take in the place of ours. */
 const BY_POOL_MS = 900;
 
@@ -78,8 +80,8 @@ export class DatabaseProbe implements OnApplicationShutdown {
     this.end();
   }
 
-  /** Ends the connection of the last look. */
-  private end(): void {
+  /** Ends the connection of a look: nobody has a use for it until the next one, which makes its own. */
+  end(): void {
     const { kept } = this;
     if (!kept) return;
     if (!kept.isMade) return this.cut(kept);
@@ -115,7 +117,10 @@ export class DatabaseProbe implements OnApplicationShutdown {
     return asked;
   }
 
-  private async askNow<T>(question: (client: Client, kept: Kept) => Promise<T>): Promise<T> {
+  private async askNow<T>(
+    question: (client: Client, kept: Kept) => Promise<T>,
+    connections = CONNECTIONS_AT_MOST,
+  ): Promise<T> {
     if (this.away !== undefined) throw new Error(this.away);
     const kept = (this.kept ??= this.connect());
     let client: Client | undefined;
@@ -123,8 +128,11 @@ export class DatabaseProbe implements OnApplicationShutdown {
       client = await kept.client;
       return await question(client, kept);
     } catch (error) {
-      const failure = client && (await failureOn(client, error));
-      if (!client || (failure?.isLost ?? true)) this.cut(kept);
+      const isLost = client && ((await failureOn(client, error))?.isLost ?? true);
+      const isOurs = kept.cut.signal.aborted;
+      if (!client || isLost) this.cut(kept);
+      // That somebody has ended one connection says nothing of the next.
+      if (isLost && !isOurs && connections > 1) return this.askNow(question, connections - 1);
       throw error;
     }
   }

@@ -1,4 +1,5 @@
 import { Inject, Injectable } from '@nestjs/common';
+import { endsWithin } from '../../messaging/waiting.js';
 import { DatabaseProbe, type Query } from './database-probe.js';
 import { Stopping } from './stopping.js';
 
@@ -10,6 +11,8 @@ export interface ReadinessSource {
   name: string;
   /** The one group that needs it. Default: `http`, and so every group; null: a reason is told, and makes nothing unready. */
   group?: string | null;
+  /** Whether there is such a thing at the moment; it is neither looked at nor told where not. Default: there is. */
+  isThere?(): boolean;
   /** @param query asks the database on the probe's own connection, which nobody of the pool keeps waiting */
   unavailableReason(query: Query): string | undefined | Promise<string | undefined>;
 }
@@ -37,8 +40,12 @@ export class Readiness {
   constructor(
     private readonly probe: DatabaseProbe,
     private readonly stopping: Stopping,
-    @Inject(READINESS_SOURCES) private readonly sources: readonly ReadinessSource[],
+    @Inject(READINESS_SOURCES) private readonly known: readonly ReadinessSource[],
   ) {}
+
+  private get sources(): ReadinessSource[] {
+    return this.known.filter((source) => source.isThere?.() ?? true);
+  }
 
   /** The groups that can be asked for. */
   get groups(): string[] {
@@ -69,7 +76,8 @@ export class Readiness {
     const asking = sources.map(async (source, index) => {
       conditions[index]!.reason = await reasonOf(source, query);
     });
-    if (!(await endsInTime(Promise.all(asking)))) probe.giveUp();
+    if (await endsWithin(LIMIT_MS, Promise.all(asking))) probe.end();
+    else probe.giveUp();
     const service = {
       name: 'service',
       group: HTTP_GROUP,
@@ -88,18 +96,5 @@ async function reasonOf(source: ReadinessSource, query: Query): Promise<string |
     return await source.unavailableReason(query);
   } catch (error) {
     return (error as Error).message || (error as Error).name;
-  }
-}
-
-/** @returns false where it took longer; an answer that came in time counts, also where this process was too busy to read it */
-async function endsInTime(work: Promise<unknown>): Promise<boolean> {
-  let timer: NodeJS.Timeout | undefined;
-  const late = new Promise<boolean>((resolve) => {
-    timer = setTimeout(() => setImmediate(() => resolve(false)), LIMIT_MS);
-  });
-  try {
-    return await Promise.race([work.then(() => true), late]);
-  } finally {
-    clearTimeout(timer);
   }
 }

@@ -1,12 +1,16 @@
 import { Gauge, type Registry } from 'prom-client';
-import type { KafkaTransport } from '../../messaging/kafka.transport.js';
 import { BrokerAnswerError } from '../../messaging/kafka/broker-answers.js';
-import type { HeldFigures, TransportFigures } from '../../messaging/telemetry/transport-figures.js';
+import type {
+  HeldFigures,
+  PartitionLag,
+  TransportFigures,
+  WatchedTransport,
+} from '../../messaging/telemetry/transport-figures.js';
 import type { AskedFigures } from './asked-figures.js';
 import type { SourceUp } from './sources.js';
 
 /** Shows what a transport has at the moment, and how far behind its group is in the partitions that it reads. */
-export function showTransport(registry: Registry, transport: KafkaTransport, up: SourceUp): void {
+export function showTransport(registry: Registry, transport: WatchedTransport, up: SourceUp): void {
   const registers = [registry];
   const figures = onceAScrape(() => transport.figures);
   const lag = up.source('kafka', () => transport.lag());
@@ -29,6 +33,14 @@ export function showTransport(registry: Registry, transport: KafkaTransport, up:
         const name = reason instanceof BrokerAnswerError ? reason.answer : reason.name;
         this.set({ topic, partition: String(partition), reason: name }, 1);
       }
+    },
+  });
+  new Gauge({
+    name: 'people_kafka_offsets_ahead_partitions',
+    help: 'Partitions of which the database does not know messages that the group has committed, as it was found at the start.',
+    registers,
+    collect() {
+      this.set(figures().partitionsAhead);
     },
   });
   showPartitions(registry, figures);
@@ -106,7 +118,7 @@ function showHeld(registry: Registry, figures: () => TransportFigures): void {
   });
 }
 
-function showLag(registry: Registry, lag: AskedFigures<Awaited<ReturnType<KafkaTransport['lag']>>>): void {
+function showLag(registry: Registry, lag: AskedFigures<PartitionLag[]>): void {
   new Gauge({
     name: 'people_kafka_lag_messages',
     help:

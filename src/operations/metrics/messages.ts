@@ -60,6 +60,13 @@ export function countMessages(registry: Registry): () => void {
     help: 'Attempts at events of the outbox that the brokers have refused, by reason.',
     ...{ labelNames: ['topic', 'reason'], registry },
   });
+  const late = new Counts({
+    name: 'people_kafka_late_answers_total',
+    help: 'Requests that a broker has answered 3 s late or more, behind the time for which it was asked to wait, or not at all.',
+    ...{ labelNames: [], registry },
+  });
+  // So that a rate begins with the first of them.
+  late.add(0);
   const listeners: ChannelListeners<typeof messageChannels> = {
     fetched: ({ topic, messages }: MessagesFetched) => fetched.add(messages, topic),
     handled: ({ topic, outcome, code, durationMs, ageMs }: MessageHandled) => {
@@ -69,6 +76,7 @@ export function countMessages(registry: Registry): () => void {
     },
     relayed: ({ topic, events }: OutboxRelayed) => relayed.add(events, topic),
     refused: ({ topic, reason }: OutboxRefused) => refused.add(1, topic, reason),
+    late: () => late.add(1),
   };
   return listenTo(messageChannels, listeners);
 }

@@ -28,6 +28,7 @@ import { assertRoomToWrite, holdUntilSent, holdWritten, roomUntilSent } from './
 import { ByteBudget } from '../byte-budget.js';
 import { type CallerOf, callerOfUser } from './caller.js';
 import { etagOf, identityOfRequest, matchesAny, toIfMatch } from './preconditions.js';
+import { asJson, asStream } from './enveloped.js';
 import { DEFAULT_IDLE_MS, ImportStalledError } from '../importing/pace.js';
 import {
   type BodyBytes,
@@ -99,7 +100,7 @@ export class PeopleHttpController {
     if (!value.created || !isFirst) this.adapter.status(response, 200);
     this.adapter.setHeader(response, 'Location', `${pathOf(request)}/${value.id}`);
     this.adapter.setHeader(response, 'ETag', value.etag);
-    return holdWritten(this.budget, response, value.json);
+    return asJson(response, holdWritten(this.budget, response, value.json));
   }
 
   @Post('bulk')
@@ -121,10 +122,10 @@ export class PeopleHttpController {
     const create = () =>
       this.people.createEach(people as AsyncIterable<unknown> as AsyncIterable<NewPerson>, { ids });
     const identity = this.identityOf('POST /people/bulk', idempotencyKey, body, request);
-    if (!identity) return JSON.stringify(await create());
+    if (!identity) return asJson(response, JSON.stringify(await create()));
     const { value, isFirst } = await this.inbox.once(identity, {}, create);
     if (!isFirst) this.adapter.status(response, 200);
-    return JSON.stringify(value);
+    return asJson(response, JSON.stringify(value));
   }
 
   @Get(':id')
@@ -137,7 +138,7 @@ export class PeopleHttpController {
   ): Promise<string | undefined> {
     const person = await this.people.get(id);
     const answer = holdUntilSent(this.budget, response, this.answer(response, person));
-    if (ifNoneMatch === undefined || !matchesAny(ifNoneMatch, person)) return answer;
+    if (ifNoneMatch === undefined || !matchesAny(ifNoneMatch, person)) return asJson(response, answer);
     this.adapter.status(response, 304);
     return undefined;
   }
@@ -158,7 +159,7 @@ export class PeopleHttpController {
     const page = { ...(size !== undefined && { limit: size }), ...(cursor !== undefined && { cursor }) };
     const people = await this.people.findByName(name, page);
     this.adapter.setHeader(response, 'Content-Type', 'application/json; charset=utf-8');
-    return holdUntilSent(this.budget, response, pageJson(people));
+    return asJson(response, holdUntilSent(this.budget, response, pageJson(people)));
   }
 
   @Patch(':id')
@@ -178,7 +179,7 @@ export class PeopleHttpController {
     const person = await this.people.update(id, changes, { ...toIfMatch(ifMatch), merge });
     const answer = this.answer(response, person);
     const { mayRead = () => true } = this.options;
-    if (mayRead(request)) return holdWritten(this.budget, response, answer);
+    if (mayRead(request)) return asJson(response, holdWritten(this.budget, response, answer));
     // Else a change of nothing would read the person.
     this.adapter.status(response, 204);
     return undefined;
@@ -208,7 +209,8 @@ export class PeopleHttpController {
     const { importIdleMs: idleMs = DEFAULT_IDLE_MS } = this.options;
     try {
       const persons = people as unknown as AsyncIterable<NewPerson>;
-      return JSON.stringify(await this.people.importMany(persons, { idleMs, source: upload }));
+      const imported = await this.people.importMany(persons, { idleMs, source: upload });
+      return asJson(response, JSON.stringify(imported));
     } catch (error) {
       // What comes of the body is not waited for any longer.
       if (error instanceof ImportStalledError) this.adapter.setHeader(response, 'Connection', 'close');
@@ -234,6 +236,7 @@ export class PeopleHttpController {
       yield `${personJson(first.value)}\n`;
       for await (const person of people) yield `${personJson(person)}\n`;
     }
-    return new StreamableFile(Readable.from(lines(), { objectMode: false }), { type: NDJSON });
+    const stream = Readable.from(lines(), { objectMode: false });
+    return asStream(this.adapter, response, new StreamableFile(stream, { type: NDJSON }));
   }
 }

@@ -1,7 +1,7 @@
 import { finished, type Readable, Transform } from 'node:stream';
+import { ClientLeftException } from '../../http/body-reading.js';
 import type { ByteBudget, ByteShare } from '../byte-budget.js';
 import type { ImportSource } from '../importing/pace.js';
-import { ClientLeftException } from './request-body.js';
 
 /** So much of a body that nobody wants is read away, so that its sender comes to read the answer. */
 const READ_AWAY_BYTES = 64 * 1024 * 1024;

@@ -21,6 +21,10 @@ import { relocate } from '../../json/refusals.js';
 import { pageJsonWithin, personJson } from '../person.entity.js';
 import { personElements } from '../person-limits.js';
 
+/** No parser is to change a number, whatever the application's other handlers are given. */
+const BYTES = { keepBinary: true };
+const WRITES = { ...BATCHABLE, ...BYTES };
+
 /**
  * The topics `people.*`: each is request-reply when the message asks for a reply, else fire-and-forget. Replies are JSON
  * text, for a serializer would change numbers. Pipe and filter are bound here because a hybrid application does not hand
@@ -44,7 +48,7 @@ export class PeopleMessagesController implements OnModuleInit {
    * The same operations on one topic, where Kafka keeps what happens to a person in order: key = the person's id, header
    * `people-operation` = `create`, `update`, …
    */
-  @MessagePattern('people.commands', { ...BATCHABLE, digestHeaders: [OPERATION] })
+  @MessagePattern('people.commands', { ...WRITES, digestHeaders: [OPERATION] })
   @Transactional()
   async command(
     @Payload(OptionalMessageInputPipe) input: JsonInput | null,
@@ -61,13 +65,13 @@ export class PeopleMessagesController implements OnModuleInit {
     return this[operation](input);
   }
 
-  @MessagePattern('people.create', BATCHABLE)
+  @MessagePattern('people.create', WRITES)
   @Transactional()
   async create(@Payload(MessageInputPipe) input: JsonInput): Promise<string> {
     return personJson(await this.people.create(input as unknown as NewPerson));
   }
 
-  @MessagePattern('people.create-many', BATCHABLE)
+  @MessagePattern('people.create-many', WRITES)
   @Transactional()
   async createMany(@Payload(MessageInputPipe) input: JsonInput): Promise<string> {
     const { ids = false } = validateInput(PeopleDto, input);
@@ -84,27 +88,27 @@ export class PeopleMessagesController implements OnModuleInit {
     return { id: String(key) };
   }
 
-  @MessagePattern('people.get')
+  @MessagePattern('people.get', BYTES)
   async get(@Payload(MessageInputPipe) input: JsonInput): Promise<string> {
     const { id } = validateInput(PersonIdDto, input);
     return personJson(await this.people.get(id));
   }
 
-  @MessagePattern('people.find-by-name')
+  @MessagePattern('people.find-by-name', BYTES)
   async findByName(@Payload(MessageInputPipe) { name, ...page }: JsonInput): Promise<string> {
     const { replyBytes: bytes = DEFAULT_REPLY_BYTES } = this.options;
     const people = await this.people.findByName(name as string, page, { bytes });
     return pageJsonWithin(people, bytes, encodeCursor);
   }
 
-  @MessagePattern('people.update', BATCHABLE)
+  @MessagePattern('people.update', WRITES)
   @Transactional()
   async update(@Payload(MessageInputPipe) { id, ifMatch, ...changes }: JsonInput): Promise<string> {
     const person = await this.people.update(id as string, changes, ifMatchOf(ifMatch));
     return personJson(person);
   }
 
-  @MessagePattern('people.delete', BATCHABLE)
+  @MessagePattern('people.delete', WRITES)
   @Transactional()
   async remove(@Payload(MessageInputPipe) { ifMatch, ...rest }: JsonInput): Promise<null> {
     const { id } = validateInput(PersonIdDto, rest);

@@ -5,7 +5,7 @@ import { MAX_JSON_DEPTH, tooDeep } from '../../json/scanner.js';
 import { INPUT_MEMBERS } from '../person.dto.js';
 
 /**
- * Makes the value of a message the input of a handler. From the bytes (KafkaTransport, or Nest's own transport with
+ * Makes the value of a message the input of a handler. From the bytes (of KafkaTransport, or of Nest's own with
  * `parser: { keepBinary: true }`) every number is kept; a value that a transport has parsed already is taken as long as
  * no number in it can have changed.
  *

@@ -2,6 +2,7 @@ import { Inject, Injectable, Logger, type OnApplicationBootstrap } from '@nestjs
 import type { DataSource } from 'typeorm';
 import { failureOf, hasSqlState } from '../../database/database-failure.js';
 import { INVALID_COLUMN_REFERENCE } from '../../database/postgres-errors.js';
+import { isMigratedLater } from '../../database/table-name.js';
 import { sameJsonb } from '../../json/jsonb.js';
 import { sameJson } from '../../json/text.js';
 import { TransactionRunner } from '../../transactions/transaction-runner.js';
@@ -38,10 +39,11 @@ export class PeopleTable implements OnApplicationBootstrap {
     @Inject(PEOPLE_DATA_SOURCE) private readonly dataSource: DataSource,
   ) {}
 
-  /** The table's name as SQL has it, with the schema of the entity where it has one. */
+  /** The table's name as SQL has it, with the schema of the entity where it has one, and the DataSource's `entityPrefix`. */
   get name(): string {
-    const { schema } = this.dataSource.getMetadata(Person);
-    return schema ? `"${schema}"."people"` : 'people';
+    const { schema, tableName } = this.dataSource.getMetadata(Person);
+    if (schema) return `"${schema}"."${tableName}"`;
+    return tableName === 'people' ? tableName : `"${tableName}"`;
   }
 
   /** False until the table has been seen, and where it may be another since. */
@@ -65,11 +67,10 @@ export class PeopleTable implements OnApplicationBootstrap {
     return same(stored ?? 'null', given ?? 'null');
   }
 
-  /** A host may migrate later, so a table that is not there is no news yet. */
   async onApplicationBootstrap(): Promise<void> {
     // What keeps the database from answering is told by whoever needs it.
     const shape = await this.look().catch(() => undefined);
-    if (!shape || shape.kind === null) return;
+    if (!shape || (shape.kind === null && isMigratedLater(this.dataSource))) return;
     for (const difference of differencesOf(shape, this.name)) this.logger.error(difference);
   }
 

@@ -13,6 +13,7 @@ import {
 } from '../../database/pooled-client.js';
 import { DatabaseUnavailableError } from '../../database/postgres-errors.js';
 import type { SessionOptions } from './options.js';
+import { outsideTransaction } from './places.js';
 
 type ConnectionOptions = Pick<SessionOptions, 'dataSource' | 'recycling' | 'readOnly' | 'signal'>;
 
@@ -124,7 +125,12 @@ export class SessionConnection {
   }
 }
 
-/** @throws PoolExhaustedError, DatabaseUnavailableError */
+/**
+ * What a socket tells is told in the place where it was made, and a connection outlives the unit that first needs it.
+ *
+ * @throws PoolExhaustedError, DatabaseUnavailableError
+ */
 export function borrow({ dataSource, recycling, readOnly, signal }: ConnectionOptions): Promise<Lease> {
-  return borrowClient(dataSource, recycling, { purpose: readOnly ? 'read-only' : 'write', signal });
+  const purpose = readOnly ? 'read-only' : 'write';
+  return outsideTransaction(() => borrowClient(dataSource, recycling, { purpose, signal }));
 }

@@ -93,10 +93,13 @@ export class TransactionSession {
   }
 
   private inTurn<Row extends QueryResultRow>(statement: QueryConfig): Promise<QueryResult<Row>> {
-    return this.turns.run(async () => {
-      this.assertOpen();
-      return this.sender.send<Row>(statement);
-    });
+    const send = (assertWanted?: () => void) =>
+      this.turns.run(async () => {
+        assertWanted?.();
+        this.assertOpen();
+        return this.sender.send<Row>(statement);
+      });
+    return this.streams.areOpen ? this.streams.behind(send) : send();
   }
 
   /**
@@ -189,7 +192,7 @@ export class TransactionSession {
   /** For what comes too late. */
   ended(): TransactionUsageError {
     return new TransactionUsageError(
-      `Transaction ${this.options.transactionId()} has ended: await every statement before the work returns.`,
+      `Transaction ${this.options.transactionId()} has ended: await every statement before the work returns; what is to come later belongs into afterCommit, or outsideTransaction().`,
     );
   }
 }

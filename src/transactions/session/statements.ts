@@ -6,8 +6,11 @@ import { TransactionUsageError } from '../transaction-errors.js';
  * always stand for the same text.
  */
 export interface Statement {
+  /** Left out: it is parsed and planned each time. */
   name?: string;
+  /** SQL with `$1`, `$2`, … in place of values. */
   text: string;
+  /** For `$1`, `$2`, … */
   values?: readonly unknown[];
 }
 

@@ -3,6 +3,7 @@ import { KnownServer } from '../../database/known-server.js';
 import { knowServer } from '../../database/pooled-client.js';
 import { describeAttempt, isRetryable } from '../retry-policy.js';
 import type { SessionOptions } from '../session/options.js';
+import { outsideTransaction } from '../session/places.js';
 import { TransactionSession } from '../session/session.js';
 import { currentTransaction } from '../transaction-context.js';
 import { beginStatements } from '../transaction-options.js';
@@ -17,7 +18,7 @@ export async function openSession(
 ): Promise<TransactionSession> {
   const { options } = unit;
   const server = KnownServer.of(dataSource);
-  if (!server.isKnown) await knowServer(dataSource);
+  if (!server.isKnown) await outsideTransaction(() => knowServer(dataSource));
   const { isolationLevel = server.isolationLevel } = options;
   const session = await TransactionSession.open({
     dataSource,

@@ -6,6 +6,13 @@ import { currentTransaction, type TransactionContext } from '../transaction-cont
 import { TransactionUsageError } from '../transaction-errors.js';
 import type { TransactionOptions } from '../transaction-options.js';
 
+/** The innermost unit of work on this DataSource that the calling code runs in. */
+export function innermostOn(dataSource: DataSource): TransactionContext | undefined {
+  let context = currentTransaction();
+  while (context && context.dataSource !== dataSource) context = context.parent;
+  return context;
+}
+
 /**
  * Refuses to join a unit of work that can't give what is asked for.
  *

@@ -18,6 +18,7 @@ import type {
 import { brokerAddress, type BrokerConnections } from '../broker-connections.js';
 import { Cluster } from './cluster.js';
 import { GroupConsumer } from './group-consumer.js';
+import { LateAnswers } from '../../telemetry/late-answers.js';
 import { RecordProducer } from './record-producer.js';
 import { createMissingTopics } from './topic-creation.js';
 import { windowReader } from './window-reader.js';
@@ -39,11 +40,15 @@ export interface ClientLibrary {
  * acknowledged, or keep silent about what was not.
  */
 export class ClientDriver implements KafkaDriver {
+  private readonly late: LateAnswers;
+
   constructor(
     private readonly library: ClientLibrary,
     private readonly settings: KafkaClientSettings,
     private readonly logger: Logger,
-  ) {}
+  ) {
+    this.late = new LateAnswers(logger);
+  }
 
   get raw(): unknown {
     return this.library.raw;
@@ -88,6 +93,6 @@ export class ClientDriver implements KafkaDriver {
   }
 
   private cluster(): Cluster {
-    return new Cluster(this.library.connections(), this.settings.brokers.map(brokerAddress));
+    return new Cluster(this.library.connections(), this.settings.brokers.map(brokerAddress), this.late);
   }
 }

@@ -16,6 +16,7 @@ import {
   METADATA,
   METADATA_WITH_IDS,
 } from '../protocol/topic-requests.js';
+import type { LateAnswers } from '../../telemetry/late-answers.js';
 import { AnswerReader } from '../protocol/wire-format.js';
 
 /** How long a broker may take for a request that it can answer at once. */
@@ -69,6 +70,7 @@ export class Cluster {
   constructor(
     readonly connections: BrokerConnections,
     private readonly bootstrap: readonly BrokerAddress[],
+    private readonly late: LateAnswers,
   ) {}
 
   /**
@@ -85,6 +87,7 @@ export class Cluster {
     const givenUp = new Promise<never>((_, reject) => (giveUp = reject));
     // It may reject when nobody waits for it any more, which must not end the process.
     givenUp.catch(() => undefined);
+    const since = performance.now();
     const late = setTimeout(() => {
       giveUp(new Error(`no answer in ${timeoutMs} ms`));
       connections.cut(purpose, broker);
@@ -100,6 +103,9 @@ export class Cluster {
     } finally {
       clearTimeout(late);
       this.underWay.delete(giveUp);
+      // What a request may take beyond the usual is what the broker is asked to wait, for records or for other members.
+      const mayWaitMs = Math.max(0, timeoutMs - REQUEST_TIMEOUT_MS);
+      if (!this.isClosed) this.late.ended(name, addressKey(broker), performance.now() - since - mayWaitMs);
     }
   }
 

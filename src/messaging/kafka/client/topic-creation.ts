@@ -33,7 +33,10 @@ export async function createMissingTopics(
     replication: settings.replication ?? Math.min(USUAL_REPLICATION, brokers.size),
     timeoutMs: REQUEST_TIMEOUT_MS,
   };
-  const answers = wanted.length > 0 ? await cluster.call(controller, createTopics(wanted, options)) : [];
+  // It may take its time; that is to be over when it is given up here.
+  const timeoutMs = 2 * REQUEST_TIMEOUT_MS;
+  const answers =
+    wanted.length > 0 ? await cluster.call(controller, createTopics(wanted, options), { timeoutMs }) : [];
   const failed = answers.filter(
     ({ errorCode }) => errorCode !== 0 && brokerErrorName(errorCode) !== 'TOPIC_ALREADY_EXISTS',
   );

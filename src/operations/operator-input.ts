@@ -4,30 +4,26 @@ import {
   type ExecutionContext,
   Injectable,
   type NestInterceptor,
-  PayloadTooLargeException,
-  RequestTimeoutException,
   ServiceUnavailableException,
   type Type,
 } from '@nestjs/common';
 import { validateSync } from 'class-validator';
 import { Readable } from 'node:stream';
-import { unchanged } from '../../errors/application-error.js';
-import {
-  assertMediaType,
-  bodyBytes,
-  type BodyRequest,
-  bodyStream,
-  isUnread,
-} from '../../json/body.decorator.js';
-import { readJsonObject } from '../../json/input.js';
-import { fieldsOf, invalid, noRefusals, refuseFields } from '../../json/refusals.js';
-import { JsonText } from '../../json/text.js';
+import { unchanged } from '../errors/application-error.js';
+import { type BodyPace, type BodyRoom, readBody } from '../http/body-reading.js';
+import { assertMediaType, bodyBytes, type BodyRequest, isUnread } from '../json/body.decorator.js';
+import { readJsonObject } from '../json/input.js';
+import { fieldsOf, invalid, noRefusals, refuseFields } from '../json/refusals.js';
+import { JsonText } from '../json/text.js';
 
 /** Two corrected values of the largest that is shown, as JSON may have them. */
 const BODY_BYTES = 4 * 1024 * 1024;
-const BODY_MS = 30_000;
+/** So that no body holds its place for more than a minute. */
+const PACE: BodyPace = { minBytesPerSecond: BODY_BYTES / 30, graceMs: 30_000 };
 /** Bodies that are read at once. */
 const PLACES = 4;
+/** Those have it. */
+const ROOM: BodyRoom = { growNow: () => true, grow: () => Promise.resolve() };
 const JSON_TYPE = ['application/json'];
 
 /** Reads the bodies that no parser of the host application has read, behind the guards, in bounds. */
@@ -43,44 +39,13 @@ export class OperatorBodyInterceptor implements NestInterceptor {
         throw new ServiceUnavailableException(unchanged('Others send at this moment', 'try again'));
       this.reading++;
       try {
-        request.body = await readWhole(bodyStream(request), Number(request.headers['content-length'] ?? 0));
+        request.body = await readBody(request, BODY_BYTES, PACE, ROOM);
       } finally {
         this.reading--;
       }
     }
     return next.handle();
   }
-}
-
-/** The bytes of `source`, which is not destroyed: its connection is needed for the answer. */
-function readWhole(source: Readable, declared: number): Promise<Buffer> {
-  return new Promise((resolve, reject) => {
-    let whole = Buffer.alloc(Math.min(BODY_BYTES, declared || BODY_BYTES / 64));
-    let length = 0;
-    const end = (settle: () => void) => {
-      clearTimeout(timer);
-      source.off('data', take).off('end', finish).off('error', lose).off('close', lose).pause();
-      settle();
-    };
-    const fail = (error: Error) => end(() => reject(error));
-    const finish = () => end(() => resolve(whole.subarray(0, length)));
-    const lose = () => fail(new RequestTimeoutException(unchanged('The client has left')));
-    const late = () => fail(new RequestTimeoutException(unchanged('The body came too slowly')));
-    const take = (chunk: Buffer) => {
-      const size = length + chunk.length;
-      if (size > BODY_BYTES) return fail(new PayloadTooLargeException('Request body is too large'));
-      if (size > whole.length) {
-        const larger = Buffer.alloc(Math.min(BODY_BYTES, Math.max(size, 2 * whole.length)));
-        whole.copy(larger, 0, 0, length);
-        whole = larger;
-      }
-      chunk.copy(whole, length);
-      length = size;
-    };
-    const timer = setTimeout(late, BODY_MS);
-    if (declared > BODY_BYTES) return fail(new PayloadTooLargeException('Request body is too large'));
-    source.on('data', take).on('end', finish).on('error', lose).on('close', lose);
-  });
 }
 
 /** Injects the body, checked against a class-validator class. */
