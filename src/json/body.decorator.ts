@@ -34,6 +34,12 @@ export const mediaTypeOf = (request: Pick<BodyRequest, 'headers'>) =>
     ?.trim()
     .toLowerCase() ?? '';
 
+/**
+ * The bytes of a body, as a handler is given them. No class to its decorators: the ValidationPipe of Nest 11, with
+ * `validateCustomDecorators`, would take `Uint8Array` for a DTO, in which the properties 0, 1, … should not exist.
+ */
+export type BodyBytes = Uint8Array | Buffer;
+
 /** Injects the bytes of the body, unparsed, when the request's media type is one of `accepted`; see `bodyBytes`. */
 export const RawBodyOf = createParamDecorator(
   (accepted: readonly string[], context: ExecutionContext): Uint8Array => {

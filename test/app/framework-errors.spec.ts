@@ -1,8 +1,10 @@
+import 'reflect-metadata';
 import { HttpException } from '@nestjs/common';
 import { errorCodes } from 'fastify';
 import { createRequire } from 'node:module';
 import { describeFailure } from '../../src/errors/error-responses.js';
 import { asHttpException } from '../../src/errors/framework-errors.js';
+import { PeopleHttpController } from '../../src/people/http/controller.js';
 
 const createError = createRequire(import.meta.url)('http-errors') as (
   status: number,
@@ -36,3 +38,16 @@ it.each([
 ])('%s says nothing of itself', (_, error) => {
   expect(answerTo(error)).toMatchObject({ status: 500, type: 'internal-error' });
 });
+
+it.each(['create', 'update'] as const)(
+  'a host’s pipe that validates what decorators give finds no class for the bytes that %s takes',
+  (handler) => {
+    const types = Reflect.getMetadata(
+      'design:paramtypes',
+      PeopleHttpController.prototype,
+      handler,
+    ) as unknown[];
+    expect(types).not.toContain(Uint8Array);
+    expect(types.length).toBeGreaterThan(2);
+  },
+);

@@ -31,6 +31,7 @@ import { etagOf, identityOfRequest, matchesAny, toIfMatch } from './precondition
 import { asJson, asStream } from './enveloped.js';
 import { DEFAULT_IDLE_MS, ImportStalledError } from '../importing/pace.js';
 import {
+  type BodyBytes,
   bodyBytes,
   type BodyRequest,
   bodyStream,
@@ -82,7 +83,7 @@ export class PeopleHttpController {
   @ANSWERS_JSON
   @DocumentCreate()
   async create(
-    @RawBodyOf([JSON_TYPE]) body: Uint8Array,
+    @RawBodyOf([JSON_TYPE]) body: BodyBytes,
     @Req() request: BodyRequest,
     @Headers('idempotency-key') idempotencyKey: string | undefined,
     @Res({ passthrough: true }) response: unknown,
@@ -167,7 +168,7 @@ export class PeopleHttpController {
   @DocumentUpdate()
   async update(
     @Param('id') id: string,
-    @RawBodyOf([JSON_TYPE, MERGE_PATCH]) body: Uint8Array,
+    @RawBodyOf([JSON_TYPE, MERGE_PATCH]) body: BodyBytes,
     @Req() request: BodyRequest,
     @Headers('if-match') ifMatch: string | undefined,
     @Res({ passthrough: true }) response: unknown,
