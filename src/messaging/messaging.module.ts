@@ -61,10 +61,10 @@ class MessagingCoreModule implements OnApplicationBootstrap {
 
   async onApplicationBootstrap(): Promise<void> {
     if (isMigratedLater(this.dataSource)) return;
-    // What keeps the database from answering is told by whoever needs it.
+    // What keeps the database from answering is told by whoever needs it. A host may migrate later: that is not an error yet.
     const absent = await absentTables(this.dataSource, TABLES).catch(() => []);
     if (absent.length > 0)
-      this.logger.error(
+      this.logger.warn(
         `The tables ${absent.join(', ')} are not there; run the migrations: peopleMigrations in your DataSource.`,
       );
   }

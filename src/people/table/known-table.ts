@@ -71,7 +71,9 @@ export class PeopleTable implements OnApplicationBootstrap {
     // What keeps the database from answering is told by whoever needs it.
     const shape = await this.look().catch(() => undefined);
     if (!shape || (shape.kind === null && isMigratedLater(this.dataSource))) return;
-    for (const difference of differencesOf(shape, this.name)) this.logger.error(difference);
+    // A host may migrate later: a table that is not there is no error yet.
+    const level = shape.kind === null ? 'warn' : 'error';
+    for (const difference of differencesOf(shape, this.name)) this.logger[level](difference);
   }
 
   /** Asks what the table is like, in the unit of work around it if there is one. @throws what a statement throws */
