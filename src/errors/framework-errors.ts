@@ -1,5 +1,6 @@
 import { HttpException } from '@nestjs/common';
 import { STATUS_CODES } from 'node:http';
+import { ApplicationError } from './application-error.js';
 
 /** By this @fastify/error knows its own errors, whichever copy of it made them. */
 const OF_FASTIFY = Symbol.for('fastify-error-generic');
@@ -10,7 +11,8 @@ const OF_FASTIFY = Symbol.for('fastify-error-generic');
  * what they are.
  */
 export function asHttpException(error: unknown): unknown {
-  if (!(error instanceof Error)) return error;
+  // Ours have a status as well, for filters that know no more, and say better what is wrong.
+  if (!(error instanceof Error) || error instanceof ApplicationError) return error;
   const { status, statusCode, expose } = error as Error & Record<'status' | 'statusCode' | 'expose', unknown>;
   if (typeof statusCode !== 'number' || statusCode < 400 || statusCode >= 500) return error;
   // As Nest 12 knows those of http-errors.
