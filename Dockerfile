@@ -2,7 +2,7 @@
 FROM node:24-alpine AS build
 WORKDIR /app
 COPY package.json package-lock.json ./
-COPY service service
+COPY src/app/package.json src/app/
 RUN npm ci --ignore-scripts
 COPY . .
 RUN npm run build
@@ -10,7 +10,7 @@ RUN npm run build
 FROM node:24-alpine AS dependencies
 WORKDIR /app
 COPY package.json package-lock.json ./
-COPY service service
+COPY src/app/package.json src/app/
 RUN npm ci --omit=dev --ignore-scripts
 # What nothing reads while the service runs, which is more than half of it: the compiler that @nestjs/swagger asks for, types, maps, texts.
 RUN rm -rf node_modules/typescript && find node_modules -type f \( -name '*.map' -o -name '*.ts' -o -name '*.mts' -o -name '*.cts' -o -name '*.md' \) -delete

@@ -78,4 +78,5 @@ export default tseslint.config(
       ],
     },
   },
+  { ignores: ['examples/kafka-host/'] },
 );

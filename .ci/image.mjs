@@ -19,7 +19,7 @@ const directory = path.resolve('.data/image');
 rmSync(directory, { recursive: true, force: true });
 mkdirSync(directory, { recursive: true });
 try {
-  for (const file of ['package.json', 'package-lock.json', 'service'])
+  for (const file of ['package.json', 'package-lock.json', 'src/app/package.json'])
     cpSync(file, path.join(directory, file), { recursive: true });
   for (const command of commands) execFileSync('sh', ['-ec', command], { cwd: directory, stdio: 'inherit' });
   cpSync('dist', path.join(directory, 'dist'), { recursive: true });

@@ -14,7 +14,7 @@ import path from 'node:path';
 const PAGE = 'docs/compatibility.md';
 /** What is other in the checkout than here is in no commit, so it is copied: all but what npm and the tests make. */
 const NOT_COPIED = ['.git', '.data', 'node_modules', 'coverage', 'bench'];
-const MANIFESTS = ['package.json', 'service/package.json', 'examples/host-app/package.json'];
+const MANIFESTS = ['package.json', 'src/app/package.json', 'examples/host-app/package.json'];
 /** What is about this repository, the service (whose versions are the lock's), or about faults for minutes. */
 const NOT_RUN = String.raw`test/(repository/(?!package)|delivery|consistency|linearizability|operations-check|dev|support|app|security)/|test/database/migrations|\.kafka\.spec\.ts$`;
 

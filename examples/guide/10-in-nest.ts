@@ -1,12 +1,12 @@
 import 'reflect-metadata';
 import { Body, ConflictException, Controller, Module, Post } from '@nestjs/common';
 import { APP_FILTER, NestFactory } from '@nestjs/core';
-import type { NestExpressApplication } from '@nestjs/platform-express';
 import { InjectRepository, TypeOrmModule } from '@nestjs/typeorm';
 import {
   PeopleModule,
   peopleMigrations,
   PeopleService,
+  preparePeopleHost,
   ProblemDetailsFilter,
   Transactional,
   TransactionManager,
@@ -80,8 +80,8 @@ class AppModule {}
 const pool = openPool();
 await pool.query('CREATE TABLE seats (person_id uuid PRIMARY KEY, club text NOT NULL)');
 
-const app = await NestFactory.create<NestExpressApplication>(AppModule, { rawBody: true, logger: ['error'] });
-app.useBodyParser('json', { type: ['application/json', 'application/merge-patch+json'], limit: '16mb' });
+const app = await NestFactory.create(AppModule, { logger: ['error'] });
+preparePeopleHost(app); // bodies of people, and how long they may be
 await app.listen(0, '127.0.0.1');
 const url = await app.getUrl();
 

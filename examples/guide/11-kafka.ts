@@ -74,7 +74,7 @@ class WelcomeController {
   ) {}
 
   /** The row of the inbox, the person and the event are one transaction. */
-  @MessagePattern(WELCOME)
+  @MessagePattern(WELCOME, { keepBinary: true })
   @Transactional()
   async welcome(@Payload() bytes: Buffer) {
     const { name } = parseJson(bytes.toString()) as { name: string };
@@ -114,7 +114,6 @@ const transport = new KafkaTransport({
   topics: { partitions: 1, replication: undefined },
   eventTopics: [WELCOMED!],
   store: app.get(MessageStore, { strict: false }), // the inbox, the outbox and dead letters
-  parser: { keepBinary: true }, // handlers get the bytes, before a parser has changed a number
 });
 app.connectMicroservice({ strategy: transport });
 

@@ -11,7 +11,6 @@ const OF_FASTIFY = Symbol.for('fastify-error-generic');
  * what they are.
  */
 export function asHttpException(error: unknown): unknown {
-  // Ours have a status as well, for filters that know no more, and say better what is wrong.
   if (!(error instanceof Error) || error instanceof ApplicationError) return error;
   const { status, statusCode, expose } = error as Error & Record<'status' | 'statusCode' | 'expose', unknown>;
   if (typeof statusCode !== 'number' || statusCode < 400 || statusCode >= 500) return error;

@@ -132,6 +132,17 @@ describe('PeopleModule without options, in a feature module, is the one of the r
     expect(host.get(Registry, { strict: false }).people).toBe(fake);
   });
 
+  it('but in a test of the feature alone, which needs no database, another module can be in its place', async () => {
+    const fakes = [PeopleService, TransactionRunner, Outbox].map((provide) => ({ provide, useValue: {} }));
+    @Module({ providers: fakes, exports: fakes.map(({ provide }) => provide) })
+    class FakePeopleModule {}
+    host = await Test.createTestingModule({ imports: [FeatureModule] })
+      .overrideModule(PeopleModule)
+      .useModule(FakePeopleModule)
+      .compile();
+    expect(host.get(Registry, { strict: false }).people).toBe(fakes[0]!.useValue);
+  });
+
   it('and applications beside each other in a process know nothing of each other', async () => {
     const other = await startAnyHost({ imports: [typeOrm(database.url), root(), FeatureModule] });
     try {

@@ -61,7 +61,7 @@ export async function openStage(
       KAFKA_SASL_PASSWORD: SERVICE_USER.password,
       KAFKA_TOPIC_PARTITIONS: String(PARTITIONS),
       // Longer than it takes a balancer to notice, which it asks for by itself away from the loopback.
-      SHUTDOWN_DELAY_MS: '1500',
+      SHUTDOWN_DELAY_MS: '2500',
     };
   };
   const names = Array.from({ length: INSTANCES }, (_, n) => `instance ${n + 1}`);

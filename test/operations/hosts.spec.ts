@@ -56,12 +56,9 @@ async function ready(query = '') {
 async function listen(): Promise<void> {
   const client = { brokers: [`127.0.0.1:${await closedPort()}`], clientId: 'host' };
   const store = app.get(MessageStore, { strict: false });
-  app.connectMicroservice({
-    strategy: new KafkaTransport({
-      ...{ client, groupId: 'host', concurrency: 2, store },
-      topics: { partitions: 1, replication: undefined },
-    }),
-  });
+  const topics = { partitions: 1, replication: undefined };
+  const strategy = new KafkaTransport({ client, groupId: 'host', concurrency: 2, topics, store });
+  app.connectMicroservice({ strategy });
   await app.startAllMicroservices();
 }
 

@@ -1,8 +1,9 @@
-import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
+import { type ChildProcess, execFile, spawn } from 'node:child_process';
 import { randomUUID } from 'node:crypto';
 import { once } from 'node:events';
 import { cpSync, mkdirSync, mkdtempSync, rmSync, symlinkSync } from 'node:fs';
 import path from 'node:path';
+import { promisify } from 'node:util';
 import { eventually } from '../support/barrier.js';
 import { duringTests } from '../support/during-tests.js';
 import { connectPeer } from '../support/kafka.js';
@@ -26,12 +27,12 @@ beforeAll(async () => {
   cpSync('examples/kafka-host', directory, { recursive: true, filter: isOwn });
   mkdirSync(path.join(directory, 'node_modules'));
   symlinkSync(path.resolve('.'), path.join(directory, 'node_modules', 'nestjs-people'));
-  execFileSync(process.execPath, [path.resolve('node_modules/typescript/bin/tsc')], { cwd: directory });
-  database = await createDatabase('template0');
-  await peer.createTopics(TOPICS);
-  await peer.consume(TOPICS.slice(1), ({ topic, headers, value }) =>
-    records.push({ topic, id: String(headers?.ce_id), value: String(value) }),
-  );
+  const compiler = path.resolve('node_modules/typescript/bin/tsc');
+  [database] = await Promise.all([
+    createDatabase('template0'),
+    promisify(execFile)(process.execPath, [compiler], { cwd: directory }),
+    listen(),
+  ]);
   url = await startHost();
 }, 110_000);
 
@@ -89,6 +90,14 @@ it('an order for what is not there is a dead letter, and is handled once there i
   await eventually(() => eventsOf(order.id).size === 1, 20_000);
   expect(await get('/orders')).toContainEqual(expect.objectContaining({ id: order.id, item: 'cake' }));
 });
+
+/** To events and dead letters. */
+async function listen(): Promise<void> {
+  await peer.createTopics(TOPICS);
+  await peer.consume(TOPICS.slice(1), ({ topic, headers, value }) =>
+    records.push({ topic, id: String(headers?.ce_id), value: String(value) }),
+  );
+}
 
 /** Sends the order under its own id, and gives what it is answered. */
 async function ask(order: { id: string; customer: string; item: string; quantity: number }) {

@@ -131,7 +131,7 @@ describe('the tarball', () => {
   it('brings nothing along that only the service needs', () => {
     const installed = (name: string) => existsSync(path.join(host, 'node_modules', name));
     expect(SERVICE_PACKAGES.filter(installed)).toEqual([]);
-    const { dependencies } = JSON.parse(readFileSync('service/package.json', 'utf8'));
+    const { dependencies } = JSON.parse(readFileSync('src/app/package.json', 'utf8'));
     expect(Object.keys(dependencies)).toEqual(SERVICE_PACKAGES);
   });
 

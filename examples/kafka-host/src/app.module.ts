@@ -44,7 +44,6 @@ import { OrdersModule } from './orders/orders.module.js';
           topics: { partitions: 4, replication: undefined },
           eventTopics: ['orders.events'],
           store, // the inbox, the outbox and dead letters
-          parser: { keepBinary: true }, // handlers are given the bytes (json.pipe.ts)
         }),
     },
   ],

@@ -1,4 +1,4 @@
-/** What the service needs beside the package, and a host application does not: the dependencies of service/package.json. */
+/** What the service needs beside the package, and a host application does not: the dependencies of src/app/package.json. */
 export const SERVICE_PACKAGES = [
   '@fastify/static',
   '@nestjs/platform-fastify',

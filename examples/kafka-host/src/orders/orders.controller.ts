@@ -1,9 +1,8 @@
-import { Controller, Get, ValidationPipe } from '@nestjs/common';
+import { Controller, Get, UseFilters, ValidationPipe } from '@nestjs/common';
 import { MessagePattern, Payload } from '@nestjs/microservices';
 import { InjectRepository } from '@nestjs/typeorm';
-import { Transactional } from 'nestjs-people';
+import { MessageErrorFilter, Transactional } from 'nestjs-people';
 import { Repository } from 'typeorm';
-import { JsonPipe } from '../json.pipe.js';
 import { Order } from './order.entity.js';
 import { OrdersService, type Placed } from './orders.service.js';
 import { PlaceOrderDto } from './place-order.dto.js';
@@ -24,7 +23,8 @@ export class OrdersController {
    */
   @MessagePattern('orders.place')
   @Transactional({ isolationLevel: 'SERIALIZABLE' })
-  place(@Payload(JsonPipe, new ValidationPipe({ whitelist: true })) order: PlaceOrderDto): Promise<Placed> {
+  @UseFilters(MessageErrorFilter) // who asked is told {code, message, retryable, errors?}
+  place(@Payload(new ValidationPipe({ whitelist: true })) order: PlaceOrderDto): Promise<Placed> {
     return this.orders.place(order);
   }
 
