@@ -2,6 +2,7 @@ import 'reflect-metadata';
 import { HttpException } from '@nestjs/common';
 import { errorCodes } from 'fastify';
 import { createRequire } from 'node:module';
+import { InvalidInputError } from '../../src/errors/application-error.js';
 import { describeFailure } from '../../src/errors/error-responses.js';
 import { asHttpException } from '../../src/errors/framework-errors.js';
 import { PeopleHttpController } from '../../src/people/http/controller.js';
@@ -21,6 +22,14 @@ it.each([
   ['what Nest has made of it already', new HttpException('too long', 413), 413],
 ])('%s is answered with its status', (_, error, status) => {
   expect(answerTo(error)).toMatchObject({ status, retryable: false });
+});
+
+it('an error of ours keeps its type and its fields', () => {
+  const fields = [{ pointer: '#/name', detail: 'must be text' }];
+  expect(answerTo(new InvalidInputError('The name is no text.', fields))).toMatchObject({
+    type: 'invalid-input',
+    errors: fields,
+  });
 });
 
 it('a text that is not to be shown is none of the answer', () => {
