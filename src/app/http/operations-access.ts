@@ -8,7 +8,8 @@ import type { HttpFront } from './front.js';
 
 /** The one route of readiness, and those that are for the people on call alone. */
 const READINESS = '/health/ready';
-const isForOperators = (route: string) => route === '/metrics' || /^\/(docs|messages|logs|console)\b/.test(route);
+const isForOperators = (route: string) =>
+  route === '/metrics' || /^\/(docs|messages|logs|console)\b/.test(route);
 /** Those of them that the guard of tokens asks for a scope. */
 const isGuarded = (route: string) => /^\/(messages|logs)\b/.test(route);
 /** People are answered there to who brings a token alone: nobody else is asked for one. */
