@@ -104,7 +104,6 @@ function described(thrown: unknown): MessageError {
   const cause = toTellableError(causeOf(thrown));
   if (cause instanceof ApplicationError) return toMessageError(cause);
   if (isMessageError(thrown)) return { ...thrown, message: plainText(thrown.message) };
-  if (cause instanceof HttpException) return toMessageError(cause);
   const told = unboxed(thrown);
   if (told instanceof Error || typeof told !== 'object' || told === null) return toMessageError(told);
   const { code, status, message } = told as Record<string, unknown>;
