@@ -54,19 +54,19 @@ function sharesOf(files, length) {
     least.files.push(file);
     least.weight += weightOf(file);
   }
-  return shares.map((share) => share.files);
+  return shares.map((share) => share.files).filter((share) => share.length > 0);
 }
 
-/** Each with the servers that its files need; the strangers all need Kafka, and KAFKA=off has left out what does. */
+/** Each with the servers that its files need; the strangers all need Kafka. */
 function runsOf(files, isOfStrangers) {
   if (isOfStrangers) return sharesOf(files, SHARES_OF_STRANGERS).map((share) => ({ share }));
-  if (process.env.KAFKA === 'off') return sharesOf(files, SHARES).map((share) => ({ share }));
   const withKafka = files.filter((file) => NEEDS_KAFKA.test(file));
   const others = files.filter((file) => !NEEDS_KAFKA.test(file));
   const env = { ...process.env, TEST_WITHOUT_KAFKA: 'true' };
+  const ofOthers = withKafka.length === 0 ? SHARES : SHARES / 2;
   return [
-    ...sharesOf(withKafka, SHARES / 2).map((share) => ({ share })),
-    ...sharesOf(others, SHARES / 2).map((share) => ({ share, env })),
+    ...sharesOf(withKafka, SHARES - ofOthers).map((share) => ({ share })),
+    ...sharesOf(others, ofOthers).map((share) => ({ share, env })),
   ];
 }
 
