@@ -162,7 +162,8 @@ const PARAMETERS = ['statement_timeout', 'lock_timeout', 'idle_in_transaction_se
 const OPTION = /(?:-c\s*|--)([\w.-]+)=((?:\\.|[^\\\s])*)/g;
 
 function askedSettings({ options }: DataSource): ReadonlyMap<string, string> {
-  const extra = ('extra' in options ? options.extra : undefined) as Record<string, unknown> | undefined;
+  // What stands in for a DataSource in a unit test has no options.
+  const { extra } = (options ?? {}) as { extra?: Record<string, unknown> };
   const asked = new Map<string, string>();
   for (const [, name, value] of (typeof extra?.options === 'string' ? extra.options : '').matchAll(OPTION))
     asked.set(name!.replaceAll('-', '_'), value!.replace(/\\(.)/g, '$1'));
