@@ -87,7 +87,7 @@ function addPeople({ way, ...application }, at, tarball) {
   }
   addTarball(at, tarball);
   if (way === 'init') return init(at, '--yes');
-  install(application, at);
+  install(application, at, ...(application.firstInstall ?? []));
   // It would have both installed, the package from the registry.
   run(at, 'nest', 'add', 'nestjs-people', '--skip-install');
   install(application, at);

@@ -8,6 +8,8 @@ export const APPLICATIONS = {
   nest11: { cli: '@nestjs/cli@11', manager: 'npm', way: 'init', tests: true },
   fastify: { cli: undefined, manager: 'npm', way: 'by hand', platform: 'fastify', tests: true },
   pnpm: { cli: undefined, manager: 'pnpm', way: 'nest add' },
+  // Alone, npm takes the newest of each peer, which are of Nest 12: it is told not to, and `nest add` names those of Nest 11.
+  added11: { cli: '@nestjs/cli@11', manager: 'npm', way: 'nest add', firstInstall: ['--legacy-peer-deps'] },
 };
 
 const PNPM = 'pnpm@10';
