@@ -21,6 +21,7 @@ export class MessageStore {
     /** What is to be sent. */
     readonly outbox: Outbox,
   ) {}
+
   /** The transports that keep their messages here, from when they begin to listen. */
   get transports(): readonly WatchedTransport[] {
     return this.listening;

@@ -14,8 +14,8 @@ export function providedDataSource(provide: InjectionToken, name: string | undef
       const names = namesOfDataSources(modules);
       const isThere = [...modules.values()].some(({ providers }) => providers.has(token));
       // Then it is told why it could not be made.
-      if (isThere && names.includes(name ?? DEFAULT))
-        throw new Error(`The DataSource ${name ?? DEFAULT} could not be made.`);
+      if (isThere && names.includes(name ?? DEFAULT_NAME))
+        throw new Error(`The DataSource ${name ?? DEFAULT_NAME} could not be made.`);
       const others = names.length > 0 ? `has ${names.join(', ')}` : 'has none';
       throw new Error(
         name === undefined
@@ -28,7 +28,8 @@ export function providedDataSource(provide: InjectionToken, name: string | undef
   };
 }
 
-const DEFAULT = 'default';
+/** TypeORM's name of the DataSource that has none. */
+export const DEFAULT_NAME = 'default';
 const SUFFIX = 'DataSource';
 
 function namesOfDataSources(modules: ModulesContainer): string[] {
@@ -36,7 +37,7 @@ function namesOfDataSources(modules: ModulesContainer): string[] {
     .filter(({ metatype }) => metatype.name === 'TypeOrmCoreModule')
     .flatMap(({ providers }) => [...providers.keys()]);
   return tokens.flatMap((token) => {
-    if (token === DataSource) return [DEFAULT];
+    if (token === DataSource) return [DEFAULT_NAME];
     return typeof token === 'string' && token.endsWith(SUFFIX) ? [token.slice(0, -SUFFIX.length)] : [];
   });
 }

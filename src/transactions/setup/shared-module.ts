@@ -12,6 +12,7 @@ import {
 } from '@nestjs/common';
 import { LazyModuleLoader, type ModuleRef, ModulesContainer } from '@nestjs/core';
 import { randomUUID } from 'node:crypto';
+import { DEFAULT_NAME } from './provided-data-source.js';
 
 /** What a module that is set up gives to those that import it, by token. */
 type Given = ReadonlyMap<InjectionToken, unknown>;
@@ -31,9 +32,6 @@ class SetUpModule {}
 const SET_UP = Symbol('nestjs-people:SET_UP');
 const BARE = Symbol('nestjs-people:BARE');
 const GIVEN = Symbol('nestjs-people:GIVEN');
-
-/** TypeORM's name of the DataSource that has none. */
-const DEFAULT_NAME = 'default';
 
 /** By application: what is set up with every default, as nothing else is and somebody imports it. */
 const defaults = new WeakMap<ModulesContainer, Promise<ModuleRef>>();
