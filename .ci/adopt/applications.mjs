@@ -6,13 +6,31 @@ import path from 'node:path';
 export const APPLICATIONS = {
   nest12: { cli: undefined, manager: 'npm', way: 'init' },
   nest11: { cli: '@nestjs/cli@11', manager: 'npm', way: 'init', tests: true },
+  // By Nest's answer to its own question, which it asks of a terminal alone.
+  commonjs12: { cli: undefined, manager: 'npm', way: 'init', modules: 'cjs', tests: true },
   fastify: { cli: undefined, manager: 'npm', way: 'by hand', platform: 'fastify', tests: true },
+  fastifyinit: { cli: undefined, manager: 'npm', way: 'init', platform: 'fastify' },
   pnpm: { cli: undefined, manager: 'pnpm', way: 'nest add' },
+  yarn: { cli: undefined, manager: 'yarn', way: 'init' },
   // Alone, npm takes the newest of each peer, which are of Nest 12: it is told not to, and `nest add` names those of Nest 11.
   added11: { cli: '@nestjs/cli@11', manager: 'npm', way: 'nest add', firstInstall: ['--legacy-peer-deps'] },
 };
 
-const PNPM = 'pnpm@10';
+/** Those that don't come with Node: what is installed beside the application, by which lock file they are known, and their words. */
+const MANAGERS = {
+  pnpm: {
+    package: 'pnpm@10',
+    lockFile: 'pnpm-lock.yaml',
+    install: ['install', '--prefer-offline', '--no-frozen-lockfile'],
+    add: ['add', '--prefer-offline'],
+  },
+  yarn: {
+    package: 'yarn@1',
+    lockFile: 'yarn.lock',
+    install: ['install', '--prefer-offline', '--non-interactive'],
+    add: ['add', '--prefer-offline', '--non-interactive'],
+  },
+};
 
 /** What programs need to be found, and npm to reach its registry; nothing of a run around this one. */
 const environment = {
@@ -26,7 +44,7 @@ const environment = {
   SCARF_ANALYTICS: 'false',
 };
 
-/** Runs a program of an application's; pnpm's own beside it. @returns what it wrote */
+/** Runs a program of an application's; its package manager is beside it. @returns what it wrote */
 export function run(at, command, ...args) {
   const tools = path.join(path.dirname(at), 'tools/node_modules/.bin');
   try {
@@ -43,19 +61,28 @@ export function run(at, command, ...args) {
 }
 
 /** `nest new`, and what comes in place of Express. @returns nothing is installed yet */
-export function generate({ cli, manager, platform }, at, root) {
+export function generate({ cli, manager, platform, modules }, at, root) {
   const parent = path.dirname(at);
   const args = ['new', path.basename(at), '--skip-install', '--skip-git', '--package-manager', manager];
   if (cli) run(parent, 'npx', '--yes', '-p', cli, 'nest', ...args);
+  else if (modules) generateOf(modules, manager, at, root);
   else run(parent, process.execPath, path.join(root, 'node_modules/@nestjs/cli/bin/nest.js'), ...args);
-  if (manager === 'pnpm') {
+  if (manager in MANAGERS) {
     const tools = path.join(parent, 'tools');
     mkdirSync(tools, { recursive: true });
-    run(parent, 'npm', 'install', '--no-audit', '--no-fund', '--prefix', tools, PNPM);
+    run(parent, 'npm', 'install', '--no-audit', '--no-fund', '--prefix', tools, MANAGERS[manager].package);
     // Whose application it is is seen by its lock file.
-    writeFileSync(path.join(at, 'pnpm-lock.yaml'), '');
+    writeFileSync(path.join(at, MANAGERS[manager].lockFile), '');
   }
   if (platform === 'fastify') toFastify(at);
+}
+
+/** What `nest new` runs, with the answer to what it would ask. */
+function generateOf(modules, manager, at, root) {
+  const schematics = path.join(root, 'node_modules/@angular-devkit/schematics-cli/bin/schematics.js');
+  const options = { name: path.basename(at), 'package-manager': manager, language: 'ts', type: modules };
+  const flags = Object.entries(options).map(([name, value]) => `--${name}=${value}`);
+  run(path.dirname(at), process.execPath, schematics, '@nestjs/schematics:application', ...flags);
 }
 
 /** As Nest's documentation says. */
@@ -84,10 +111,8 @@ export function change(at, name, what, by) {
 
 /** Installs what package.json says, and more. */
 export function install({ manager }, at, ...packages) {
-  if (manager === 'pnpm') {
-    if (packages.length > 0) return run(at, 'pnpm', 'add', '--prefer-offline', ...packages);
-    return run(at, 'pnpm', 'install', '--prefer-offline', '--no-frozen-lockfile');
-  }
+  const words = MANAGERS[manager];
+  if (words) return run(at, manager, ...(packages.length > 0 ? [...words.add, ...packages] : words.install));
   return run(
     at,
     'npm',

@@ -1,6 +1,7 @@
 import { ValidationPipe } from '@nestjs/common';
 import { NestFactory } from '@nestjs/core';
 import { ExpressAdapter } from '@nestjs/platform-express';
+import { FastifyAdapter } from '@nestjs/platform-fastify';
 import { SignJWT } from 'jose';
 import { managementUrlOf } from '../../src/app/http/operations-access.js';
 import { MessagingModule } from '../../src/messaging/messaging.module.js';
@@ -389,11 +390,14 @@ it('without a management port they are on the other, and need a token there', as
   }
 });
 
-it('another application has the routes and the page, and says who it is that asks', async () => {
+it.each([
+  ['Express', () => new ExpressAdapter()],
+  ['Fastify', () => new FastifyAdapter()],
+])('a host on %s has the routes and the page, and says who it is that asks', async (_, adapter) => {
   const database = await createDatabase();
   const operatorOf = ({ headers }: { headers: Record<string, string> }) => headers['x-user'];
   const imports = [MessagingModule.forRoot(), MessageOperationsModule.forRoot({ operatorOf }), { module: ConsoleModule }]; // prettier-ignore
-  const host = await NestFactory.create(messagesModule(database, [], imports), new ExpressAdapter(), {
+  const host = await NestFactory.create(messagesModule(database, [], imports), adapter(), {
     logger: false,
     abortOnError: false,
   });
