@@ -61,15 +61,20 @@ export interface CheckedClient {
   isNew: boolean;
 }
 
+/** Whether a client may be lent without a question to its server. */
+export function isLentUnasked({ client, server, recycling, purpose, bornAt }: CheckedClient): boolean {
+  if (recycling !== 'fast') return false;
+  return purpose === 'read-only' || Math.max(bornAt, foundWritable.get(client) ?? 0) >= server.suspectSince;
+}
+
 /** Checks a client that is about to be lent, as `recycling` says. @throws what pg throws when the connection is lost */
 export async function checkClient(checked: CheckedClient): Promise<Verdict> {
-  const { client, server, recycling, purpose, bornAt, isNew } = checked;
+  if (isLentUnasked(checked)) return 'lend';
+  const { client, recycling, purpose, bornAt, isNew } = checked;
   if (purpose === 'read-only') {
-    if (recycling !== 'fast') await client.query(recycling === 'clean' ? RESET_SESSION : '');
+    await client.query(recycling === 'clean' ? RESET_SESSION : '');
     return 'lend';
   }
-  const isSuspect = Math.max(bornAt, foundWritable.get(client) ?? 0) < server.suspectSince;
-  if (recycling === 'fast' && !isSuspect) return 'lend';
   const askedAt = performance.now();
   if (await takesWrites(client, recycling === 'clean' ? RESET_SESSION : undefined)) {
     foundWritable.set(client, askedAt);

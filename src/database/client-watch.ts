@@ -7,6 +7,14 @@ const watched = new WeakSet<object>();
 const births = new WeakMap<PoolClient, number>();
 const lost = new WeakMap<PoolClient, Error>();
 const connected = new WeakMap<Pool, Set<PoolClient>>();
+const taken = new WeakMap<Pool, Set<Taken>>();
+
+/** A client that the pool has lent. */
+export interface Taken {
+  readonly client: PoolClient;
+  /** To be called in the end; more than once does no harm. */
+  readonly giveBack: () => void;
+}
 
 /** When its connection was made; 0 for those that were there before anybody looked. */
 export const bornAt = (client: PoolClient): number => births.get(client) ?? 0;
@@ -18,9 +26,24 @@ export const lossOf = (client: PoolClient): Error | undefined => lost.get(client
 export const hasConnected = (pool: Pool): boolean =>
   [...(connected.get(pool) ?? [])].some((client) => !lost.has(client));
 
+/** A client of a pool that is watched. @throws what the pool says */
+export function takeClient(pool: Pool): Promise<Taken> {
+  return new Promise((resolve, reject) => {
+    pool.connect((error, client, release) => {
+      if (!client) return reject(error!);
+      watchClient(pool, client);
+      const all = taken.get(pool)!;
+      const one: Taken = { client, giveBack: () => void (all.delete(one) && release()) };
+      all.add(one);
+      resolve(one);
+    });
+  });
+}
+
 /**
  * An error of a client that nobody listens to ends the process, and neither the pool nor TypeORM listens between a client's
- * connect and the microtask in which its borrower has it, nor after a broken one was given back.
+ * connect and the microtask in which its borrower has it, nor after a broken one was given back. A pool that ends closes what it
+ * has lent, as TypeORM has it do with what it has itself: who ends it waits for nobody.
  */
 export function watchPool(pool: Pool): void {
   if (watched.has(pool)) return;
@@ -33,6 +56,14 @@ export function watchPool(pool: Pool): void {
   });
   pool.on('remove', (client) => clients.delete(client));
   tellExhaustion(pool);
+  const lent = new Set<Taken>();
+  taken.set(pool, lent);
+  const end: (callback?: () => void) => unknown = pool.end.bind(pool);
+  pool.end = ((callback?: () => void) => {
+    const ended = end(callback);
+    for (const { giveBack } of lent) giveBack();
+    return ended;
+  }) as Pool['end'];
 }
 
 export function watchClient(pool: Pool, client: PoolClient): void {

@@ -3,7 +3,7 @@ import { once } from 'node:events';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { DataSource, QueryRunner } from 'typeorm';
 import { beforeAbort } from './before-abort.js';
-import { hasConnected } from './client-watch.js';
+import { hasConnected, type Taken, takeClient } from './client-watch.js';
 import { hasSqlState, markLost } from './database-failure.js';
 import { KnownServer } from './known-server.js';
 import { cutConnectionOf } from './pg/internals.js';
@@ -39,8 +39,8 @@ export function standInForPoolRunners(
 const LOGIN_REFUSED = ['28000', '28P01', '42501', '55000'];
 
 /**
- * A client of the pool, with the QueryRunner that gives it back. A server that has no connection left for us, or lets us in no
- * more, is no reason to give up while we have some: one of them comes back.
+ * A client of the pool. A server that has no connection left for us, or lets us in no more, is no reason to give up while we have
+ * some: one of them comes back.
  *
  * @throws PoolExhaustedError, DatabaseUnavailableError no client can be had
  * @throws the reason of `signal`
@@ -49,17 +49,15 @@ export async function connect(
   dataSource: DataSource,
   pool: Pool,
   signal: AbortSignal | undefined,
-): Promise<{ queryRunner: QueryRunner; client: PoolClient }> {
+): Promise<Taken> {
   const until = performance.now() + acquireTimeoutOf(dataSource, pool);
   for (;;) {
-    // A QueryRunner whose connect() failed stays failed (it caches the promise), hence a fresh one each time.
-    const queryRunner = createPoolRunner(dataSource);
     try {
       // A pool with a limit of its own ends the wait, and one with an idle client for us has none.
       const isBounded = Boolean(ownLimitOf(pool)) || pool.idleCount > pool.waitingCount;
-      const connecting = queryRunner.connect() as Promise<PoolClient>;
-      const inTime = isBounded ? connecting : withinMs(connecting, until - performance.now(), pool);
-      return { queryRunner, client: await connectOnce({ queryRunner, connecting, inTime, signal }) };
+      const taking = takeClient(pool);
+      const inTime = isBounded ? taking : withinMs(taking, until - performance.now(), pool);
+      return await connectOnce(taking, inTime, signal);
     } catch (error) {
       const areTooMany = hasSqlState(error, TOO_MANY_CONNECTIONS);
       const isRefused = hasSqlState(error, ...LOGIN_REFUSED);
@@ -77,22 +75,22 @@ const ownLimitOf = (pool: Pool): number | undefined => (pool.options as PoolConf
 export const acquireTimeoutOf = (dataSource: DataSource, pool: Pool): number =>
   ownLimitOf(pool) || KnownServer.of(dataSource).acquireTimeoutMs;
 
-interface Connecting {
-  queryRunner: QueryRunner;
-  connecting: Promise<PoolClient>;
-  /** The same, or why it is waited for no longer. */
-  inTime: Promise<PoolClient>;
-  signal: AbortSignal | undefined;
-}
-
-/** Whatever the reason, without a connection nothing was begun, so it is safe to try again. */
-async function connectOnce({ queryRunner, connecting, inTime, signal }: Connecting): Promise<PoolClient> {
+/**
+ * Whatever the reason, without a connection nothing was begun, so it is safe to try again.
+ *
+ * @param inTime the same, or why it is waited for no longer
+ */
+async function connectOnce(
+  taking: Promise<Taken>,
+  inTime: Promise<Taken>,
+  signal: AbortSignal | undefined,
+): Promise<Taken> {
   try {
     return await (signal ? beforeAbort(inTime, signal) : inTime);
   } catch (error) {
     const isLate = error instanceof WaitedTooLongError;
     // The pool can't be told that nobody waits any more: what it gives goes back.
-    if (signal?.aborted || isLate) void connecting.then(() => queryRunner.release()).catch(() => undefined);
+    if (signal?.aborted || isLate) void taking.then(({ giveBack }) => giveBack()).catch(() => undefined);
     if (signal?.aborted) throw signal.reason;
     if (error instanceof PoolExhaustedError) throw error;
     throw isLate && error.isPoolFull ? new PoolExhaustedError(error) : unavailable(error);
@@ -106,11 +104,7 @@ class WaitedTooLongError extends Error {
 }
 
 /** @throws WaitedTooLongError */
-async function withinMs(
-  connecting: Promise<PoolClient>,
-  milliseconds: number,
-  pool: Pool,
-): Promise<PoolClient> {
+async function withinMs(taking: Promise<Taken>, milliseconds: number, pool: Pool): Promise<Taken> {
   const over = new AbortController();
   const { signal } = over;
   const late = sleep(Math.max(0, milliseconds), undefined, { signal, ref: false }).then(() => {
@@ -118,7 +112,7 @@ async function withinMs(
   });
   late.catch(() => undefined);
   try {
-    return await Promise.race([connecting, late]);
+    return await Promise.race([taking, late]);
   } finally {
     over.abort();
   }

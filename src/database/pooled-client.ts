@@ -1,13 +1,15 @@
 import type { Client, Pool, PoolClient } from 'pg';
-import type { DataSource, QueryRunner } from 'typeorm';
+import type { DataSource } from 'typeorm';
 import {
   checkClient,
+  type CheckedClient,
+  isLentUnasked,
   type Purpose,
   takesWrites,
   type RecyclingMethod,
   type Verdict,
 } from './client-check.js';
-import { bornAt, lossOf, watchClient, watchPool } from './client-watch.js';
+import { bornAt, lossOf, watchPool } from './client-watch.js';
 import { acquireTimeoutOf, connect, inTime, NoAnswerError, unavailable } from './connecting.js';
 import { type DatabaseFailure, failureOn, markFailures } from './database-failure.js';
 import { looksElsewhere } from './faults.js';
@@ -21,10 +23,9 @@ export { RECYCLING_METHODS, type RecyclingMethod } from './client-check.js';
 
 /** A client of the DataSource's pool, lent for the length of one callback. */
 export interface Lease {
-  /** TypeORM's owner of the client; release is not the borrower's job. */
-  readonly queryRunner: QueryRunner;
-  /** The very client the QueryRunner uses: named statements and COPY go through it. */
   readonly client: PoolClient;
+  /** For `returnClient`. */
+  readonly giveBack: () => void;
   /** Set it when the client's state can't be trusted (a ROLLBACK that failed): it is then closed, not returned. */
   broken: boolean;
   /** Set it while the client is in a transaction that is not to write: that it can't is no failing of the server then. */
@@ -56,7 +57,7 @@ export async function withClient<T>(
     await learnFailure(lease, error);
     throw error;
   } finally {
-    await returnClient(lease);
+    returnClient(lease);
   }
 }
 
@@ -125,13 +126,14 @@ export async function borrowClient(
   const server = KnownServer.of(dataSource);
   // Clients that are idle and no good any more are replaced; there are at most as many of them as the pool is large.
   for (let left = pool.options.max ?? 0; ; left--) {
-    const { queryRunner, client } = await connect(dataSource, pool, signal);
-    const lease: Lease = { queryRunner, client, broken: false, server };
-    watchClient(pool, client);
+    const { client, giveBack } = await connect(dataSource, pool, signal);
+    const lease: Lease = { client, giveBack, broken: false, server };
     let isRefused = false;
     try {
       if (bornAt(client) >= server.outdatedSince) {
-        const asked = check(lease, dataSource, recycling, purpose);
+        const known = { client, server, recycling, purpose, bornAt: bornAt(client), isNew: isNew(client) };
+        if (!known.isNew && isLentUnasked(known)) return lease;
+        const asked = check(known, dataSource);
         const verdict = await inTime(client, asked, acquireTimeoutOf(dataSource, pool), signal);
         if (verdict === 'lend') return lease;
         isRefused = verdict === 'refuse';
@@ -142,12 +144,12 @@ export async function borrowClient(
       lease.broken = true;
       const isLate = error instanceof NoAnswerError;
       if (isLate || !failure?.isLost || left <= 0) {
-        await returnClient(lease);
+        returnClient(lease);
         signal?.throwIfAborted();
         throw isLate || failure?.isLost ? unavailable(error) : error;
       }
     }
-    await returnClient(lease);
+    returnClient(lease);
     if (isRefused) throw new DatabaseUnavailableError(new Error(TAKES_NO_WRITES), READ_ONLY_SQL_TRANSACTION);
   }
 }
@@ -156,15 +158,9 @@ export async function borrowClient(
 export const TAKES_NO_WRITES = 'takes no writes (read only or a standby)';
 
 /** Asks a client what has to be known before it is lent, and whether it may be. @throws what pg throws */
-async function check(
-  { client, server }: Lease,
-  dataSource: DataSource,
-  recycling: RecyclingMethod,
-  purpose: Purpose,
-): Promise<Verdict> {
-  const wasNew = isNew(client);
-  if (wasNew) await introduce(client, dataSource);
-  return checkClient({ client, server, recycling, purpose, bornAt: bornAt(client), isNew: wasNew });
+async function check(known: CheckedClient, dataSource: DataSource): Promise<Verdict> {
+  if (known.isNew) await introduce(known.client, dataSource);
+  return checkClient(known);
 }
 
 /**
@@ -190,7 +186,7 @@ export async function whyNoWrites(dataSource: DataSource, atMostMs: number): Pro
       throw error;
     } finally {
       signal.removeEventListener('abort', onAbort);
-      await returnClient(lease);
+      returnClient(lease);
     }
   } catch (error) {
     if (signal.aborted) return `no answer within ${atMostMs} ms`;
@@ -231,12 +227,10 @@ export async function connectBeside(dataSource: DataSource, signal: AbortSignal,
 }
 
 /** Gives a client back to the pool, or closes it when it is `broken`. */
-export async function returnClient({ queryRunner, client, broken }: Lease): Promise<void> {
-  if (broken) {
-    // The pool drops a client that is ending. Its farewell may fail, as the connection is lost already.
-    (client as unknown as Client).end().catch(() => undefined);
-  }
-  await queryRunner.release();
+export function returnClient({ client, giveBack, broken }: Lease): void {
+  // The pool drops a client that is ending. Its farewell may fail, as the connection is lost already.
+  if (broken) (client as unknown as Client).end().catch(() => undefined);
+  giveBack();
 }
 
 /** What the client said when its connection was lost while nobody waited for an answer (an idle timeout, a kill). */

@@ -62,8 +62,8 @@ export function peopleStatements(table: string, outbox?: EventTable, versionBy: 
   // As text the JSON needs no parsing and loses no digit on its way.
   const person = `id, name, data::text AS data, ${version.columns}`;
   const named = (name: string, text: string): PeopleStatement => {
-    const statement = { name: preparedName(`people_${name}`, text), text };
-    return (...values) => ({ ...statement, values });
+    const prepared = preparedName(`people_${name}`, text);
+    return (...values) => ({ name: prepared, text, values });
   };
   const hasTrace = outbox?.hasTrace ?? false;
   const writing = (name: string, text: string): WritingStatement => {

@@ -132,7 +132,7 @@ export class TransactionContext {
    * @throws TransactionUsageError the transaction has ended
    */
   async commitWith<Row extends QueryResultRow>(statement: Statement): Promise<QueryResult<Row>> {
-    const isOutermost = !this.isNested && !this.parts.unit.claim && places.isOwnWork(this);
+    const isOutermost = !this.isNested && !this.parts.unit.options.claim && places.isOwnWork(this);
     if (this.hasEnded || !isOutermost) return this.query(statement);
     return this.parts.commitWith(statement as QueryConfig) as Promise<QueryResult<Row>>;
   }

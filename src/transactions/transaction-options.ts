@@ -132,45 +132,40 @@ export interface TransactionRunnerSettings extends Omit<
   conflictQueueSize?: number;
 }
 
-const WHOLE_NUMBERS = {
-  maxAttempts: [1, 10],
-  timeoutMs: [1, 2 ** 31 - 1],
-  acquireTimeoutMs: [1, 2 ** 31 - 1],
-  lockTimeoutMs: [1, 2 ** 31 - 1],
-  statementTimeoutMs: [1, 2 ** 31 - 1],
-  idleInTransactionTimeoutMs: [1, 2 ** 31 - 1],
-  drainTimeoutMs: [0, 2 ** 31 - 1],
-  conflictQueueSize: [1, 2 ** 31 - 1],
-} as const;
-const CHOICES = {
-  isolationLevel: ISOLATION_LEVELS,
-  propagation: PROPAGATIONS,
-  commitOutcome: ['resolve', 'row', 'report'],
-  repositories: ['join', 'throw', 'warn', 'off'],
-  poolQueries: ['warn', 'throw', 'off'],
-  preparedStatements: PREPARED_STATEMENTS,
-} as const;
+const MOST_MS = 2 ** 31 - 1;
+const WHOLE_NUMBERS = new Map<string, readonly [number, number]>([
+  ['maxAttempts', [1, 10]],
+  ['timeoutMs', [1, MOST_MS]],
+  ['acquireTimeoutMs', [1, MOST_MS]],
+  ['lockTimeoutMs', [1, MOST_MS]],
+  ['statementTimeoutMs', [1, MOST_MS]],
+  ['idleInTransactionTimeoutMs', [1, MOST_MS]],
+  ['drainTimeoutMs', [0, MOST_MS]],
+  ['conflictQueueSize', [1, MOST_MS]],
+]);
+const CHOICES = new Map<string, readonly string[]>([
+  ['isolationLevel', ISOLATION_LEVELS],
+  ['propagation', PROPAGATIONS],
+  ['commitOutcome', ['resolve', 'row', 'report']],
+  ['repositories', ['join', 'throw', 'warn', 'off']],
+  ['poolQueries', ['warn', 'throw', 'off']],
+  ['preparedStatements', PREPARED_STATEMENTS],
+]);
 
 /**
  * Refuses options that are out of range or contradict each other, before anything is begun.
  *
+ * @param merged the same with their defaults, which are in range
  * @throws TransactionUsageError names the option and what is accepted
  */
-export function validateOptions(options: TransactionOptions & TransactionRunnerSettings): void {
-  for (const [name, [least, most]] of Object.entries(WHOLE_NUMBERS)) {
-    const value = options[name as keyof typeof WHOLE_NUMBERS];
-    if (value !== undefined && !(Number.isInteger(value) && value >= least && value <= most))
-      throw new TransactionUsageError(
-        `${name} must be a whole number from ${least} to ${most}, not ${String(value)}`,
-      );
-  }
-  for (const [name, accepted] of Object.entries(CHOICES)) {
-    const value: string | undefined = options[name as keyof typeof CHOICES];
-    if (value !== undefined && !(accepted as readonly string[]).includes(value))
-      throw new TransactionUsageError(`${name} must be one of ${accepted.join(', ')}, not ${String(value)}`);
-  }
-  const { deferrable, isolationLevel, readOnly, conflictKey } = options;
-  if (options.repositories && options.poolQueries)
+export function validateOptions(
+  options: TransactionOptions & TransactionRunnerSettings,
+  merged = options,
+): void {
+  // A unit of work has few options of its own, so those are looked at and not all that there might be.
+  for (const [name, value] of Object.entries(options)) if (value !== undefined) assertInRange(name, value);
+  const { deferrable, isolationLevel, readOnly, conflictKey } = merged;
+  if (merged.repositories && merged.poolQueries)
     throw new TransactionUsageError(
       'repositories and poolQueries are the same setting: leave out poolQueries',
     );
@@ -182,6 +177,17 @@ export function validateOptions(options: TransactionOptions & TransactionRunnerS
     throw new TransactionUsageError(
       `conflictKey must be a text that is not empty, not ${JSON.stringify(conflictKey)}`,
     );
+}
+
+function assertInRange(name: string, value: unknown): void {
+  const [least, most] = WHOLE_NUMBERS.get(name) ?? [];
+  if (least !== undefined && !(Number.isInteger(value) && Number(value) >= least && Number(value) <= most!))
+    throw new TransactionUsageError(
+      `${name} must be a whole number from ${least} to ${most}, not ${String(value)}`,
+    );
+  const accepted = CHOICES.get(name);
+  if (accepted && !accepted.includes(value as string))
+    throw new TransactionUsageError(`${name} must be one of ${accepted.join(', ')}, not ${String(value)}`);
 }
 
 /**
@@ -209,9 +215,17 @@ export function beginStatements(options: TransactionOptions, settings: readonly 
   return [begin, ...settings, ...localTimeouts(options)];
 }
 
-/** True when a single statement can't do without BEGIN. */
-export function needsBegin(options: TransactionOptions): boolean {
-  return beginStatements(options)[0] !== 'START TRANSACTION' || localTimeouts(options).length > 0;
+/** True when a single statement can't do without BEGIN: `beginStatements` has something to say. */
+export function needsBegin({
+  isolationLevel,
+  readOnly,
+  deferrable,
+  lockTimeoutMs,
+  statementTimeoutMs,
+  idleInTransactionTimeoutMs,
+}: TransactionOptions): boolean {
+  if (isolationLevel !== undefined || readOnly !== undefined || deferrable) return true;
+  return (lockTimeoutMs ?? statementTimeoutMs ?? idleInTransactionTimeoutMs) !== undefined;
 }
 
 // SET LOCAL, as set_config() would take the snapshot and leak nothing less.

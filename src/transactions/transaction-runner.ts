@@ -103,7 +103,8 @@ export class TransactionRunner implements BeforeApplicationShutdown {
    * @throws TransactionUsageError options that contradict each other, or the unit of work around this one
    */
   async run<T>(options: UnitOptions, work: (transaction: TransactionContext) => Promise<T>): Promise<T> {
-    validateOptions({ ...this.settings, ...options });
+    const merged = { ...this.settings, ...options };
+    validateOptions(options, merged);
     const { propagation = 'REQUIRED' } = options;
     const outer = innermostOn(this.dataSource);
     if (outer && options.claim && propagation !== 'REQUIRES_NEW')
@@ -112,8 +113,8 @@ export class TransactionRunner implements BeforeApplicationShutdown {
       throw new TransactionUsageError(
         "propagation: 'MANDATORY' needs a unit of work around it, and there is none.",
       );
-    if (!outer) return this.begin(options, work);
-    if (propagation === 'REQUIRES_NEW') return this.beginBeside(outer, options, work);
+    if (!outer) return this.begin(merged, work);
+    if (propagation === 'REQUIRES_NEW') return this.beginBeside(outer, merged, work);
     if (outer.hasEnded)
       throw new TransactionUsageError(
         `Transaction ${outer.id} has ended: await what runs in it, begin what outlives it in afterCommit, or with propagation: 'REQUIRES_NEW'.`,
@@ -134,15 +135,14 @@ export class TransactionRunner implements BeforeApplicationShutdown {
     { writes, ...options }: Omit<UnitOptions, 'claim'> & { writes: boolean },
   ): Promise<QueryResult<Row>> {
     const merged = { ...this.settings, ...options };
-    const isResolved = writes && ['resolve', 'row'].includes(merged.commitOutcome ?? '');
-    const { propagation } = options;
     const server = KnownServer.of(this.dataSource);
     if (!server.isKnown) await this.know();
-    const joins = propagation !== undefined || currentTransaction() !== undefined;
+    const isResolved = writes && (merged.commitOutcome ?? 'report') !== 'report';
+    const joins = options.propagation !== undefined || currentTransaction() !== undefined;
     if (isResolved || joins || merged.timeoutMs || server.dropsSettings || needsBegin(merged))
       return this.run(options, (transaction) => transaction.query<Row>(statement));
-    validateOptions(merged);
-    return this.unit(options, PIPELINE_DEPTH, (unit, attempt) =>
+    validateOptions(options, merged);
+    return this.unit(merged, PIPELINE_DEPTH, (unit, attempt) =>
       attemptStatement<Row>({ unit, attempt, statement, writes, ...this.common }),
     );
   }
@@ -214,18 +214,17 @@ export class TransactionRunner implements BeforeApplicationShutdown {
   }
 
   /**
-   * Runs a unit of work of its own: in its turn, until it is committed, known to whoever stops the application.
+   * Runs a unit of work of its own, defaults in its options: in its turn, until committed, known to whoever stops the application.
    *
    * @param atOnce how many like it may have the turn of their key together
    */
   private async unit<T>(
-    { claim, continues = false, doubt, ...options }: UnitOptions,
+    options: UnitOptions,
     atOnce: number,
     attemptOnce: (unit: Unit, attempt: number) => Promise<AttemptOutcome<T>>,
   ): Promise<T> {
-    if (this.stopping.signal.aborted && !continues && !isPartOfUnit()) throw new ShuttingDownError();
-    const unit = new Unit({ ...this.settings, ...options }, this.stopping.signal, claim);
-    if (doubt) unit.doubt = { error: doubt, since: performance.now() };
+    if (this.stopping.signal.aborted && !options.continues && !isPartOfUnit()) throw new ShuttingDownError();
+    const unit = new Unit(options, this.stopping.signal);
     const { conflictQueueSize = DEFAULT_QUEUE_SIZE } = this.settings;
     const done = inTurn(this.dataSource, unit, { atOnce, atMost: conflictQueueSize }, () =>
       repeatUntilCommitted(unit, (attempt) => attemptOnce(unit, attempt)),

@@ -137,6 +137,25 @@ it('no connection free in time is a 503 that says so, and nothing is changed', (
     expect((await app.people.findByName('refused')).items).toEqual([]);
   }));
 
+it('a DataSource that is destroyed waits for nobody who has a connection of it', () =>
+  withApp({}, async (app) => {
+    const held = barrier(2);
+    const release = barrier(2);
+    const unit = app.transactions.run({}, async (transaction) => {
+      await transaction.query({ text: 'SELECT 1' });
+      await held();
+      await release();
+      return transaction.query({ text: 'SELECT 1' });
+    });
+    const refused = expect(unit).rejects.toMatchObject({ type: 'database-unavailable' });
+    await held();
+    await app.dataSource.destroy();
+    await release();
+    await refused;
+    await app.dataSource.initialize();
+    expect((await app.people.findByName('x')).items).toEqual([]);
+  }));
+
 it('a statement beyond DB_STATEMENT_TIMEOUT_MS is cancelled by the server and answered 503', () =>
   withApp({ DB_STATEMENT_TIMEOUT_MS: '100' }, async (app) => {
     const { id } = await app.people.create({ name: 'locked' });

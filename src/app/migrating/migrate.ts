@@ -3,6 +3,7 @@
 // May know: database/ and the list of migrations.
 
 import { type DataSource, MigrationExecutor } from 'typeorm';
+import { createPoolRunner } from '../../database/connecting.js';
 import { cutConnection, type Lease, withClient } from '../../database/pooled-client.js';
 import { cancelStatement } from './cancel-statement.js';
 import { migrationClient, withoutLimits } from './client.js';
@@ -25,8 +26,9 @@ export function migrate(dataSource: DataSource): Promise<string[]> {
     const lockLost = new AbortController();
     const { signal } = lockLost;
     const migration = migrationClient(lease, signal);
-    lease.queryRunner.connect = () => Promise.resolve(migration.client);
-    const executor = new MigrationExecutor(dataSource, lease.queryRunner);
+    const queryRunner = createPoolRunner(dataSource);
+    queryRunner.connect = () => Promise.resolve(migration.client);
+    const executor = new MigrationExecutor(dataSource, queryRunner);
     executor.transaction = 'each';
     const pending = await executor.getPendingMigrations();
     if (pending.length === 0) return [];

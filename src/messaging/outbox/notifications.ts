@@ -64,7 +64,7 @@ export async function untilPending(
     lease.broken = true;
     throw toDatabaseError(error, await learnFailure(lease, error), true);
   } finally {
-    await returnClient(lease);
+    returnClient(lease);
   }
 }
 

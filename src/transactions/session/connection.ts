@@ -95,10 +95,10 @@ export class SessionConnection {
     const mayGoOn = () => isWanted() && !this.isCut;
     if (!mayGoOn() || this.replaced++ >= poolOf(this.options.dataSource).options.max) return false;
     this.lease.broken = true;
-    await returnClient(this.lease);
+    returnClient(this.lease);
     const lease = await borrow(this.options);
     if (!mayGoOn()) {
-      await returnClient(lease);
+      returnClient(lease);
       return false;
     }
     lease.readOnly = this.options.readOnly;
@@ -114,8 +114,8 @@ export class SessionConnection {
   }
 
   /** Gives the client back to the pool. */
-  release(): Promise<void> {
-    return returnClient(this.lease);
+  release(): void {
+    returnClient(this.lease);
   }
 
   /** The failure itself, where the server had told it while nobody waited for an answer (an idle timeout, a kill). */

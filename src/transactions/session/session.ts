@@ -161,10 +161,10 @@ export class TransactionSession {
   }
 
   /** Gives the connection back. */
-  async release(): Promise<void> {
+  release(): void {
     if (this.state.now.is === 'closed') return;
     this.state.on('close');
-    await this.connection.release();
+    this.connection.release();
   }
 
   /** Cuts the connection, whatever it waits for. */

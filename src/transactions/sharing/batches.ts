@@ -51,8 +51,10 @@ export const MOST_SHARED = 64;
  */
 export class Batches<Item, Result> extends AsyncResource {
   private waiting: Waiting<Item, Result>[] = [];
-  private underWay = 0;
+  /** The batches under way that count, in the order in which they began. */
+  private readonly underWay = new Set<{ readonly since: number }>();
   private isDue = false;
+  private slow: NodeJS.Timeout | undefined;
   private readonly pause = new SharingPause();
 
   constructor(private readonly calls: SharedCalls<Item, Result>) {
@@ -67,11 +69,23 @@ export class Batches<Item, Result> extends AsyncResource {
   }
 
   private goOn(): void {
-    if (this.isDue || this.waiting.length === 0) return;
-    if (this.underWay >= AT_ONCE && !this.pause.isOn) return;
+    if (this.isDue || this.waiting.length === 0 || !this.hasRoom()) return;
     this.isDue = true;
     // Behind what the calling code does in one go.
-    queueMicrotask(this.next);
+    process.nextTick(this.next);
+  }
+
+  /** Where there is none it is looked again once the oldest is slow: whom nobody waits behind needs no timer. */
+  private hasRoom(): boolean {
+    const [oldest] = this.underWay;
+    if (this.underWay.size < AT_ONCE || !oldest || this.pause.isOn) return true;
+    const leftMs = oldest.since + SLOW_MS - performance.now();
+    if (leftMs <= 0) return this.underWay.delete(oldest);
+    this.slow ??= setTimeout(() => {
+      this.slow = undefined;
+      this.goOn();
+    }, leftMs);
+    return false;
   }
 
   /** In no caller's context: what is sent is of several. */
@@ -79,17 +93,11 @@ export class Batches<Item, Result> extends AsyncResource {
     this.runInAsyncScope(() => {
       this.isDue = false;
       const batch = this.waiting.splice(0, this.pause.isOn ? 1 : MOST_SHARED);
-      this.underWay++;
-      let isCounted = true;
-      const over = () => {
-        if (isCounted) this.underWay--;
-        isCounted = false;
-        this.goOn();
-      };
-      const slow = setTimeout(over, SLOW_MS);
+      const counted = { since: performance.now() };
+      this.underWay.add(counted);
       void this.send(batch).then(() => {
-        clearTimeout(slow);
-        over();
+        this.underWay.delete(counted);
+        this.goOn();
       });
       this.goOn();
     });

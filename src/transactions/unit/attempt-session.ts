@@ -31,14 +31,14 @@ export async function openSession(
       server.settingsPerTransaction,
     ),
     readOnly: options.readOnly ?? false,
-    claim: unit.claim,
+    claim: unit.options.claim,
     statementTimeoutMs: options.statementTimeoutMs,
     tracksXid: !options.readOnly && server.hasTransactionIds && options.commitOutcome !== 'report',
     // Who waits for others of its key is going to write.
     assignsXid: options.conflictKey !== undefined,
     // A claim is a row already, and whoever made it looks for that.
     outcomeRow:
-      options.commitOutcome === 'row' && !options.readOnly && !unit.claim
+      options.commitOutcome === 'row' && !options.readOnly && !unit.options.claim
         ? OutcomeRows.of(dataSource).next()
         : undefined,
     signal: unit.signal,

@@ -45,7 +45,7 @@ export async function attemptTransaction<T>(options: AttemptOptions<T>): Promise
     return await new Attempt(session, options).run();
   } finally {
     options.sessions.delete(session);
-    await session.release();
+    session.release();
   }
 }
 

@@ -40,14 +40,23 @@ interface HeldKey {
  *
  * @throws as ConflictQueue.take()
  */
-export async function inTurn<T>(
+export function inTurn<T>(
+  dataSource: DataSource,
+  unit: Unit,
+  room: Pick<Hold, 'atOnce' | 'atMost'>,
+  use: () => Promise<T>,
+): Promise<T> {
+  const { conflictKey } = unit.options;
+  return conflictKey === undefined ? use() : inTurnOf(conflictKey, dataSource, unit, room, use);
+}
+
+async function inTurnOf<T>(
+  conflictKey: string,
   dataSource: DataSource,
   unit: Unit,
   { atOnce, atMost }: Pick<Hold, 'atOnce' | 'atMost'>,
   use: () => Promise<T>,
 ): Promise<T> {
-  const { conflictKey } = unit.options;
-  if (conflictKey === undefined) return use();
   const queue = ConflictQueue.of(dataSource);
   try {
     const hold = { owner: unit, within: unitsAround(), atOnce, atMost, signal: unit.signal };

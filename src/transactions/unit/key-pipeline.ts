@@ -100,7 +100,7 @@ export class KeyPipeline {
     const lease = await this.lease?.catch(() => undefined);
     if (lease) {
       setPipeline(lease.client, this.wasPipelined);
-      await returnClient(lease);
+      returnClient(lease);
     }
     this.markEnded();
   }

@@ -17,7 +17,7 @@ export async function askForOutcome(
 ): Promise<CommitOutcome> {
   // Before anything is asked: who holds a connection while waiting for one may wait for ever.
   session.connection.discard();
-  await session.release();
+  session.release();
   const { outcomeRow } = session;
   const ticket = session.sender.ticket.known;
   const atMostMs = Math.max(ASK_AT_LEAST_MS, unit.remainingMs() ?? ASK_MS);

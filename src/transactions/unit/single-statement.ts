@@ -2,6 +2,7 @@ import type { QueryResult, QueryResultRow } from 'pg';
 import { failureOf } from '../../database/database-failure.js';
 import { isInternal } from '../../database/faults.js';
 import { KnownServer } from '../../database/known-server.js';
+import { sendStatement } from '../../database/pg/statement-query.js';
 import { cutConnection, type Lease, poolOf, toSend, withClient } from '../../database/pooled-client.js';
 import { ApplicationError } from '../../errors/application-error.js';
 import { inStatementSpan } from '../../tracing/statement-spans.js';
@@ -61,7 +62,7 @@ async function send<Row extends QueryResultRow>({
     sessions.add((session = { cut: () => cutConnection(lease) }));
   };
   try {
-    const sendOn = (lease: Lease) => lease.client.query<Row>(toSend(lease, statement) as { text: string });
+    const sendOn = (lease: Lease) => sendStatement<Row>(lease.client, toSend(lease, statement));
     const run = unit.isTraced
       ? (lease: Lease) => inStatementSpan(statement.text, lease.client, () => sendOn(lease))
       : sendOn;

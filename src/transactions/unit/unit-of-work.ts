@@ -4,12 +4,11 @@
 
 import { v7 as uuidv7 } from 'uuid';
 import type { DatabaseFailure } from '../../database/database-failure.js';
-import type { PipelinedStatement } from '../../database/pg/pipelined-query.js';
 import { toMessageError } from '../../errors/error-responses.js';
 import { DEFAULT_MAX_ATTEMPTS } from '../retry-policy.js';
 import { type TransactionOutcomeUnknownError, TransactionTimeoutError } from '../transaction-errors.js';
 import { transactionChannels, type TransactionFailed, type TransactionPhase } from '../transaction-events.js';
-import type { TransactionOptions } from '../transaction-options.js';
+import type { UnitOptions } from '../transaction-options.js';
 
 /** What became of one attempt. */
 export type AttemptOutcome<T> =
@@ -44,12 +43,11 @@ export class Unit {
   private readonly budget: NodeJS.Timeout | undefined;
 
   constructor(
-    readonly options: TransactionOptions,
+    readonly options: UnitOptions,
     /** Aborted when the application stops: nobody waits between attempts any more. */
     readonly stopping: AbortSignal,
-    /** See `ClaimTakenError`. */
-    readonly claim?: PipelinedStatement,
   ) {
+    if (options.doubt) this.doubt = { error: options.doubt, since: this.startedAt };
     this.maxAttempts = options.maxAttempts ?? DEFAULT_MAX_ATTEMPTS;
     const { timeoutMs } = options;
     if (timeoutMs === undefined) return;
