@@ -66,7 +66,7 @@ export function watchPool(pool: Pool): void {
   }) as Pool['end'];
 }
 
-export function watchClient(pool: Pool, client: PoolClient): void {
+function watchClient(pool: Pool, client: PoolClient): void {
   if (watched.has(client)) return;
   watched.add(client);
   connected.get(pool)?.add(client);

@@ -100,5 +100,5 @@ export function isUnread(request: BodyRequest): boolean {
 }
 
 /** True when a body is announced, however long. */
-export const hasBody = ({ headers }: BodyRequest) =>
+const hasBody = ({ headers }: BodyRequest) =>
   headers['transfer-encoding'] !== undefined || Number(headers['content-length'] ?? 0) > 0;

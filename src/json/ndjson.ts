@@ -8,7 +8,7 @@ import { WorkSlices } from './work-slices.js';
 export const NDJSON = 'application/x-ndjson';
 
 /** A line longer than this is refused, so that one line can't fill the memory. */
-export const MAX_LINE_BYTES = 1024 * 1024;
+const MAX_LINE_BYTES = 1024 * 1024;
 
 const NEWLINE = 0x0a;
 const EMPTY = Buffer.alloc(0);

@@ -21,7 +21,7 @@ const PLUS = 0x2b;
 export const MINUS = 0x2d;
 const POINT = 0x2e;
 export const ZERO = 0x30;
-export const NINE = 0x39;
+const NINE = 0x39;
 export const OPEN_BRACKET = 0x5b;
 export const CLOSE_BRACKET = 0x5d;
 export const OPEN_BRACE = 0x7b;
@@ -95,7 +95,7 @@ export function scanKey(text: string, i: number): number {
 }
 
 /** Index after the string that opens at `i`. @throws JsonError */
-export function scanString(text: string, i: number): number {
+function scanString(text: string, i: number): number {
   for (i++; ; i++) {
     const c = text.charCodeAt(i);
     if (c === QUOTE) return i + 1;

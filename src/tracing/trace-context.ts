@@ -9,7 +9,7 @@ import { hasTracer } from './spans.js';
 export { type TraceHeaders } from './place.js';
 
 /** The header that names a request. */
-export const REQUEST_ID = 'x-request-id';
+const REQUEST_ID = 'x-request-id';
 
 /** W3C Trace Context and Baggage with the lengths that they ask everybody to take, and the id of a request. */
 const FORMS: readonly (readonly [name: string, form: RegExp])[] = [

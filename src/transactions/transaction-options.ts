@@ -6,7 +6,7 @@ import type { TransactionRetry } from './transaction-events.js';
 import type { PipelinedStatement } from '../database/pg/pipelined-query.js';
 import { type TransactionOutcomeUnknownError, TransactionUsageError } from './transaction-errors.js';
 
-export const PROPAGATIONS = ['REQUIRED', 'REQUIRES_NEW', 'MANDATORY', 'NESTED'] as const;
+const PROPAGATIONS = ['REQUIRED', 'REQUIRES_NEW', 'MANDATORY', 'NESTED'] as const;
 
 /**
  * What a unit of work does where another one runs already.

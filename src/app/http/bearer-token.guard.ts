@@ -15,8 +15,6 @@ import { callerByClaims } from '../../people/http/caller.js';
 import { BearerTokenException, scopesOf, tokenVerifier, type TokenVerifier } from './bearer-tokens.js';
 import type { AuthSettings } from '../settings.js';
 
-export { TokenKeysUnavailableError } from './issuer-keys.js';
-
 /** Asked by machines that have no token; `operations-access` says who is answered what. */
 const PUBLIC = new Set<Type>([HealthController, MetricsController, ConsoleController]);
 const READING = new Set(['GET', 'HEAD']);

@@ -9,7 +9,7 @@ import type { MessageIdentity } from '../message-identity.js';
 import type { QuarantinedKey } from './quarantined-key.js';
 
 /** What a parked message says where no dead letter is before it. */
-export const KEY_WAITS = {
+const KEY_WAITS = {
   code: 'KEY_WAITS',
   message: 'An earlier message of its key waits to be tried again.',
 };

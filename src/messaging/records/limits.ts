@@ -29,7 +29,7 @@ export function pastLimits(
 }
 
 /** Adds a header as Kafka means it: one that stands in a record more than once has an array of values, without those that are null. */
-export function addHeader(headers: RecordHeaders, name: string, value: Buffer | string | undefined): void {
+function addHeader(headers: RecordHeaders, name: string, value: Buffer | string | undefined): void {
   const known = headers[name];
   if (!(name in headers)) headers[name] = value;
   else if (value !== undefined)

@@ -1,5 +1,5 @@
 /** What an option may be: a word of these, or a test with what it asks for. */
-export type Rule =
+type Rule =
   | 'a boolean'
   | 'a function'
   | 'a class'
@@ -45,7 +45,7 @@ export function checkedBy<Options extends object>(
 }
 
 /** @throws Error names each option that is not known, with the nearest that is, or is of the wrong kind */
-export function checkOptions(where: string, given: object, rules: Rules): void {
+function checkOptions(where: string, given: object, rules: Rules): void {
   const problems = problemsOf(given, rules, rules, '');
   if (problems.length > 0) throw new Error(`${where}: ${problems.join('; ')}`);
 }
