@@ -1,4 +1,5 @@
 import type { PoolClient, QueryConfig, QueryResult, QueryResultRow } from 'pg';
+import { type Answered, type QueryClass as AnyQueryClass, queryOf } from './statement-query.js';
 
 /**
  * A statement that is sent with another and gives no rows, with its parameters as the server reads them. Without a name it is
@@ -51,6 +52,7 @@ export interface QueryConnection {
 }
 interface Query {
   callback: unknown;
+  queryMode?: string | undefined;
   portal: string;
   submit(connection: QueryConnection): Error | null;
   prepare(connection: QueryConnection): void;
@@ -60,8 +62,7 @@ interface Query {
   handleError(error: Error, connection: QueryConnection): void;
   handleReadyForQuery(connection: QueryConnection): void;
 }
-type Callback = (error: Error | null, result: QueryResult) => void;
-export type QueryClass = new (config: QueryConfig, values: undefined, callback: Callback) => Query;
+export type QueryClass = AnyQueryClass<Query>;
 type PipelinedQuery = Query & { around: Around; progress: Progress; name: string | undefined };
 type PipelinedQueryClass = new (...parameters: ConstructorParameters<QueryClass>) => PipelinedQuery;
 
@@ -104,10 +105,11 @@ export function pipelinedQuery(
   statement: QueryConfig,
   around: Around,
   progress: Progress,
-  callback: Callback,
+  callback: Answered,
 ): PipelinedQuery {
   const Class = classFor(Query);
-  const query = new Class({ ...statement, queryMode: 'extended' } as QueryConfig, undefined, callback);
+  const query = queryOf(Class, statement, callback);
+  query.queryMode = 'extended';
   query.around = around;
   query.progress = progress;
   return query;

@@ -1,28 +1,44 @@
-import type { PoolClient, QueryResult, QueryResultRow } from 'pg';
+import type { PoolClient, QueryConfig, QueryResult, QueryResultRow } from 'pg';
 
-type Callback = (error: Error | null, result: QueryResult) => void;
-type QueryClass = new (
-  text: string,
-  values: readonly unknown[] | undefined,
-  callback: Callback,
-) => { name?: string | undefined };
+/** What pg's Query calls with the answer. */
+export type Answered = (error: Error | null, result: QueryResult) => void;
+/** pg's Query, or a class of ours that extends it. */
+export type QueryClass<Query extends object = object> = new (
+  config: string | QueryConfig,
+  values: unknown[] | undefined,
+  callback: Answered,
+) => Query;
+
+const PLAIN = ['name', 'text', 'values'];
 
 /**
- * As `client.query(statement)`, which copies the statement by the descriptors of its properties (pg/lib/utils.js, since pg 8.23):
- * that takes longer than all else that is done of it here.
- *
- * @throws what pg throws
+ * A statement as one of pg's Query: made of its text, as of an object pg takes a copy by the descriptors of its properties
+ * (pg/lib/utils.js, since pg 8.23), which takes longer than all else that is done of a statement here.
  */
+export function queryOf<Query extends object>(
+  Class: QueryClass<Query>,
+  statement: QueryConfig,
+  callback: Answered,
+): Query {
+  // What else it may have decides how the answer is read, and is pg's to understand.
+  if (!Object.keys(statement).every((key) => PLAIN.includes(key)))
+    return new Class(statement, undefined, callback);
+  const query = new Class(statement.text, statement.values as unknown[] | undefined, callback);
+  (query as { name?: string | undefined }).name = statement.name;
+  return query;
+}
+
+/** As `client.query(statement)`. @throws what pg throws */
 export function sendStatement<Row extends QueryResultRow>(
   client: PoolClient,
-  { name, text, values }: { name?: string | undefined; text: string; values?: readonly unknown[] },
+  statement: QueryConfig,
 ): Promise<QueryResult<Row>> {
   return new Promise((resolve, reject) => {
+    // Of the pg that made the client: an application may have more than one, and each trusts its own class only.
     const { Query } = client.constructor as unknown as { Query: QueryClass };
-    const query = new Query(text, values, (error, result) =>
+    const query = queryOf(Query, statement, (error, result) =>
       error ? reject(error) : resolve(result as QueryResult<Row>),
     );
-    query.name = name;
     client.query(query as never);
   });
 }

@@ -1,6 +1,7 @@
 import type { PoolClient, QueryConfig, QueryResult, QueryResultRow } from 'pg';
 import { failureOf, isFailureOf } from '../../database/database-failure.js';
 import { type Around, type Progress, sendPipelined } from '../../database/pg/pipelined-query.js';
+import { sendStatement } from '../../database/pg/statement-query.js';
 import {
   borrowClient,
   cutConnection,
@@ -50,7 +51,7 @@ export class SessionConnection {
   }
 
   query<Row extends QueryResultRow>(statement: QueryConfig): Promise<QueryResult<Row>> {
-    return this.learning((lease) => lease.client.query<Row>(toSend(lease, statement)));
+    return this.learning((lease) => sendStatement<Row>(lease.client, toSend(lease, statement)));
   }
 
   sendPipelined<Row extends QueryResultRow>(

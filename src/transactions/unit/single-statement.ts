@@ -1,4 +1,4 @@
-import type { QueryResult, QueryResultRow } from 'pg';
+import type { QueryConfig, QueryResult, QueryResultRow } from 'pg';
 import { failureOf } from '../../database/database-failure.js';
 import { isInternal } from '../../database/faults.js';
 import { KnownServer } from '../../database/known-server.js';
@@ -62,7 +62,8 @@ async function send<Row extends QueryResultRow>({
     sessions.add((session = { cut: () => cutConnection(lease) }));
   };
   try {
-    const sendOn = (lease: Lease) => sendStatement<Row>(lease.client, toSend(lease, statement));
+    const sendOn = (lease: Lease) =>
+      sendStatement<Row>(lease.client, toSend(lease, statement) as QueryConfig);
     const run = unit.isTraced
       ? (lease: Lease) => inStatementSpan(statement.text, lease.client, () => sendOn(lease))
       : sendOn;
