@@ -8,14 +8,18 @@ const onEnd = new WeakMap<Socket, Set<() => void>>();
 /** Calls `done` once: when a response of Express or Fastify is sent, or nobody is there to read it. */
 export function whenOver(response: unknown, done: () => void): void {
   const { raw = response } = response as { raw?: unknown };
-  const { req } = raw as ServerResponse;
+  const answer = raw as ServerResponse;
+  const { req } = answer;
   // An answer that waits behind others of its connection is not told when that ends.
   const waiting = listenersOf(req.socket);
   const end = () => {
     if (waiting.delete(end)) done();
   };
   waiting.add(end);
-  finished(raw as ServerResponse, end);
+  // It listens twice. With Nest's and Fastify's own a stream has ten listeners, from where Node warns of a leak.
+  const most = answer.getMaxListeners();
+  if (most > 0) answer.setMaxListeners(most + 2);
+  finished(answer, end);
   if (req.socket.destroyed) end();
 }
 
