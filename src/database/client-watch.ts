@@ -74,6 +74,8 @@ function watchClient(pool: Pool, client: PoolClient): void {
   client.on('error', (error) => {
     markLost(error, undefined, connectionOf(client));
     if (!lost.has(client)) lost.set(client, error);
+    // Whoever has it may be busy with something else: it makes room for another at once.
+    for (const one of taken.get(pool) ?? []) if (one.client === client) one.giveBack();
   });
 }
 

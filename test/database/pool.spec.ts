@@ -137,6 +137,24 @@ it('no connection free in time is a 503 that says so, and nothing is changed', (
     expect((await app.people.findByName('refused')).items).toEqual([]);
   }));
 
+it('a connection that dies while its unit of work is busy with something else makes room at once', () =>
+  withApp({ DB_ACQUIRE_TIMEOUT_MS: '5000' }, async (app) => {
+    const held = barrier(2);
+    const release = barrier(2);
+    const unit = app.transactions.run({}, async (transaction) => {
+      const { rows } = await transaction.query<{ pid: number }>({ text: 'SELECT pg_backend_pid() AS pid' });
+      await database.query('SELECT pg_terminate_backend($1, 5000)', [rows[0]!.pid]);
+      await held();
+      await release();
+      return transaction.query({ text: 'SELECT 1' });
+    });
+    const refused = expect(unit).rejects.toMatchObject({ type: 'database-unavailable' });
+    await held();
+    expect((await app.people.findByName('x')).items).toEqual([]);
+    await release();
+    await refused;
+  }));
+
 it('a DataSource that is destroyed waits for nobody who has a connection of it', () =>
   withApp({}, async (app) => {
     const held = barrier(2);
