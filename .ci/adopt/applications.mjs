@@ -11,7 +11,7 @@ export const APPLICATIONS = {
   fastify: { cli: undefined, manager: 'npm', way: 'by hand', platform: 'fastify', tests: true },
   fastifyinit: { cli: undefined, manager: 'npm', way: 'init', platform: 'fastify' },
   pnpm: { cli: undefined, manager: 'pnpm', way: 'nest add' },
-  yarn: { cli: undefined, manager: 'yarn', way: 'init' },
+  yarn: { cli: '@nestjs/cli@11', manager: 'yarn', way: 'init' },
   // Alone, npm takes the newest of each peer, which are of Nest 12: it is told not to, and `nest add` names those of Nest 11.
   added11: { cli: '@nestjs/cli@11', manager: 'npm', way: 'nest add', firstInstall: ['--legacy-peer-deps'] },
 };
