@@ -39,6 +39,8 @@ export interface CheckOptions {
   pgBouncer?: PoolMode;
   /** The server has no transaction ids, and the service knows the outcome of a COMMIT by a row. */
   withoutIds?: boolean;
+  /** True: no single statement shares one with others. */
+  apart?: boolean;
   /** Ends the work early; everything is compared and removed all the same. */
   signal?: AbortSignal;
   /** Told the counts now and then. */
@@ -88,7 +90,7 @@ async function check(options: CheckOptions, closers: (() => Promise<unknown>)[])
   const url = proxies.at(-1)!.url;
   const app = await (options.withoutIds
     ? startWithoutIds(url, given)
-    : startPeopleApp({ DATABASE_URL: url }, given));
+    : startPeopleApp({ DATABASE_URL: url, ...(options.apart && { DB_SHARED_STATEMENTS: 'off' }) }, given));
   closers.push(() => app.close().then(() => given.drop()));
 
   const transfers = await Transfers.open(app, random, violations);

@@ -12,6 +12,7 @@ const { values } = parseArgs({
     restart: { type: 'string', default: 'clean' },
     pgbouncer: { type: 'string' },
     'without-ids': { type: 'boolean', default: false },
+    apart: { type: 'boolean', default: false },
   },
 });
 const [seconds, seed] = [Number(values.seconds), Number(values.seed)];
@@ -24,7 +25,7 @@ if (
 ) {
   console.error(
     problem ??
-      'usage: npm run check:consistency -- [--seconds 60] [--seed 7] [--restart clean|crash|failover] [--pgbouncer session|transaction] [--without-ids]',
+      'usage: npm run check:consistency -- [--seconds 60] [--seed 7] [--restart clean|crash|failover] [--pgbouncer session|transaction] [--without-ids] [--apart]',
   );
   process.exit(2);
 }
@@ -46,6 +47,7 @@ try {
     signal: interrupted.signal,
     restart: values.restart as Restart,
     withoutIds: values['without-ids'],
+    apart: values.apart,
     ...(values.pgbouncer && { pgBouncer: values.pgbouncer as PoolMode }),
     onProgress: ({ violations, ...rest }) =>
       console.log(JSON.stringify({ ...rest, violations: violations.length })),

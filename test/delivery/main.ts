@@ -15,6 +15,7 @@ const { values } = parseArgs({
     together: { type: 'string', default: '1' },
     client: { type: 'string', default: 'kafkajs' },
     pgbouncer: { type: 'string' },
+    apart: { type: 'boolean', default: false },
   },
 });
 const [messages, seconds, seed, instances, together] = [
@@ -32,7 +33,7 @@ if (
 ) {
   console.error(
     problem ??
-      'usage: npm run check:delivery -- [--messages 20000] [--seconds 0] [--seed 7] [--instances 2] [--together 1] [--client kafkajs] [--pgbouncer session|transaction]',
+      'usage: npm run check:delivery -- [--messages 20000] [--seconds 0] [--seed 7] [--instances 2] [--together 1] [--client kafkajs] [--pgbouncer session|transaction] [--apart]',
   );
   process.exit(2);
 }
@@ -50,7 +51,7 @@ try {
     `seed ${seed}, ${messages} messages, ${instances} instances with ${client}, rounds are begun for ${seconds} s${between}`,
   );
   const counts = await checkDelivery({
-    ...{ messages, seconds, seed, instances, together, client, directory },
+    ...{ messages, seconds, seed, instances, together, client, directory, apart: values.apart },
     ...(values.pgbouncer && { pgBouncer: values.pgbouncer as PoolMode }),
     signal: interrupted.signal,
     onProgress: (message) => console.log(`${((Date.now() - start) / 1000).toFixed(1)} s: ${message}`),

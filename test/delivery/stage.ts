@@ -28,6 +28,8 @@ export interface CheckOptions {
   client?: KafkaClientName;
   /** A PgBouncer between the services and the database. */
   pgBouncer?: PoolMode;
+  /** True: no message shares a transaction with others, and no statement. */
+  apart?: boolean;
   /** Names of faults. */
   leaveOut?: string[];
   /** Where the check's own PostgreSQL and Kafka live; removed by the caller. */
@@ -133,6 +135,7 @@ export async function openStage(options: CheckOptions, closers: (() => Promise<u
         KAFKA_SASL_USERNAME: SERVICE_USER.username,
         KAFKA_SASL_PASSWORD: SERVICE_USER.password,
         KAFKA_TOPIC_PARTITIONS: String(PARTITIONS),
+        ...(options.apart && { DB_SHARED_STATEMENTS: 'off', KAFKA_BATCH_HANDLERS: 'off' }),
         LOG_LEVEL: 'warn',
         NODE_OPTIONS: `--disable-warning=TimeoutNegativeWarning --import ${HAZARDS}`,
       },
