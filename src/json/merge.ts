@@ -13,6 +13,9 @@ import { WorkSlices } from './work-slices.js';
 /** An object by its members; anything else as its text, without white space and with escapes as `JSON.stringify` writes them. */
 type Tree = string | Map<string, Tree>;
 
+/** A promise only where others were let have their turn: a promise for each of half a million values takes longer than the values. */
+type Soon<T> = T | Promise<T>;
+
 /** What counts for a value beside its length: small ones cost more. */
 const BESIDE = 50;
 
@@ -42,14 +45,24 @@ function merge(target: Tree | undefined, patch: Tree): Tree {
 }
 
 /** Texts are put together by `+=` alone: the engine then copies them once, at the end, and not once for each level. */
-async function write(tree: Tree, slices: WorkSlices): Promise<string> {
-  if (typeof tree === 'string') return tree;
-  let members = '';
-  for (const [key, member] of tree) {
+function write(tree: Tree, slices: WorkSlices): Soon<string> {
+  return typeof tree === 'string' ? tree : writeMembers(tree.entries(), '', slices);
+}
+
+/** @param members those that are written already; `rest` goes on where they end */
+function writeMembers(
+  rest: IterableIterator<[string, Tree]>,
+  members: string,
+  slices: WorkSlices,
+): Soon<string> {
+  for (const [key, member] of rest) {
     if (members !== '') members += ',';
     members += `${JSON.stringify(key)}:`;
-    members += typeof member === 'string' ? member : await write(member, slices);
-    if (slices.isOver(key.length + BESIDE)) await slices.giveWay();
+    const value = write(member, slices);
+    if (typeof value !== 'string') return value.then((text) => writeMembers(rest, members + text, slices));
+    members += value;
+    if (slices.isOver(key.length + BESIDE))
+      return slices.giveWay().then(() => writeMembers(rest, members, slices));
   }
   return `{${members}}`;
 }
@@ -63,11 +76,11 @@ class TreeReader {
     private readonly slices: WorkSlices,
   ) {}
 
-  async read(): Promise<Tree> {
+  read(): Soon<Tree> {
     this.at = skipSpace(this.text, this.at);
     const c = this.text.charCodeAt(this.at);
-    if (c === OPEN_BRACE) return this.readObject();
-    return c === OPEN_BRACKET ? this.readArray() : this.readScalar();
+    if (c === OPEN_BRACE) return this.readObject(new Map());
+    return c === OPEN_BRACKET ? this.readArray('') : this.readScalar();
   }
 
   private readScalar(): string {
@@ -78,31 +91,36 @@ class TreeReader {
     return isEscaped ? JSON.stringify(JSON.parse(literal)) : literal;
   }
 
-  private async readObject(): Promise<Tree> {
-    const members = new Map<string, Tree>();
+  /** @param members those that are read already */
+  private readObject(members: Map<string, Tree>): Soon<Tree> {
     while (this.isBefore(CLOSE_BRACE)) {
       const key = JSON.parse(this.readScalar()) as string;
       // Past the colon.
       this.at = skipSpace(this.text, this.at) + 1;
       const next = this.readNext();
-      members.set(key, typeof next === 'string' ? next : await next);
+      if (next instanceof Promise) return next.then((value) => this.readObject(members.set(key, value)));
+      members.set(key, next);
     }
     return members;
   }
 
-  private async readArray(): Promise<string> {
-    let items = '';
+  /** @param items those that are read already */
+  private readArray(items: string): Soon<string> {
     while (this.isBefore(CLOSE_BRACKET)) {
       if (items !== '') items += ',';
-      const next = this.readNext();
-      const item = typeof next === 'string' ? next : await next;
-      items += typeof item === 'string' ? item : await write(item, this.slices);
+      const item = this.readItem();
+      if (typeof item !== 'string') return item.then((text) => this.readArray(items + text));
+      items += item;
     }
     return `[${items}]`;
   }
 
-  /** No promise for a scalar: there may be half a million of them. */
-  private readNext(): string | Promise<Tree> {
+  private readItem(): Soon<string> {
+    const next = this.readNext();
+    return next instanceof Promise ? next.then((item) => write(item, this.slices)) : write(next, this.slices);
+  }
+
+  private readNext(): Soon<Tree> {
     const start = this.at;
     this.at = skipSpace(this.text, start);
     const c = this.text.charCodeAt(this.at);
