@@ -28,10 +28,11 @@ describe('lines', () => {
     const before = collected();
     let most = before;
     async function* body() {
-      for (let sent = 0, some; sent < lines; sent += some) {
+      for (let sent = 0, piece = 1, some; sent < lines; sent += some, piece++) {
         some = Math.min(lines - sent, linesAtOnce);
         yield Buffer.from(line.repeat(some));
-        most = Math.max(most, collected());
+        // The server is in this process, and stands still meanwhile.
+        if (piece % 4 === 0) most = Math.max(most, collected());
       }
     }
     const request = { method: 'POST', body: body(), headers: NDJSON, duplex: 'half' };
