@@ -6,7 +6,7 @@ const SUPPORTED_PG = '^8.21.0';
 type ClientClass = (new (config: object) => object) & { Query?: QueryClass & { prototype: object } };
 
 /**
- * Looks whether the pg that makes a pool's clients has what `internals`, `pipelined-query` and `copy-in` lean on, without connecting: better
+ * Looks whether the pg that makes a pool's clients has what `internals`, `pipelined-query`, `statement-query` and `copy-in` lean on, without connecting: better
  * at start than in the middle of a transaction.
  *
  * @param pg itself, or a pool: what has the class of the clients
