@@ -17,6 +17,7 @@ const PUBLISHED = {
   16: '16.14.0-beta.17',
   17: '17.10.0-beta.17',
 };
+/** By major version; a folder may have a client's programs alone. */
 const OF_DEBIAN = '/usr/lib/postgresql';
 const TESTS = [
   'test/people/(http|shared-statements)',
@@ -27,7 +28,10 @@ const TESTS = [
 const given = process.argv.slice(2);
 const end = given.includes('--') ? given.indexOf('--') : given.length;
 const [asked, command] = [given.slice(0, end), given.slice(end + 1)];
-const all = [...Object.keys(PUBLISHED), ...(existsSync(OF_DEBIAN) ? ['debian'] : [])];
+const debians = (existsSync(OF_DEBIAN) ? readdirSync(OF_DEBIAN) : [])
+  .filter((major) => existsSync(`${OF_DEBIAN}/${major}/bin/postgres`))
+  .sort((a, b) => Number(b) - Number(a));
+const all = [...Object.keys(PUBLISHED), ...(debians.length > 0 ? ['debian'] : [])];
 const servers = asked.length > 0 ? asked : all;
 for (const server of servers)
   if (!all.includes(server)) throw new Error(`There is no ${server} here, only ${all.join(', ')}.`);
@@ -68,10 +72,9 @@ function usePublished(major) {
 
 /** Its programs find their own files by the place that a link leads to. */
 function useDebian() {
-  const [newest] = readdirSync(OF_DEBIAN).sort((a, b) => Number(b) - Number(a));
   putBack();
   rmSync(programs, { recursive: true });
-  symlinkSync(`${OF_DEBIAN}/${newest}/bin`, programs);
+  symlinkSync(`${OF_DEBIAN}/${debians[0]}/bin`, programs);
 }
 
 function putBack() {
