@@ -17,9 +17,11 @@ type Create = DataSource['createQueryRunner'];
 /** `createQueryRunner` as TypeORM has it, of DataSources where something else stands in for it. */
 const ofPools = new WeakMap<DataSource, Create>();
 
-/** A QueryRunner whose connection is one of the pool, whatever code asks for it. */
-export function createPoolRunner(dataSource: DataSource): QueryRunner {
-  return ofPools.get(dataSource)?.() ?? dataSource.createQueryRunner();
+/** A QueryRunner on this client, whatever code asks for it; releasing it does nothing to the client. */
+export function queryRunnerOn(dataSource: DataSource, client: unknown): QueryRunner {
+  const runner = ofPools.get(dataSource)?.() ?? dataSource.createQueryRunner();
+  runner.connect = () => Promise.resolve(client);
+  return runner;
 }
 
 /**

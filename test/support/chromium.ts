@@ -1,19 +1,14 @@
-import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
+import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import type { Readable, Writable } from 'node:stream';
 import { eventually } from './barrier.js';
+import { programPath } from './program-path.js';
 
 /** Debian's Chromium; undefined where it is not installed. */
-export const CHROMIUM = (() => {
-  try {
-    return execFileSync('which', ['chromium'], { encoding: 'utf8' }).trim();
-  } catch {
-    return undefined;
-  }
-})();
+export const CHROMIUM = programPath('chromium');
 
 interface Answer {
   id?: number;

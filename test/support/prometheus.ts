@@ -1,19 +1,14 @@
-import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
+import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { copyFileSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { eventually } from './barrier.js';
+import { programPath } from './program-path.js';
 import { closedPort } from './service-process.js';
 
 /** Debian's Prometheus; undefined where it is not installed. */
-export const PROMETHEUS = (() => {
-  try {
-    return execFileSync('which', ['prometheus'], { encoding: 'utf8' }).trim();
-  } catch {
-    return undefined;
-  }
-})();
+export const PROMETHEUS = programPath('prometheus');
 
 /** A rule, as Prometheus tells of it. */
 export interface Rule {

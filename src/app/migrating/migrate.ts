@@ -3,7 +3,7 @@
 // May know: database/ and the list of migrations.
 
 import { type DataSource, MigrationExecutor } from 'typeorm';
-import { createPoolRunner } from '../../database/connecting.js';
+import { queryRunnerOn } from '../../database/connecting.js';
 import { cutConnection, type Lease, withClient } from '../../database/pooled-client.js';
 import { cancelStatement } from './cancel-statement.js';
 import { migrationClient, withoutLimits } from './client.js';
@@ -26,9 +26,7 @@ export function migrate(dataSource: DataSource): Promise<string[]> {
     const lockLost = new AbortController();
     const { signal } = lockLost;
     const migration = migrationClient(lease, signal);
-    const queryRunner = createPoolRunner(dataSource);
-    queryRunner.connect = () => Promise.resolve(migration.client);
-    const executor = new MigrationExecutor(dataSource, queryRunner);
+    const executor = new MigrationExecutor(dataSource, queryRunnerOn(dataSource, migration.client));
     executor.transaction = 'each';
     const pending = await executor.getPendingMigrations();
     if (pending.length === 0) return [];

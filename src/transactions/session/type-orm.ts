@@ -1,6 +1,6 @@
 import type { PoolClient } from 'pg';
 import type { DataSource, EntityManager, EntitySubscriberInterface, QueryRunner } from 'typeorm';
-import { createPoolRunner } from '../../database/connecting.js';
+import { queryRunnerOn } from '../../database/connecting.js';
 import { clientOf } from './client.js';
 import type { TransactionSession } from './session.js';
 
@@ -60,10 +60,7 @@ export class TypeOrm {
   }
 
   private make(): QueryRunner {
-    const runner = createPoolRunner(this.dataSource);
-    const { client } = this;
-    runner.connect = () => Promise.resolve(client);
-    return runner;
+    return queryRunnerOn(this.dataSource, this.client);
   }
 }
 
