@@ -7,7 +7,8 @@ const watched = new WeakSet<object>();
 const births = new WeakMap<PoolClient, number>();
 const lost = new WeakMap<PoolClient, Error>();
 const connected = new WeakMap<Pool, Set<PoolClient>>();
-const taken = new WeakMap<Pool, Set<Taken>>();
+/** Gives a client back that is lent. */
+const lent = new WeakMap<PoolClient, (() => void) | undefined>();
 
 /** A client that the pool has lent. */
 export interface Taken {
@@ -32,10 +33,13 @@ export function takeClient(pool: Pool): Promise<Taken> {
     pool.connect((error, client, release) => {
       if (!client) return reject(error!);
       watchClient(pool, client);
-      const all = taken.get(pool)!;
-      const one: Taken = { client, giveBack: () => void (all.delete(one) && release()) };
-      all.add(one);
-      resolve(one);
+      const giveBack = () => {
+        if (lent.get(client) !== giveBack) return;
+        lent.set(client, undefined);
+        release();
+      };
+      lent.set(client, giveBack);
+      resolve({ client, giveBack });
     });
   });
 }
@@ -56,12 +60,10 @@ export function watchPool(pool: Pool): void {
   });
   pool.on('remove', (client) => clients.delete(client));
   tellExhaustion(pool);
-  const lent = new Set<Taken>();
-  taken.set(pool, lent);
   const end: (callback?: () => void) => unknown = pool.end.bind(pool);
   pool.end = ((callback?: () => void) => {
     const ended = end(callback);
-    for (const { giveBack } of lent) giveBack();
+    for (const client of clients) lent.get(client)?.();
     return ended;
   }) as Pool['end'];
 }
@@ -75,7 +77,7 @@ function watchClient(pool: Pool, client: PoolClient): void {
     markLost(error, undefined, connectionOf(client));
     if (!lost.has(client)) lost.set(client, error);
     // Whoever has it may be busy with something else: it makes room for another at once.
-    for (const one of taken.get(pool) ?? []) if (one.client === client) one.giveBack();
+    lent.get(client)?.();
   });
 }
 

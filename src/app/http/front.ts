@@ -28,8 +28,7 @@ const LISTENERS_AT_MOST = 20;
 
 /** Requests of one connection that are under way or wait: answers leave in order, so they are worked on in order. */
 interface Line {
-  request: IncomingMessage;
-  response: ServerResponse;
+  current: { readonly request: IncomingMessage; readonly response: ServerResponse } | undefined;
   waiting: (() => void)[];
   /** Something came that is no request, so nothing behind it can be one. */
   isBroken?: boolean;
@@ -78,9 +77,9 @@ export class HttpFront {
 
   /** Answers what the parser refused, in place of Fastify, behind the answers to what came before it. */
   private refuse(error: NodeJS.ErrnoException, socket: Socket): void {
-    const line = this.lines.get(socket);
-    const isOfItsOwn = line === undefined || line.request.complete;
-    if (error.code === 'ECONNRESET' || !socket.writable || (!isOfItsOwn && line.response.headersSent)) {
+    const line = this.lineOf(socket);
+    const isOfItsOwn = line.current === undefined || line.current.request.complete;
+    if (error.code === 'ECONNRESET' || !socket.writable || (!isOfItsOwn && line.current!.response.headersSent)) {
       socket.destroy();
       return;
     }
@@ -88,7 +87,7 @@ export class HttpFront {
       socket.write(refusalOf(error.code));
       socket.destroySoon();
     };
-    if (!line || !isOfItsOwn) answer();
+    if (!line.current || !isOfItsOwn) answer();
     else if (!line.isBroken) {
       line.isBroken = true;
       line.waiting.push(answer);
@@ -97,17 +96,22 @@ export class HttpFront {
 
   private inTurn(request: IncomingMessage, response: ServerResponse, handle: RequestListener): void {
     const { socket } = request;
-    const line = this.lines.get(socket);
-    if (line) {
+    const line = this.lineOf(socket);
+    if (line.current) {
       line.waiting.push(() => this.start(line, request, response, handle));
       // Whoever sends without waiting is read on when what is here has been answered.
       socket.pause();
       return;
     }
     this.pace.isBusy(socket, true);
-    const first: Line = { request, response, waiting: [] };
-    this.lines.set(socket, first);
-    this.start(first, request, response, handle);
+    this.start(line, request, response, handle);
+  }
+
+  /** One for as long as the connection is: a WeakMap that grew and shrank with each request would keep what it held of them. */
+  private lineOf(socket: Socket): Line {
+    let line = this.lines.get(socket);
+    if (!line) this.lines.set(socket, (line = { current: undefined, waiting: [] }));
+    return line;
   }
 
   private start(
@@ -117,15 +121,14 @@ export class HttpFront {
     handle: RequestListener,
   ): void {
     const { socket } = request;
-    line.request = request;
-    line.response = response;
+    line.current = { request, response };
     // Each part of an answer's way looks for its end: Fastify, the stream, what counts, what bounds.
     response.setMaxListeners(LISTENERS_AT_MOST);
     toOriginForm(request);
     response.once('close', () => {
       const next = socket.destroyed ? undefined : line.waiting.shift();
       if (next) return next();
-      this.lines.delete(socket);
+      line.current = undefined;
       this.pace.isBusy(socket, false);
       if (!socket.destroyed) socket.resume();
     });

@@ -52,7 +52,7 @@ export const MOST_SHARED = 64;
 export class Batches<Item, Result> extends AsyncResource {
   private waiting: Waiting<Item, Result>[] = [];
   /** The batches under way that count, in the order in which they began. */
-  private readonly underWay = new Set<{ readonly since: number }>();
+  private readonly underWay: { readonly since: number }[] = [];
   private isDue = false;
   private slow: NodeJS.Timeout | undefined;
   private readonly pause = new SharingPause();
@@ -78,9 +78,9 @@ export class Batches<Item, Result> extends AsyncResource {
   /** Where there is none it is looked again once the oldest is slow: whom nobody waits behind needs no timer. */
   private hasRoom(): boolean {
     const [oldest] = this.underWay;
-    if (this.underWay.size < AT_ONCE || !oldest || this.pause.isOn) return true;
+    if (this.underWay.length < AT_ONCE || !oldest || this.pause.isOn) return true;
     const leftMs = oldest.since + SLOW_MS - performance.now();
-    if (leftMs <= 0) return this.underWay.delete(oldest);
+    if (leftMs <= 0) return this.underWay.shift() !== undefined;
     this.slow ??= setTimeout(() => {
       this.slow = undefined;
       this.goOn();
@@ -94,9 +94,10 @@ export class Batches<Item, Result> extends AsyncResource {
       this.isDue = false;
       const batch = this.waiting.splice(0, this.pause.isOn ? 1 : MOST_SHARED);
       const counted = { since: performance.now() };
-      this.underWay.add(counted);
+      this.underWay.push(counted);
       void this.send(batch).then(() => {
-        this.underWay.delete(counted);
+        const place = this.underWay.indexOf(counted);
+        if (place >= 0) this.underWay.splice(place, 1);
         this.goOn();
       });
       this.goOn();

@@ -29,7 +29,7 @@ interface Waiter {
 
 /** A key that is held, and who waits for it. */
 interface HeldKey {
-  holders: Set<Owner>;
+  holders: Owner[];
   /** How many may hold it together; 1 for a holder that is to be alone. */
   atOnce: number;
   waiters: Waiter[];
@@ -127,12 +127,12 @@ class ConflictQueue {
   take(key: string, { owner, within, atOnce, atMost, signal }: Hold): Promise<void> | undefined {
     const held = this.keys.get(key);
     if (!held) {
-      this.keys.set(key, { holders: new Set([owner]), atOnce, waiters: [] });
+      this.keys.set(key, { holders: [owner], atOnce, waiters: [] });
       return undefined;
     }
     const { waiters } = held;
     if (waiters.length === 0 && hasRoom(held, atOnce)) {
-      held.holders.add(owner);
+      held.holders.push(owner);
       return undefined;
     }
     if (waiters.length >= atMost) return Promise.reject(new ConflictQueueFullError());
@@ -168,24 +168,24 @@ class ConflictQueue {
 
   private leave(key: string, owner: Owner): void {
     const held = this.keys.get(key)!;
-    held.holders.delete(owner);
+    held.holders.splice(held.holders.indexOf(owner), 1);
     this.admit(key, held);
   }
 
   private admit(key: string, held: HeldKey): void {
     const { waiters } = held;
-    while (waiters[0] && (held.holders.size === 0 || hasRoom(held, waiters[0].atOnce))) {
+    while (waiters[0] && (held.holders.length === 0 || hasRoom(held, waiters[0].atOnce))) {
       const next = waiters.shift()!;
       held.atOnce = next.atOnce;
-      held.holders.add(next.owner);
+      held.holders.push(next.owner);
       next.proceed();
     }
-    if (held.holders.size === 0) this.keys.delete(key);
+    if (held.holders.length === 0) this.keys.delete(key);
   }
 }
 
 const hasRoom = (held: HeldKey, atOnce: number) =>
-  atOnce > 1 && held.atOnce > 1 && held.holders.size < held.atOnce;
+  atOnce > 1 && held.atOnce > 1 && held.holders.length < held.atOnce;
 
 /** True when who holds the key waits for one of these units: itself, or by a unit within it that waits for another key. */
 function waitsFor(held: HeldKey, units: readonly string[], seen = new Set<HeldKey>()): boolean {

@@ -10,12 +10,14 @@ const AFTER_CUT_MS = 1000;
 export class RunningUnits {
   readonly sessions = new OpenSessions();
   private readonly logger = new Logger('TransactionRunner');
-  private readonly running = new Set<Promise<unknown>>();
+  /** Counted: a Set that grew and shrank with each of them would hold on to what they hold until a full garbage collection. */
+  private running = 0;
   private left = 0;
+  private readonly waitingForIdle: (() => void)[] = [];
 
   /** Waits for a unit of work of the calling code, and is waited for meanwhile by whoever stops the application. */
   async of<T>(unit: Promise<T>): Promise<T> {
-    this.running.add(unit);
+    this.running++;
     try {
       const value = await unit;
       noteFailure(undefined);
@@ -24,14 +26,14 @@ export class RunningUnits {
       noteFailure(error);
       throw error;
     } finally {
-      this.running.delete(unit);
+      this.ended();
     }
   }
 
   /** Has something waited for that nobody else waits for; it must not reject. */
   add(aside: Promise<void>): void {
-    this.running.add(aside);
-    void aside.then(() => this.running.delete(aside));
+    this.running++;
+    void aside.then(() => this.ended());
   }
 
   /** Those that did not end before the deadline of stopping. */
@@ -48,7 +50,7 @@ export class RunningUnits {
     this.sessions.cutAll();
     // Those that have no connection to be cut: they wait for one, or for what follows their commit.
     if (!(await this.isIdleWithin(AFTER_CUT_MS)))
-      this.left = Math.max(0, this.running.size - this.sessions.size);
+      this.left = Math.max(0, this.running - this.sessions.size);
   }
 
   private async isIdleWithin(milliseconds: number): Promise<boolean> {
@@ -60,6 +62,12 @@ export class RunningUnits {
   }
 
   private async untilIdle(): Promise<void> {
-    while (this.running.size > 0) await Promise.allSettled(this.running);
+    while (this.running > 0) await new Promise<void>((resolve) => this.waitingForIdle.push(resolve));
+  }
+
+  private ended(): void {
+    this.running--;
+    if (this.running > 0 || this.waitingForIdle.length === 0) return;
+    for (const goOn of this.waitingForIdle.splice(0)) goOn();
   }
 }
