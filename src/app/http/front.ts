@@ -79,7 +79,11 @@ export class HttpFront {
   private refuse(error: NodeJS.ErrnoException, socket: Socket): void {
     const line = this.lineOf(socket);
     const isOfItsOwn = line.current === undefined || line.current.request.complete;
-    if (error.code === 'ECONNRESET' || !socket.writable || (!isOfItsOwn && line.current!.response.headersSent)) {
+    if (
+      error.code === 'ECONNRESET' ||
+      !socket.writable ||
+      (!isOfItsOwn && line.current!.response.headersSent)
+    ) {
       socket.destroy();
       return;
     }
@@ -125,7 +129,8 @@ export class HttpFront {
     // Each part of an answer's way looks for its end: Fastify, the stream, what counts, what bounds.
     response.setMaxListeners(LISTENERS_AT_MOST);
     toOriginForm(request);
-    response.once('close', () => {
+    // It comes once, so `once` is not asked for: what that makes may be allocated as old, and the whole request with it.
+    response.on('close', () => {
       const next = socket.destroyed ? undefined : line.waiting.shift();
       if (next) return next();
       line.current = undefined;

@@ -16,7 +16,7 @@ export function watchRequests(server: Server): HttpRequests {
   let cut = 0;
   server.on('request', (_request, response) => {
     running++;
-    response.once('close', () => running--);
+    response.on('close', () => running--);
   });
   return {
     get running() {

@@ -49,8 +49,7 @@ export class RunningUnits {
     this.logger.error('Units of work did not end in time; their connections are cut.');
     this.sessions.cutAll();
     // Those that have no connection to be cut: they wait for one, or for what follows their commit.
-    if (!(await this.isIdleWithin(AFTER_CUT_MS)))
-      this.left = Math.max(0, this.running - this.sessions.size);
+    if (!(await this.isIdleWithin(AFTER_CUT_MS))) this.left = Math.max(0, this.running - this.sessions.size);
   }
 
   private async isIdleWithin(milliseconds: number): Promise<boolean> {
