@@ -2,6 +2,7 @@
 // Promises: what is read has a bound in bytes and in time; the end of an answer is told also where it never got its turn.
 // May know: requests and responses as Node, Express and Fastify have them, json/ and errors/; neither routes nor what is done.
 
+import type { Readable } from 'node:stream';
 import { HttpException, PayloadTooLargeException, RequestTimeoutException } from '@nestjs/common';
 import { unchanged } from '../errors/application-error.js';
 import { type BodyRequest, bodyStream } from '../json/body.decorator.js';
@@ -42,13 +43,36 @@ export interface BodyRoom {
 export async function readBody(
   request: BodyRequest,
   limitBytes: number,
-  { minBytesPerSecond, graceMs }: BodyPace,
+  pace: BodyPace,
   room: BodyRoom,
 ): Promise<Buffer> {
   const declared = Number(request.headers['content-length'] ?? NaN);
   if (declared > limitBytes) throw new PayloadTooLargeException(TOO_LARGE);
   const atMost = Math.min(limitBytes, declared || limitBytes);
   const source = bodyStream(request);
+  // The parser, which may have told of the headers a moment ago, goes through what came with them first.
+  await undefined;
+  return readWhole(source, atMost, room) ?? readAsItComes(source, atMost, pace, room);
+}
+
+/** A body that is here already, as most are that came with their headers: without a listener or a timer. */
+function readWhole(
+  source: Readable & { complete?: boolean },
+  atMost: number,
+  room: BodyRoom,
+): Buffer | undefined {
+  const { complete, readableLength, readableFlowing } = source;
+  if (!complete || readableFlowing !== null || readableLength > atMost || !room.growNow(readableLength))
+    return undefined;
+  return (source.read() as Buffer | null) ?? Buffer.alloc(0);
+}
+
+function readAsItComes(
+  source: Readable,
+  atMost: number,
+  { minBytesPerSecond, graceMs }: BodyPace,
+  room: BodyRoom,
+): Promise<Buffer> {
   let whole: Buffer = Buffer.alloc(0);
   let length = 0;
   let credit = graceMs;

@@ -1,12 +1,11 @@
 import {
   applyDecorators,
-  type CallHandler,
+  type CanActivate,
   type ExecutionContext,
   Inject,
   Injectable,
-  type NestInterceptor,
   SetMetadata,
-  UseInterceptors,
+  UseGuards,
 } from '@nestjs/common';
 import { whenOver } from '../../http/answer-end.js';
 import { type BodyRoom, ClientLeftException, readBody } from '../../http/body-reading.js';
@@ -24,37 +23,34 @@ export const DEFAULT_BODY_GRACE_MS = 10_000;
 /** On a handler: what Nest's adapter for Fastify hands over as the `config` of its route. */
 const FASTIFY_ROUTE_CONFIG = '__fastify_route_config__';
 
-/** Says which media types a handler takes; its body is then read behind the guards, by `RequestBodyInterceptor`. */
+/** Says which media types a handler takes; its body is then read by `RequestBodyGuard`, the last of its guards. */
 export const TakesBody = (types: readonly string[], { isBulk = false } = {}) =>
   applyDecorators(
     SetMetadata<symbol, TakenBody>(TAKES_BODY, { types, isBulk }),
     SetMetadata(FASTIFY_ROUTE_CONFIG, { [TAKES_BODY]: { types, isBulk } }),
-    UseInterceptors(RequestBodyInterceptor),
+    UseGuards(RequestBodyGuard),
   );
 
 /**
  * Reads the bodies that no parser of the host application has read, so that who asks is known before a byte of it is in
- * memory. NDJSON stays a stream.
+ * memory. NDJSON stays a stream. A guard, as an interceptor would have every request go through rxjs.
  */
 @Injectable()
-export class RequestBodyInterceptor implements NestInterceptor {
+export class RequestBodyGuard implements CanActivate {
   constructor(
     private readonly budget: ByteBudget,
     private readonly bodies: UnreadBodies,
     @Inject(PEOPLE_OPTIONS) private readonly options: PeopleOptions,
   ) {}
 
-  async intercept(context: ExecutionContext, next: CallHandler) {
-    const taken = Reflect.getMetadata(TAKES_BODY, context.getHandler()) as TakenBody | undefined;
-    if (taken) {
-      const http = context.switchToHttp();
-      const request = http.getRequest<BodyRequest>();
-      assertMediaType(request, taken.types);
-      if (isUnread(request) && mediaTypeOf(request) !== NDJSON) {
-        request.body = await this.read(request, http.getResponse(), taken.isBulk);
-      }
-    }
-    return next.handle();
+  async canActivate(context: ExecutionContext): Promise<boolean> {
+    const { types, isBulk } = Reflect.getMetadata(TAKES_BODY, context.getHandler()) as TakenBody;
+    const http = context.switchToHttp();
+    const request = http.getRequest<BodyRequest>();
+    assertMediaType(request, types);
+    if (isUnread(request) && mediaTypeOf(request) !== NDJSON)
+      request.body = await this.read(request, http.getResponse(), isBulk);
+    return true;
   }
 
   private read(request: BodyRequest, response: unknown, isBulk: boolean): Promise<Buffer> {
