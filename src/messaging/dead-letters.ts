@@ -26,7 +26,13 @@ import { type DeadLetterRow, packedHeaders, wholeRecordOf } from './dead-letters
 import type { Undeliverable } from './delivery.js';
 import { describe } from './failure-policy.js';
 import { Inbox, MessageIdConflictError } from './inbox.js';
-import { conflictIdOf, isSameMessage, type MessageIdentity, placeIdOf } from './message-identity.js';
+import {
+  conflictIdOf,
+  identityAs,
+  isSameMessage,
+  type MessageIdentity,
+  placeIdOf,
+} from './message-identity.js';
 import { Outbox } from './outbox.js';
 import { rawHeadersOf } from './records/limits.js';
 import type { RawHeaders } from './records/record.js';
@@ -84,10 +90,10 @@ export class DeadLetters {
     if (await this.wasHandled(delivery.message)) return false;
     // Another message with its id was handled. Once it was marked by its place, which others may claim.
     const { record, message } = delivery;
-    const byPlace = { ...message, messageId: placeIdOf(record), isNamedByPlace: true };
+    const byPlace = identityAs(message, { messageId: placeIdOf(record), isNamedByPlace: true });
     if (await this.wasHandled(byPlace)) return false;
     const conflict = new MessageIdConflictError(message.messageId);
-    const byConflict = { ...message, messageId: conflictIdOf(record) };
+    const byConflict = identityAs(message, { messageId: conflictIdOf(record) });
     const letter = { ...delivery, message: byConflict };
     return this.insert(letter, describe(conflict), { quarantinesKey, causes: [] });
   }

@@ -127,22 +127,48 @@ interface DigestedMessage {
   headers: RecordHeaders;
 }
 
-/** The digest is made when it is asked for: handlers that claim nothing don't need it. */
-export function identityOf(
+/** Of a record. */
+export const identityOf = (
   record: IncomingRecord,
   consumer: string,
   digestHeaders: readonly string[] = [],
+): MessageIdentity => new RecordIdentity(record, consumer, digestHeaders);
+
+/** The same message under another name, or of another consumer. */
+export function identityAs(
+  { consumer, messageId, isNamedByPlace, digest, place }: MessageIdentity,
+  other: Partial<Pick<MessageIdentity, 'consumer' | 'messageId' | 'isNamedByPlace'>>,
 ): MessageIdentity {
-  const { topic, partition, offset } = record;
-  const ownId = ownIdOf(record.headers);
-  let digest: string | undefined;
-  return {
-    consumer,
-    messageId: ownId ?? placeIdOf(record),
-    isNamedByPlace: ownId === undefined,
-    get digest() {
-      return (digest ??= digestOfMessage(record, digestHeaders));
-    },
-    place: { topic, partition, offset },
-  };
+  return { consumer, messageId, isNamedByPlace, digest, place, ...other };
+}
+
+/**
+ * The digest is made when it is asked for: handlers that claim nothing don't need it. By a class: a getter of each object's own
+ * would make a shape for each, which holds on to the record until a full garbage collection.
+ */
+class RecordIdentity implements MessageIdentity {
+  readonly messageId: string;
+  readonly isNamedByPlace: boolean;
+  readonly place: NonNullable<MessageIdentity['place']>;
+  #digest: string | undefined;
+  readonly #record: IncomingRecord;
+  readonly #digestHeaders: readonly string[];
+
+  constructor(
+    record: IncomingRecord,
+    readonly consumer: string,
+    digestHeaders: readonly string[],
+  ) {
+    const { topic, partition, offset } = record;
+    const ownId = ownIdOf(record.headers);
+    this.messageId = ownId ?? placeIdOf(record);
+    this.isNamedByPlace = ownId === undefined;
+    this.place = { topic, partition, offset };
+    this.#record = record;
+    this.#digestHeaders = digestHeaders;
+  }
+
+  get digest(): string {
+    return (this.#digest ??= digestOfMessage(this.#record, this.#digestHeaders));
+  }
 }

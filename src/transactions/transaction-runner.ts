@@ -8,6 +8,7 @@ import { knowServer } from '../database/pooled-client.js';
 import { inSpan } from '../tracing/spans.js';
 import { inFreeTurn, inTurn, isFree } from './unit/conflict-queue.js';
 import { type AttemptOptions, attemptTransaction } from './unit/attempt.js';
+import { needsBegin } from './unit/begin.js';
 import {
   currentTransaction,
   joinContext,
@@ -17,10 +18,10 @@ import {
 import { decideOnRepositories } from './repositories/joining.js';
 import { ShuttingDownError, TransactionUsageError } from './transaction-errors.js';
 import {
-  needsBegin,
   type TransactionRunnerSettings,
   type UnitOptions,
   validateOptions,
+  withDefaults,
 } from './transaction-options.js';
 import { OutcomeRows } from './unit/outcome-rows.js';
 import { repeatUntilCommitted } from './unit/repetition.js';
@@ -103,7 +104,7 @@ export class TransactionRunner implements BeforeApplicationShutdown {
    * @throws TransactionUsageError options that contradict each other, or the unit of work around this one
    */
   async run<T>(options: UnitOptions, work: (transaction: TransactionContext) => Promise<T>): Promise<T> {
-    const merged = { ...this.settings, ...options };
+    const merged = withDefaults(options, this.settings);
     validateOptions(options, merged);
     const { propagation = 'REQUIRED' } = options;
     const outer = innermostOn(this.dataSource);
@@ -127,23 +128,23 @@ export class TransactionRunner implements BeforeApplicationShutdown {
    * Runs one statement as a unit of work of its own. PostgreSQL runs a single statement in its own transaction, so where no
    * option asks for more no BEGIN is sent, and repeating the statement is repeating the transaction. Joins like `run`.
    *
-   * @param writes false when losing the connection leaves nothing unknown
+   * @param options.writes false when losing the connection leaves nothing unknown
    * @throws as `run`
    */
   async runStatement<Row extends QueryResultRow>(
     statement: Statement,
-    { writes, ...options }: Omit<UnitOptions, 'claim'> & { writes: boolean },
+    options: Omit<UnitOptions, 'claim'> & { writes: boolean },
   ): Promise<QueryResult<Row>> {
-    const merged = { ...this.settings, ...options };
+    const merged = withDefaults(options, this.settings);
     const server = KnownServer.of(this.dataSource);
     if (!server.isKnown) await this.know();
-    const isResolved = writes && (merged.commitOutcome ?? 'report') !== 'report';
+    const isResolved = options.writes && (merged.commitOutcome ?? 'report') !== 'report';
     const joins = options.propagation !== undefined || currentTransaction() !== undefined;
     if (isResolved || joins || merged.timeoutMs || server.dropsSettings || needsBegin(merged))
       return this.run(options, (transaction) => transaction.query<Row>(statement));
     validateOptions(options, merged);
     return this.unit(merged, PIPELINE_DEPTH, (unit, attempt) =>
-      attemptStatement<Row>({ unit, attempt, statement, writes, ...this.common }),
+      attemptStatement<Row>({ unit, attempt, statement, writes: options.writes, ...this.common }),
     );
   }
 

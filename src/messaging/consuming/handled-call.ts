@@ -1,5 +1,5 @@
 import type { MessageHandler } from '@nestjs/microservices';
-import type { MessageIdentity } from '../message-identity.js';
+import { identityAs, type MessageIdentity } from '../message-identity.js';
 
 /** A message as a handler's unit of work has to know it. */
 export interface HandledCall {
@@ -59,5 +59,5 @@ export const knownCall = (context: object): KnownCall | undefined => known.get(c
 /** The same message, as one of several handlers takes it: each handles it once. */
 export function callOfHandler<Call extends HandledCall>(call: Call, handler: string): Call {
   const { message } = call;
-  return { ...call, message: { ...message, consumer: `${message.consumer}/${handler}` } };
+  return { ...call, message: identityAs(message, { consumer: `${message.consumer}/${handler}` }) };
 }

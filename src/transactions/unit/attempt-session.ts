@@ -6,7 +6,7 @@ import type { SessionOptions } from '../session/options.js';
 import { outsideTransaction } from '../session/places.js';
 import { TransactionSession } from '../session/session.js';
 import { currentTransaction } from '../transaction-context.js';
-import { beginStatements } from '../transaction-options.js';
+import { beginStatements } from './begin.js';
 import { OutcomeRows } from './outcome-rows.js';
 import { publishBegin, type Unit } from './unit-of-work.js';
 
@@ -26,10 +26,7 @@ export async function openSession(
     transactionId: () => unit.id,
     isTraced: unit.isTraced,
     // Also what the session has by default: a pooler may have handed on another one.
-    begin: beginStatements(
-      { ...options, ...(isolationLevel && { isolationLevel }) },
-      server.settingsPerTransaction,
-    ),
+    begin: beginStatements(options, isolationLevel, server.settingsPerTransaction),
     readOnly: options.readOnly ?? false,
     claim: unit.options.claim,
     statementTimeoutMs: options.statementTimeoutMs,

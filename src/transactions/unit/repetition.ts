@@ -17,7 +17,7 @@ import {
   TransactionOutcomeUnknownError,
   TransactionRetriesExhaustedError,
 } from '../transaction-errors.js';
-import { transactionChannels, type TransactionRetry } from '../transaction-events.js';
+import { transactionChannels, type TransactionCommit, type TransactionRetry } from '../transaction-events.js';
 import type { AttemptOutcome, Unit } from './unit-of-work.js';
 
 const logger = new Logger('Transactions');
@@ -192,13 +192,8 @@ function toFinalError(
 
 function publishCommit(unit: Unit, attempt: number): void {
   if (!transactionChannels.commit.hasSubscribers) return;
-  const durationMs = performance.now() - unit.startedAt;
-  const { queueWaitMs } = unit;
-  const commit = {
-    get transactionId() {
-      return unit.id;
-    },
-    ...{ attempt, durationMs, queueWaitMs },
-  };
+  const { id: transactionId, startedAt, queueWaitMs } = unit;
+  const durationMs = performance.now() - startedAt;
+  const commit: TransactionCommit = { transactionId, attempt, durationMs, queueWaitMs };
   transactionChannels.commit.publish(commit);
 }

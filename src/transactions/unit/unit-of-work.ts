@@ -2,12 +2,17 @@
 // Promises: each attempt has a connection and context of its own; the outcome of a COMMIT is known, or told as unknown.
 // May know: session/, database/, and the options and errors of transactions/; nothing of Nest's handlers.
 
-import { v7 as uuidv7 } from 'uuid';
+import { randomUUID } from 'node:crypto';
 import type { DatabaseFailure } from '../../database/database-failure.js';
 import { toMessageError } from '../../errors/error-responses.js';
 import { DEFAULT_MAX_ATTEMPTS } from '../retry-policy.js';
 import { type TransactionOutcomeUnknownError, TransactionTimeoutError } from '../transaction-errors.js';
-import { transactionChannels, type TransactionFailed, type TransactionPhase } from '../transaction-events.js';
+import {
+  type TransactionBegin,
+  transactionChannels,
+  type TransactionFailed,
+  type TransactionPhase,
+} from '../transaction-events.js';
 import type { UnitOptions } from '../transaction-options.js';
 
 /** What became of one attempt. */
@@ -58,7 +63,7 @@ export class Unit {
 
   /** Made when something first has to name the unit; most single statements never do. */
   get id(): string {
-    return (this.name ??= uuidv7());
+    return (this.name ??= randomUUID());
   }
 
   /** Ms left of the budget; undefined without one. */
@@ -84,14 +89,7 @@ export class Unit {
 /** Says that an attempt has its connection. @param poolWaitMs how long it waited for it */
 export function publishBegin(unit: Unit, attempt: number, poolWaitMs: number): void {
   if (!transactionChannels.begin.hasSubscribers) return;
-  // Its name takes longer to make than all else here, and few who listen ask for it.
-  const begin = {
-    get transactionId() {
-      return unit.id;
-    },
-    attempt,
-    poolWaitMs,
-  };
+  const begin: TransactionBegin = { transactionId: unit.id, attempt, poolWaitMs };
   transactionChannels.begin.publish(begin);
 }
 
