@@ -1,12 +1,13 @@
 import path from 'node:path';
+import { NODE_FLAGS } from '../harness/node-flags.mjs';
 import { jdbcUrl } from '../harness/peers.mjs';
 import { versionOf } from '../harness/versions.mjs';
 
 const here = (...parts) => path.join(import.meta.dirname, ...parts);
-const PEOPLE = ['--disable-warning=TimeoutNegativeWarning', here('../../dist/src/main.js')];
+const PEOPLE = [here('../../dist/src/main.js')];
 
 const node = (args, more = {}) => ({
-  program: (_, env) => ({ command: process.execPath, args, env: { ...env, ...more } }),
+  program: (_, env) => ({ command: process.execPath, args: [...NODE_FLAGS, ...args], env: { ...env, ...more } }),
 });
 const people = (more) => node(PEOPLE, { LOG_LEVEL: 'warn', KAFKA_TOPIC_PARTITIONS: '4', ...more });
 const stockNest = (more) => ({

@@ -1,5 +1,6 @@
 import { fileURLToPath } from 'node:url';
 import { cpuMicrosOf } from './cpu.mjs';
+import { NODE_FLAGS } from './node-flags.mjs';
 import { peersOf } from './peers.mjs';
 import { startProcess } from './process.mjs';
 import { freePort, startProgram, untilListens } from './program.mjs';
@@ -50,14 +51,18 @@ async function open(bench, postgres, spec, peers) {
   return { ...spec, ...own, version: version?.(peers), database };
 }
 
-async function openProcess({ interrupted, started }, { title, file, execArgv, settings = {} }, databaseUrl) {
+async function openProcess(
+  { interrupted, started },
+  { title, file, execArgv = [], settings = {} },
+  databaseUrl,
+) {
   const address = new URL(`../${file}`, import.meta.url).href;
   const args = [address, databaseUrl, String(POOL_SIZE), JSON.stringify(settings)];
   const isTypeScript = fileURLToPath(address).endsWith('.ts');
   const own = startProcess('contestant-process.mjs', {
     name: title,
     args,
-    execArgv: isTypeScript ? TYPESCRIPT : execArgv,
+    execArgv: [...NODE_FLAGS, ...(isTypeScript ? TYPESCRIPT : execArgv)],
     interrupted,
   });
   started.push(own.stop);

@@ -3,6 +3,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { POOL_SIZE } from '../harness/contestants.mjs';
 import { cpuMicrosOf } from '../harness/cpu.mjs';
 import { openLoad } from '../harness/load.mjs';
+import { NODE_FLAGS } from '../harness/node-flags.mjs';
 import { freePort, startProgram } from '../harness/program.mjs';
 import { requestsOf } from '../harness/requests.mjs';
 import { runRounds } from '../harness/rounds.mjs';
@@ -80,7 +81,7 @@ async function startInstance(bench, n, { url, kafka, groupId }) {
     KAFKA_BROKERS: kafka.brokers.join(),
     KAFKA_GROUP_ID: groupId,
   };
-  const args = ['--disable-warning=TimeoutNegativeWarning', SERVICE];
+  const args = [...NODE_FLAGS, SERVICE];
   const own = startProgram(bench, `instance-${n}`, { command: process.execPath, args, env });
   while (!own.said().includes('People is running')) {
     own.assertRuns();

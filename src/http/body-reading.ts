@@ -2,6 +2,7 @@
 // Promises: what is read has a bound in bytes and in time; the end of an answer is told also where it never got its turn.
 // May know: requests and responses as Node, Express and Fastify have them, json/ and errors/; neither routes nor what is done.
 
+import { IncomingMessage } from 'node:http';
 import type { Readable } from 'node:stream';
 import { HttpException, PayloadTooLargeException, RequestTimeoutException } from '@nestjs/common';
 import { unchanged } from '../errors/application-error.js';
@@ -56,15 +57,11 @@ export async function readBody(
 }
 
 /** A body that is here already, as most are that came with their headers: without a listener or a timer. */
-function readWhole(
-  source: Readable & { complete?: boolean },
-  atMost: number,
-  room: BodyRoom,
-): Buffer | undefined {
-  const { complete, readableLength, readableFlowing } = source;
-  if (!complete || readableFlowing !== null || readableLength > atMost || !room.growNow(readableLength))
+function readWhole(source: Readable, atMost: number, room: BodyRoom): Buffer | undefined {
+  if (!(source instanceof IncomingMessage) || !source.complete || source.readableFlowing !== null)
     return undefined;
-  return (source.read() as Buffer | null) ?? Buffer.alloc(0);
+  const { readableLength: bytes } = source;
+  return bytes > 0 && bytes <= atMost && room.growNow(bytes) ? (source.read() as Buffer) : undefined;
 }
 
 function readAsItComes(
