@@ -7,7 +7,11 @@ const here = (...parts) => path.join(import.meta.dirname, ...parts);
 const PEOPLE = [here('../../dist/src/main.js')];
 
 const node = (args, more = {}) => ({
-  program: (_, env) => ({ command: process.execPath, args: [...NODE_FLAGS, ...args], env: { ...env, ...more } }),
+  program: (_, env) => ({
+    command: process.execPath,
+    args: [...NODE_FLAGS, ...args],
+    env: { ...env, ...more },
+  }),
 });
 const people = (more) => node(PEOPLE, { LOG_LEVEL: 'warn', KAFKA_TOPIC_PARTITIONS: '4', ...more });
 const stockNest = (more) => ({

@@ -52,7 +52,7 @@ export async function readBody(
   const atMost = Math.min(limitBytes, declared || limitBytes);
   const source = bodyStream(request);
   // The parser, which may have told of the headers a moment ago, goes through what came with them first.
-  await undefined;
+  await Promise.resolve();
   return readWhole(source, atMost, room) ?? readAsItComes(source, atMost, pace, room);
 }
 
