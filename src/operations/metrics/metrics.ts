@@ -28,7 +28,8 @@ export interface MetricsSettings {
 export class Metrics implements OnApplicationShutdown {
   readonly registry = new Registry();
   private readonly requests: Histogram | undefined;
-  private readonly series = new Map<string, Series>();
+  /** By route, method and status: a key made of the three would be hashed for each request. */
+  private readonly series = new Map<string, Map<string, Series[]>>();
   private readonly sources = new SourceUp(this.registry);
   private readonly listening: readonly (() => void)[];
 
@@ -55,9 +56,11 @@ export class Metrics implements OnApplicationShutdown {
   observeRequest(method: string, route: string, status: number, seconds: number): void {
     const { requests } = this;
     if (!requests) return;
-    const key = `${method} ${route} ${status}`;
-    let series = this.series.get(key);
-    if (!series) this.series.set(key, (series = requests.labels({ method, route, status: String(status) })));
+    let ofRoute = this.series.get(route);
+    if (!ofRoute) this.series.set(route, (ofRoute = new Map<string, Series[]>()));
+    let ofMethod = ofRoute.get(method);
+    if (!ofMethod) ofRoute.set(method, (ofMethod = []));
+    const series = (ofMethod[status] ??= requests.labels({ method, route, status: String(status) }));
     series.observe(seconds);
   }
 
