@@ -139,15 +139,15 @@ describe('an event that the brokers refuse delays its own aggregate and no other
   });
 });
 
-// @trap a million events that were sent
-it('what is sent is deleted, and the relay does not read what is left of a million rows', async () => {
+// @trap very many events that were sent
+it('what is sent is deleted, and the relay does not read what is left of 200,000 rows', async () => {
   const query = <Row extends object>(text: string) => app.database.query<Row>(text);
   await eventually(async () => (await query('SELECT FROM message_outbox')).length === 0);
   // As the relay leaves them. Not to be seen by it: in one transaction.
   await query(`BEGIN`);
   await query(
     `INSERT INTO message_outbox (aggregatetype, aggregateid, type, topic, payload)
-     SELECT 'x', n::text, 'x', 'x', '{}' FROM generate_series(1, 1000000) n`,
+     SELECT 'x', n::text, 'x', 'x', '{}' FROM generate_series(1, 200000) n`,
   );
   await query('DELETE FROM message_outbox');
   await query('COMMIT');
