@@ -1,4 +1,5 @@
 import kafkajs, { type AclEntry, type Admin } from 'kafkajs';
+import { eventually } from './barrier.js';
 import { SERVICE_USER } from './kafka-listeners.js';
 
 // They are not among the names that Node finds in a CommonJS module.
@@ -32,10 +33,12 @@ export class Permissions {
     await this.admin.createAcls({ acl });
   }
 
+  /** Resolves once the broker knows: it learns what its controller has stored a little later. */
   async deny(operation: Operation, resource: Resource): Promise<void> {
     const entry = denialOf(operation, resource);
     this.denied.push(entry);
     await this.admin.createAcls({ acl: [entry] });
+    await eventually(async () => (await this.admin.describeAcls(entry)).resources.length > 0);
   }
 
   /** Takes back what was denied; left out: everything that this has denied. */
