@@ -162,7 +162,7 @@ it('what is sent is deleted, and the relay does not read what is left of 200,000
   await eventually(async () => {
     // As autovacuum does it; it leaves rows alone that a snapshot of somebody else may still need.
     await query('VACUUM message_outbox');
-    return (await blocksRead(pending())) < 200 && (await blocksRead(select(0))) < 200;
+    return (await blocksRead(pending())) < 40 && (await blocksRead(select(0))) < 40;
   }, 40_000);
 });
 

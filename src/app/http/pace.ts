@@ -20,7 +20,9 @@ interface Reader {
   taken: number;
   /** How much longer the reader may lag, in ms. */
   credit: number;
+  /** The one that has been idle for longer than this. */
   idler: Reader | undefined;
+  /** The one that has been so for less long. */
   busier: Reader | undefined;
 }
 
