@@ -13,28 +13,19 @@ export interface PaceBounds {
 
 const LOOK_EVERY_MS = 1000;
 
-/** A connection, how its reader keeps up, and its neighbours among those without a request. */
+/** A connection and how its reader keeps up. */
 interface Reader {
-  readonly socket: Socket;
   /** What the system had taken of the answers when it was last looked at. */
   taken: number;
   /** How much longer the reader may lag, in ms. */
   credit: number;
-  /** The one that has been idle for longer than this. */
-  idler: Reader | undefined;
-  /** The one that has been so for less long. */
-  busier: Reader | undefined;
 }
 
 /** Holds the connections of several servers to bounds together. */
 export class HttpPace {
   private readonly readers = new Map<Socket, Reader>();
-  /**
-   * Those without a request are linked. A Set would be made anew with each request, and each of them would live until a full
-   * garbage collection.
-   */
-  private longestIdle: Reader | undefined;
-  private lastIdle: Reader | undefined;
+  /** Those without a request, the longest idle first. */
+  private readonly idle = new Set<Socket>();
 
   constructor(private readonly bounds: PaceBounds) {}
 
@@ -51,53 +42,25 @@ export class HttpPace {
 
   /** A request of this connection is under way, or none is any more. */
   isBusy(socket: Socket, busy: boolean): void {
-    const reader = this.readers.get(socket);
-    if (!reader) return;
-    this.unlink(reader);
-    if (!busy && !socket.destroyed) this.link(reader);
+    this.idle.delete(socket);
+    if (!busy && !socket.destroyed) this.idle.add(socket);
   }
 
   private admit(socket: Socket): void {
     if (this.readers.size >= this.bounds.maxConnections) {
-      if (!this.longestIdle) {
-        socket.destroy();
-        return;
-      }
-      this.longestIdle.socket.destroy();
-      this.forget(this.longestIdle);
+      const [longestIdle = socket] = this.idle;
+      longestIdle.destroy();
+      this.forget(longestIdle);
+      if (longestIdle === socket) return;
     }
-    const reader = {
-      socket,
-      taken: 0,
-      credit: this.bounds.answerGraceMs,
-      idler: undefined,
-      busier: undefined,
-    };
-    this.readers.set(socket, reader);
-    this.link(reader);
-    socket.once('close', () => this.forget(reader));
+    this.readers.set(socket, { taken: 0, credit: this.bounds.answerGraceMs });
+    this.idle.add(socket);
+    socket.once('close', () => this.forget(socket));
   }
 
-  private forget(reader: Reader): void {
-    this.readers.delete(reader.socket);
-    this.unlink(reader);
-  }
-
-  /** As the one that has been idle for the shortest time. */
-  private link(reader: Reader): void {
-    reader.idler = this.lastIdle;
-    if (this.lastIdle) this.lastIdle.busier = reader;
-    else this.longestIdle = reader;
-    this.lastIdle = reader;
-  }
-
-  private unlink(reader: Reader): void {
-    const { idler, busier } = reader;
-    if (idler) idler.busier = busier;
-    else if (this.longestIdle === reader) this.longestIdle = busier;
-    if (busier) busier.idler = idler;
-    else if (this.lastIdle === reader) this.lastIdle = idler;
-    reader.idler = reader.busier = undefined;
+  private forget(socket: Socket): void {
+    this.readers.delete(socket);
+    this.idle.delete(socket);
   }
 
   private look(): void {
