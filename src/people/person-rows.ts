@@ -1,6 +1,6 @@
 import { jsonbRefusal } from '../json/jsonb.js';
 import type { JsonObject } from '../json/lossless.js';
-import { assertBytes, invalid } from '../json/refusals.js';
+import { assertBytes, invalid, relocate } from '../json/refusals.js';
 import { JsonText } from '../json/text.js';
 import type { CopyRow, RowValues } from './importing/piece.js';
 import { newId } from './importing/new-id.js';
@@ -83,6 +83,13 @@ export class PersonRows<Data extends object = JsonObject> {
 
   /** The rows of many people. @throws InvalidInputError with the person's place as pointer, as they are gone through */
   toRows(people: ManyPeople<Data>): RowBatches<NewPerson<Data>> {
-    return new RowBatches(people, (rows, person, index) => this.addRow(rows, person, `#/${index}`));
+    return new RowBatches(people, (rows, person, index) => {
+      try {
+        this.addRow(rows, person, '#');
+      } catch (error) {
+        // Only now: the engine keeps the texts of thousands of numbers, long enough to take them for what lasts.
+        throw relocate(error, /^#/, `#/${index}`);
+      }
+    });
   }
 }
