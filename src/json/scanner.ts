@@ -11,17 +11,18 @@ export class JsonError extends Error {
 export const tooDeep = () => new JsonError(`nested deeper than ${MAX_JSON_DEPTH} levels`);
 /** The one way to say that a text is no JSON. */
 export const MALFORMED = 'malformed JSON';
-export const malformed = () => new JsonError(MALFORMED);
+export const malformed = (cause?: unknown) => new JsonError(MALFORMED, cause === undefined ? {} : { cause });
 
 export const QUOTE = 0x22;
 export const BACKSLASH = 0x5c;
 export const COMMA = 0x2c;
 const COLON = 0x3a;
-const PLUS = 0x2b;
+export const PLUS = 0x2b;
 export const MINUS = 0x2d;
-const POINT = 0x2e;
+export const POINT = 0x2e;
 export const ZERO = 0x30;
 const NINE = 0x39;
+export const LOWER_E = 0x65;
 export const OPEN_BRACKET = 0x5b;
 export const CLOSE_BRACKET = 0x5d;
 export const OPEN_BRACE = 0x7b;
@@ -133,7 +134,7 @@ function scanNumber(text: string, i: number): number {
   if (text.charCodeAt(i) === MINUS) i++;
   i = text.charCodeAt(i) === ZERO ? i + 1 : scanDigits(text, i);
   if (text.charCodeAt(i) === POINT) i = scanDigits(text, i + 1);
-  if ((text.charCodeAt(i) | 0x20) !== 0x65) return i;
+  if ((text.charCodeAt(i) | 0x20) !== LOWER_E) return i;
   const sign = text.charCodeAt(i + 1);
   return scanDigits(text, sign === PLUS || sign === MINUS ? i + 2 : i + 1);
 }

@@ -13,7 +13,6 @@ import {
   endOfString,
   JsonError,
   malformed,
-  MAX_JSON_DEPTH,
   OPEN_BRACE,
   OPEN_BRACKET,
   QUOTE,
@@ -61,17 +60,6 @@ export class JsonText {
 
 /** Has JSON.stringify write a number, or another primitive, as it is in `text`; undefined before Node 22. */
 export const { rawJSON } = JSON as { rawJSON?: (text: string) => unknown };
-
-/** What JSON.parse makes of `text`, numbers rounded and all, once its depth is known to be bounded. @throws JsonError */
-export function parsePlain(text: string): unknown {
-  // Depth first: it needs no valid JSON and protects whatever recurses later.
-  assertDepth(text, MAX_JSON_DEPTH);
-  try {
-    return JSON.parse(text);
-  } catch (cause) {
-    throw new JsonError('malformed JSON', { cause });
-  }
-}
 
 /** @throws JsonError `text` has more than `levels` arrays and objects inside one another */
 export function assertDepth(text: string, levels: number): void {
