@@ -38,10 +38,17 @@ interface Waiting<Item, Result> {
   reject: (error: unknown) => void;
 }
 
+interface UnderWay {
+  readonly since: number;
+  readonly items: number;
+}
+
 /** Batches that are under way at once: with one the server would wait for this process between two. */
 const AT_ONCE = 2;
 /** One that takes longer does not count among them any more: a connection may be lost without a word, or a table locked. */
 const SLOW_MS = 100;
+/** Who was answered so short a time ago may be back. */
+const IDLE_MS = 1;
 /** Items of a batch at most: more share no more of a statement's cost. */
 export const MOST_SHARED = 64;
 
@@ -52,10 +59,11 @@ export const MOST_SHARED = 64;
 export class Batches<Item, Result> extends AsyncResource {
   private waiting: Waiting<Item, Result>[] = [];
   /** The batches under way that count, in the order in which they began. */
-  private readonly underWay: { readonly since: number }[] = [];
+  private readonly underWay: UnderWay[] = [];
   private isDue = false;
   private slow: NodeJS.Timeout | undefined;
   private readonly pause = new SharingPause();
+  private idleSince = -Infinity;
 
   constructor(private readonly calls: SharedCalls<Item, Result>) {
     super('nestjs-people:batches');
@@ -92,16 +100,31 @@ export class Batches<Item, Result> extends AsyncResource {
   private readonly next = () =>
     this.runInAsyncScope(() => {
       this.isDue = false;
-      const batch = this.waiting.splice(0, this.pause.isOn ? 1 : MOST_SHARED);
-      const counted = { since: performance.now() };
+      const since = performance.now();
+      const batch = this.waiting.splice(0, this.share(since));
+      const counted = { since, items: batch.length };
       this.underWay.push(counted);
       void this.send(batch).then(() => {
         const place = this.underWay.indexOf(counted);
         if (place >= 0) this.underWay.splice(place, 1);
+        if (this.underWay.length === 0) this.idleSince = performance.now();
         this.goOn();
       });
       this.goOn();
     });
+
+  /**
+   * How many of those who wait go now. Where others are under way it is not more than an even part of all: while one batch is with the
+   * server this process works on another, which it could not if nearly all of them were in one.
+   */
+  private share(now: number): number {
+    if (this.pause.isOn) return 1;
+    const isIdle = this.underWay.length === 0 && now - this.idleSince > IDLE_MS;
+    if (isIdle) return MOST_SHARED;
+    let all = this.waiting.length;
+    for (const { items } of this.underWay) all += items;
+    return Math.min(MOST_SHARED, Math.ceil(all / AT_ONCE));
+  }
 
   /** Never rejects. */
   private async send(batch: readonly Waiting<Item, Result>[]): Promise<void> {
