@@ -8,6 +8,7 @@ import { DatabaseUnavailableError, PoolExhaustedError } from '../../database/pos
 import { belowSpan, inSpan, linksTo } from '../../tracing/spans.js';
 import { TransactionOutcomeUnknownError, TransactionRetriesExhaustedError } from '../transaction-errors.js';
 import { SharingPause } from './pause.js';
+import { SpareTime } from './spare-time.js';
 
 /** Calls of one kind that may share a statement. */
 export interface SharedCalls<Item, Result> {
@@ -63,6 +64,7 @@ export class Batches<Item, Result> extends AsyncResource {
   private isDue = false;
   private slow: NodeJS.Timeout | undefined;
   private readonly pause = new SharingPause();
+  private readonly spareTime = new SpareTime();
   private idleSince = -Infinity;
 
   constructor(private readonly calls: SharedCalls<Item, Result>) {
@@ -119,10 +121,10 @@ export class Batches<Item, Result> extends AsyncResource {
    */
   private share(now: number): number {
     if (this.pause.isOn) return 1;
-    const isIdle = this.underWay.length === 0 && now - this.idleSince > IDLE_MS;
-    if (isIdle) return MOST_SHARED;
     let all = this.waiting.length;
     for (const { items } of this.underWay) all += items;
+    const isIdle = this.underWay.length === 0 && now - this.idleSince > IDLE_MS;
+    if (isIdle || !this.spareTime.isThere(now)) return MOST_SHARED;
     return Math.min(MOST_SHARED, Math.ceil(all / AT_ONCE));
   }
 
