@@ -17,16 +17,19 @@ export function setAnswerHeaders(fastify: FastifyInstance, isStopping: () => boo
   fastify.addHook('onSend', ({ raw, routeOptions }, reply, payload, done) => {
     const route = routeOptions.url ?? '';
     if (/^\/docs\b/.test(route)) reply.header('Content-Security-Policy', DOCS_POLICY);
-    if (route !== '/docs/*') reply.header('Cache-Control', 'no-store');
+    if (route !== '/docs/*') reply.header('cache-control', 'no-store');
     if (endsConnection(raw, isStopping())) reply.header('Connection', 'close');
     done(null, payload);
   });
 }
 
-/** Helmet's, which are the same for every answer: asked for once, as it works each of them out anew. */
+/**
+ * Helmet's, which are the same for every answer: asked for once, as it works each of them out anew. In lower case, like all names of
+ * every answer: Fastify makes a text of its own of each that is not, and looks that up.
+ */
 function helmetHeaders(): Record<string, string> {
   const headers: Record<string, string> = {};
-  const setHeader = (name: string, value: string) => void (headers[name] = value);
+  const setHeader = (name: string, value: string) => void (headers[name.toLowerCase()] = value);
   const answer = { setHeader, removeHeader: () => undefined } as unknown as ServerResponse;
   const setAll = helmet({
     contentSecurityPolicy: {

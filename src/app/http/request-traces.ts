@@ -15,7 +15,7 @@ const OF_OPERATIONS = /^\/(health|metrics)\b/;
  */
 export function traceRequests(fastify: FastifyInstance, isAsked: boolean): void {
   fastify.addHook('onRequest', (request, reply, done) => {
-    reply.header('X-Request-Id', request.id);
+    reply.header('x-request-id', request.id);
     const ours = tracer();
     const headers = traceHeadersOf(request.headers, isAsked || ours ? request.id : undefined);
     runInTrace(headers, ours && !hasLocalSpan() ? () => inServerSpan(request, reply, done) : done);

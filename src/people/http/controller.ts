@@ -62,7 +62,7 @@ import { Upload } from './upload.js';
 
 const JSON_TYPE = 'application/json';
 const MERGE_PATCH = 'application/merge-patch+json';
-const ANSWERS_JSON = Header('Content-Type', 'application/json; charset=utf-8');
+const ANSWERS_JSON = Header('content-type', 'application/json; charset=utf-8');
 
 /** The routes of `/people`: each turns a request into one call of PeopleService and its result into an answer. */
 @Controller('people')
@@ -98,8 +98,8 @@ export class PeopleHttpController {
       ? await this.inbox.once(identity, {}, create)
       : { value: await create(), isFirst: true };
     if (!value.created || !isFirst) this.adapter.status(response, 200);
-    this.adapter.setHeader(response, 'Location', `${pathOf(request)}/${value.id}`);
-    this.adapter.setHeader(response, 'ETag', value.etag);
+    this.adapter.setHeader(response, 'location', `${pathOf(request)}/${value.id}`);
+    this.adapter.setHeader(response, 'etag', value.etag);
     return asJson(response, holdWritten(this.budget, response, value.json));
   }
 
@@ -221,7 +221,7 @@ export class PeopleHttpController {
   }
 
   private answer(response: unknown, person: Person): string {
-    this.adapter.setHeader(response, 'ETag', etagOf(person));
+    this.adapter.setHeader(response, 'etag', etagOf(person));
     return personJson(person);
   }
 
