@@ -83,20 +83,31 @@ function idIn(headers: RecordHeaders, name: string): string | undefined {
   return Buffer.isBuffer(first) && !isUtf8(first) ? `\ud800${digestOf(first)}` : first?.toString();
 }
 
+/** A UTF-16 unit has so many bytes in UTF-8 at most. */
+const UNIT_BYTES = 3;
+/** A length, as text, and the colon behind it. */
+const LENGTH_BYTES = 20;
+
 /** SHA-256 of the parts, each with its length before it. */
 export function digestOf(...parts: (string | Uint8Array | null | undefined)[]): string {
-  const pieces: Uint8Array[] = [];
-  let text = '';
+  let room = 0;
+  for (const part of parts)
+    room += LENGTH_BYTES + (typeof part === 'string' ? UNIT_BYTES * part.length : (part?.length ?? 0));
+  const bytes = Buffer.allocUnsafe(room);
+  let [end, text] = [0, ''];
   for (const part of parts) {
     text += `${part?.length ?? '-'}:`;
     if (typeof part === 'string') text += part;
     else if (part) {
-      pieces.push(Buffer.from(text), part);
+      end += bytes.write(text, end);
+      bytes.set(part, end);
+      end += part.length;
       text = '';
     }
   }
+  end += bytes.write(text, end);
   // In one go: a hash that is fed piece by piece takes three times as long for a message of the usual size.
-  return hash('sha256', Buffer.concat([...pieces, Buffer.from(text)]), 'base64url');
+  return hash('sha256', bytes.subarray(0, end), 'base64url');
 }
 
 /**

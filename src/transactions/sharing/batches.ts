@@ -104,6 +104,8 @@ export class Batches<Item, Result> extends AsyncResource {
       this.isDue = false;
       const since = performance.now();
       const batch = this.waiting.splice(0, this.share(since));
+      // Those who waited were told meanwhile that there is no connection.
+      if (batch.length === 0) return;
       const counted = { since, items: batch.length };
       this.underWay.push(counted);
       void this.send(batch).then(() => {

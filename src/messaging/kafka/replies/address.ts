@@ -8,7 +8,10 @@ const INT_BYTES = 4;
 
 /** Where the sender waits for a reply, if it does. */
 export function replyAddressOf({ headers }: Pick<IncomingRecord, 'headers'>): ReplyAddress | undefined {
-  const [correlation] = [headers[KafkaHeaders.CORRELATION_ID]].flat();
+  const given = headers[KafkaHeaders.CORRELATION_ID];
+  // Most messages ask for no reply.
+  if (given === undefined) return undefined;
+  const [correlation] = [given].flat();
   const topic = headerText(headers, KafkaHeaders.REPLY_TOPIC);
   if (!correlation || correlation.length === 0 || !topic) return undefined;
   return { topic, correlationId: correlation, partition: replyPartitionOf(headers) };
