@@ -39,7 +39,7 @@ export interface JsonObject {
  * @throws JsonError
  */
 export function parseJson(text: string, objects: 'plain' | 'map' = 'plain'): JsonValue {
-  const { replaced, numbers } = withoutRiskyNumbers(text);
+  const { replaced, literals } = withoutRiskyNumbers(text);
   let value: JsonValue;
   try {
     value = JSON.parse(replaced) as JsonValue;
@@ -47,7 +47,7 @@ export function parseJson(text: string, objects: 'plain' | 'map' = 'plain'): Jso
     throw malformed(cause);
   }
   if (objects === 'map') return parseIntoMaps(text, { at: skipSpace(text, 0) });
-  return numbers.length > 0 ? withNumbers(value, numbers) : value;
+  return literals.length > 0 ? withNumbers(value, literals) : value;
 }
 
 /** An integer of fewer digits is kept by JSON.parse as it is. */
@@ -60,8 +60,8 @@ const A_HALF = 0.5;
  *
  * @throws JsonError nested too deep: whatever goes through the value relies on it
  */
-function withoutRiskyNumbers(text: string): { replaced: string; numbers: readonly JsonNumeric[] } {
-  const numbers: JsonNumeric[] = [];
+function withoutRiskyNumbers(text: string): { replaced: string; literals: readonly string[] } {
+  const literals: string[] = [];
   let replaced = '';
   let from = 0;
   let depth = 0;
@@ -80,15 +80,15 @@ function withoutRiskyNumbers(text: string): { replaced: string; numbers: readonl
         const literal = text.slice(start, i);
         // What is none is left for JSON.parse to refuse.
         if (JSON_NUMBER.test(literal)) {
-          replaced += `${text.slice(from, start)}${numbers.length + A_HALF}`;
-          numbers.push(numberOf(literal));
+          replaced += `${text.slice(from, start)}${literals.length + A_HALF}`;
+          literals.push(literal);
           from = i;
         }
       }
       i--;
     }
   }
-  return { replaced: from === 0 ? text : replaced + text.slice(from), numbers };
+  return { replaced: from === 0 ? text : replaced + text.slice(from), literals };
 }
 
 /** Behind its first character. */
@@ -96,11 +96,11 @@ const isOfNumber = (c: number) =>
   isDigit(c) || c === MINUS || c === PLUS || c === POINT || (c | 0x20) === LOWER_E;
 
 /** What JSON.parse has made of the text, with the numbers that stood there. */
-function withNumbers(value: JsonValue, numbers: readonly JsonNumeric[]): JsonValue {
-  if (typeof value === 'number') return Number.isInteger(value) ? value : numbers[value - A_HALF]!;
+function withNumbers(value: JsonValue, literals: readonly string[]): JsonValue {
+  if (typeof value === 'number') return Number.isInteger(value) ? value : numberOf(literals[value - A_HALF]!);
   if (typeof value !== 'object' || value === null) return value;
   if (Array.isArray(value)) {
-    for (let index = 0; index < value.length; index++) value[index] = withNumbers(value[index]!, numbers);
+    for (let index = 0; index < value.length; index++) value[index] = withNumbers(value[index]!, literals);
     return value;
   }
   const members = value as Record<string, JsonValue>;
@@ -108,7 +108,7 @@ function withNumbers(value: JsonValue, numbers: readonly JsonNumeric[]): JsonVal
   for (const key of Object.keys(members)) {
     const member = members[key]!;
     if (typeof member === 'number' || typeof member === 'object') {
-      const kept = withNumbers(member, numbers);
+      const kept = withNumbers(member, literals);
       if (kept !== member) members[key] = kept;
     }
   }

@@ -154,7 +154,7 @@ export class SharedPeople {
     // pg's own way to write an array takes longer than the statement.
     const statement = this.store.statements.getShared(`{${ids.join()}}`);
     const { rows } = await this.store.send<PersonRow>(statement, { ...ONCE, writes: false });
-    const found = new Map(rows.map((row) => [row.id, row]));
+    const found = byId(rows);
     return ids.map((id) => {
       const row = found.get(id.toLowerCase());
       if (!row) return null;
@@ -168,8 +168,8 @@ export class SharedPeople {
     rows: readonly (readonly unknown[])[],
   ): Promise<(PersonRow | undefined)[]> {
     const written = await this.store.write<PersonRow>(statement, ONCE);
-    const byId = new Map(written.rows.map((row) => [row.id, row]));
-    return rows.map(([id]) => byId.get((id as string).toLowerCase()));
+    const found = byId(written.rows);
+    return rows.map(([id]) => found.get((id as string).toLowerCase()));
   }
 
   /** How one is sent alone that was tried together with others. */
@@ -183,6 +183,12 @@ export class SharedPeople {
     const { maxAttempts = DEFAULT_MAX_ATTEMPTS } = this.store.transactions.settings;
     return { ...CONTINUES, maxAttempts: maxAttempts - tried, ...(error && { doubt: error }) };
   }
+}
+
+function byId(rows: readonly PersonRow[]): Map<string, PersonRow> {
+  const found = new Map<string, PersonRow>();
+  for (const row of rows) found.set(row.id, row);
+  return found;
 }
 
 function isShort(values: readonly unknown[]): boolean {
