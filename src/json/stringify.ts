@@ -1,7 +1,7 @@
 import { shown } from '../errors/shown.js';
 import { JSON_NUMBER, JsonNumber } from './numbers.js';
-import { assertDepth, JsonError, JsonText, MAX_JSON_DEPTH } from './text.js';
-import { tooDeep } from './scanner.js';
+import { JsonError, MAX_JSON_DEPTH, tooDeep } from './scanner.js';
+import { assertDepth, JsonText } from './text.js';
 
 /**
  * Writes a value as JSON: what `parseJson` returns comes out as it was. Beyond `JSON.stringify` it takes bigint,

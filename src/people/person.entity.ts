@@ -99,6 +99,13 @@ export interface PersonRow {
   withheld?: true | null;
 }
 
+/** Rows by their ids, as the database has these: in lower case. */
+export function rowsById(rows: readonly PersonRow[]): Map<string, PersonRow> {
+  const byId = new Map<string, PersonRow>();
+  for (const row of rows) byId.set(row.id, row);
+  return byId;
+}
+
 /** A page of people as the JSON text every door answers with. */
 export const pageJson = (page: PageOf<Person<object>>): string =>
   pageText(page.items.map(personJson), page.next);

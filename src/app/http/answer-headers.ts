@@ -24,8 +24,8 @@ export function setAnswerHeaders(fastify: FastifyInstance, isStopping: () => boo
 }
 
 /**
- * Helmet's, which are the same for every answer: asked for once, as it works each of them out anew. In lower case, like all names of
- * every answer: Fastify makes a text of its own of each that is not, and looks that up.
+ * Helmet's, which are the same for every answer: asked for once, as it works each of them out anew. In lower case, like the other
+ * names that most answers have: Fastify makes a text of its own of each that is not, and looks that up.
  */
 function helmetHeaders(): Record<string, string> {
   const headers: Record<string, string> = {};

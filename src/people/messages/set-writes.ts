@@ -1,6 +1,6 @@
 import { PersonRefusedError } from '../people.errors.js';
 import type { PeopleStore } from '../people-store.js';
-import type { PersonRow } from '../person.entity.js';
+import { type PersonRow, rowsById } from '../person.entity.js';
 import type { ChangedRow, CreatedRow, RemovedRow, SetStatements } from './set-statements.js';
 
 /** What is to be done with one person. */
@@ -69,7 +69,7 @@ export class SetWriter {
     const { rows } = await this.store.send<PersonRow>(this.statements.find(ids), {
       writes: false,
     });
-    const found = new Map(rows.map((row) => [row.id, row]));
+    const found = rowsById(rows);
     for (const write of isThere) {
       const row = found.get(write.row.id);
       const isSame = row?.name === write.row.name && this.store.table.isSame(row.data, write.row.data);
@@ -81,7 +81,7 @@ export class SetWriter {
     const { rows } = await this.store.write<PersonRow>(this.statements.create(writes.map(rowOf)));
     const ids = new Set(writes.map(({ row }) => row.id));
     if (rows.some(({ id }) => !ids.has(id))) throw new PersonRefusedError();
-    return new Map(rows.map((row) => [row.id, row]));
+    return rowsById(rows);
   }
 
   private async createAndCount(writes: readonly Of<'create'>[]): Promise<Map<string, SetResult>> {
@@ -99,7 +99,7 @@ export class SetWriter {
     const { update, updateAndTell } = this.statements;
     const statement = (this.wantsRows ? update : updateAndTell)(writes.map(rowOf));
     const { rows } = await this.store.write<PersonRow>(statement);
-    const changed = new Map(rows.map((row) => [row.id, row]));
+    const changed = rowsById(rows);
     for (const write of writes) {
       const row = changed.get(write.row.id);
       if (row) results.set(write, this.wantsRows ? row : null);

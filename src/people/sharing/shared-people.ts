@@ -10,7 +10,7 @@ import type { TransactionOutcomeUnknownError } from '../../transactions/transact
 import { DEFAULT_MAX_ATTEMPTS } from '../../transactions/retry-policy.js';
 import type { CopyRow } from '../importing/copy.js';
 import type { PeopleStore, WriteOptions } from '../people-store.js';
-import type { PersonRow } from '../person.entity.js';
+import { type PersonRow, rowsById } from '../person.entity.js';
 import type { PeopleTable } from '../table/known-table.js';
 import type { WriteDoubt } from '../write-doubt.js';
 
@@ -154,7 +154,7 @@ export class SharedPeople {
     // pg's own way to write an array takes longer than the statement.
     const statement = this.store.statements.getShared(`{${ids.join()}}`);
     const { rows } = await this.store.send<PersonRow>(statement, { ...ONCE, writes: false });
-    const found = byId(rows);
+    const found = rowsById(rows);
     return ids.map((id) => {
       const row = found.get(id.toLowerCase());
       if (!row) return null;
@@ -168,7 +168,7 @@ export class SharedPeople {
     rows: readonly (readonly unknown[])[],
   ): Promise<(PersonRow | undefined)[]> {
     const written = await this.store.write<PersonRow>(statement, ONCE);
-    const found = byId(written.rows);
+    const found = rowsById(written.rows);
     return rows.map(([id]) => found.get((id as string).toLowerCase()));
   }
 
@@ -183,12 +183,6 @@ export class SharedPeople {
     const { maxAttempts = DEFAULT_MAX_ATTEMPTS } = this.store.transactions.settings;
     return { ...CONTINUES, maxAttempts: maxAttempts - tried, ...(error && { doubt: error }) };
   }
-}
-
-function byId(rows: readonly PersonRow[]): Map<string, PersonRow> {
-  const found = new Map<string, PersonRow>();
-  for (const row of rows) found.set(row.id, row);
-  return found;
 }
 
 function isShort(values: readonly unknown[]): boolean {

@@ -119,7 +119,8 @@ export class Batches<Item, Result> extends AsyncResource {
 
   /**
    * How many of those who wait go now. Where others are under way it is not more than an even part of all: while one batch is with the
-   * server this process works on another, which it could not if nearly all of them were in one.
+   * server this process works on another, which it could not if nearly all of them were in one. Who comes to a process that has been idle,
+   * or that has no time to spare, goes with all the others.
    */
   private share(now: number): number {
     if (this.pause.isOn) return 1;
