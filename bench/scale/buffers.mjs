@@ -20,7 +20,7 @@ function operationsOn(rows) {
     ['page, the first', page(0)],
     ['page, in the middle', page(0.5)],
     ['page, the last', page(1)],
-    ['create', () => create(newId(), `Person ${random(rows)}`, dataJsonOf(random(rows)))],
+    ['create', () => create([newId(), `Person ${random(rows)}`, dataJsonOf(random(rows))], null)],
   ];
 }
 
