@@ -4,7 +4,7 @@ import { POOL_SIZE } from '../harness/contestants.mjs';
 import { cpuMicrosOf } from '../harness/cpu.mjs';
 import { openLoad } from '../harness/load.mjs';
 import { NODE_FLAGS } from '../harness/node-flags.mjs';
-import { freePort, startProgram } from '../harness/program.mjs';
+import { freePort, startProgram, untilListens } from '../harness/program.mjs';
 import { requestsOf } from '../harness/requests.mjs';
 import { runRounds } from '../harness/rounds.mjs';
 import { withClient } from '../harness/servers.mjs';
@@ -48,7 +48,9 @@ async function takeTurn(bench, count, { postgres, kafka, loads }) {
   const instances = [];
   try {
     for (let n = 0; n < count; n++)
-      instances.push(await startInstance(bench, n, { url: postgres.urlOf(database), kafka, groupId }));
+      instances.push(
+        await startInstance(bench, n, { databaseUrl: postgres.urlOf(database), kafka, groupId }),
+      );
     await untilShared(bench, kafka.admin, groupId, count);
     const cpu = () => ({
       own: instances.reduce((sum, { pid }) => sum + cpuMicrosOf(pid), 0),
@@ -71,23 +73,21 @@ async function takeTurn(bench, count, { postgres, kafka, loads }) {
   }
 }
 
-async function startInstance(bench, n, { url, kafka, groupId }) {
+async function startInstance(bench, n, { databaseUrl, kafka, groupId }) {
   const port = await freePort();
   const env = {
     PORT: String(port),
     LOG_LEVEL: 'warn',
-    DATABASE_URL: url,
+    DATABASE_URL: databaseUrl,
     DB_POOL_SIZE: String(POOL_SIZE),
     KAFKA_BROKERS: kafka.brokers.join(),
     KAFKA_GROUP_ID: groupId,
   };
   const args = [...NODE_FLAGS, SERVICE];
   const own = startProgram(bench, `instance-${n}`, { command: process.execPath, args, env });
-  while (!own.said().includes('People is running')) {
-    own.assertRuns();
-    await sleep(50);
-  }
-  return { ...own, url: `http://127.0.0.1:${port}` };
+  const url = `http://127.0.0.1:${port}`;
+  await untilListens(own, url);
+  return { ...own, url };
 }
 
 /** Until each instance has its share of the partitions. */

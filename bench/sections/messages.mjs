@@ -4,7 +4,7 @@ import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { startEmbeddedPostgres } from '../../dist/src/dev/embedded-postgres.js';
 import { residentMebibytes } from '../harness/cpu.mjs';
-import { startProgram } from '../harness/program.mjs';
+import { freePort, startProgram, untilListens } from '../harness/program.mjs';
 import { toTable } from '../harness/ratios.mjs';
 import { openKafka, startNew, startServer, withClient } from '../harness/servers.mjs';
 
@@ -31,7 +31,7 @@ export async function run(bench) {
   for (const size of [backlog / 10, backlog]) {
     say(`sending ${size} messages …`);
     await fill(producer, size);
-    const service = await startService(bench, broker, database, randomUUID(), pause);
+    const service = await startService(bench, broker, database, randomUUID());
     say(`handling a backlog of ${size} for ${seconds} s …`);
     rows.push({ size, ...(await besideBacklog(service, seconds, pause)) });
   }
@@ -40,7 +40,7 @@ export async function run(bench) {
   const groupId = randomUUID();
   // From the end on: what is there already is not what is measured.
   await admin.setOffsets({ groupId, topic: TOPIC, partitions: await endOf(admin) });
-  const service = await startService(bench, broker, database, groupId, pause);
+  const service = await startService(bench, broker, database, groupId);
   const restart = async () => {
     await database.stop();
     say(`the database is away for ${outage} s …`);
@@ -67,19 +67,17 @@ const messagesOf = (count) =>
 const endOf = async (admin) =>
   (await admin.fetchTopicOffsets(TOPIC)).map(({ partition, high }) => ({ partition, offset: high }));
 
-async function startService(bench, { brokers }, { url }, groupId, pause) {
+async function startService(bench, { brokers }, { url }, groupId) {
+  const port = await freePort();
   const env = {
-    PORT: '0',
+    PORT: String(port),
     LOG_LEVEL: 'warn',
     DATABASE_URL: url,
     KAFKA_BROKERS: brokers.join(','),
     KAFKA_GROUP_ID: groupId,
   };
   const own = startProgram(bench, 'service', { command: process.execPath, args: [SERVICE], env });
-  while (!own.said().includes('People is running')) {
-    own.assertRuns();
-    await pause(50);
-  }
+  await untilListens(own, `http://127.0.0.1:${port}`);
   return own;
 }
 
